@@ -1,0 +1,51 @@
+"""Raw datasets on disk, one module per dataset, each with one function `read(root)`.
+
+A reader yields a `Sample` for every image of the official layout, in a fixed order, without decoding pixels:
+`Sample.image` and `Sample.mask` are opened by `preparation`, in parallel. Readers refuse bad input with what
+was looked for, where, what was found and what to do (`UserError`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from medtransfer.errors import UserError
+
+Split = Literal["train", "val", "trainval", "test", "all"]
+"""What the official layout says of a sample; `trainval` and `all` are divided by our own seeded draw."""
+
+DATASETS = ("chestxray14", "drive", "montgomery", "shenzhen")
+"""Names of the datasets that have a reader; each is also the folder name under `data/raw`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One image of a dataset, its patient, its official split and its target."""
+
+    id: str
+    """unique within the dataset: the image's file stem"""
+    patient: str
+    """the statistical unit and what splits keep together; hashed before it enters the cache"""
+    split: Split
+    image: Path
+    labels: tuple[int, ...] = ()
+    """0 or 1 per label in the task's official order; empty for segmentation"""
+    masks: tuple[Path, ...] = ()
+    """mask files whose union is the target; empty for classification"""
+
+
+def read(dataset: str, root: Path) -> Iterator[Sample]:
+    """Yields every sample of a dataset in its official layout under `root`.
+
+    Raises:
+        UserError: the folder or something that it must contain is missing or malformed.
+    """
+    if not root.is_dir():
+        raise UserError(f"dataset {dataset}: looked for the folder {root}, found nothing there; put the official files in it")
+    module = importlib.import_module(f"medtransfer.datasets.{dataset}")
+    samples: Iterator[Sample] = module.read(root)
+    return samples

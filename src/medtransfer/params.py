@@ -1,0 +1,426 @@
+"""Parameters: names, types, units and invariants. Values live in `params.yaml` and `presets/`, never here.
+
+One dotted name opens every door: `classification.lr` is the key in `params.yaml`, the `--classification.lr`
+option, the `-P` of `mlflow run`, the `-S` of `dvc exp run` and the MLflow parameter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from medtransfer.errors import UserError
+
+T = TypeVar("T")
+
+
+def _require(law: bool, words: str, **values: object) -> None:
+    if not law:
+        found = ", ".join(f"{name}={value!r}" for name, value in values.items())
+        raise UserError(f"`{words}` must hold, got {found}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where raw files come from and how splits are drawn."""
+
+    phantoms: bool
+    """use synthetic images for a dataset that has no folder under `data/raw`"""
+    partial: bool
+    """accept a sample of a dataset: counts that differ from the published ones mark the results `partial`"""
+    split_seed: int
+    """seed of every split that we draw"""
+    on_leak: Literal["fail", "drop_from_train", "report"]
+    """what an image or patient shared between official splits does; drawn splits always fail"""
+
+    def __post_init__(self) -> None:
+        _require(self.split_seed >= 0, "0 <= data.split_seed", split_seed=self.split_seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phantoms:
+    """Synthetic images in the official layouts."""
+
+    seed: int
+    size: int
+    """pixels: side of the square images that are written"""
+    contrast: float
+    """1 = the strength of a drawn finding or vessel at which the demo was frozen"""
+    images: Mapping[str, int]
+    """dataset -> number of images"""
+
+    def __post_init__(self) -> None:
+        _require(self.size >= 32, "phantoms.size >= 32", size=self.size)
+        _require(self.contrast > 0, "phantoms.contrast > 0", contrast=self.contrast)
+        _require(all(n >= 8 for n in self.images.values()), "phantoms.images.* >= 8", images=dict(self.images))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskParams:
+    """Sizes of one task, and the protocol fields in which it differs from its kind's section."""
+
+    cache_size: int
+    """pixels: side of the square images that `prepare` keeps"""
+    image_size: int
+    """pixels: side of the network input"""
+    changes: Mapping[str, Any]
+    """fields of `classification` or `segmentation` that this task sets otherwise, by dotted name"""
+
+    def __post_init__(self) -> None:
+        _require(
+            16 <= self.image_size <= self.cache_size,
+            "16 <= image_size <= cache_size",
+            image_size=self.image_size,
+            cache_size=self.cache_size,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The network around the weights."""
+
+    backbone: str
+    """timm architecture that an init without `@` takes, unless it exists for one backbone only"""
+    normalization: Literal["init", "imagenet", "none"]
+    """input mean and std: the initialization's own, ImageNet's for all, or [0, 1] for all"""
+    random_last_bn: Literal["one", "zero"]
+    """weight of each residual block's last batch norm under `random`: one as in torchvision, zero as in timm"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """Random changes of a training image; every one of the first five only bends the sampling grid."""
+
+    crop: float
+    """probability of a random resized crop"""
+    crop_scale_min: float
+    """smallest crop, as a fraction of the image's area"""
+    crop_ratio_max: float
+    """widest aspect ratio of a crop; the narrowest is its inverse"""
+    flip: float
+    """probability of a horizontal flip"""
+    rotation: float
+    """degrees: rotation is uniform in plus or minus this"""
+    distortion: float
+    """probability of one of elastic, grid or optical distortion"""
+    intensity: float
+    """probability of either brightness and contrast or gamma"""
+
+    def __post_init__(self) -> None:
+        for name in ("crop", "flip", "distortion", "intensity"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"0 <= augmentation.{name} <= 1", **{name: value})
+        _require(0 < self.crop_scale_min <= 1, "0 < crop_scale_min <= 1", crop_scale_min=self.crop_scale_min)
+        _require(self.crop_ratio_max >= 1, "crop_ratio_max >= 1", crop_ratio_max=self.crop_ratio_max)
+        _require(0 <= self.rotation <= 180, "0 <= rotation <= 180", rotation=self.rotation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What both kinds of fine-tuning share."""
+
+    optimizer: Literal["adam", "adamw", "sgd"]
+    lr: float
+    """learning rate at the start (after warm-up)"""
+    weight_decay: float
+    batch_size: int
+    schedule: Literal["plateau", "cosine", "constant"]
+    warmup_epochs: int
+    """epochs of linear warm-up from lr / 10"""
+    plateau_factor: float
+    """plateau: lr is multiplied by this"""
+    plateau_patience: int
+    """plateau: epochs without improvement before that"""
+    max_epochs: int
+    min_steps: int
+    """steps: an epoch of a small set is as many whole passes as reach this"""
+    patience: int
+    """epochs without improvement after which training stops"""
+    monitor: str
+    """`val_loss` or `val_<metric>`: the one rule of stop, plateau and checkpoint"""
+    crop_fraction: float
+    """side of the centre crop that val and test see, as a fraction of the image's side"""
+    augmentation: Augmentation
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, "lr > 0", lr=self.lr)
+        _require(self.weight_decay >= 0, "weight_decay >= 0", weight_decay=self.weight_decay)
+        for name in ("batch_size", "max_epochs", "min_steps", "patience"):
+            _require(getattr(self, name) >= 1, f"{name} >= 1", **{name: getattr(self, name)})
+        _require(self.warmup_epochs >= 0, "warmup_epochs >= 0", warmup_epochs=self.warmup_epochs)
+        _require(0 < self.plateau_factor < 1, "0 < plateau_factor < 1", plateau_factor=self.plateau_factor)
+        _require(self.plateau_patience >= 0, "plateau_patience >= 0", plateau_patience=self.plateau_patience)
+        _require(self.monitor.startswith("val_"), "monitor begins with val_", monitor=self.monitor)
+        _require(0 < self.crop_fraction <= 1, "0 < crop_fraction <= 1", crop_fraction=self.crop_fraction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification(Training):
+    """Fine-tuning of backbone + head."""
+
+    class_weights: Literal["none", "balanced"]
+    """balanced: each label's positive term is weighted by negatives / positives of train"""
+    test_views: Literal[1, 10]
+    """views whose probabilities are averaged at test: the centre crop, or five crops and their flips"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmentation(Training):
+    """Fine-tuning of encoder + decoder."""
+
+    loss: Literal["dice", "bce", "both"]
+    """soft Dice over the flattened batch with smooth 1, binary cross-entropy, or their sum"""
+    class_weights: Literal["none", "balanced"]
+    """balanced: positive pixels of the cross-entropy are weighted by negatives / positives of train"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """How arithmetic is done; every field can change the last digits and is part of a run's identity."""
+
+    precision: Literal["fp32", "bf16"]
+    """bf16: autocast; on a device without bf16 arithmetic the run is refused"""
+    channels_last: bool
+    compile: bool
+    """torch.compile; costs a minute at the start of a run on a CPU"""
+    deterministic: bool
+    """deterministic kernels; a CPU has no others"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """Where runs are executed; changes no number but `threads_per_run` on a CPU, which is in the identity."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    workers: int
+    """runs at a time; 0 = one per core on a CPU, one per device on a GPU"""
+    threads_per_run: int
+    """CPU threads of one run; one thread makes numbers independent of the core count"""
+
+    def __post_init__(self) -> None:
+        _require(self.workers >= 0, "execution.workers >= 0", workers=self.workers)
+        _require(self.threads_per_run >= 1, "execution.threads_per_run >= 1", threads_per_run=self.threads_per_run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """The runs of the benchmark: inits x tasks x seeds."""
+
+    inits: tuple[str, ...]
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("inits", "tasks", "seeds"):
+            values = getattr(self, name)
+            _require(len(set(values)) == len(values), f"benchmark.{name} has no duplicates", **{name: values})
+        _require(all(seed >= 0 for seed in self.seeds), "0 <= benchmark.seeds", seeds=self.seeds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The statistical comparison."""
+
+    test: Literal["pooled", "welch", "paired"]
+    """two-sided t-test against the best: pooled as published"""
+    alpha: float
+
+    def __post_init__(self) -> None:
+        _require(0 < self.alpha < 1, "0 < comparison.alpha < 1", alpha=self.alpha)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """Every parameter, one field per section of `params.yaml`."""
+
+    data: Data
+    phantoms: Phantoms
+    tasks: Mapping[str, TaskParams]
+    model: Model
+    classification: Classification
+    segmentation: Segmentation
+    engine: Engine
+    execution: Execution
+    benchmark: Benchmark
+    comparison: Comparison
+
+
+class _Yaml12Loader(yaml.SafeLoader):
+    """YAML with the floats of version 1.2, in which `1e-3` is a number."""
+
+
+_Yaml12Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:float"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Yaml12Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """Reads YAML text; the one loader that files and command-line values go through."""
+    return yaml.load(text, Loader=_Yaml12Loader)  # a SafeLoader subclass: builds plain data only
+
+
+def load(path: Path, overrides: Mapping[str, str] | None = None) -> Params:
+    """Reads a parameter file and applies overrides, dotted name -> YAML text.
+
+    Raises:
+        UserError: the file is missing, or a key is unknown, missing or ill-typed (with its full name and the
+            nearest valid one).
+    """
+    if not path.is_file():
+        raise UserError(f"looked for the parameter file {path}, found none; run from the repository's top folder")
+    try:
+        tree = parse_yaml(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {error}") from error
+    for name, text in (overrides or {}).items():
+        _set(tree, name, text)
+    return convert(tree, Params)
+
+
+def convert(value: object, kind: type[T], name: str = "") -> T:
+    """Converts plain data to a declared type.
+
+    Raises:
+        UserError: a key is unknown or missing, or a value has another type.
+    """
+    result: T = _convert(value, kind, name)
+    return result
+
+
+def _convert(value: Any, kind: Any, name: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _convert_section(value, typing.cast(type, kind), name)
+    if kind is Any:
+        return value
+    if origin is Literal:
+        return _check(value in arguments and not isinstance(value, bool), value, value, name, f"one of {list(arguments)}")
+    if origin is tuple:
+        _check(isinstance(value, list | tuple), value, value, name, "a list")
+        return tuple(_convert(item, arguments[0], f"{name}[{index}]") for index, item in enumerate(value))
+    if origin is not None and issubclass(origin, Mapping):
+        _check(isinstance(value, Mapping), value, value, name, "a mapping")
+        return {str(key): _convert(item, arguments[1], f"{name}.{key}") for key, item in value.items()}
+    if kind in (float, int, bool) and isinstance(value, str):  # "3e-4" in quotes means what 3e-4 means
+        value = parse_yaml(value)
+    if kind is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return float(_check(number and abs(value) != float("inf") and value == value, value, value, name, "a finite number"))
+    if kind is int:
+        whole = not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
+        return int(_check(whole, value, value, name, "a whole number"))
+    return _check(isinstance(value, kind), value, value, name, {bool: "true or false", str: "text"}[kind])
+
+
+def _check(law: bool, result: Any, value: object, name: str, wanted: str) -> Any:
+    if not law:
+        raise UserError(f"parameter {name} must be {wanted}, got {value!r}")
+    return result
+
+
+def _convert_section(value: Any, kind: type, name: str) -> Any:
+    prefix = f"{name}." if name else ""
+    _check(isinstance(value, Mapping), value, value, name or "params", "a mapping of names to values")
+    hints = typing.get_type_hints(kind)
+    for key in value:
+        if key not in hints:
+            raise UserError(f"unknown parameter {prefix}{key}{_nearest(f'{prefix}{key}', [f'{prefix}{h}' for h in hints])}")
+    for key in hints:
+        if key not in value:
+            raise UserError(f"missing parameter {prefix}{key}: every parameter has its value in the parameter file")
+    return kind(**{key: _convert(value[key], hint, f"{prefix}{key}") for key, hint in hints.items()})
+
+
+def _nearest(name: str, valid: typing.Iterable[str]) -> str:
+    names = list(valid)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; the nearest valid name is {near[0]}" if near else f"; valid names: {', '.join(names)}"
+
+
+def _set(tree: Any, name: str, text: str) -> None:
+    """Sets one dotted name in a plain tree; `tasks.<task>.changes` takes new keys, nothing else does."""
+    *path, last = name.split(".")
+    node = tree
+    for depth, key in enumerate(path):
+        if not isinstance(node, dict) or key not in node:
+            raise UserError(f"unknown parameter {name}{_nearest(name, flatten(tree))}")
+        node = node[key]
+        if key == "changes" and depth == 2:  # tasks.<task>.changes.<dotted name of the kind's section>
+            path, last = path[: depth + 1], ".".join([*path[depth + 1 :], last])
+            break
+    if not isinstance(node, dict) or (last not in node and path[-1:] != ["changes"]):
+        raise UserError(f"unknown parameter {name}{_nearest(name, flatten(tree))}")
+    try:
+        node[last] = parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"the value of {name} is not YAML: {text!r}") from error
+
+
+def flatten(node: object, prefix: str = "") -> dict[str, Any]:
+    """Lays a section (or the whole of `Params`) out as dotted name -> plain value."""
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):
+        node = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+    if not isinstance(node, Mapping) or not node:
+        return {prefix: list(node) if isinstance(node, tuple) else node}
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def protocol(params: Params, task: str, segmentation: bool) -> Classification | Segmentation:
+    """Resolves the section that a task is fine-tuned under: its kind's, with the task's own changes.
+
+    Raises:
+        UserError: the task has no entry under `tasks`, or changes an unknown field.
+    """
+    kind: type[Classification] | type[Segmentation] = Segmentation if segmentation else Classification
+    name = kind.__name__.lower()
+    tree = _unflatten(flatten(getattr(params, name)))
+    for key, value in task_params(params, task).changes.items():
+        full = f"tasks.{task}.changes.{key}"
+        valid = flatten(getattr(params, name))
+        if key not in valid:
+            raise UserError(f"unknown parameter {full}{_nearest(full, [f'tasks.{task}.changes.{v}' for v in valid])}")
+        *path, last = key.split(".")
+        node = tree
+        for part in path:
+            node = node[part]
+        node[last] = value
+    return convert(tree, kind, name)  # type: ignore[return-value]  # mypy joins the two classes to their base
+
+
+def _unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *path, last = name.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return tree
+
+
+def task_params(params: Params, task: str) -> TaskParams:
+    """Finds a task's sizes.
+
+    Raises:
+        UserError: the parameter file has no entry for the task.
+    """
+    if task not in params.tasks:
+        raise UserError(f"task {task} has no sizes: add `tasks.{task}: {{cache_size: ..., image_size: ..., changes: {{}}}}`")
+    return params.tasks[task]
