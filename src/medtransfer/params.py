@@ -89,8 +89,6 @@ class Model:
 
     backbone: str
     """timm architecture that an init without `@` takes, unless it exists for one backbone only"""
-    normalization: Literal["init", "imagenet", "none"]
-    """input mean and std: the initialization's own, ImageNet's for all, or [0, 1] for all"""
     random_last_bn: Literal["one", "zero"]
     """weight of each residual block's last batch norm under `random`: one as in torchvision, zero as in timm"""
 
@@ -146,6 +144,8 @@ class Training:
     """epochs without improvement after which training stops"""
     monitor: str
     """`val_loss` or `val_<metric>`: the one rule of stop, plateau and checkpoint"""
+    normalization: Literal["init", "imagenet", "none"]
+    """input mean and std: the initialization's own, ImageNet's for all, or [0, 1] for all"""
     crop_fraction: float
     """side of the centre crop that val and test see, as a fraction of the image's side"""
     augmentation: Augmentation
@@ -308,7 +308,9 @@ def _convert(value: Any, kind: Any, name: str) -> Any:
     if kind is Any:
         return value
     if origin is Literal:
-        return _check(value in arguments and not isinstance(value, bool), value, value, name, f"one of {list(arguments)}")
+        return _check(
+            value in arguments and not isinstance(value, bool), value, value, name, f"one of {list(arguments)}"
+        )
     if origin is tuple:
         _check(isinstance(value, list | tuple), value, value, name, "a list")
         return tuple(_convert(item, arguments[0], f"{name}[{index}]") for index, item in enumerate(value))
@@ -319,9 +321,13 @@ def _convert(value: Any, kind: Any, name: str) -> Any:
         value = parse_yaml(value)
     if kind is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(_check(number and abs(value) != float("inf") and value == value, value, value, name, "a finite number"))
+        return float(
+            _check(number and abs(value) != float("inf") and value == value, value, value, name, "a finite number")
+        )
     if kind is int:
-        whole = not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
+        whole = not isinstance(value, bool) and (
+            isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        )
         return int(_check(whole, value, value, name, "a whole number"))
     return _check(isinstance(value, kind), value, value, name, {bool: "true or false", str: "text"}[kind])
 
@@ -338,7 +344,9 @@ def _convert_section(value: Any, kind: type, name: str) -> Any:
     hints = typing.get_type_hints(kind)
     for key in value:
         if key not in hints:
-            raise UserError(f"unknown parameter {prefix}{key}{_nearest(f'{prefix}{key}', [f'{prefix}{h}' for h in hints])}")
+            raise UserError(
+                f"unknown parameter {prefix}{key}{_nearest(f'{prefix}{key}', [f'{prefix}{h}' for h in hints])}"
+            )
     for key in hints:
         if key not in value:
             raise UserError(f"missing parameter {prefix}{key}: every parameter has its value in the parameter file")
@@ -401,7 +409,7 @@ def protocol(params: Params, task: str, segmentation: bool) -> Classification | 
         for part in path:
             node = node[part]
         node[last] = value
-    return convert(tree, kind, name)  # type: ignore[return-value]  # mypy joins the two classes to their base
+    return convert(tree, kind, name)
 
 
 def _unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -422,5 +430,20 @@ def task_params(params: Params, task: str) -> TaskParams:
         UserError: the parameter file has no entry for the task.
     """
     if task not in params.tasks:
-        raise UserError(f"task {task} has no sizes: add `tasks.{task}: {{cache_size: ..., image_size: ..., changes: {{}}}}`")
+        raise UserError(
+            f"task {task} has no sizes: add `tasks.{task}: {{cache_size: ..., image_size: ..., changes: {{}}}}`"
+        )
     return params.tasks[task]
+
+
+def refuse_shadowed(params: Params, overrides: typing.Iterable[str], task: str | None) -> None:
+    """Refuses an override that the task's own changes would silently undo.
+
+    Raises:
+        UserError: names the parameter to set instead.
+    """
+    changes = params.tasks[task].changes if task is not None and task in params.tasks else {}
+    for name in overrides:
+        section, _, field = name.partition(".")
+        if section in ("classification", "segmentation") and field in changes:
+            raise UserError(f"{name} has no effect on task {task}: set tasks.{task}.changes.{field} instead")

@@ -45,7 +45,9 @@ def read(dataset: str, root: Path) -> Iterator[Sample]:
         UserError: the folder or something that it must contain is missing or malformed.
     """
     if not root.is_dir():
-        raise UserError(f"dataset {dataset}: looked for the folder {root}, found nothing there; put the official files in it")
+        raise UserError(
+            f"dataset {dataset}: looked for the folder {root}, found nothing there; put the official files in it"
+        )
     module = importlib.import_module(f"medtransfer.datasets.{dataset}")
     samples: Iterator[Sample] = module.read(root)
     return samples

@@ -1,0 +1,42 @@
+# Two commands: `make demo` runs the small benchmark, `make test` runs the tests.
+PYTHON ?= python3
+BIN := .venv/bin
+# DVC's stages and mlflow run call `python`: it must be this environment's.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONPATH := src
+export MLFLOW_DISABLE_TELEMETRY := true
+export DVC_NO_ANALYTICS := true
+
+.PHONY: demo test lint ui slow lock
+.DEFAULT_GOAL := demo
+
+demo: .venv/installed
+	@dvc repro
+	@python -m medtransfer show
+
+test: .venv/installed
+	@pytest
+
+slow: .venv/installed
+	@pytest -m slow
+
+lint: .venv/installed
+	@ruff check src tests benchmarks
+	@ruff format --check src tests benchmarks
+	@mypy
+
+ui: .venv/installed
+	@mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
+
+# With uv where there is one; without, uv comes into the environment by pip; where that fails, pip alone.
+.venv/installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit("medtransfer needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + "; say make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	@if command -v uv >/dev/null; then uv pip install -q --python $(BIN)/python -r requirements.lock; \
+	elif $(BIN)/python -m pip install -q uv && $(BIN)/uv pip install -q --python $(BIN)/python -r requirements.lock; then :; \
+	else $(BIN)/python -m pip install -q --no-deps -r requirements.lock; fi
+	@touch $@
+
+# After a change of pyproject.toml.
+lock:
+	uv pip compile -q --no-header --no-annotate --group dev pyproject.toml --python-version 3.11 -o requirements.lock

@@ -1,0 +1,259 @@
+"""Verbs to functions; the only reader of the command line. Imports nothing heavy before the verb is known.
+
+A verb's signature names its identity arguments, its decorator the sections of `params.yaml` that it reads. Every
+other option is a dotted parameter: `--classification.lr 3e-4`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medtransfer import params as parameters
+from medtransfer.errors import UserError
+from medtransfer.params import Params
+
+log = logging.getLogger("medtransfer")
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One command: what it does, which options name its work, which sections it reads."""
+
+    function: Callable[..., None]
+    sections: tuple[str, ...]
+
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """Lists the identity arguments with their defaults, None for one that must be given."""
+        given = list(inspect.signature(self.function).parameters.values())[2:]
+        return {p.name: None if p.default is inspect.Parameter.empty else str(p.default) for p in given}
+
+
+VERBS: dict[str, Verb] = {}
+
+
+def verb(*sections: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Registers a function as the verb of its name."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        VERBS[function.__name__] = Verb(function, sections)
+        return function
+
+    return register
+
+
+@verb("phantoms")
+def phantoms(params: Params, root: Path) -> None:
+    """Write synthetic images in the official layouts under data/phantoms."""
+    from medtransfer import phantoms as generator
+
+    for dataset, images in params.phantoms.images.items():
+        folder = root / "data/phantoms" / dataset
+        p = params.phantoms
+        generator.write(dataset, folder, images=images, size=p.size, seed=p.seed, contrast=p.contrast)
+        log.info("phantoms: %d images of %s under %s", images, dataset, folder)
+
+
+@verb("data", "tasks")
+def prepare(params: Params, root: Path, task: str = "all") -> None:
+    """Check a task's raw files and decode them once into data/prepared."""
+    from medtransfer import preparation
+    from medtransfer.tasks import lookup
+
+    for name in _tasks(params, task):
+        prepared = preparation.prepare(lookup(name), params, root)
+        marks = f" ({', '.join(prepared.marks)})" if prepared.marks else ""
+        log.info("prepared %s%s: %s", name, marks, prepared.manifest["counts"])
+
+
+@verb("model", "benchmark")
+def weights(params: Params, root: Path, init: str = "all") -> None:
+    """Fetch, verify and convert the weights of one init, or of all of the benchmark."""
+    from medtransfer import weights as store
+    from medtransfer.initializations import parse
+
+    names = params.benchmark.inits if init == "all" else (init,)
+    folder = "benchmark" if init == "all" else "adhoc"
+    (root / "data/weights" / folder).mkdir(parents=True, exist_ok=True)
+    for name in names:
+        receipt = store.obtain(parse(name, params.model.backbone), root, folder)
+        if receipt:
+            log.info(
+                "%s: %d tensors, %d parameters, from %s", name, receipt.matched, receipt.parameters, receipt.source
+            )
+
+
+TRAINING = ("data", "tasks", "model", "classification", "segmentation", "engine", "execution", "benchmark")
+"""sections that training reads; a change of one re-trains only the runs whose resolved fields change"""
+
+
+@verb(*TRAINING)
+def finetune(params: Params, root: Path, init: str, task: str = "all", seed: str = "all") -> None:
+    """Fine-tune one init on a task and seed, or on all of the benchmark's."""
+    from medtransfer import benchmark as runs
+    from medtransfer import finetuning, tracking
+
+    launcher = tracking.Launcher(root)
+    with launcher:
+        launcher.start(f"finetune {init} {task} {seed}", {"verb": "finetune"})
+        inits = params.benchmark.inits if init == "all" else (init,)
+        planned = finetuning.plan(params, root, inits, _tasks(params, task), _seeds(params, seed), launcher.run_id)
+        cells = runs.run_all(planned)
+        launcher.table(runs.markdown_table(cells), runs.digests(cells))
+
+
+@verb(*TRAINING)
+def benchmark(params: Params, root: Path, task: str = "all") -> None:
+    """Run what is missing of the benchmark's inits and seeds on one task or all; write data/results/cells."""
+    from medtransfer import benchmark as runs
+    from medtransfer import finetuning, tracking
+
+    launcher = tracking.Launcher(root)
+    with launcher:
+        launcher.start(f"benchmark {task}", {"verb": "benchmark"})
+        names = _tasks(params, task)
+        b = params.benchmark
+        planned = finetuning.plan(params, root, b.inits, names, b.seeds, launcher.run_id, "benchmark")
+        cells = runs.run_all(planned)
+        for name in names:
+            runs.write_cells([run for run in planned if run.task == name], root / "data/results/cells" / name)
+        launcher.table(runs.markdown_table(cells), runs.digests(cells))
+
+
+@verb("benchmark", "comparison", "model")
+def compare(params: Params, root: Path) -> None:
+    """Turn the benchmark's finished runs into tables, a figure and a report under data/results."""
+    from medtransfer import report, tracking
+    from medtransfer.initializations import expected
+
+    cells = root / "data/results/cells"
+    wanted = expected(params)
+    published = parameters.load(root / "presets/paper.yaml")
+    report.write(cells, wanted, params.comparison, published, root / "data/results")
+    for difference in tracking.differences(root, report.select(report.collect(cells), wanted)):
+        log.warning("%s", difference)
+    show(params, root)
+
+
+@verb("benchmark", "comparison", "model")
+def show(params: Params, root: Path) -> None:
+    """Print the comparison table of the last `compare` and say where the report is."""
+    from rich.console import Console
+
+    from medtransfer import report
+    from medtransfer.initializations import expected
+
+    cells = report.collect(root / "data/results/cells")
+    console = Console()
+    console.print(report.console_table(cells, expected(params), params.comparison))
+    console.print(f"Report: {root / 'data/results/report/index.html'}", soft_wrap=True)
+    console.print(
+        "Every run, with curves: `make ui` opens MLflow on this machine, http://127.0.0.1:5000", soft_wrap=True
+    )
+
+
+def _tasks(params: Params, task: str) -> tuple[str, ...]:
+    return params.benchmark.tasks if task == "all" else (task,)
+
+
+def _seeds(params: Params, seed: str) -> tuple[int, ...]:
+    if seed == "all":
+        return params.benchmark.seeds
+    if not seed.isdigit():
+        raise UserError(f"seed must be a whole number >= 0 or `all`, got {seed!r}")
+    return (int(seed),)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the command line from the verbs' signatures."""
+    parser = argparse.ArgumentParser(
+        prog="medtransfer",
+        description="Which pre-trained weights should a medical imaging model start from?",
+        epilog="Every parameter of params.yaml is an option too, by its dotted name: --classification.lr 3e-4",
+    )
+    parser.add_argument("--verbose", action="store_true", help="log details and tracebacks")
+    commands = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, entry in VERBS.items():
+        text = inspect.getdoc(entry.function) or ""
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.add_argument("--params", default="params.yaml", help="parameter file (default: params.yaml)")
+        command.add_argument("--partial", action="store_true", help="short for --data.partial true")
+        for option, default in entry.identity.items():
+            words = f"default: {default}" if default is not None else "required"
+            command.add_argument(f"--{option}", default=default, help=words)
+    return parser
+
+
+def read_overrides(rest: Sequence[str], verb_name: str) -> dict[str, str]:
+    """Reads `--dotted.name value` and `--dotted.name=value` pairs.
+
+    Raises:
+        UserError: something else stands there; a misspelt identity argument is named.
+    """
+    overrides: dict[str, str] = {}
+    words = list(rest)
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or "." not in name:
+            valid = [*VERBS[verb_name].identity, "params", "partial"]
+            near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+            hint = f"the nearest option is --{near[0]}" if near else f"options: {', '.join(f'--{v}' for v in valid)}"
+            raise UserError(f"unknown option {word} of {verb_name}; {hint}, or a dotted parameter")
+        if not equals:
+            if not words:
+                raise UserError(f"option {word} needs a value")
+            value = words.pop(0)
+        overrides[name] = value
+    return overrides
+
+
+def run(arguments: Sequence[str], root: Path) -> None:
+    """Reads a command line and does its verb.
+
+    Raises:
+        UserError: whatever the user can mend.
+    """
+    options, rest = build_parser().parse_known_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log.setLevel(logging.DEBUG if options.verbose else logging.INFO)
+    entry = VERBS[options.verb]
+    overrides = read_overrides(rest, options.verb)
+    if options.partial:
+        overrides["data.partial"] = "true"
+    identity = {name: getattr(options, name) for name in entry.identity}
+    absent = [name for name, value in identity.items() if value is None]
+    if absent:
+        raise UserError(f"{options.verb} needs --{absent[0]}: which {absent[0]}?")
+    params = parameters.load(root / options.params, overrides)
+    parameters.refuse_shadowed(params, overrides, identity.get("task"))
+    entry.function(params, root, **identity)
+
+
+def main() -> None:
+    """Does what the command line says; what the user can mend is said in one message, without a traceback."""
+    root = Path.cwd()
+    try:
+        run(sys.argv[1:], root)
+    except UserError as error:
+        sys.stderr.write(f"medtransfer: {error}\n")
+        if os.environ.get("MLFLOW_RUN_ID"):
+            from medtransfer import tracking
+
+            tracking.Launcher(root).fail(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("medtransfer: stopped; the same command goes on from the last epoch\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

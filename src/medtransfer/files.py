@@ -1,0 +1,78 @@
+"""Whole files or none: temporary file, then rename; hashes of files; locks that the kernel frees."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Gives a temporary path beside `target` and renames it there if the block ends well; else removes it."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as temporary:
+        temporary.write_text(text)
+
+
+def sha256(path: Path) -> str:
+    """Hashes a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Holds a lock file while the block runs; yields False if another process has it and `wait` is false.
+
+    The kernel frees the lock when its process dies, however it dies.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def git_commit(root: Path) -> str:
+    """Names the checked-out commit, with `+` where tracked files were changed; empty outside a repository."""
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:  # no git on this machine
+        return ""
+    return answer.stdout.strip()
+
+
+def dvc_hash(root: Path, path: str) -> str:
+    """Reads the hash that DVC last recorded of an output; empty where there is none."""
+    lock_file = root / "dvc.lock"
+    stages = (yaml.safe_load(lock_file.read_text()) or {}).get("stages", {}) if lock_file.is_file() else {}
+    outs = [out for stage in stages.values() for out in stage.get("outs", [])]
+    return next((str(out.get("md5", "")) for out in outs if out["path"] == path), "")

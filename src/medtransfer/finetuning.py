@@ -1,0 +1,348 @@
+"""The verb `finetune`: one run = (init, task, seed), found by its digest, skipped when finished, else resumed."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import platform
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import timm
+import torch
+import yaml
+from matplotlib.figure import Figure
+
+from medtransfer import PROTOCOL_VERSION, execution, files, objectives, preparation, streams, tracking, weights
+from medtransfer import params as parameters
+from medtransfer.errors import UserError
+from medtransfer.initializations import IMAGENET_MEAN, IMAGENET_STD, Initialization, Triple, check_backbone, parse
+from medtransfer.loading import Cache, Loader
+from medtransfer.params import Params
+from medtransfer.tasks import lookup
+from medtransfer.training import Fit, Progress, Trainer
+
+log = logging.getLogger("medtransfer")
+
+RESULTS = ("cell.json", "predictions.parquet")
+"""what a finished run leaves in its folder, enough to compare without a server"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything that one run reads, resolved before any work starts."""
+
+    init: Initialization
+    task: str
+    seed: int
+    params: Params
+    device: str
+    manifest_digest: str
+    weights_sha256: str
+    """of the converted tensors; `random` for weights that the seed draws"""
+    root: Path
+    parent: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Names the run as MLflow shows it."""
+        return f"{self.init.canonical}-s{self.seed}"
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Lists the parameters that this verb reads for this kind of task, by dotted name."""
+        task = lookup(self.task)
+        sizes = parameters.task_params(self.params, self.task)
+        kind = "segmentation" if task.segmentation else "classification"
+        fields = parameters.flatten(parameters.protocol(self.params, self.task, task.segmentation), kind)
+        fields |= parameters.flatten(self.params.engine, "engine")
+        fields[f"tasks.{self.task}.image_size"] = sizes.image_size
+        if self.init.random:
+            fields["model.random_last_bn"] = self.params.model.random_last_bn
+        if self.device == "cpu":
+            fields["execution.threads_per_run"] = self.params.execution.threads_per_run
+        return fields
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Identifies the run: equal digests give equal numbers."""
+        identity = {
+            "verb": "finetune",
+            "init": self.init.canonical,
+            "weights": self.weights_sha256,
+            "task": self.task,
+            "manifest": self.manifest_digest,
+            "seed": self.seed,
+            "fields": self.fields,
+            "protocol_version": PROTOCOL_VERSION,
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+    @property
+    def folder(self) -> Path:
+        """Holds checkpoint, journal, lock and results of the run."""
+        return self.root / "data/runs" / self.digest
+
+
+def plan(
+    params: Params,
+    root: Path,
+    inits: Sequence[str],
+    tasks: Sequence[str],
+    seeds: Sequence[int],
+    parent: str | None = None,
+    weights_folder: str = "adhoc",
+) -> list[Run]:
+    """Resolves and checks every run, prepares data and fetches weights, before the first training step.
+
+    Raises:
+        UserError: anything that would stop one of the runs later and can be known now.
+    """  # fmt: skip
+    device = execution.resolve_device(params.execution)
+    check_engine(params, device)
+    starts = [parse(name, params.model.backbone) for name in inits]
+    for init in starts:
+        check_backbone(init.backbone)
+    for name in tasks:
+        task = lookup(name)
+        protocol = parameters.protocol(params, name, task.segmentation)
+        objectives.check(task, parameters.task_params(params, name).image_size, protocol)
+    receipts = {init: weights.obtain(init, root, weights_folder) for init in starts}
+    digests = {name: preparation.prepare(lookup(name), params, root).digest for name in tasks}
+    return [
+        Run(
+            init=init,
+            task=task,
+            seed=seed,
+            params=params,
+            device=device,
+            manifest_digest=digests[task],
+            weights_sha256=receipt.tensors_sha256 if (receipt := receipts[init]) else "random",
+            root=root.resolve(),
+            parent=parent,
+        )
+        for task in tasks
+        for init in starts
+        for seed in seeds
+    ]
+
+
+def check_engine(params: Params, device: str) -> None:
+    """Refuses a precision that the device has no arithmetic for.
+
+    Raises:
+        UserError: bf16 without bf16 instructions.
+    """
+    if params.engine.precision == "bf16":
+        here = torch.cuda.is_bf16_supported() if device == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        if not here:
+            raise UserError(f"engine.precision is bf16, but this {device} has no bf16 arithmetic; use fp32")
+
+
+def finished(run: Run) -> bool:
+    """Says whether MLflow holds the finished run; brings its results back if the folder lacks them."""
+    client = tracking.connect(run.root)
+    found = tracking.finished(client, run.task, run.digest)
+    if found is None:
+        return False
+    missing = [name for name in RESULTS if not (run.folder / name).is_file()]
+    if missing:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        tracking.download(client, found, missing, run.folder)
+    return True
+
+
+def execute(run: Run, report: Callable[[Progress], None]) -> dict[str, Any]:
+    """Trains, tests and logs one run, or does what of that is missing; returns its cell.
+
+    Raises:
+        UserError: another process on this host is at it, or the run failed in a way the user can mend.
+    """
+    with files.lock(run.folder / "lock", wait=False) as owned:
+        if not owned:
+            raise UserError(f"run {run.name} of {run.task} is being trained by another process here")
+        if finished(run):
+            return read_cell(run)
+        tracked = tracking.open_run(run.root, _identity(run))
+        try:
+            if not all((run.folder / name).is_file() for name in RESULTS):
+                _train(run, tracked, report)
+            _publish(run, tracked)
+        except BaseException as error:
+            tracked.end(
+                "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", f"{type(error).__name__}: {error}"
+            )
+            raise
+    return read_cell(run)
+
+
+def read_cell(run: Run) -> dict[str, Any]:
+    """Reads the results of a finished run."""
+    cell: dict[str, Any] = json.loads((run.folder / "cell.json").read_text())
+    return cell
+
+
+def _identity(run: Run) -> tracking.Identity:
+    tags = {
+        "init": run.init.canonical,
+        "task": run.task,
+        "seed": str(run.seed),
+        "verb": "finetune",
+        "device": run.device,
+        "manifest_digest": run.manifest_digest,
+        "weights_sha256": run.weights_sha256,
+        "protocol_version": str(PROTOCOL_VERSION),
+        "mlflow.source.git.commit": files.git_commit(run.root),
+        "dvc_prepared": files.dvc_hash(run.root, f"data/prepared/{run.task}"),
+        "dvc_weights": files.dvc_hash(run.root, "data/weights/benchmark"),
+    }
+    params = {"init": run.init.canonical, "task": run.task, "seed": run.seed, **run.fields}
+    return tracking.Identity(
+        name=run.name, task=run.task, digest=run.digest, tags=tags, params=params, folder=run.folder, parent=run.parent
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _prepared(folder: Path, digest: str) -> preparation.Prepared:
+    return preparation.load(folder)
+
+
+@functools.lru_cache(maxsize=2)
+def _cache(folder: Path, digest: str, device: str, task: str) -> Cache:
+    """Keeps the caches of a worker's last tasks, so that its next run reads nothing again."""
+    prepared = _prepared(folder, digest)
+    return Cache(prepared.images, objectives.targets(lookup(task), prepared), torch.device(device))
+
+
+def input_normalization(init: Initialization, rule: str) -> tuple[Triple, Triple]:
+    """Says the input mean and std under one of the rules `init`, `imagenet` and `none`."""
+    if rule == "none":
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    return (IMAGENET_MEAN, IMAGENET_STD) if rule == "imagenet" else weights.normalization(init)
+
+
+def trainer(run: Run) -> tuple[Trainer, preparation.Prepared]:
+    """Builds everything that training needs, from the run alone."""
+    torch.use_deterministic_algorithms(run.params.engine.deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = not run.params.engine.deterministic
+    task, device = lookup(run.task), torch.device(run.device)
+    protocol = parameters.protocol(run.params, run.task, task.segmentation)
+    source = preparation.prepare(task, run.params, run.root)
+    prepared = _prepared(source.folder, run.manifest_digest)
+    cache = _cache(source.folder, run.manifest_digest, run.device, run.task)
+    goal = objectives.objective(task, prepared, protocol, device)
+    tensors = weights.state(run.init, run.root, streams.seed_of(run.seed, "backbone"), run.params.model.random_last_bn)
+    model = goal.build(run.init.backbone, tensors, streams.seed_of(run.seed, "head"))
+    mean, std = input_normalization(run.init, protocol.normalization)
+    loader = Loader(
+        cache,
+        prepared.samples["id"].tolist(),
+        size=parameters.task_params(run.params, run.task).image_size,
+        batch_size=protocol.batch_size,
+        crop_fraction=protocol.crop_fraction,
+        mean=mean,
+        std=std,
+        channels_last=run.params.engine.channels_last,
+    )
+    rows = {split: prepared.rows(split) for split in ("train", "val", "test")}
+    built = Trainer(
+        model, goal, loader, rows,
+        protocol=protocol, engine=run.params.engine, seed=run.seed, device=device, folder=run.folder,
+    )  # fmt: skip
+    return built, prepared
+
+
+def _train(run: Run, tracked: tracking.TrackedRun, report: Callable[[Progress], None]) -> None:
+    """Fits, reads test once and writes the results; `cell.json` last, because it says that they are whole."""
+    built, prepared = trainer(run)
+    tracked.dataset(
+        run.task, run.manifest_digest, str(prepared.folder.relative_to(run.root)), dict(prepared.manifest["counts"])
+    )
+    tracked.journal.cut(built.resume())
+    fit = built.run(tracked.log, report)
+    val, test = built.test()
+    scores = {f"test_{name}": value for name, value in test.scores.items()}
+    scores |= {f"best_val_{name}": value for name, value in val.scores.items() if "." not in name}
+    cost = {"epochs": fit.epoch, "images": fit.images, "seconds": fit.seconds}
+    cost["gpu_seconds"] = fit.seconds if run.device == "cuda" else 0.0
+    tracked.journal.append(
+        {**scores, **{f"cost_{k}": float(v) for k, v in cost.items()}, "best_epoch": fit.best_epoch}, fit.epoch
+    )
+    with files.replacing(run.folder / "predictions.parquet") as temporary:
+        test.table.to_parquet(temporary, index=False)
+    cell = _cell(run, prepared, fit, scores, cost)
+    cell["mlflow_run_id"] = tracked.run_id
+    files.write_text(run.folder / "cell.json", json.dumps(cell, indent=1))
+    built.checkpoint_file.unlink(missing_ok=True)
+
+
+def _cell(
+    run: Run, prepared: preparation.Prepared, fit: Fit, scores: dict[str, float], cost: dict[str, float]
+) -> dict[str, Any]:
+    task = lookup(run.task)
+    return {
+        "digest": run.digest,
+        "verb": "finetune",
+        "init": run.init.canonical,
+        "task": run.task,
+        "seed": run.seed,
+        "kind": task.kind,
+        "metric": task.metric,
+        "marks": list(prepared.marks),
+        "labels": len(task.labels),
+        "undefined": list(prepared.manifest["undefined"].get("test", [])),
+        "scores": scores,
+        "best": {"epoch": fit.best_epoch, "monitor": fit.best},
+        "history": fit.history,
+        "cost": cost,
+        "params": run.fields,
+        "counts": dict(prepared.manifest["counts"]),
+        "protocol_version": PROTOCOL_VERSION,
+        "manifest_digest": run.manifest_digest,
+        "weights_sha256": run.weights_sha256,
+        "device": run.device,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
+    }
+
+
+def _publish(run: Run, tracked: tracking.TrackedRun) -> None:
+    """Sends everything a finished run has to MLflow, then calls it finished."""
+    cell = read_cell(run)
+    files.write_text(run.folder / "params.yaml", yaml.safe_dump(cell["params"]))
+    names = [*RESULTS, "params.yaml", "curves.png"]
+    _curves(cell, run.folder / "curves.png")
+    receipt = weights.receipt_file(run.init, run.root)
+    if receipt is not None:
+        shutil.copyfile(receipt, run.folder / "receipt.json")
+        names.append("receipt.json")
+    tracked.artifacts(run.folder, names)
+    tracked.end("FINISHED")
+
+
+def _curves(cell: dict[str, Any], path: Path) -> None:
+    """Draws losses and the validation score over epochs, with the chosen epoch marked."""
+    history = pd.DataFrame(cell["history"])
+    epochs = np.arange(len(history))
+    with matplotlib.rc_context({"axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(8, 3.2), layout="constrained")
+        left, right = figure.subplots(1, 2)
+    for name, colour in (("train_loss", "#0072B2"), ("val_loss", "#D55E00")):
+        left.plot(epochs, history[name], marker="o", markersize=3, label=name, color=colour)
+    name = f"val_{cell['metric']}"
+    if name in history:
+        right.plot(epochs, history[name], marker="o", markersize=3, color="#009E73")
+    for axis, title in ((left, "loss"), (right, name)):
+        axis.axvline(cell["best"]["epoch"], color="grey", linewidth=1, linestyle=":")
+        axis.set(xlabel="epoch", title=title)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    left.legend(frameon=False)
+    figure.suptitle(f"{cell['init']}, {cell['task']}, seed {cell['seed']} (dotted: chosen epoch)", fontsize=10)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,848 @@
+"""Raw files -> prepared cache + manifest: checks published counts, draws splits, decodes once, audits for leaks.
+
+A cache is `images.npy`, `masks.npy`, `samples.parquet`, `manifest.json` and, for segmentation,
+`native_masks/<row>.png` of the test rows, in `data/prepared/<task>/real` or `.../phantoms`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+
+from medtransfer import audit, datasets, files, streams
+from medtransfer.audit import SPLITS, Finding, Strings
+from medtransfer.datasets import Sample
+from medtransfer.errors import UserError
+from medtransfer.params import Data, Params, task_params
+from medtransfer.tasks import Task
+
+log = logging.getLogger("medtransfer")
+
+FORMAT = 1
+"""Raised by hand when the same raw files would give another cache: part of the digest, older caches are rebuilt."""
+
+PIXEL_LIMIT = 8192 * 8192
+"""pixels: larger images are refused, so that a small file cannot fill the memory"""
+
+RECIPE = (
+    "gray tasks to 8-bit luminance, colour tasks to RGB, alpha dropped; 16-bit, 32-bit and float images scaled so"
+    " that their own smallest value is 0 and their largest 255; resized to a square by antialiased bilinear, aspect"
+    " not kept; masks: union of the files' pixels above 0, resized likewise, set where at least half is covered"
+)
+
+
+class Facts(TypedDict):
+    """Images, and positives per label, of each official split."""
+
+    counts: dict[str, int]
+    positives: dict[str, list[int]]
+
+
+class Audit(TypedDict):
+    """What is in more than one split, before anything was dropped."""
+
+    shared_patients: Finding
+    exact_duplicates: Finding
+    near_duplicates: Finding
+    near_threshold: float
+    dropped: dict[str, int]
+
+
+class Manifest(TypedDict):
+    """What a cache was made from, what it holds and what was found; `created` and `code` are not digested."""
+
+    task: str
+    dataset: str
+    source: Literal["raw", "phantoms"]
+    fingerprint: str
+    fields: dict[str, Any]
+    expected: Facts
+    found: Facts
+    counts: dict[str, int]
+    patients: dict[str, int]
+    label_totals: dict[str, dict[str, int]]
+    cache_size: int
+    channels: int
+    mean: list[float]
+    std: list[float]
+    undefined: dict[str, list[str]]
+    audit: Audit
+    marks: list[str]
+    recipe: str
+    split_recipe: str
+    split_hash: str
+    digest: str
+    created: str
+    code: dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a task's raw files lie."""
+
+    folder: Path
+    synthetic: bool
+
+    @property
+    def kind(self) -> Literal["raw", "phantoms"]:
+        """Names the folder under `data` that the files come from."""
+        return "phantoms" if self.synthetic else "raw"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task's prepared cache, its arrays memory-mapped."""
+
+    folder: Path
+    manifest: Manifest
+    images: NDArray[np.uint8]
+    """(n, side, side) or (n, side, side, 3)"""
+    masks: NDArray[np.uint8] | None
+    """(n, side, side), 0 or 1; None for classification"""
+    samples: pd.DataFrame
+    """id, patient (hash), split, one int8 column per label"""
+
+    @property
+    def digest(self) -> str:
+        """Identifies arrays, table rows and preparation fields."""
+        return self.manifest["digest"]
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Names what bars the results from promotion: synthetic, partial, leak-reported, leak-dropped."""
+        return tuple(self.manifest["marks"])
+
+    @cached_property
+    def labels(self) -> NDArray[np.int8]:
+        """Holds 0 or 1 per row and label: (n, num_labels), no columns for segmentation."""
+        return self.samples.iloc[:, 3:].to_numpy(np.int8)
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Gives a split's row numbers."""
+        return np.flatnonzero(self.samples["split"].to_numpy() == split).astype(np.int64)
+
+    def native_mask(self, row: int) -> NDArray[np.bool_]:
+        """Reads a test row's mask at the size of the original image."""
+        path = self.folder / "native_masks" / f"{row}.png"
+        if not path.is_file():
+            raise UserError(f"looked for the native mask of row {row} at {path}, found none: only test rows have one")
+        with Image.open(path) as image:
+            return np.array(image, dtype=bool)
+
+
+def slug(label: str) -> str:
+    """Writes a label in the characters that metric names allow."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", label)
+
+
+def source(task: Task, data: Data, root: Path) -> Source:
+    """Finds a task's raw files under the repository root: real ones, else phantoms where they are allowed.
+
+    Raises:
+        UserError: neither is there.
+    """
+    raw, phantoms = (root / "data" / kind / task.dataset for kind in ("raw", "phantoms"))
+    if _holds_files(raw):
+        return Source(raw, synthetic=False)
+    if data.phantoms and _holds_files(phantoms):
+        return Source(phantoms, synthetic=True)
+    state = "found nothing in either" if data.phantoms else "which data.phantoms=false rules out, found nothing"
+    raise UserError(
+        f"task {task.name}: looked for the {task.dataset} files in {raw} and for phantoms in {phantoms}, {state}; get"
+        f" the files from {task.source}, or make phantoms with `python -m medtransfer phantoms` and data.phantoms=true"
+    )
+
+
+def _holds_files(folder: Path) -> bool:
+    return folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir())
+
+
+def prepare(task: Task, params: Params, root: Path, *, workers: int = 0) -> Prepared:
+    """Returns a task's cache, built first where there is none or where its source or its fields changed.
+
+    Args:
+        task: what to prepare.
+        params: `data` and the task's sizes are read.
+        root: the repository's top folder.
+        workers: threads that decode; 0 = one per core. Changes no byte.
+
+    Raises:
+        UserError: the raw files are missing, unreadable, not what was published, or leak between splits.
+    """
+    _check_labels(task)
+    origin = source(task, params.data, root)
+    folder = root / "data" / "prepared" / task.name / ("phantoms" if origin.synthetic else "real")
+    fields = _fields(task, params, origin)
+    fingerprint = _fingerprint(origin.folder)
+    current = _current(folder, task, fields, fingerprint)
+    if current is not None:
+        return current
+    # Lock and temporary folders lie outside data/prepared/<task>, which DVC deletes before it runs the stage.
+    stem = f".{task.name}-{folder.name}"
+    with files.lock(folder.parents[1] / f"{stem}.lock"):
+        _clean(folder, stem)
+        current = _current(folder, task, fields, fingerprint)  # another process may have built it meanwhile
+        if current is not None:
+            return current
+        log.info("task %s: preparing the %s files of %s", task.name, origin.kind, origin.folder)
+        temporary = folder.parents[1] / f"{stem}.new"
+        try:
+            temporary.mkdir()
+            _Build(task, params, origin, fields, fingerprint, temporary, workers or os.cpu_count() or 1).run()
+            _replace(folder, temporary, folder.parents[1] / f"{stem}.old")
+        except OSError as error:
+            raise UserError(f"task {task.name}: could not write the cache {folder}: {error}") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return load(folder)
+
+
+def load(folder: Path) -> Prepared:
+    """Opens a prepared cache.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    try:
+        manifest: Manifest = json.loads((folder / "manifest.json").read_text())
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        has_masks = (folder / "masks.npy").exists()
+        masks = np.load(folder / "masks.npy", mmap_mode="r") if has_masks else None
+        samples = pd.read_parquet(folder / "samples.parquet")
+        whole = len(images) == len(samples) == sum(manifest["counts"].values())
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"no usable prepared cache in {folder}: {error}; run `python -m medtransfer prepare`"
+        ) from error
+    if not whole or (masks is not None and len(masks) != len(images)):
+        raise UserError(f"the prepared cache in {folder} is damaged: its files differ in length; delete that folder")
+    return Prepared(folder, manifest, images, masks, samples)
+
+
+def _current(folder: Path, task: Task, fields: dict[str, Any], fingerprint: str) -> Prepared | None:
+    try:
+        prepared = load(folder)
+    except UserError:
+        return None
+    manifest = prepared.manifest
+    same = manifest["fields"] == fields and manifest["fingerprint"] == fingerprint
+    return prepared if same and manifest["expected"] == _published(task) else None
+
+
+def _clean(folder: Path, stem: str) -> None:
+    """Removes what killed runs left behind; brings the older cache back if it had only been set aside."""
+    temporary, aside = (folder.parents[1] / f"{stem}.{end}" for end in ("new", "old"))
+    if aside.exists() and not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside.rename(folder)
+    for left in (temporary, aside):
+        if left.exists():
+            shutil.rmtree(left)
+
+
+def _replace(folder: Path, temporary: Path, aside: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        folder.rename(aside)
+    temporary.rename(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _check_labels(task: Task) -> None:
+    taken: dict[str, str] = {name: f"the column {name}" for name in ("id", "patient", "split")}
+    for label in task.labels:
+        if slug(label) in taken:
+            raise UserError(
+                f"task {task.name}: the labels of a task must differ in [A-Za-z0-9_.-], got {label!r} and"
+                f" {taken[slug(label)]!r}, both written {slug(label)!r}; rename one"
+            )
+        taken[slug(label)] = label
+
+
+def _fields(task: Task, params: Params, origin: Source) -> dict[str, Any]:
+    """Lists what, beside the raw files, decides the content of a cache; part of the digest."""
+    return {
+        "format": FORMAT,
+        "task": task.name,
+        "source": origin.kind,
+        "labels": list(task.labels),
+        "channels": task.channels,
+        "cache_size": task_params(params, task.name).cache_size,
+        "split_seed": params.data.split_seed,
+        "draw": dict(task.draw),
+        "on_leak": params.data.on_leak,
+        "partial": params.data.partial,
+    }
+
+
+def _fingerprint(folder: Path) -> str:
+    """Hashes the names and sizes of all files and the contents of the lists and tables among them."""
+    entries = sorted((path.relative_to(folder).as_posix(), path) for path in _walk(folder))
+    digest = hashlib.sha256()
+    for name, path in entries:
+        digest.update(f"{name}\0{path.stat().st_size}\n".encode())
+        if path.suffix.lower() in (".csv", ".txt"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yields all files below a folder, links followed, each real folder entered once so that a loop ends."""
+    entered: set[str] = set()
+    for top, folders, names in os.walk(folder, followlinks=True):
+        entered.add(os.path.realpath(top))
+        folders[:] = sorted(name for name in folders if os.path.realpath(os.path.join(top, name)) not in entered)
+        yield from (path for path in (Path(top, name) for name in names) if path.is_file())
+
+
+# Splits and published facts
+
+
+def draw_split(
+    patients: Sequence[str] | Strings, labels: NDArray[Any], fractions: Mapping[str, float], seed: int
+) -> Strings:
+    """Draws a patient-disjoint split, stratified by labels; what no fraction takes is train.
+
+    Iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011) over patients, of whom each has the
+    labels of any of its images: the rarest label's patients go first, each to the split that lacks it most. A
+    patient's place depends on the seed and its name, not on the order of rows.
+
+    Args:
+        patients: one per image, (n,).
+        labels: 0 or 1, (n, num_labels); no columns for none.
+        fractions: split -> share of the patients, at least one patient each.
+        seed: `data.split_seed`.
+    """
+    names, number = np.unique(np.asarray(patients, dtype=np.str_), return_inverse=True)
+    positive = np.zeros((len(names), labels.shape[1]), dtype=bool)
+    np.logical_or.at(positive, number, labels > 0)
+    chosen = _stratify(positive, _room(fractions, len(names)), _order(names, seed))
+    drawn: Strings = np.array(["train", *fractions])[chosen][number]
+    return drawn
+
+
+def _order(names: Strings, seed: int) -> NDArray[np.intp]:
+    keys = streams.sample_keys(names.tolist())
+    return np.argsort(streams.uniforms(streams.seed_of(seed, "split"), keys, 1)[:, 0], kind="stable")
+
+
+def _room(fractions: Mapping[str, float], total: int) -> NDArray[np.int64]:
+    """Gives the number of patients of train and of each drawn split."""
+    room, left = [], total
+    for share in fractions.values():
+        room.append(min(left, max(1, round(share * total))))
+        left -= room[-1]
+    return np.array([left, *room], dtype=np.int64)
+
+
+def _stratify(positive: NDArray[np.bool_], room: NDArray[np.int64], order: NDArray[np.intp]) -> NDArray[np.int64]:
+    """Chooses a split for every patient: `positive` is (num_patients, num_labels), `room` (num_splits,)."""
+    chosen = np.full(len(positive), -1, dtype=np.int64)
+    wanted = np.outer(room / max(1, len(positive)), positive.sum(axis=0))
+    while (left := positive[chosen < 0].sum(axis=0)).any():
+        label = int(np.argmin(np.where(left > 0, left, len(positive) + 1)))
+        for patient in order[(chosen[order] < 0) & positive[order, label]]:
+            split = max(range(len(room)), key=lambda s: (room[s] > 0, wanted[s, label], room[s], -s))
+            chosen[patient] = split
+            room[split] -= 1
+            wanted[split, positive[patient]] -= 1
+    chosen[order[chosen[order] < 0]] = np.repeat(np.arange(len(room)), room)
+    return chosen
+
+
+def _splits(task: Task, seed: int, patients: Strings, pools: Strings, labels: NDArray[np.int8]) -> Strings:
+    """Keeps official splits and divides `trainval` and `all`; each of train, val and test must get an image."""
+    splits = pools.astype("<U8")
+    for pool, names in (("trainval", ("val",)), ("all", ("val", "test"))):
+        rows = pools == pool
+        if rows.any():
+            fractions = {name: task.draw[name] for name in names}
+            splits[rows] = draw_split(patients[rows], labels[rows], fractions, seed)
+    _check_filled(task, splits)
+    return splits
+
+
+def _check_filled(task: Task, splits: Strings) -> None:
+    counts = _counts(splits)
+    if not all(counts.values()):
+        raise UserError(f"task {task.name}: each of train, val and test must have an image, got {counts}; add images")
+
+
+def _counts(splits: Strings) -> dict[str, int]:
+    return {split: int((splits == split).sum()) for split in SPLITS}
+
+
+def _published(task: Task) -> Facts:
+    return Facts(counts=dict(task.counts), positives={name: list(row) for name, row in task.positives.items()})
+
+
+def _found(task: Task, pools: Strings, labels: NDArray[np.int8]) -> Facts:
+    """Counts as the task's facts do: its `trainval` takes in a given train and val, its `all` every split."""
+    takes = {"trainval": ("train", "val", "trainval"), "all": (*SPLITS, "trainval", "all")}
+    members = {name: np.isin(pools, takes.get(name, (name,))) for name in task.counts}
+    covered = np.any(list(members.values()), axis=0) if members else np.zeros(len(pools), dtype=bool)
+    members |= {str(name): pools == name for name in np.unique(pools[~covered])}
+    return Facts(
+        counts={name: int(rows.sum()) for name, rows in members.items()},
+        positives={
+            name: labels[members[name]].sum(axis=0, dtype=np.int64).tolist()
+            for name in task.positives
+            if name in members
+        },
+    )
+
+
+def _partial(task: Task, data: Data, expected: Facts, found: Facts) -> bool:
+    """Says whether the files are not the published ones.
+
+    Raises:
+        UserError: they are not, and `data.partial` does not allow it.
+    """
+    if found == expected:
+        return False
+    words = f"task {task.name}: published are {_words(task, expected)}; found {_words(task, found)}"
+    if not data.partial:
+        raise UserError(
+            f"{words}; complete the files under data/raw/{task.dataset}, or accept a sample with data.partial=true,"
+            " which marks all results partial"
+        )
+    log.warning("%s; the results will be marked partial", words)
+    return True
+
+
+def _words(task: Task, facts: Facts) -> str:
+    words = [f"{name}={count} images" for name, count in facts["counts"].items()]
+    for name, row in facts["positives"].items():
+        words.append(f"{name} positives " + " ".join(f"{a}={n}" for a, n in zip(task.labels, row, strict=True)))
+    return ", ".join(words)
+
+
+# Decoding
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    image: NDArray[np.uint8]
+    mask: NDArray[np.uint8] | None
+    native: Image.Image | None
+    native_hash: str
+    content: str
+    thumbnail: NDArray[np.uint8]
+
+
+def _decode(sample: Sample, channels: int, size: int, segmentation: bool) -> _Decoded | str:
+    """Decodes one sample; a file that cannot be decoded gives the reason as text."""
+    path = sample.image
+    try:
+        image = _eight_bit(_open(path)).convert("L" if channels == 1 else "RGB")
+        content = hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
+        native = np.zeros((image.height, image.width), dtype=bool)
+        for path in sample.masks:
+            native |= _read_mask(path, image)
+    except Exception as error:  # decoders raise nearly anything on damaged bytes
+        return f"{path}: {error or type(error).__name__}"
+    bits = Image.fromarray(native.astype(np.uint8) * np.uint8(255))
+    return _Decoded(
+        image=np.asarray(_resize(image, size)),
+        mask=(np.asarray(_resize(bits, size)) >= 128).astype(np.uint8) if segmentation else None,
+        native=bits.convert("1") if segmentation else None,
+        native_hash=hashlib.sha256(f"{native.shape}".encode() + np.packbits(native).tobytes()).hexdigest(),
+        content=content,
+        thumbnail=np.asarray(_resize(image.convert("L"), audit.THUMBNAIL)),
+    )
+
+
+def _open(path: Path) -> Image.Image:
+    """Reads an image whole, after its size is known to be bearable."""
+    with Image.open(path) as image:
+        if image.width * image.height > PIXEL_LIMIT:
+            raise UserError(f"{image.width}x{image.height} pixels, more than the limit of {PIXEL_LIMIT}")
+        image.load()
+        return image.copy()
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Scales an image of more than 8 bits by its own range: smallest value to 0, largest to 255."""
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise UserError("has pixels that are not finite numbers")
+    low, high = values.min(), values.max()
+    return Image.fromarray(np.rint((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8))
+
+
+def _read_mask(path: Path, image: Image.Image) -> NDArray[np.bool_]:
+    mask = _open(path)
+    if mask.size != image.size:
+        sizes = [f"{one.width}x{one.height}" for one in (mask, image)]
+        raise UserError(f"the mask is {sizes[0]} but its image {sizes[1]}; they must have one size")
+    wide = mask.mode == "F" or mask.mode.startswith("I")  # a conversion of these to L would clip
+    positive: NDArray[np.bool_] = np.asarray(mask if wide else mask.convert("L")) > 0
+    return positive
+
+
+def _resize(image: Image.Image, size: int) -> Image.Image:
+    """Resizes to a square; PIL's bilinear filter widens with the reduction, so nothing aliases."""
+    return image.resize((size, size), Image.Resampling.BILINEAR)
+
+
+def _decode_all(
+    task: Task, samples: Sequence[Sample], size: int, workers: int
+) -> Generator[tuple[int, _Decoded | str]]:
+    """Yields every sample's number and decoded form in order, a bounded window ahead of the reader."""
+    work = partial(_decode, channels=task.channels, size=size, segmentation=task.segmentation)
+    waiting: deque[Future[_Decoded | str]] = deque()
+    console = Console(stderr=True)
+    with (
+        Progress(console=console, disable=not console.is_terminal) as progress,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        bar = progress.add_task(f"preparing {task.name}", total=len(samples))
+        try:
+            for number in range(len(samples)):
+                while len(waiting) < 4 * workers and number + len(waiting) < len(samples):
+                    waiting.append(pool.submit(work, samples[number + len(waiting)]))
+                yield number, waiting.popleft().result()
+                progress.advance(bar)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Array:
+    """A .npy file written row by row, so that a full disk is an error and not a signal, and hashed on the way."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        self.hash = hashlib.sha256(repr(shape).encode())
+        self._file = open(path, "wb")  # noqa: SIM115 (closed by close)
+        np.lib.format.write_array_header_1_0(self._file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+    def append(self, row: NDArray[np.uint8]) -> None:
+        data = np.ascontiguousarray(row).data
+        self.hash.update(data)
+        self._file.write(data)
+
+    def close(self) -> str:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return self.hash.hexdigest()
+
+
+# Building
+
+
+class _Build:
+    """One build of a cache into an empty folder; its steps in the order of `run`."""
+
+    def __init__(
+        self,
+        task: Task,
+        params: Params,
+        origin: Source,
+        fields: dict[str, Any],
+        fingerprint: str,
+        folder: Path,
+        workers: int,
+    ) -> None:
+        self.task, self.data, self.origin, self.fields = task, params.data, origin, fields
+        self.fingerprint, self.folder, self.workers = fingerprint, folder, workers
+        self.size: int = fields["cache_size"]
+
+    def run(self) -> None:
+        """Writes all files of the cache."""
+        self.read()
+        self.decode()
+        self.drop(self.audit())
+        self.describe()
+
+    def read(self) -> None:
+        """Lists the samples, compares them with what was published and assigns splits."""
+        task = self.task
+        samples = list(datasets.read(task.dataset, self.origin.folder))
+        _check_samples(task, samples, self.origin.folder)
+        self.samples = samples
+        self.ids = np.array([sample.id for sample in samples], dtype=np.str_)
+        self.patients = np.array([_patient(task.dataset, sample.patient) for sample in samples], dtype=np.str_)
+        self.pools = np.array([sample.split for sample in samples], dtype="<U8")
+        self.labels = np.array([sample.labels for sample in samples], dtype=np.int8).reshape(len(samples), -1)
+        self.expected, self.found = _published(task), _found(task, self.pools, self.labels)
+        self.marks = ["synthetic"] if self.origin.synthetic else []
+        if not self.origin.synthetic and _partial(task, self.data, self.expected, self.found):
+            self.marks.append("partial")
+        self.splits = _splits(task, self.data.split_seed, self.patients, self.pools, self.labels)
+
+    def decode(self) -> None:
+        """Decodes every sample once; all files that cannot be decoded are named in one error."""
+        count, side, task = len(self.samples), self.size, self.task
+        self._check_space()
+        self.content, self.native_hashes, thumbnails, bad = list[str](), list[str](), [], list[str]()
+        with contextlib.closing(_decode_all(task, self.samples, side, self.workers)) as stream:
+            images = _Array(self.folder / "images.npy", self._image_shape(count))
+            masks = _Array(self.folder / "masks.npy", (count, side, side)) if task.segmentation else None
+            for row, decoded in stream:
+                if isinstance(decoded, str):
+                    bad.append(decoded)
+                if isinstance(decoded, str) or bad:
+                    continue
+                images.append(decoded.image)
+                self.content.append(decoded.content)
+                thumbnails.append(decoded.thumbnail)
+                if masks is not None and decoded.mask is not None:
+                    masks.append(decoded.mask)
+                    self._keep_native(row, decoded)
+        self.hashes = [images.close(), masks.close() if masks else ""]
+        if bad:
+            raise UserError(_bad_files(task, bad))
+        self.thumbnails = np.stack(thumbnails)
+
+    def _image_shape(self, count: int) -> tuple[int, ...]:
+        return (count, self.size, self.size, *((3,) if self.task.channels == 3 else ()))
+
+    def _check_space(self) -> None:
+        layers = self.task.channels + self.task.segmentation
+        needed, free = len(self.samples) * self.size**2 * layers, shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise UserError(
+                f"task {self.task.name}: the cache takes {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free in"
+                f" {self.folder.parent}; make room or lower tasks.{self.task.name}.cache_size"
+            )
+
+    def _keep_native(self, row: int, decoded: _Decoded) -> None:
+        if self.splits[row] == "test" and decoded.native is not None:
+            (self.folder / "native_masks").mkdir(exist_ok=True)
+            decoded.native.save(self.folder / "native_masks" / f"{row}.png")
+            self.native_hashes.append(decoded.native_hash)
+
+    def audit(self) -> NDArray[np.bool_]:
+        """Looks for leaks between splits; marks the rows that the policy drops.
+
+        Raises:
+            UserError: a leak that the policy does not allow.
+        """
+        contents = np.array(self.content, dtype=np.str_)
+        patients = audit.shared(self.patients, self.splits, self.ids)
+        exact = audit.shared(contents, self.splits, self.ids)
+        near = audit.near(self.thumbnails, contents, self.splits, self.ids)
+        if near["count"]:
+            first = _names(near)
+            log.warning("task %s: %d near duplicates between splits, e.g. %s", self.task.name, near["count"], first)
+        drop = np.zeros(len(self.ids), dtype=bool)
+        if patients["count"] or exact["count"]:
+            drop = self._judge(contents, patients, exact)
+        dropped = _counts(self.splits[drop])
+        self.findings = Audit(
+            shared_patients=patients,
+            exact_duplicates=exact,
+            near_duplicates=near,
+            near_threshold=audit.NEAR,
+            dropped=dropped,
+        )
+        return drop
+
+    def _judge(self, contents: Strings, patients: Finding, exact: Finding) -> NDArray[np.bool_]:
+        words = f"task {self.task.name}: {patients['count']} patients and {exact['count']} identical images are in more"
+        words += f" than one split, e.g. {_names(patients, exact)}"
+        for pool in ("trainval", "all"):
+            rows = self.pools == pool
+            if any(audit.clashing(keys[rows], self.splits[rows]).any() for keys in (self.patients, contents)):
+                raise UserError(
+                    f"{words}; the split of `{pool}` is drawn by us and must be free of leaks: take one of each pair"
+                    " out of the raw files (data.partial=true if counts then differ) or set another data.split_seed"
+                )
+        if self.data.on_leak == "fail":
+            raise UserError(
+                f"{words}; data.on_leak=drop_from_train takes them out of train and val, =report keeps them"
+            )
+        log.warning("%s; data.on_leak=%s", words, self.data.on_leak)
+        if self.data.on_leak == "report":
+            self.marks.append("leak-reported")
+            return np.zeros(len(contents), dtype=bool)
+        self.marks.append("leak-dropped")
+        return audit.giving_way(self.patients, self.splits) | audit.giving_way(contents, self.splits)
+
+    def drop(self, rows: NDArray[np.bool_]) -> None:
+        """Takes rows out of arrays and table; no test row is among them."""
+        if not rows.any():
+            return
+        kept = np.flatnonzero(~rows)
+        self.ids, self.patients, self.splits = self.ids[kept], self.patients[kept], self.splits[kept]
+        self.labels = self.labels[kept]
+        _check_filled(self.task, self.splits)
+        for index, name in enumerate(("images.npy", "masks.npy")):
+            if (self.folder / name).exists():
+                self.hashes[index] = _keep(self.folder / name, kept)
+        for new, old in enumerate(kept):  # ascending, so no name is taken when its turn comes
+            native = self.folder / "native_masks" / f"{old}.png"
+            if new != old and native.exists():
+                native.rename(native.with_name(f"{new}.png"))
+
+    def describe(self) -> None:
+        """Writes the table of samples and the manifest."""
+        table = pd.DataFrame(
+            {"id": self.ids.tolist(), "patient": self.patients.tolist(), "split": self.splits.tolist()}
+        )
+        for column in range(self.labels.shape[1]):
+            table[self.task.labels[column]] = self.labels[:, column]
+        table.to_parquet(self.folder / "samples.parquet", index=False)
+        text = json.dumps(self._manifest(), indent=2, ensure_ascii=False)
+        files.write_text(self.folder / "manifest.json", text + "\n")
+
+    def _manifest(self) -> Manifest:
+        mean, std = _moments(np.load(self.folder / "images.npy", mmap_mode="r"), self.splits == "train")
+        totals = {split: self._totals(split) for split in SPLITS}
+        counts = _counts(self.splits)
+        return Manifest(
+            task=self.task.name,
+            dataset=self.task.dataset,
+            source=self.origin.kind,
+            fingerprint=self.fingerprint,
+            fields=self.fields,
+            expected=self.expected,
+            found=self.found,
+            counts=counts,
+            patients={split: len(np.unique(self.patients[self.splits == split])) for split in SPLITS},
+            label_totals=totals,
+            cache_size=self.size,
+            channels=self.task.channels,
+            mean=mean,
+            std=std,
+            undefined={split: self._undefined(split, totals[split], counts[split]) for split in ("val", "test")},
+            audit=self.findings,
+            marks=self.marks,
+            recipe=RECIPE,
+            split_recipe=self._split_recipe(),
+            split_hash=_hash_lines(sorted(f"{i} {s}" for i, s in zip(self.ids, self.splits, strict=True))),
+            digest=self._digest(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            code=_code(),
+        )
+
+    def _totals(self, split: str) -> dict[str, int]:
+        """Counts positives per label; for segmentation, images whose mask is not empty."""
+        rows = self.splits == split
+        if self.task.segmentation:
+            masks = np.load(self.folder / "masks.npy", mmap_mode="r")
+            return {self.task.labels[0]: sum(bool(masks[row].any()) for row in np.flatnonzero(rows))}
+        totals = self.labels[rows].sum(axis=0, dtype=np.int64).tolist()
+        return dict(zip(self.task.labels, totals, strict=True))
+
+    def _undefined(self, split: str, totals: dict[str, int], count: int) -> list[str]:
+        """Lists the labels that have no positive or no negative, so that their AUC is undefined."""
+        if self.task.segmentation:
+            return []
+        labels = [label for label, positives in totals.items() if positives in (0, count)]
+        if labels:
+            words = "task %s: AUC is undefined in %s for labels without positives or without negatives: %s"
+            log.warning(words, self.task.name, split, ", ".join(labels))
+        return labels
+
+    def _split_recipe(self) -> str:
+        official = [str(pool) for pool in np.unique(self.pools) if pool in SPLITS]
+        drawn = [str(pool) for pool in np.unique(self.pools) if pool not in SPLITS]
+        words = [f"{', '.join(official)}: official"] if official else []
+        shares = ", ".join(f"{name} {share}" for name, share in self.task.draw.items())
+        for pool in drawn:
+            words.append(f"{pool}: drawn by patient, stratified by label, seed {self.data.split_seed}, shares {shares}")
+        return "; ".join(words)
+
+    def _digest(self) -> str:
+        rows = zip(self.ids.tolist(), self.patients.tolist(), self.splits.tolist(), self.labels.tolist(), strict=True)
+        lines = [json.dumps(self.fields, sort_keys=True), *self.hashes, *self.native_hashes]
+        return _hash_lines([*lines, *(json.dumps(row) for row in rows)])
+
+
+def _check_samples(task: Task, samples: list[Sample], folder: Path) -> None:
+    """Holds a reader to its contract."""
+    if not samples:
+        raise UserError(f"task {task.name}: looked for images of {task.dataset} in {folder}, found none")
+    seen: set[str] = set()
+    for sample in samples:
+        if sample.id in seen:
+            raise UserError(f"task {task.name}: ids must be unique, {sample.id!r} is there twice, again {sample.image}")
+        seen.add(sample.id)
+        if task.segmentation and not sample.masks:
+            raise UserError(f"task {task.name}: {sample.image} has no mask file; each image needs one")
+        if not task.segmentation and (len(sample.labels) != len(task.labels) or not set(sample.labels) <= {0, 1}):
+            raise UserError(
+                f"task {task.name}: {sample.image} must have {len(task.labels)} labels of 0 or 1, got {sample.labels}"
+            )
+
+
+def _patient(dataset: str, patient: str) -> str:
+    return hashlib.sha256(f"{dataset}/{patient}".encode()).hexdigest()[:16]
+
+
+def _bad_files(task: Task, bad: list[str]) -> str:
+    listed = "".join(f"\n  {line}" for line in bad[:10])
+    more = f"\n  ... and {len(bad) - 10} more" if len(bad) > 10 else ""
+    return f"task {task.name}: {len(bad)} samples cannot be decoded; get their files again:{listed}{more}"
+
+
+def _names(*findings: Finding) -> str:
+    pairs = [pair for finding in findings for pair in finding["examples"][:3]]
+    return ", ".join(f"{pair['a']} and {pair['b']} ({pair['splits']})" for pair in pairs)
+
+
+def _keep(path: Path, rows: NDArray[np.intp]) -> str:
+    """Rewrites an array with some of its rows; returns its hash."""
+    old = np.load(path, mmap_mode="r")
+    with files.replacing(path) as temporary:
+        new = _Array(temporary, (len(rows), *old.shape[1:]))
+        for row in rows:
+            new.append(old[row])
+        return new.close()
+
+
+def _moments(images: NDArray[np.uint8], rows: NDArray[np.bool_]) -> tuple[list[float], list[float]]:
+    """Computes mean and std per channel in [0, 1] from exact counts of the 256 values."""
+    channels = 1 if images.ndim == 3 else images.shape[3]
+    counts = np.zeros((channels, 256), dtype=np.int64)
+    for row in np.flatnonzero(rows):
+        pixels = images[row].reshape(-1, channels)
+        counts += np.stack([np.bincount(pixels[:, channel], minlength=256) for channel in range(channels)])
+    share = counts / counts.sum(axis=1, keepdims=True)
+    values = np.arange(256) / 255
+    mean = share @ values
+    std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
+    return mean.round(6).tolist(), std.round(6).tolist()
+
+
+def _hash_lines(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _code() -> dict[str, str | None]:
+    """Names the version and, in a clone, the commit of this code."""
+    try:
+        version = importlib.metadata.version("medtransfer")
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    return {"version": version, "commit": commit}

@@ -1,0 +1,152 @@
+"""Statistics: arrays in, numbers out; no files, no names of initializations.
+
+"Not separated" means p > alpha. It is never "equivalent", which only an equivalence test could say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from medtransfer.errors import UserError
+
+Test = Literal["pooled", "welch", "paired"]
+Scores = Sequence[float] | npt.NDArray[Any]
+
+ROUNDING = 1e-12
+"""relative size below which a spread or a difference is floating-point noise, thus zero"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Mean and spread of the scores of several runs."""
+
+    mean: float
+    std: float | None
+    """None where it is undefined: a single score"""
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TTest:
+    """A two-sided t-test of a - b, or the reason why there is none."""
+
+    test: Test
+    difference: float
+    """mean of a minus mean of b"""
+    statistic: float | None = None
+    df: float | None = None
+    p: float | None = None
+    """None where no test is possible"""
+    note: str = ""
+    """why `p` is None, or why it is 1 without a statistic"""
+
+    def separated(self, alpha: float) -> bool | None:
+        """Says whether p <= alpha; None where no test is possible."""
+        return None if self.p is None else self.p <= alpha
+
+
+def summary(scores: Scores) -> Summary:
+    """Summarises scores by mean, sample std (ddof 1) and n; the std of a single score is undefined.
+
+    Raises:
+        UserError: there is no score, or one is not finite.
+    """
+    values = _finite(scores, "scores")
+    std = float(values.std(ddof=1)) if len(values) > 1 else None
+    return Summary(mean=float(values.mean()), std=std, n=len(values))
+
+
+def t_test(a: Scores, b: Scores, *, test: Test) -> TTest:
+    """Tests two sets of scores for a difference in mean, two-sided.
+
+    pooled: independent samples of one variance (Student). welch: independent samples of two variances (Welch,
+    Biometrika 1947). paired: differences of scores that stand at the same place (the same seed).
+
+    A side with a single score has no std, so there is no test. Where neither side varies there is nothing to
+    measure a difference against: p is 1 if the means are equal, else there is no test (not p = 0, which a
+    seed without effect would earn for free).
+
+    Raises:
+        UserError: a score is missing or not finite, or paired scores differ in number.
+    """
+    first, second = _finite(a, "a"), _finite(b, "b")
+    if test != "paired":
+        return t_test_from_summary(summary(a), summary(b), test=test)
+    if len(first) != len(second):
+        raise UserError(f"`len(a) == len(b)` must hold for a paired test, got {len(first)} and {len(second)}")
+    difference = first - second
+    if len(difference) < 2:
+        return _untested(test, float(difference.mean()), "fewer than two pairs")
+    error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
+    scale = float(np.max(np.abs([first, second])))
+    return _tested(test, float(difference.mean()), error, len(difference) - 1, scale)
+
+
+def t_test_from_summary(a: Summary, b: Summary, *, test: Literal["pooled", "welch"], ddof: Literal[0, 1] = 1) -> TTest:
+    """Tests two independent sets of scores of which only mean, std and n are known, such as published ones.
+
+    Args:
+        a: first set.
+        b: second set.
+        test: see `t_test`.
+        ddof: how both std were computed: 1 = sample, 0 = population (NumPy's default).
+
+    Raises:
+        UserError: `n < 1`, `std < 0`, or a number is not finite.
+    """
+    for side in (a, b):
+        _finite([side.mean, side.std or 0.0], "mean and std")
+        if side.n < 1 or (side.std or 0.0) < 0:
+            raise UserError(f"`n >= 1 and std >= 0` must hold, got n={side.n}, std={side.std}")
+    difference = a.mean - b.mean
+    if a.std is None or b.std is None or min(a.n, b.n) < 2:
+        return _untested(test, difference, "fewer than two runs on a side")
+    variance_a = a.std**2 * (a.n - ddof) / (a.n - 1)
+    variance_b = b.std**2 * (b.n - ddof) / (b.n - 1)
+    error = _pooled_error if test == "pooled" else _welch_error
+    return _tested(test, difference, *error(variance_a, a.n, variance_b, b.n), max(abs(a.mean), abs(b.mean)))
+
+
+def _pooled_error(variance_a: float, n_a: int, variance_b: float, n_b: int) -> tuple[float, float]:
+    """Computes the standard error of a difference in mean, and its degrees of freedom, under one variance."""
+    df = n_a + n_b - 2
+    pooled = ((n_a - 1) * variance_a + (n_b - 1) * variance_b) / df
+    return float(np.sqrt(pooled * (1 / n_a + 1 / n_b))), df
+
+
+def _welch_error(variance_a: float, n_a: int, variance_b: float, n_b: int) -> tuple[float, float]:
+    """Computes the same under two variances, with the degrees of freedom of Welch and Satterthwaite."""
+    part_a, part_b = variance_a / n_a, variance_b / n_b
+    whole = part_a + part_b
+    # As shares of the whole, so that tiny variances do not underflow when squared.
+    share_a, share_b = (part_a / whole, part_b / whole) if whole else (0.5, 0.5)
+    return float(np.sqrt(whole)), 1 / (share_a**2 / (n_a - 1) + share_b**2 / (n_b - 1))
+
+
+def _tested(test: Test, difference: float, error: float, df: float, scale: float) -> TTest:
+    """Compares a difference with its standard error; below rounding of `scale` each counts as zero."""
+    noise = ROUNDING * scale
+    if error <= noise and abs(difference) <= noise:
+        return TTest(test=test, difference=difference, df=df, p=1.0, note="no variance and no difference")
+    if error <= noise:
+        return _untested(test, difference, "no variance on either side")
+    statistic = difference / error
+    p = float(2 * stats.t.sf(abs(statistic), df))
+    return TTest(test=test, difference=difference, statistic=statistic, df=df, p=p)
+
+
+def _untested(test: Test, difference: float, note: str) -> TTest:
+    return TTest(test=test, difference=difference, note=note)
+
+
+def _finite(scores: Scores, name: str) -> npt.NDArray[Any]:
+    values = np.asarray(scores, dtype=np.float64)
+    if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
+        raise UserError(f"{name} must be one or more finite numbers, got {values.tolist()}")
+    return values

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {
+    "mlflow": {"tracking", "promotion"},
+    "ray": {"execution"},
+    "optuna": {"tuning"},
+}
+LAYERS = [
+    {"params", "errors", "files"},
+    {"datasets", "tasks", "initializations", "streams"},
+    {"phantoms", "metrics", "statistics", "audit", "preparation", "weights", "augmentation"},
+    {"loading", "models", "objectives"},
+    {"training"},
+    {"tracking", "execution", "report"},
+    {"finetuning"},
+    {"benchmark"},
+    {"__main__"},
+]
+"""from bottom to top; a module imports from its own layer or below"""
+
+
+def modules(top: Path) -> dict[str, list[ast.Module]]:
+    found: dict[str, list[ast.Module]] = {}
+    for path in (top / "src/medtransfer").rglob("*.py"):
+        parts = path.relative_to(top / "src/medtransfer").with_suffix("").parts
+        found.setdefault(parts[0], []).append(ast.parse(path.read_text()))
+    return found
+
+
+def imports(tree: ast.Module) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_every_module_has_a_layer_and_imports_point_down(top: Path) -> None:
+    level = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+    found = modules(top)
+    assert set(found) - {"__init__"} == set(level)
+    for name, trees in found.items():
+        for tree in trees if name in level else []:
+            for imported in imports(tree):
+                parts = imported.split(".")
+                if parts[0] == "medtransfer" and parts[1] in level:
+                    assert level[parts[1]] <= level[name], f"{name} imports {imported} from above"
+
+
+@pytest.mark.parametrize("library", HEAVY)
+def test_heavy_libraries_enter_through_their_modules_alone(top: Path, library: str) -> None:
+    users = {
+        n for n, trees in modules(top).items() for t in trees if any(i.split(".")[0] == library for i in imports(t))
+    }
+    assert users <= HEAVY[library]
+
+
+def test_learning_code_knows_no_tracker(top: Path) -> None:
+    for name in ("training", "loading", "models", "objectives", "weights", "preparation"):
+        for tree in modules(top)[name]:
+            assert not any("tracking" in imported for imported in imports(tree))
+
+
+def test_the_command_line_imports_nothing_heavy_before_the_verb_is_known(top: Path) -> None:
+    code = (
+        "import sys, contextlib\nfrom medtransfer.__main__ import build_parser\nbuild_parser().format_help()\n"
+        "print([m for m in ('torch', 'mlflow', 'timm', 'pandas', 'numpy', 'PIL') if m in sys.modules])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=top, env={"PYTHONPATH": "src"}, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "[]"

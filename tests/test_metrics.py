@@ -1,0 +1,155 @@
+import itertools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, recall_score
+
+from medtransfer import metrics
+from medtransfer.errors import UserError
+
+Array = npt.NDArray[Any]
+
+TARGETS = np.array([[1, 0], [0, 0], [1, 1], [0, 1], [0, 0]])
+PROBABILITIES = np.array([[0.9, 0.2], [0.8, 0.2], [0.7, 0.9], [0.1, 0.3], [0.3, 0.1]])
+SLUGS = ["Mass", "Nodule"]
+
+
+def brute_force_auc(target: Array, probability: Array) -> float:
+    """Counts how often a positive stands above a negative, a tie as half."""
+    pairs = itertools.product(probability[target == 1], probability[target == 0])
+    return float(np.mean([1.0 if p > n else 0.5 if p == n else 0.0 for p, n in pairs]))
+
+
+def test_auc_by_hand() -> None:
+    scores = metrics.classification_scores(TARGETS, PROBABILITIES, SLUGS)
+    assert scores["auc.Mass"] == pytest.approx(5 / 6)  # of six pairs, only .7 against .8 is wrong
+    assert scores["auc.Nodule"] == 1.0
+    assert scores["auc"] == pytest.approx((5 / 6 + 1) / 2)
+    assert scores["average_precision.Mass"] == pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 3)
+    assert scores["prevalence.Mass"] == pytest.approx(0.4)
+    assert scores["brier.Mass"] == pytest.approx((0.01 + 0.64 + 0.09 + 0.01 + 0.09) / 5)
+    assert scores["labels_defined"] == 2
+    assert "prevalence" not in scores
+
+
+def test_scores_against_second_implementations() -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, (60, 3))
+    probabilities = rng.random((60, 3)).round(1)  # with ties
+    thresholds = np.array([0.3, 0.5, 0.7])
+    slugs = ["a", "b", "c"]
+    scores = metrics.classification_scores(targets, probabilities, slugs, thresholds)
+    for column, slug in enumerate(slugs):
+        target, probability = targets[:, column], probabilities[:, column]
+        called = probability >= thresholds[column]
+        assert scores[f"auc.{slug}"] == pytest.approx(brute_force_auc(target, probability))
+        assert scores[f"average_precision.{slug}"] == pytest.approx(average_precision_score(target, probability))
+        assert scores[f"brier.{slug}"] == pytest.approx(brier_score_loss(target, probability))
+        assert scores[f"sensitivity.{slug}"] == pytest.approx(recall_score(target, called))
+        assert scores[f"specificity.{slug}"] == pytest.approx(recall_score(target, called, pos_label=0))
+    for name in ("auc", "average_precision", "brier", "sensitivity", "specificity"):
+        assert scores[name] == pytest.approx(np.mean([scores[f"{name}.{slug}"] for slug in slugs]))
+
+
+def test_row_order_does_not_matter() -> None:
+    rng = np.random.default_rng(1)
+    targets, probabilities = rng.integers(0, 2, (50, 2)), rng.random((50, 2))
+    order = rng.permutation(50)
+    thresholds = metrics.youden_thresholds(targets, probabilities)
+    assert np.array_equal(thresholds, metrics.youden_thresholds(targets[order], probabilities[order]))
+    one = metrics.classification_scores(targets, probabilities, SLUGS, thresholds)
+    two = metrics.classification_scores(targets[order], probabilities[order], SLUGS, thresholds)
+    assert one == pytest.approx(two)
+
+
+def test_relabelling_classes_keeps_auc() -> None:
+    flipped = metrics.classification_scores(1 - TARGETS, 1 - PROBABILITIES, SLUGS)
+    assert flipped["auc"] == pytest.approx(metrics.classification_scores(TARGETS, PROBABILITIES, SLUGS)["auc"])
+
+
+@pytest.mark.parametrize("only", [0, 1])
+def test_label_without_both_classes_has_no_auc(only: int) -> None:
+    targets = np.array([[1, only], [0, only]])
+    probabilities = np.array([[0.8, 0.1], [0.2, 0.6]])
+    scores = metrics.classification_scores(targets, probabilities, SLUGS, np.array([0.5, 0.5]))
+    assert not {f"{name}.Nodule" for name in ("auc", "average_precision", "sensitivity", "specificity")} & set(scores)
+    assert scores["auc"] == 1.0
+    assert scores["labels_defined"] == 1
+    assert scores["prevalence.Nodule"] == only
+    assert metrics.undefined_labels(targets, SLUGS) == ["Nodule"]
+
+
+def test_no_label_defined_leaves_no_auc() -> None:
+    scores = metrics.classification_scores(np.zeros((3, 1)), np.full((3, 1), 0.5), ["Mass"])
+    assert scores == {"brier": 0.25, "brier.Mass": 0.25, "prevalence.Mass": 0.0, "labels_defined": 0.0}
+
+
+def test_diverged_probabilities_are_refused_by_label() -> None:
+    with pytest.raises(UserError, match=r"1 of 5 images .*labels: Nodule"):
+        metrics.classification_scores(TARGETS, np.where(PROBABILITIES == 0.9, [0.9, np.nan], PROBABILITIES), SLUGS)
+
+
+def test_youden_against_brute_force() -> None:
+    rng = np.random.default_rng(2)
+    targets = rng.integers(0, 2, (40, 1))
+    probabilities = rng.random((40, 1)).round(1)
+
+    def youden(threshold: float) -> float:
+        called = probabilities >= threshold
+        return float(called[targets == 1].mean() + (~called[targets == 0]).mean() - 1)
+
+    best = max(np.unique(probabilities), key=lambda t: (youden(t), t))
+    assert metrics.youden_thresholds(targets, probabilities) == pytest.approx([best])
+
+
+def test_youden_is_nan_where_undefined_and_such_a_threshold_gives_no_score() -> None:
+    targets = np.array([[1, 0], [0, 0]])
+    thresholds = metrics.youden_thresholds(targets, np.array([[0.8, 0.1], [0.2, 0.6]]))
+    assert thresholds[0] == 0.8
+    assert np.isnan(thresholds[1])
+    scores = metrics.classification_scores(TARGETS, PROBABILITIES, SLUGS, thresholds)
+    assert "sensitivity.Mass" in scores
+    assert "sensitivity.Nodule" not in scores
+    assert scores["sensitivity"] == scores["sensitivity.Mass"]
+
+
+def test_youden_is_finite_when_the_order_is_upside_down() -> None:
+    assert metrics.youden_thresholds(np.array([[1], [0]]), np.array([[0.1], [0.9]])) == pytest.approx([0.1])
+
+
+def test_dice_by_hand() -> None:
+    terms = np.array([[2, 4, 4], [0, 0, 0], [0, 3, 0], [5, 5, 5]])
+    assert metrics.dice_scores(terms) == pytest.approx(
+        {
+            "dice": (0.5 + 1 + 0 + 1) / 4,
+            "dice_positives": 0.75,
+            "dice_pooled": 14 / 21,
+            "empty_targets": 2,
+            "false_positive_rate": 0.5,
+        }
+    )
+
+
+def test_dice_without_empty_or_without_positive_targets() -> None:
+    positives = metrics.dice_scores(np.array([[1, 2, 2]]), prefix="native_")
+    assert set(positives) == {"native_dice", "native_dice_positives", "native_dice_pooled", "native_empty_targets"}
+    empties = metrics.dice_scores(np.zeros((2, 3), dtype=np.int64))
+    assert empties == {"dice": 1.0, "dice_pooled": 1.0, "empty_targets": 2.0, "false_positive_rate": 0.0}
+
+
+def test_dice_against_f1_of_pixels() -> None:
+    rng = np.random.default_rng(3)
+    targets, predictions = rng.integers(0, 2, (2, 6, 40))
+    terms = np.stack([(targets * predictions).sum(1), predictions.sum(1), targets.sum(1)], axis=1)
+    scores = metrics.dice_scores(terms)
+    pairs = zip(targets, predictions, strict=True)
+    assert scores["dice"] == pytest.approx(np.mean([f1_score(target, prediction) for target, prediction in pairs]))
+    assert scores["dice_pooled"] == pytest.approx(f1_score(targets.ravel(), predictions.ravel()))
+    assert metrics.dice_scores(terms[::-1]) == pytest.approx(scores)
+
+
+def test_pooled_dice_does_not_overflow() -> None:
+    terms = np.full((3, 3), 2**30, dtype=np.int32)
+    assert metrics.dice_scores(terms)["dice_pooled"] == 1.0

@@ -1,0 +1,340 @@
+import csv
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from rich.console import Console
+
+from medtransfer import params, report, statistics, tasks
+from medtransfer.errors import UserError
+
+RANDOM, IMAGENET = "random@tf_efficientnet_lite0", "imagenet@tf_efficientnet_lite0"
+CONTINUED = f"{IMAGENET}+shenzhen"
+SYNTHETIC = "Synthetic phantoms: this tests the software and says nothing about weights."
+AUC = {RANDOM: (0.70, 0.74, 0.78), IMAGENET: (0.90, 0.91, 0.92), CONTINUED: ()}
+DICE = {RANDOM: (0.90, 0.93, 0.96), IMAGENET: (0.94, 0.95, 0.955), CONTINUED: (0.80, 0.81, 0.82)}
+BENCHMARK = params.Benchmark(inits=(RANDOM, IMAGENET), tasks=("shenzhen", "montgomery"), seeds=(0, 1, 2))
+THREE = dataclasses.replace(BENCHMARK, inits=(RANDOM, IMAGENET, CONTINUED))
+POOLED = params.Comparison(test="pooled", alpha=0.05)
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def published() -> params.Params:
+    changes = {"classification.lr": "0.0002", "tasks.montgomery.changes.patience": "7", "model.backbone": "resnet50"}
+    return params.load(ROOT / "params.yaml", changes)
+
+
+@functools.cache
+def resolved(task: str) -> dict[str, Any]:
+    """Lays out what a run under params.yaml reads."""
+    here = params.load(ROOT / "params.yaml")
+    kind = "segmentation" if tasks.lookup(task).segmentation else "classification"
+    flat = params.flatten(params.protocol(here, task, kind == "segmentation"), kind)
+    flat |= params.flatten(here.engine, "engine")
+    return flat | {f"tasks.{task}.image_size": 96, "execution.threads_per_run": 8}
+
+
+def make_cell(folder: Path, task: str, init: str, seed: int, score: float | None, **changes: Any) -> Path:
+    metric = tasks.lookup(task).metric
+    name = f"{task} {init} {seed}" + changes.pop("suffix", "")
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    scores = {} if score is None else {f"test_{metric}": score, f"test_{metric}.Some": score, "best_val_loss": 0.4}
+    other = {"test_native_dice": 0.8} if metric == "dice" else {"test_brier": 0.1, "test_labels_defined": 1.0}
+    cell = {
+        "digest": digest, "verb": "finetune", "init": init, "task": task, "seed": seed,
+        "kind": tasks.lookup(task).kind, "metric": metric, "marks": ["synthetic"],
+        "scores": scores | other, "cost": {"epochs": 8, "seconds": 30.5, "gpu_seconds": 0.0, "images": 1000},
+        "params": resolved(task), "labels": 1, "undefined": [], "device": "cpu", "versions": {"torch": "2.14.1"},
+        "protocol_version": 1, "manifest_digest": f"m-{task}", "weights_sha256": f"w-{init}", "mlflow_run_id": None,
+        "counts": {"train": 168, "val": 24, "test": 48}, "history": {"val_loss": [1.0]},
+    } | changes  # fmt: skip
+    path: Path = folder / task / digest / "cell.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(cell))
+    return path
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    folder = tmp_path / "cells"
+    for task, table in (("shenzhen", AUC), ("montgomery", DICE)):
+        for init, scores in table.items():
+            for seed, score in enumerate(scores):
+                make_cell(folder, task, init, seed, score)
+    return folder
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def find(cells: Path, task: str, init: str, seed: int) -> Path:
+    """Finds the file of a cell by its contents."""
+    for path in cells.glob("*/*/cell.json"):
+        cell = json.loads(path.read_text())
+        if (cell["task"], cell["init"], cell["seed"]) == (task, init, seed):
+            return path
+    raise LookupError(init)
+
+
+def write(cells: Path, published: params.Params, benchmark: params.Benchmark = BENCHMARK) -> str:
+    return report.write(cells, benchmark, POOLED, published, cells.parent)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_every_file_is_written_and_equal_cells_give_equal_bytes(cells: Path, published: params.Params) -> None:
+    names = ["runs.csv", "comparison.csv", "report/comparison.md", "report/comparison.png", "report/index.html"]
+    markdown = write(cells, published)
+    first = [(cells.parent / name).read_bytes() for name in names]
+    assert first[2].decode() == markdown
+    assert write(cells, published) == markdown
+    assert [(cells.parent / name).read_bytes() for name in names] == first
+    assert {path.name for path in (cells.parent / "report").iterdir()} == {Path(name).name for name in names[2:]}
+
+
+def test_table_by_hand(cells: Path, published: params.Params) -> None:
+    markdown = write(cells, published)
+    assert markdown.startswith(f"{SYNTHETIC}\n")
+    assert "| init | shenzhen: AUC (synthetic) | montgomery: Dice (synthetic) |" in markdown
+    assert f"| {RANDOM} | 74.00 ± 4.00 | 93.00 ± 3.00 † |" in markdown
+    assert f"| {IMAGENET} | **91.00 ± 1.00** | **94.83 ± 0.76** |" in markdown
+    assert "unit: run (seed), n = 3, ddof 1" in markdown
+    assert "(p > 0.05, pooled t-test, two-sided, correction: none)" in markdown
+    assert "missing" not in markdown
+    assert "equivalent" not in markdown
+
+
+def test_runs_csv_has_one_row_per_run_and_metric(cells: Path, published: params.Params) -> None:
+    write(cells, published)
+    rows = read_csv(cells.parent / "runs.csv")
+    assert len(rows) == 6 * (5 + 4) + 6 * (4 + 4)
+    row = next(
+        r for r in rows if (r["task"], r["init"], r["seed"], r["metric"]) == ("shenzhen", IMAGENET, "1", "test_auc")
+    )
+    assert float(row["value"]) == 0.91
+    assert (row["marks"], row["device"], row["manifest_digest"]) == ("synthetic", "cpu", "m-shenzhen")
+    assert any(r["metric"] == "seconds" and float(r["value"]) == 30.5 for r in rows)
+
+
+@pytest.mark.parametrize("test", ["pooled", "welch", "paired"])
+def test_comparison_csv(cells: Path, published: params.Params, test: Literal["pooled", "welch", "paired"]) -> None:
+    report.write(cells, BENCHMARK, params.Comparison(test=test, alpha=0.05), published, cells.parent)
+    random, imagenet = read_csv(cells.parent / "comparison.csv")[:2]
+    expected = statistics.t_test(AUC[RANDOM], AUC[IMAGENET], test=test)
+    assert float(random["p"]) == pytest.approx(expected.p)
+    assert float(random["df"]) == pytest.approx(expected.df)
+    assert float(random["difference"]) == pytest.approx(-0.17)
+    assert (random["best"], random["separated"], random["test"], random["ddof"]) == ("false", "true", test, "1")
+    assert (imagenet["best"], imagenet["separated"], imagenet["p"]) == ("true", "", "")
+    assert float(imagenet["mean"]) == pytest.approx(0.91)
+    assert imagenet["n"] == "3"
+
+
+def test_missing_runs_are_named(cells: Path, published: params.Params) -> None:
+    for seed in (0, 2):
+        find(cells, "shenzhen", RANDOM, seed).unlink()
+    markdown = write(cells, published)
+    assert f"2 of 12 runs missing: shenzhen {RANDOM} seeds 0, 2." in markdown
+    assert f"| {RANDOM} | 74.00 (n = 1) |" in markdown
+    assert f"No test possible: shenzhen {RANDOM} (fewer than two runs on a side)." in markdown
+    assert "n = 1 to 3" in markdown
+
+
+def test_a_task_without_any_run(cells: Path, published: params.Params) -> None:
+    markdown = write(cells, published, dataclasses.replace(BENCHMARK, tasks=("shenzhen", "drive")))
+    assert f"6 of 12 runs missing: drive {RANDOM} seeds 0, 1, 2; drive {IMAGENET} seeds 0, 1, 2." in markdown
+    assert f"| {RANDOM} | 74.00 ± 4.00 | - |" in markdown
+    assert read_csv(cells.parent / "comparison.csv")[2]["mean"] == ""
+
+
+def test_a_paired_test_uses_common_seeds(cells: Path) -> None:
+    find(cells, "shenzhen", RANDOM, 0).unlink()
+    paired = params.Comparison(test="paired", alpha=0.05)
+    row = report.compare(report.collect(cells), BENCHMARK, paired)[0]
+    assert row.test == statistics.t_test(AUC[RANDOM][1:], AUC[IMAGENET][1:], test="paired")
+
+
+def test_pretraining_on_the_task_is_not_applicable(cells: Path, published: params.Params) -> None:
+    markdown = write(cells, published, THREE)
+    assert f"| {CONTINUED} | - | 81.00 ± 1.00 |" in markdown
+    assert f"Not applicable (pre-trained on the task's own dataset): {CONTINUED} on shenzhen." in markdown
+    assert "missing" not in markdown
+
+
+def test_undefined_primary_score_is_listed(cells: Path, published: params.Params) -> None:
+    for seed in range(3):
+        path = find(cells, "shenzhen", RANDOM, seed)
+        edit(path, scores={"test_brier": 0.2})
+    markdown = write(cells, published)
+    assert f"| {RANDOM} | undefined |" in markdown
+    assert f"Undefined (no test label has both classes): shenzhen {RANDOM} seeds 0, 1, 2." in markdown
+
+
+def test_means_over_fewer_labels_say_so(cells: Path, published: params.Params) -> None:
+    for path in cells.glob("shenzhen/*/cell.json"):
+        edit(path, labels=14, undefined=["Hernia", "Mass"])
+    markdown = write(cells, published)
+    assert "shenzhen: AUC (12 of 14 labels, synthetic)" in markdown
+    assert "mean over 12 of 14 labels; undefined in test: Hernia, Mass" in markdown
+
+
+def test_runs_outside_the_benchmark_are_counted(cells: Path, published: params.Params) -> None:
+    assert "3 finished runs outside this benchmark left out." in write(cells, published)
+    make_cell(cells, "drive", RANDOM, 0, 0.7)
+    assert "4 finished runs outside this benchmark left out." in write(cells, published)
+
+
+def test_duplicates_are_refused(cells: Path, published: params.Params) -> None:
+    make_cell(cells, "shenzhen", RANDOM, 1, 0.99, suffix="b")
+    with pytest.raises(UserError, match=r"task shenzhen, init random@.*, seed 1 must be one run, found 2"):
+        write(cells, published)
+    assert not (cells.parent / "runs.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"protocol_version": 2}, "the benchmark: all runs must have one protocol version"),
+        ({"manifest_digest": "other"}, "task shenzhen: all runs must have one manifest digest, got m-shenzhen"),
+        ({"device": "cuda"}, "task shenzhen: all runs must have one device class"),
+        ({"undefined": ["Tuberculosis"]}, "one set of undefined labels"),
+        ({"weights_sha256": "0"}, r"imagenet@.* on task shenzhen: all runs must have one set of weights"),
+    ],
+)
+def test_mixed_cells_are_refused(cells: Path, published: params.Params, changes: dict[str, Any], message: str) -> None:
+    edit(find(cells, "shenzhen", IMAGENET, 1), **changes)
+    with pytest.raises(UserError, match=message):
+        write(cells, published)
+
+
+def test_mixed_parameters_are_refused_by_name(cells: Path, published: params.Params) -> None:
+    edit(find(cells, "shenzhen", IMAGENET, 1), params=resolved("shenzhen") | {"classification.lr": 0.1})
+    with pytest.raises(
+        UserError, match=r"one set of parameters, got classification\.lr=0\.0005 .* classification\.lr=0\.1"
+    ):
+        write(cells, published)
+
+
+def test_different_versions_are_named(cells: Path, published: params.Params) -> None:
+    edit(find(cells, "shenzhen", IMAGENET, 1), versions={"torch": "2.13.0"})
+    assert "Library versions differ: torch 2.14.1 (11 runs); torch 2.13.0 (1 run)." in write(cells, published)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"digest": ', r"cell\.json is corrupt"),
+        ("[]", "is not a finished run: it lacks digest"),
+        ('{"digest": "a"}', "it lacks verb, init, task"),
+    ],
+)
+def test_corrupt_cells_are_refused_by_name(cells: Path, text: str, message: str) -> None:
+    path = find(cells, "shenzhen", RANDOM, 0)
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        report.collect(cells)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_scores_that_are_no_numbers_are_refused_by_name(cells: Path, score: float) -> None:
+    edit(find(cells, "shenzhen", RANDOM, 0), scores={"test_auc": score})
+    with pytest.raises(UserError, match=r"cell\.json: score test_auc is (nan|inf)"):
+        report.collect(cells)
+
+
+def test_ill_typed_cells_are_refused_by_name(cells: Path) -> None:
+    edit(find(cells, "shenzhen", RANDOM, 0), seed="one")
+    with pytest.raises(UserError, match=r"cell\.json: parameter seed must be a whole number"):
+        report.collect(cells)
+
+
+def test_no_cells(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run `finetune` first"):
+        report.collect(tmp_path)
+
+
+def test_no_cell_of_the_benchmark(cells: Path, published: params.Params) -> None:
+    with pytest.raises(UserError, match="none of the 15 finished runs belongs to the benchmark"):
+        write(cells, published, dataclasses.replace(BENCHMARK, seeds=(7,)))
+
+
+def test_deviations_come_from_the_parameters(cells: Path, published: params.Params) -> None:
+    markdown = write(cells, published)
+    classification, segmentation = markdown.split("## Deviations from the published protocol: ")[1:]
+    assert "| classification.lr | 0.0005 | 0.0002 |" in classification
+    assert "| model.backbone | tf_efficientnet_lite0 | resnet50 |" in segmentation
+    assert "| segmentation.patience | 20 | 7 |" in segmentation
+    assert "threads_per_run" not in markdown
+    assert "segmentation" not in classification
+    assert "Which Dice" in segmentation.split("## What the published protocol does not say")[1]
+
+
+def test_deviations_of_some_tasks_name_them(cells: Path, published: params.Params) -> None:
+    for seed in range(3):
+        changed = resolved("montgomery") | {"tasks.drive.image_size": 64, "segmentation.patience": 3}
+        make_cell(cells, "drive", RANDOM, seed, 0.7, params=changed)
+    markdown = write(cells, published, dataclasses.replace(BENCHMARK, tasks=("montgomery", "drive")))
+    assert "| segmentation.patience (drive) | 3 | 20 |" in markdown
+    assert "| segmentation.patience (montgomery) | 20 | 7 |" in markdown
+    assert "| image_size (drive) | 64 | 256 |" in markdown
+
+
+def test_page_is_self_contained(cells: Path, published: params.Params) -> None:
+    write(cells, published)
+    page = (cells.parent / "report" / "index.html").read_text()
+    assert page.index(SYNTHETIC) < page.index("<h1>")
+    assert 'src="data:image/png;base64,' in page
+    assert "http" not in page
+    assert "<strong>91.00 ± 1.00</strong>" in page
+    assert "classification.lr" in page
+
+
+def test_names_are_escaped(cells: Path, published: params.Params) -> None:
+    odd = "file:<b>|x.pth@resnet50"
+    make_cell(cells, "shenzhen", odd, 0, 0.5)
+    benchmark = dataclasses.replace(BENCHMARK, inits=(*BENCHMARK.inits, odd))
+    assert "file:<b>\\|x.pth" in write(cells, published, benchmark)
+    assert "file:&lt;b&gt;|x.pth" in (cells.parent / "report" / "index.html").read_text()
+
+
+def test_figure_says_synthetic_and_shows_every_run(cells: Path) -> None:
+    chosen = report.select(report.collect(cells), BENCHMARK)
+    picture = report.figure(chosen, report.compare(chosen, BENCHMARK, POOLED), BENCHMARK)
+    assert picture.get_suptitle().startswith(SYNTHETIC)
+    dots = [list(line.get_xdata()) for line in picture.axes[0].lines if len(list(line.get_xdata())) == 3]  # type: ignore[arg-type]  # data are arrays here
+    assert dots == [pytest.approx([100 * score for score in AUC[init]]) for init in (RANDOM, IMAGENET)]
+
+
+def test_marks_of_some_runs_stand_beside_their_score(cells: Path, published: params.Params) -> None:
+    for seed in range(3):
+        edit(find(cells, "shenzhen", RANDOM, seed), marks=["synthetic", "contaminated"])
+    markdown = write(cells, published)
+    assert "| 74.00 ± 4.00 (contaminated) |" in markdown
+    assert markdown.splitlines()[0] == SYNTHETIC
+    assert markdown.splitlines()[2].startswith("Contaminated: ")
+
+
+def test_console_table(cells: Path) -> None:
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(report.console_table(report.collect(cells), BENCHMARK, POOLED))
+    text = console.export_text()
+    assert text.startswith(SYNTHETIC)
+    assert "74.00 ± 4.00" in text
+    assert "93.00 ± 3.00 †" in text
+
+
+def test_every_first_line_is_one_sentence() -> None:
+    assert report.FIRST_LINES["synthetic"] == SYNTHETIC
+    assert all(line.endswith(".") for line in report.FIRST_LINES.values())

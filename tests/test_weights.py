@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import http.server
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from medtransfer import weights
+from medtransfer.errors import UserError
+from medtransfer.initializations import RECORDS, Initialization, parse
+
+SMALL = "resnet10t"
+"""a timm backbone of 5 M parameters"""
+
+
+@pytest.fixture(scope="module")
+def tensors() -> dict[str, Tensor]:
+    torch.manual_seed(5)
+    return dict(weights.bare_backbone(SMALL).state_dict())
+
+
+def file_init(path: Path) -> Initialization:
+    return parse(f"file:{path}@{SMALL}", "resnet50")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "container", "suffix"),
+    [("", "", ".pth"), ("module.", "state_dict", ".pth.tar"), ("backbone.", "model", ".pt"), ("", "", ".safetensors"),
+     ("module.encoder.", "model", ".pth")],
+)  # fmt: skip
+def test_a_file_is_converted_whatever_its_wrapping(
+    tmp_path: Path, tensors: dict[str, Tensor], prefix: str, container: str, suffix: str
+) -> None:
+    content: Any = {prefix + k: v for k, v in tensors.items()} | {f"{prefix}fc.weight": torch.ones(3, 512)}
+    path = tmp_path / f"w{suffix}"
+    if suffix == ".safetensors":
+        save_file(content, path)
+    else:
+        torch.save({container: content, "epoch": 3} if container else content, path)
+    receipt = weights.obtain(file_init(path), tmp_path)
+    assert receipt is not None
+    assert receipt.matched == len(tensors)
+    assert receipt.dropped == {f"{prefix}fc.": (f"{prefix}fc.weight",)}
+    back = weights.state(file_init(path), tmp_path, 0, "one")
+    assert all(torch.equal(back[k], v) for k, v in tensors.items())
+    assert weights.digest(back) == receipt.tensors_sha256 == weights.digest(tensors)
+    assert weights.read_receipt(next((tmp_path / "data/weights/adhoc").glob("*.safetensors"))) == receipt
+
+
+def broken(tensors: dict[str, Tensor], what: str) -> dict[str, Tensor]:
+    key = "layer1.0.conv1.weight"
+    if what == "missing":
+        return {k: v for k, v in tensors.items() if k != key}
+    if what == "unexpected":
+        return tensors | {"layer9.weight": torch.ones(1)}
+    if what == "prefix":
+        return {f"student.{k}": v for k, v in tensors.items()}
+    return tensors | {key: torch.ones(2, 2)}
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("missing", "1 missing (layer1.0.conv1.weight)"),
+        ("unexpected", "1 unexpected (layer9.weight)"),
+        ("shape", "1 of another shape (layer1.0.conv1.weight (2, 2) for (64, 64, 3, 3))"),
+        ("prefix", "unexpected (student."),
+    ],
+)
+def test_files_that_do_not_account_for_the_backbone_are_refused(
+    tmp_path: Path, tensors: dict[str, Tensor], what: str, words: str
+) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(broken(tensors, what), path)
+    with pytest.raises(UserError) as error:
+        weights.obtain(file_init(path), tmp_path)
+    assert words in str(error.value)
+    assert str(path) in str(error.value)
+    assert not list(tmp_path.glob("data/weights/*/*"))
+
+
+def test_truncated_files_and_code_in_pickles_are_refused(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    whole = tmp_path / "whole.pth"
+    torch.save(tensors, whole)
+    cut = tmp_path / "cut.pth"
+    cut.write_bytes(whole.read_bytes()[:-5000])
+    with pytest.raises(UserError, match=r"cut\.pth cannot be read as weights"):
+        weights.obtain(file_init(cut), tmp_path)
+
+    class Harm:
+        def __reduce__(self) -> Any:
+            return os.system, (f"touch {tmp_path}/harmed",)
+
+    evil = tmp_path / "evil.pth"
+    torch.save({"state_dict": Harm()}, evil)
+    with pytest.raises(UserError, match=r"evil\.pth cannot be read as weights"):
+        weights.obtain(file_init(evil), tmp_path)
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_a_changed_source_is_converted_again_and_a_changed_copy_refused(
+    tmp_path: Path, tensors: dict[str, Tensor]
+) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(tensors, path)
+    init = file_init(path)
+    first = weights.obtain(init, tmp_path)
+    torch.save({k: v + 1 for k, v in tensors.items()}, path)
+    second = weights.obtain(init, tmp_path)
+    assert first is not None
+    assert second is not None
+    assert first.tensors_sha256 != second.tensors_sha256
+    converted = next((tmp_path / "data/weights/adhoc").glob("*.safetensors"))
+    save_file({k: v + 2 for k, v in tensors.items()}, converted)
+    with pytest.raises(UserError, match="differs from its receipt"):
+        weights.state(init, tmp_path, 0, "one")
+
+
+def test_packaged_imagenet_weights_are_real(tmp_path: Path) -> None:
+    init = parse("imagenet", "tf_efficientnet_lite0")
+    receipt = weights.obtain(init, tmp_path)
+    assert receipt is not None
+    assert receipt.matched == 294
+    assert receipt.dropped == {"classifier": ("_fc.weight", "_fc.bias")}
+    assert receipt.parameters == 3_371_008
+    assert (receipt.mean, receipt.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert receipt.source_sha256.startswith("57934424")
+    tensors = weights.state(init, tmp_path, 0, "one")
+    model = weights.bare_backbone("tf_efficientnet_lite0").eval()
+    weights.load_into(model, tensors, init.backbone)
+    with torch.inference_mode():
+        features = model(torch.zeros(1, 3, 64, 64))
+    assert torch.isfinite(features).all()
+    assert features.std() > 0.01
+
+
+def test_random_is_drawn_from_the_seed_as_torchvision_or_timm_draws(tmp_path: Path) -> None:
+    init = parse("random", "resnet50")
+    assert weights.obtain(init, tmp_path) is None
+    one, again = (weights.state(init, tmp_path, 3, "one") for _ in range(2))
+    other, zero = weights.state(init, tmp_path, 4, "one"), weights.state(init, tmp_path, 3, "zero")
+    assert weights.digest(one) == weights.digest(again) != weights.digest(other)
+    assert (one["layer1.0.bn3.weight"] == 1).all()
+    assert (zero["layer1.0.bn3.weight"] == 0).all()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, directory=str(folder))
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:  # noqa: N802  # the handler's own name
+            if "short" not in self.path:
+                return super().do_GET()
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            self.wfile.write(b"x" * 500)  # says more than it sends
+            return None
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as http_server:
+        threading.Thread(target=http_server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http_server.server_port}"
+        http_server.shutdown()
+
+
+def swav_like(url: str) -> Initialization:
+    return Initialization(record=replace(RECORDS["swav"], url=url, backbone=SMALL), backbone=SMALL)
+
+
+def test_a_published_file_is_fetched_and_its_heads_dropped(
+    tmp_path: Path, tensors: dict[str, Tensor], server: str
+) -> None:
+    content = {f"module.{k}": v for k, v in tensors.items()}
+    content |= {"module.projection_head.0.weight": torch.ones(2), "module.prototypes.weight": torch.ones(2)}
+    torch.save(content, tmp_path / "served/swav.pth.tar")
+    receipt = weights.obtain(swav_like(f"{server}/swav.pth.tar"), tmp_path)
+    assert receipt is not None
+    assert {k for keys in receipt.dropped.values() for k in keys} == {
+        "module.projection_head.0.weight", "module.prototypes.weight",
+    }  # fmt: skip
+    assert (tmp_path / "data/downloads/swav.pth.tar").is_file()
+    assert receipt.std == (0.228, 0.224, 0.225)
+
+
+@pytest.mark.parametrize("name", ["absent.pth.tar", "short.pth.tar"])
+def test_a_failed_download_says_where_to_get_and_put_the_file_and_leaves_nothing(
+    tmp_path: Path, server: str, name: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        weights.obtain(swav_like(f"{server}/{name}"), tmp_path)
+    assert f"{server}/{name}" in str(error.value)
+    assert str(tmp_path / "data/downloads" / name) in str(error.value)
+    assert not list((tmp_path / "data/downloads").iterdir())
+
+
+@pytest.mark.parametrize("backbone", ["resnet10t", "convnext_atto", "tf_efficientnet_lite0", "densenet121"])
+def test_a_feature_extractor_takes_the_backbones_tensors(backbone: str) -> None:
+    import timm
+
+    tensors = weights.bare_backbone(backbone).state_dict()
+    extractor = timm.create_model(backbone, features_only=True, pretrained=False)
+    weights.load_into(extractor, tensors, backbone)
+    own = list(extractor.state_dict().values())
+    assert sum(any(torch.equal(a, b) for b in tensors.values() if b.shape == a.shape) for a in own) == len(own)
+    lacking = {k: v for k, v in tensors.items() if k != list(tensors)[0]}
+    with pytest.raises(UserError, match="lack"):
+        weights.load_into(extractor, lacking, backbone)
+
+
+def test_timm_names_are_imagenet_1k_alone() -> None:
+    assert weights.timm_name("resnet50") == "resnet50.tv_in1k"
+    assert weights.timm_name("convnext_tiny").endswith("in1k")
+    assert "_ft_" not in weights.timm_name("convnext_tiny")
+    assert weights.url(parse("imagenet@resnet50", "x")) == (
+        "https://huggingface.co/timm/resnet50.tv_in1k/resolve/main/model.safetensors"
+    )
+
+
+def test_saved_layout_is_timms(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({f"module.{k}": v for k, v in tensors.items()}, path)
+    weights.obtain(file_init(path), tmp_path)
+    saved = load_file(next((tmp_path / "data/weights/adhoc").glob("*.safetensors")))
+    weights.bare_backbone(SMALL).load_state_dict(saved, strict=True)
