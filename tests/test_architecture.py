@@ -15,7 +15,7 @@ HEAVY = {
 LAYERS = [
     {"params", "errors", "files"},
     {"datasets", "tasks", "initializations", "streams"},
-    {"phantoms", "metrics", "statistics", "audit", "preparation", "weights", "augmentation"},
+    {"phantoms", "metrics", "statistics", "audit", "splits", "decoding", "preparation", "weights", "augmentation"},
     {"loading", "models", "objectives"},
     {"training"},
     {"tracking", "execution", "report"},

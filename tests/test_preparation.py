@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from medtransfer import datasets, params, preparation
+from medtransfer import datasets, decoding, params, preparation
 from medtransfer.datasets import Sample
 from medtransfer.errors import UserError
 from medtransfer.preparation import draw_split, load, prepare, slug, source
@@ -129,6 +129,7 @@ def test_manifest_facts(tmp_path: Path) -> None:
     assert manifest["label_totals"]["test"] == {"Effusion": 4, "Mass": 2}
     assert manifest["undefined"] == {"val": [], "test": []}
     assert manifest["source"] == "raw"
+    assert manifest["code"]["version"]
     assert len(manifest["digest"]) == len(manifest["split_hash"]) == len(manifest["fingerprint"]) == 64
 
 
@@ -163,7 +164,7 @@ def test_other_modes_become_gray_or_colour(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "image.tif"
     image.save(path)
     for channels, wanted in ((1, "L"), (3, "RGB")):
-        decoded = preparation._decode(Sample(id="a", patient="a", split="all", image=path), channels, 50, False)
+        decoded = decoding._decode(Sample(id="a", patient="a", split="all", image=path), channels, 50, False)
         assert not isinstance(decoded, str)
         want = image.convert(wanted).resize((50, 50), Image.Resampling.BILINEAR)
         np.testing.assert_array_equal(decoded.image, np.asarray(want))
@@ -173,7 +174,7 @@ def test_sixteen_bits_are_scaled_by_their_own_range(tmp_path: Path) -> None:
     values = np.linspace(1000, 4095, 64 * 64).astype(np.uint16).reshape(64, 64)
     Image.fromarray(values).save(tmp_path / "deep.png")
     sample = Sample(id="a", patient="a", split="all", image=tmp_path / "deep.png")
-    decoded = preparation._decode(sample, 1, 64, False)
+    decoded = decoding._decode(sample, 1, 64, False)
     assert not isinstance(decoded, str)
     assert (decoded.image.min(), decoded.image.max()) == (0, 255)
     assert (np.diff(decoded.image.ravel().astype(int)) >= 0).all()
@@ -239,7 +240,7 @@ def test_counts_that_differ_are_refused_or_marked(tmp_path: Path) -> None:
 def test_positives_that_differ_are_refused(tmp_path: Path) -> None:
     findings(tmp_path)
     task = replace(FINDINGS, positives={"trainval": (12, 6), "test": (4, 3)})
-    with pytest.raises(UserError, match=r"test positives Effusion=4 Mass=3; found .*Mass=2"):
+    with pytest.raises(UserError, match=r"published are test positives Mass=3; found test positives Mass=2;"):
         prepare(task, settings(), tmp_path)
     task = replace(FINDINGS, positives={"trainval": (12, 6), "test": (4, 2)})
     assert prepare(task, settings(partial=True), tmp_path).marks == ()
@@ -418,7 +419,7 @@ def test_digest_follows_pixels_masks_table_and_fields(tmp_path: Path) -> None:
     seen.append(prepare(task, settings(), tmp_path).digest)
     edit(folder, 2, patient="another")
     seen.append(prepare(task, settings(), tmp_path).digest)
-    for change in ({"split_seed": 5}, {"on_leak": "report"}, {"partial": True}, {"size": 40}):
+    for change in ({"split_seed": 5}, {"on_leak": "report"}, {"size": 40}):
         seen.append(prepare(task, settings(**change), tmp_path).digest)
     seen.append(prepare(replace(task, draw={"val": 0.5}), settings(), tmp_path).digest)
     assert len(set(seen)) == len(seen)
@@ -489,7 +490,7 @@ def prepare_in_child(root: Path, results: Any) -> None:
 
 def test_two_processes_build_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     findings(tmp_path)
-    monkeypatch.setattr(preparation, "_decode", slow(preparation._decode))
+    monkeypatch.setattr(decoding, "_decode", slow(decoding._decode))
     context = multiprocessing.get_context("fork")  # the child keeps the tests' reader
     results = context.Queue()
     children = [context.Process(target=prepare_in_child, args=(tmp_path, results)) for _ in range(2)]
@@ -508,7 +509,7 @@ def test_a_killed_build_leaves_the_former_cache(tmp_path: Path, monkeypatch: pyt
     edit(folder, 0, id="other")
     context = multiprocessing.get_context("fork")
     with monkeypatch.context() as patch:
-        patch.setattr(preparation, "_decode", slow(preparation._decode))
+        patch.setattr(decoding, "_decode", slow(decoding._decode))
         child = context.Process(target=prepare_in_child, args=(tmp_path, context.Queue()))
         child.start()
         temporary = tmp_path / "data/prepared/.chestxray14-real.new/images.npy"

@@ -164,7 +164,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             pass
 
-        def do_GET(self) -> None:  # noqa: N802  # the handler's own name
+        def do_GET(self) -> None:  # the handler's own name
             if "short" not in self.path:
                 return super().do_GET()
             self.send_response(200)
@@ -218,7 +218,7 @@ def test_a_feature_extractor_takes_the_backbones_tensors(backbone: str) -> None:
     weights.load_into(extractor, tensors, backbone)
     own = list(extractor.state_dict().values())
     assert sum(any(torch.equal(a, b) for b in tensors.values() if b.shape == a.shape) for a in own) == len(own)
-    lacking = {k: v for k, v in tensors.items() if k != list(tensors)[0]}
+    lacking = {k: v for k, v in tensors.items() if k != next(iter(tensors))}
     with pytest.raises(UserError, match="lack"):
         weights.load_into(extractor, lacking, backbone)
 

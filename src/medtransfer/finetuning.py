@@ -45,6 +45,8 @@ class Run:
     seed: int
     params: Params
     device: str
+    prepared: Path
+    """folder of the task's prepared cache"""
     manifest_digest: str
     weights_sha256: str
     """of the converted tensors; `random` for weights that the seed draws"""
@@ -116,7 +118,7 @@ def plan(
         protocol = parameters.protocol(params, name, task.segmentation)
         objectives.check(task, parameters.task_params(params, name).image_size, protocol)
     receipts = {init: weights.obtain(init, root, weights_folder) for init in starts}
-    digests = {name: preparation.prepare(lookup(name), params, root).digest for name in tasks}
+    caches = {name: preparation.prepare(lookup(name), params, root) for name in tasks}
     return [
         Run(
             init=init,
@@ -124,7 +126,8 @@ def plan(
             seed=seed,
             params=params,
             device=device,
-            manifest_digest=digests[task],
+            prepared=caches[task].folder.resolve(),
+            manifest_digest=caches[task].digest,
             weights_sha256=receipt.tensors_sha256 if (receipt := receipts[init]) else "random",
             root=root.resolve(),
             parent=parent,
@@ -212,7 +215,10 @@ def _identity(run: Run) -> tracking.Identity:
 
 @functools.lru_cache(maxsize=2)
 def _prepared(folder: Path, digest: str) -> preparation.Prepared:
-    return preparation.load(folder)
+    prepared = preparation.load(folder)
+    if prepared.digest != digest:
+        raise UserError(f"the prepared cache {folder} was replaced since this run was planned; start it again")
+    return prepared
 
 
 @functools.lru_cache(maxsize=2)
@@ -235,9 +241,8 @@ def trainer(run: Run) -> tuple[Trainer, preparation.Prepared]:
     torch.backends.cudnn.benchmark = not run.params.engine.deterministic
     task, device = lookup(run.task), torch.device(run.device)
     protocol = parameters.protocol(run.params, run.task, task.segmentation)
-    source = preparation.prepare(task, run.params, run.root)
-    prepared = _prepared(source.folder, run.manifest_digest)
-    cache = _cache(source.folder, run.manifest_digest, run.device, run.task)
+    prepared = _prepared(run.prepared, run.manifest_digest)
+    cache = _cache(run.prepared, run.manifest_digest, run.device, run.task)
     goal = objectives.objective(task, prepared, protocol, device)
     tensors = weights.state(run.init, run.root, streams.seed_of(run.seed, "backbone"), run.params.model.random_last_bn)
     model = goal.build(run.init.backbone, tensors, streams.seed_of(run.seed, "head"))

@@ -45,7 +45,7 @@ class Cache:
     def __init__(self, images: NDArray[np.uint8], targets: NDArray[Any], device: torch.device) -> None:
         self.device = device
         self.masks = targets if targets.dtype == np.uint8 else None
-        self.labels = None if self.masks is not None else torch.from_numpy(np.asarray(targets, dtype=np.float32))
+        self.labels = None if self.masks is not None else torch.from_numpy(np.array(targets, dtype=np.float32))
         self.side = images.shape[1]
         self.channels = 1 if images.ndim == 3 else 3
         self._images = images
@@ -94,7 +94,7 @@ class Cache:
         return torch.cat([self._level_of(self.pixels(chunk, 0), level) for chunk in chunks])
 
     def views(self, rows: NDArray[np.int64], views: Views, size: int) -> Tensor:
-        """Reads one view per row: (B, C, S, S) floats of gray levels 0 to 255, the mask as last channel where there is one."""
+        """Reads one view per row: (B, C, S, S) floats from 0 to 255, the mask as last channel where there is one."""
         levels = (2 * torch.log2(shrink(views, self.side, size).clamp(min=1))).round().long().numpy()
         if (levels == levels[0]).all():
             return sample(self.pixels(rows, int(levels[0])).float(), views.to(self.device), size)

@@ -15,12 +15,11 @@ import os
 import re
 import shutil
 import subprocess
-from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import tomllib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -28,29 +27,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.progress import Progress
 
-from medtransfer import audit, datasets, files, streams
+from medtransfer import audit, datasets, files
 from medtransfer.audit import SPLITS, Finding, Strings
 from medtransfer.datasets import Sample
+from medtransfer.decoding import RECIPE, Decoded, decode_all
 from medtransfer.errors import UserError
 from medtransfer.params import Data, Params, task_params
+from medtransfer.splits import draw_split
 from medtransfer.tasks import Task
 
 log = logging.getLogger("medtransfer")
 
 FORMAT = 1
 """Raised by hand when the same raw files would give another cache: part of the digest, older caches are rebuilt."""
-
-PIXEL_LIMIT = 8192 * 8192
-"""pixels: larger images are refused, so that a small file cannot fill the memory"""
-
-RECIPE = (
-    "gray tasks to 8-bit luminance, colour tasks to RGB, alpha dropped; 16-bit, 32-bit and float images scaled so"
-    " that their own smallest value is 0 and their largest 255; resized to a square by antialiased bilinear, aspect"
-    " not kept; masks: union of the files' pixels above 0, resized likewise, set where at least half is covered"
-)
 
 
 class Facts(TypedDict):
@@ -111,7 +101,7 @@ class Source:
         return "phantoms" if self.synthetic else "raw"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prepared:
     """A task's prepared cache, its arrays memory-mapped."""
 
@@ -196,14 +186,16 @@ def prepare(task: Task, params: Params, root: Path, *, workers: int = 0) -> Prep
     folder = root / "data" / "prepared" / task.name / ("phantoms" if origin.synthetic else "real")
     fields = _fields(task, params, origin)
     fingerprint = _fingerprint(origin.folder)
-    current = _current(folder, task, fields, fingerprint)
+    current = _current(folder, task, params.data, fields, fingerprint)
     if current is not None:
         return current
     # Lock and temporary folders lie outside data/prepared/<task>, which DVC deletes before it runs the stage.
     stem = f".{task.name}-{folder.name}"
     with files.lock(folder.parents[1] / f"{stem}.lock"):
         _clean(folder, stem)
-        current = _current(folder, task, fields, fingerprint)  # another process may have built it meanwhile
+        current = _current(
+            folder, task, params.data, fields, fingerprint
+        )  # another process may have built it meanwhile
         if current is not None:
             return current
         log.info("task %s: preparing the %s files of %s", task.name, origin.kind, origin.folder)
@@ -213,7 +205,7 @@ def prepare(task: Task, params: Params, root: Path, *, workers: int = 0) -> Prep
             _Build(task, params, origin, fields, fingerprint, temporary, workers or os.cpu_count() or 1).run()
             _replace(folder, temporary, folder.parents[1] / f"{stem}.old")
         except OSError as error:
-            raise UserError(f"task {task.name}: could not write the cache {folder}: {error}") from error
+            raise UserError(f"task {task.name}: could not build the cache {folder}: {error}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return load(folder)
@@ -241,13 +233,14 @@ def load(folder: Path) -> Prepared:
     return Prepared(folder, manifest, images, masks, samples)
 
 
-def _current(folder: Path, task: Task, fields: dict[str, Any], fingerprint: str) -> Prepared | None:
+def _current(folder: Path, task: Task, data: Data, fields: dict[str, Any], fingerprint: str) -> Prepared | None:
     try:
         prepared = load(folder)
     except UserError:
         return None
     manifest = prepared.manifest
     same = manifest["fields"] == fields and manifest["fingerprint"] == fingerprint
+    same = same and (data.partial or "partial" not in manifest["marks"])  # a sample must be accepted each time
     return prepared if same and manifest["expected"] == _published(task) else None
 
 
@@ -293,7 +286,6 @@ def _fields(task: Task, params: Params, origin: Source) -> dict[str, Any]:
         "split_seed": params.data.split_seed,
         "draw": dict(task.draw),
         "on_leak": params.data.on_leak,
-        "partial": params.data.partial,
     }
 
 
@@ -318,58 +310,6 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 # Splits and published facts
-
-
-def draw_split(
-    patients: Sequence[str] | Strings, labels: NDArray[Any], fractions: Mapping[str, float], seed: int
-) -> Strings:
-    """Draws a patient-disjoint split, stratified by labels; what no fraction takes is train.
-
-    Iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011) over patients, of whom each has the
-    labels of any of its images: the rarest label's patients go first, each to the split that lacks it most. A
-    patient's place depends on the seed and its name, not on the order of rows.
-
-    Args:
-        patients: one per image, (n,).
-        labels: 0 or 1, (n, num_labels); no columns for none.
-        fractions: split -> share of the patients, at least one patient each.
-        seed: `data.split_seed`.
-    """
-    names, number = np.unique(np.asarray(patients, dtype=np.str_), return_inverse=True)
-    positive = np.zeros((len(names), labels.shape[1]), dtype=bool)
-    np.logical_or.at(positive, number, labels > 0)
-    chosen = _stratify(positive, _room(fractions, len(names)), _order(names, seed))
-    drawn: Strings = np.array(["train", *fractions])[chosen][number]
-    return drawn
-
-
-def _order(names: Strings, seed: int) -> NDArray[np.intp]:
-    keys = streams.sample_keys(names.tolist())
-    return np.argsort(streams.uniforms(streams.seed_of(seed, "split"), keys, 1)[:, 0], kind="stable")
-
-
-def _room(fractions: Mapping[str, float], total: int) -> NDArray[np.int64]:
-    """Gives the number of patients of train and of each drawn split."""
-    room, left = [], total
-    for share in fractions.values():
-        room.append(min(left, max(1, round(share * total))))
-        left -= room[-1]
-    return np.array([left, *room], dtype=np.int64)
-
-
-def _stratify(positive: NDArray[np.bool_], room: NDArray[np.int64], order: NDArray[np.intp]) -> NDArray[np.int64]:
-    """Chooses a split for every patient: `positive` is (num_patients, num_labels), `room` (num_splits,)."""
-    chosen = np.full(len(positive), -1, dtype=np.int64)
-    wanted = np.outer(room / max(1, len(positive)), positive.sum(axis=0))
-    while (left := positive[chosen < 0].sum(axis=0)).any():
-        label = int(np.argmin(np.where(left > 0, left, len(positive) + 1)))
-        for patient in order[(chosen[order] < 0) & positive[order, label]]:
-            split = max(range(len(room)), key=lambda s: (room[s] > 0, wanted[s, label], room[s], -s))
-            chosen[patient] = split
-            room[split] -= 1
-            wanted[split, positive[patient]] -= 1
-    chosen[order[chosen[order] < 0]] = np.repeat(np.arange(len(room)), room)
-    return chosen
 
 
 def _splits(task: Task, seed: int, patients: Strings, pools: Strings, labels: NDArray[np.int8]) -> Strings:
@@ -422,7 +362,7 @@ def _partial(task: Task, data: Data, expected: Facts, found: Facts) -> bool:
     """
     if found == expected:
         return False
-    words = f"task {task.name}: published are {_words(task, expected)}; found {_words(task, found)}"
+    words = f"task {task.name}: published are {_words(task, expected, found)}; found {_words(task, found, expected)}"
     if not data.partial:
         raise UserError(
             f"{words}; complete the files under data/raw/{task.dataset}, or accept a sample with data.partial=true,"
@@ -432,103 +372,17 @@ def _partial(task: Task, data: Data, expected: Facts, found: Facts) -> bool:
     return True
 
 
-def _words(task: Task, facts: Facts) -> str:
-    words = [f"{name}={count} images" for name, count in facts["counts"].items()]
+def _words(task: Task, facts: Facts, others: Facts) -> str:
+    """Spells out the facts that differ from the others."""
+    words = [f"{name}={n} images" for name, n in facts["counts"].items() if others["counts"].get(name) != n]
     for name, row in facts["positives"].items():
-        words.append(f"{name} positives " + " ".join(f"{a}={n}" for a, n in zip(task.labels, row, strict=True)))
-    return ", ".join(words)
+        other = others["positives"].get(name, [None] * len(row))
+        differ = [f"{a}={n}" for a, n, m in zip(task.labels, row, other, strict=True) if n != m]
+        words += [f"{name} positives {' '.join(differ)}"] if differ else []
+    return ", ".join(words) or "none"
 
 
-# Decoding
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    image: NDArray[np.uint8]
-    mask: NDArray[np.uint8] | None
-    native: Image.Image | None
-    native_hash: str
-    content: str
-    thumbnail: NDArray[np.uint8]
-
-
-def _decode(sample: Sample, channels: int, size: int, segmentation: bool) -> _Decoded | str:
-    """Decodes one sample; a file that cannot be decoded gives the reason as text."""
-    path = sample.image
-    try:
-        image = _eight_bit(_open(path)).convert("L" if channels == 1 else "RGB")
-        content = hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
-        native = np.zeros((image.height, image.width), dtype=bool)
-        for path in sample.masks:
-            native |= _read_mask(path, image)
-    except Exception as error:  # decoders raise nearly anything on damaged bytes
-        return f"{path}: {error or type(error).__name__}"
-    bits = Image.fromarray(native.astype(np.uint8) * np.uint8(255))
-    return _Decoded(
-        image=np.asarray(_resize(image, size)),
-        mask=(np.asarray(_resize(bits, size)) >= 128).astype(np.uint8) if segmentation else None,
-        native=bits.convert("1") if segmentation else None,
-        native_hash=hashlib.sha256(f"{native.shape}".encode() + np.packbits(native).tobytes()).hexdigest(),
-        content=content,
-        thumbnail=np.asarray(_resize(image.convert("L"), audit.THUMBNAIL)),
-    )
-
-
-def _open(path: Path) -> Image.Image:
-    """Reads an image whole, after its size is known to be bearable."""
-    with Image.open(path) as image:
-        if image.width * image.height > PIXEL_LIMIT:
-            raise UserError(f"{image.width}x{image.height} pixels, more than the limit of {PIXEL_LIMIT}")
-        image.load()
-        return image.copy()
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Scales an image of more than 8 bits by its own range: smallest value to 0, largest to 255."""
-    if image.mode != "F" and not image.mode.startswith("I"):
-        return image
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise UserError("has pixels that are not finite numbers")
-    low, high = values.min(), values.max()
-    return Image.fromarray(np.rint((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8))
-
-
-def _read_mask(path: Path, image: Image.Image) -> NDArray[np.bool_]:
-    mask = _open(path)
-    if mask.size != image.size:
-        sizes = [f"{one.width}x{one.height}" for one in (mask, image)]
-        raise UserError(f"the mask is {sizes[0]} but its image {sizes[1]}; they must have one size")
-    wide = mask.mode == "F" or mask.mode.startswith("I")  # a conversion of these to L would clip
-    positive: NDArray[np.bool_] = np.asarray(mask if wide else mask.convert("L")) > 0
-    return positive
-
-
-def _resize(image: Image.Image, size: int) -> Image.Image:
-    """Resizes to a square; PIL's bilinear filter widens with the reduction, so nothing aliases."""
-    return image.resize((size, size), Image.Resampling.BILINEAR)
-
-
-def _decode_all(
-    task: Task, samples: Sequence[Sample], size: int, workers: int
-) -> Generator[tuple[int, _Decoded | str]]:
-    """Yields every sample's number and decoded form in order, a bounded window ahead of the reader."""
-    work = partial(_decode, channels=task.channels, size=size, segmentation=task.segmentation)
-    waiting: deque[Future[_Decoded | str]] = deque()
-    console = Console(stderr=True)
-    with (
-        Progress(console=console, disable=not console.is_terminal) as progress,
-        ThreadPoolExecutor(workers) as pool,
-    ):
-        bar = progress.add_task(f"preparing {task.name}", total=len(samples))
-        try:
-            for number in range(len(samples)):
-                while len(waiting) < 4 * workers and number + len(waiting) < len(samples):
-                    waiting.append(pool.submit(work, samples[number + len(waiting)]))
-                yield number, waiting.popleft().result()
-                progress.advance(bar)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+# Building
 
 
 class _Array:
@@ -549,9 +403,6 @@ class _Array:
         os.fsync(self._file.fileno())
         self._file.close()
         return self.hash.hexdigest()
-
-
-# Building
 
 
 class _Build:
@@ -599,7 +450,7 @@ class _Build:
         count, side, task = len(self.samples), self.size, self.task
         self._check_space()
         self.content, self.native_hashes, thumbnails, bad = list[str](), list[str](), [], list[str]()
-        with contextlib.closing(_decode_all(task, self.samples, side, self.workers)) as stream:
+        with contextlib.closing(decode_all(task, self.samples, side, self.workers)) as stream:
             images = _Array(self.folder / "images.npy", self._image_shape(count))
             masks = _Array(self.folder / "masks.npy", (count, side, side)) if task.segmentation else None
             for row, decoded in stream:
@@ -630,7 +481,7 @@ class _Build:
                 f" {self.folder.parent}; make room or lower tasks.{self.task.name}.cache_size"
             )
 
-    def _keep_native(self, row: int, decoded: _Decoded) -> None:
+    def _keep_native(self, row: int, decoded: Decoded) -> None:
         if self.splits[row] == "test" and decoded.native is not None:
             (self.folder / "native_masks").mkdir(exist_ok=True)
             decoded.native.save(self.folder / "native_masks" / f"{row}.png")
@@ -836,10 +687,12 @@ def _hash_lines(lines: Sequence[str]) -> str:
 
 def _code() -> dict[str, str | None]:
     """Names the version and, in a clone, the commit of this code."""
+    version: str | None
     try:
         version = importlib.metadata.version("medtransfer")
-    except importlib.metadata.PackageNotFoundError:
-        version = None
+    except importlib.metadata.PackageNotFoundError:  # run from a clone, not installed
+        project = Path(__file__).parents[2] / "pyproject.toml"
+        version = tomllib.loads(project.read_text())["project"]["version"] if project.exists() else None
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

@@ -153,7 +153,7 @@ def state(init: Initialization, root: Path, seed: int, random_last_bn: str) -> d
         UserError: the converted file was changed since its receipt was written.
     """
     if init.random:
-        return _random_state(init.backbone, seed, random_last_bn)
+        return bare_state(init.backbone, seed, random_last_bn)
     path = _existing(init, root)
     if path is None:
         raise UserError(
@@ -165,7 +165,8 @@ def state(init: Initialization, root: Path, seed: int, random_last_bn: str) -> d
     return tensors
 
 
-def _random_state(backbone: str, seed: int, random_last_bn: str) -> dict[str, Tensor]:
+def bare_state(backbone: str, seed: int, random_last_bn: str) -> dict[str, Tensor]:
+    """Draws a backbone from a seed as timm does; `random_last_bn` says what timm's zeroed batch norms get."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = bare_backbone(backbone)

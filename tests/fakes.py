@@ -1,0 +1,107 @@
+"""Prepared caches made in memory, for tests of what comes after `prepare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from medtransfer import objectives, streams, weights
+from medtransfer import params as parameters
+from medtransfer.initializations import IMAGENET_MEAN, IMAGENET_STD
+from medtransfer.loading import Cache, Loader
+from medtransfer.params import Params
+from medtransfer.preparation import Prepared
+from medtransfer.tasks import Task, lookup
+from medtransfer.training import Trainer
+
+BACKBONE = "test_resnet"
+"""timm's own test network, a few hundred thousand parameters"""
+SIDE, COUNT = 40, 48
+CPU = torch.device("cpu")
+
+
+def prepared(folder: Path, *, segmentation: bool, seed: int = 0) -> Prepared:
+    """Makes bright discs on noise: present or not for classification, where for segmentation."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    images, masks, labels = [], [], []
+    for i in range(COUNT):
+        shown = int(segmentation or i % 2)
+        cx, cy, r = rng.integers(12, 28), rng.integers(12, 28), rng.integers(5, 9)
+        disc = ((x - cx) ** 2 + (y - cy) ** 2 < r**2) & bool(shown)
+        images.append(np.clip(90 + rng.normal(0, 20, (SIDE, SIDE)) + 80 * disc, 0, 255).astype(np.uint8))
+        masks.append(disc.astype(np.uint8))
+        labels.append(shown)
+    split = np.array(["train"] * 32 + ["val"] * 8 + ["test"] * 8)
+    table: dict[str, Any] = {"id": [f"i{i}" for i in range(COUNT)], "patient": [f"p{i}" for i in range(COUNT)]}
+    table["split"] = split
+    if not segmentation:
+        table["Tuberculosis"] = np.array(labels, np.int8)
+    if segmentation:
+        (folder / "native_masks").mkdir(parents=True, exist_ok=True)
+        for row in np.flatnonzero(split == "test"):
+            native = Image.fromarray(masks[row] * np.uint8(255)).resize((SIDE * 2, SIDE * 3), Image.Resampling.NEAREST)
+            native.convert("1").save(folder / "native_masks" / f"{row}.png")
+    manifest: Any = {"digest": f"fake{seed}", "marks": ["synthetic"], "counts": {"train": 32, "val": 8, "test": 8}}
+    return Prepared(folder, manifest, np.stack(images), np.stack(masks) if segmentation else None, pd.DataFrame(table))
+
+
+def load_params(top: Path, **overrides: str) -> Params:
+    """Loads params.yaml for tiny runs; double underscores stand for dots."""
+    small = {
+        "model.backbone": BACKBONE,
+        "tasks.shenzhen.image_size": "32",
+        "tasks.montgomery.image_size": "32",
+        "classification.batch_size": "8",
+        "classification.max_epochs": "3",
+        "classification.min_steps": "1",
+        "segmentation.batch_size": "8",
+        "segmentation.max_epochs": "3",
+        "segmentation.min_steps": "1",
+    }
+    small |= {key.replace("__", "."): value for key, value in overrides.items()}
+    return parameters.load(top / "params.yaml", small)
+
+
+def trainer(
+    top: Path, folder: Path, *, segmentation: bool = False, seed: int = 0, **overrides: str
+) -> tuple[Trainer, Prepared]:
+    """Builds a trainer as the verb does, on a cache made in memory."""
+    torch.set_num_threads(1)
+    params = load_params(top, **overrides)
+    task: Task = lookup("montgomery" if segmentation else "shenzhen")
+    data = prepared(folder, segmentation=segmentation)
+    protocol = parameters.protocol(params, task.name, segmentation)
+    goal = objectives.objective(task, data, protocol, CPU)
+    tensors = weights.bare_state(BACKBONE, streams.seed_of(seed, "backbone"), "one")
+    built = Trainer(
+        goal.build(BACKBONE, tensors, streams.seed_of(seed, "head")),
+        goal,
+        loader(data, task, protocol, params),
+        {split: data.rows(split) for split in ("train", "val", "test")},
+        protocol=protocol,
+        engine=params.engine,
+        seed=seed,
+        device=CPU,
+        folder=folder,
+    )
+    return built, data
+
+
+def loader(data: Prepared, task: Task, protocol: parameters.Training, params: Params, **changes: Any) -> Loader:
+    """Builds the loader of a task."""
+    settings: dict[str, Any] = {
+        "size": parameters.task_params(params, task.name).image_size,
+        "batch_size": protocol.batch_size,
+        "crop_fraction": protocol.crop_fraction,
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
+        "channels_last": params.engine.channels_last,
+    }
+    cache = Cache(data.images, objectives.targets(task, data), CPU)
+    return Loader(cache, data.samples["id"].tolist(), **(settings | changes))

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from medtransfer.errors import UserError
+from medtransfer.training import Progress, Trainer
+from tests import fakes
+
+
+def fit(trainer: Trainer) -> list[tuple[int, dict[str, float]]]:
+    logged: list[tuple[int, dict[str, float]]] = []
+    trainer.run(lambda metrics, step: logged.append((step, metrics)), lambda progress: None)
+    return logged
+
+
+def numbers(logged: list[tuple[int, dict[str, float]]]) -> list[tuple[int, dict[str, float]]]:
+    return [(step, {k: v for k, v in m.items() if k != "images_per_second"}) for step, m in logged]
+
+
+def weights_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in trainer.model.state_dict().items()}
+
+
+@pytest.mark.parametrize("segmentation", [False, True])
+def test_same_seed_same_numbers_other_seed_others(top: Path, tmp_path: Path, segmentation: bool) -> None:
+    runs = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        trainer, _ = fakes.trainer(top, tmp_path / name, segmentation=segmentation, seed=seed)
+        (tmp_path / name).mkdir(exist_ok=True)
+        runs.append((numbers(fit(trainer)), weights_of(trainer)))
+    (first, w1), (again, w2), (other, w3) = runs
+    assert first == again
+    assert all(torch.equal(w1[k], w2[k]) for k in w1)
+    assert first != other
+    assert any(not torch.equal(w1[k], w3[k]) for k in w1)
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("schedule", ["plateau", "cosine"])
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_resumed_run_gives_the_numbers_of_an_uninterrupted_one(
+    top: Path, tmp_path: Path, at: int, schedule: str
+) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    change: Any = {"classification__schedule": schedule, "classification__plateau_patience": "0"}
+    whole, _ = fakes.trainer(top, tmp_path / "whole", **change)
+    logged = numbers(fit(whole))
+
+    killed, _ = fakes.trainer(top, tmp_path / "killed", **change)
+
+    def die(progress: Progress) -> None:
+        if progress.epoch == at:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        killed.run(lambda m, s: None, die)
+    resumed, _ = fakes.trainer(top, tmp_path / "killed", **change)
+    assert resumed.resume() == at
+    assert numbers(fit(resumed)) == logged[at:]
+    assert all(torch.equal(a, weights_of(resumed)[k]) for k, a in weights_of(whole).items())
+    assert resumed.fit.best_epoch == whole.fit.best_epoch
+    for a, b in zip(whole.test(), resumed.test(), strict=True):
+        assert a.scores == b.scores
+
+
+def test_a_damaged_checkpoint_starts_the_run_over(top: Path, tmp_path: Path) -> None:
+    trainer, _ = fakes.trainer(top, tmp_path)
+    logged = numbers(fit(trainer))
+    trainer.checkpoint_file.write_bytes(trainer.checkpoint_file.read_bytes()[:1000])
+    again, _ = fakes.trainer(top, tmp_path)
+    assert again.resume() == 0
+    assert numbers(fit(again)) == logged
+
+
+def test_it_learns_to_classify(top: Path, tmp_path: Path) -> None:
+    trainer, _ = fakes.trainer(top, tmp_path, classification__max_epochs="12", classification__lr="3e-3")
+    fit(trainer)
+    _, test = trainer.test()
+    assert test.scores["auc"] > 0.85
+    assert {"sensitivity", "specificity", "brier", "average_precision"} <= set(test.scores)
+    assert list(test.table.columns) == ["id", "patient", "target.Tuberculosis", "probability.Tuberculosis"]
+
+
+def test_it_learns_to_segment_and_scores_native_size(top: Path, tmp_path: Path) -> None:
+    trainer, data = fakes.trainer(
+        top, tmp_path, segmentation=True, segmentation__max_epochs="15", segmentation__lr="3e-3"
+    )
+    fit(trainer)
+    _, test = trainer.test()
+    assert test.scores["dice"] > 0.7
+    assert abs(test.scores["native_dice"] - test.scores["dice"]) < 0.1
+    row = int(data.rows("test")[0])
+    assert test.table["native_target"][0] == data.native_mask(row).sum()
+    assert len(test.table) == 8
+
+
+def test_the_monitor_decides_checkpoint_and_stop(top: Path, tmp_path: Path) -> None:
+    trainer, _ = fakes.trainer(
+        top, tmp_path, classification__monitor="val_auc", classification__patience="2", classification__max_epochs="40"
+    )
+    history = [m for _, m in fit(trainer)]
+    scores = [m["val_auc"] for m in history]
+    best = int(np.argmax(scores))
+    assert trainer.fit.best_epoch == best
+    assert len(history) == best + 1 + 3  # more than 2 epochs without improvement
+    val, _ = trainer.test()
+    assert set(val.scores) >= {"auc"}
+
+
+def test_the_plateau_halves_the_rate(top: Path, tmp_path: Path) -> None:
+    trainer, _ = fakes.trainer(
+        top, tmp_path, classification__lr="3e-3", classification__plateau_patience="0",
+        classification__monitor="val_auc", classification__max_epochs="8",
+    )  # fmt: skip
+    history = [m for _, m in fit(trainer)]
+    for before, here, after in zip(history, history[1:], history[2:], strict=False):
+        assert after["lr"] in (here["lr"], here["lr"] / 2)
+        if here["val_auc"] <= before["val_auc"]:
+            assert after["lr"] == here["lr"] / 2
+    assert history[-1]["lr"] < 3e-3
+
+
+def test_warm_up_and_cosine(top: Path, tmp_path: Path) -> None:
+    trainer, _ = fakes.trainer(
+        top, tmp_path, classification__schedule="cosine", classification__warmup_epochs="2",
+        classification__max_epochs="6", classification__lr="1e-3",
+    )  # fmt: skip
+    rates = [m["lr"] for _, m in fit(trainer)]
+    np.testing.assert_allclose(rates, [1e-4, 5.5e-4, 1e-3, 8.535534e-4, 5e-4, 1.464466e-4], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"engine__precision": "bf16"},
+        {"engine__channels_last": "false"},
+        {"classification__optimizer": "sgd"},
+        {"classification__optimizer": "adamw", "classification__class_weights": "balanced"},
+        {"classification__test_views": "1"},
+    ],
+)
+def test_parameters_of_classification_train(top: Path, tmp_path: Path, change: Any) -> None:
+    trainer, _ = fakes.trainer(top, tmp_path, **change)
+    logged = fit(trainer)
+    assert logged[-1][1]["train_loss"] < 1.5
+    assert np.isfinite(trainer.test()[1].scores["auc"])
+
+
+@pytest.mark.parametrize("change", [{"segmentation__loss": "bce", "segmentation__class_weights": "balanced"},
+                                    {"segmentation__loss": "both"}])  # fmt: skip
+def test_parameters_of_segmentation_train(top: Path, tmp_path: Path, change: Any) -> None:
+    trainer, _ = fakes.trainer(top, tmp_path, segmentation=True, **change)
+    logged = fit(trainer)
+    assert logged[-1][1]["train_loss"] < logged[0][1]["train_loss"]
+
+
+def test_an_undefined_monitor_and_a_diverging_loss_are_refused(top: Path, tmp_path: Path) -> None:
+    trainer, data = fakes.trainer(top, tmp_path, classification__monitor="val_auc")
+    trainer.rows = {**trainer.rows, "val": data.rows("val")[::2]}  # one class only
+    with pytest.raises(UserError, match="val_auc is undefined on val"):
+        fit(trainer)
+    wild, _ = fakes.trainer(top, tmp_path, classification__lr="1e30", classification__optimizer="sgd")
+    with pytest.raises(UserError, match="lower lr"):
+        fit(wild)
+
+
+def test_a_checkpoint_that_cannot_be_written_keeps_the_former(top: Path, tmp_path: Path) -> None:
+    """A limit on file size makes the operating system refuse the write, as a full disk does."""
+    import resource
+    import signal
+
+    trainer, _ = fakes.trainer(top, tmp_path)
+
+    def limit(progress: Progress) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+
+    former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(UserError, match="start the same run again"):
+            trainer.run(lambda m, s: None, limit)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        signal.signal(signal.SIGXFSZ, former)
+    assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob(".*.tmp"))
+    resumed, _ = fakes.trainer(top, tmp_path)
+    assert resumed.resume() == 1
+    logged = numbers(fit(resumed))
+    shutil.rmtree(tmp_path)
+    tmp_path.mkdir()
+    whole, _ = fakes.trainer(top, tmp_path)
+    assert numbers(fit(whole))[1:] == logged
+
+
+def test_head_and_decoder_do_not_depend_on_the_initialization(top: Path) -> None:
+    from medtransfer import models, weights
+
+    drawn: list[Any] = []
+    for seed in (1, 2):
+        tensors = weights.bare_state(fakes.BACKBONE, seed, "one")
+        head: Any = models.classifier(fakes.BACKBONE, 3, tensors, 9)
+        unet: Any = models.segmenter(fakes.BACKBONE, tensors, 9)
+        drawn.append((head.head.weight, [p for n, p in unet.named_parameters() if not n.startswith("encoder")]))
+        assert torch.equal(next(head.backbone.parameters()), tensors[next(iter(tensors))])
+    assert torch.equal(drawn[0][0], drawn[1][0])
+    assert all(torch.equal(a, b) for a, b in zip(drawn[0][1], drawn[1][1], strict=True))
