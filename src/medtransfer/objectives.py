@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -152,7 +152,8 @@ class SegmentationObjective:
         mask = torch.from_numpy(self.prepared.native_mask(int(row))).to(logits.device)
         size = (int(mask.shape[0]), int(mask.shape[1]))
         enlarged = F.interpolate(logits.float()[None], size, mode="bilinear", align_corners=False)
-        return _terms(enlarged > 0, mask[None, None]).cpu().numpy()[0]
+        terms: NDArray[Any] = _terms(enlarged > 0, mask[None, None]).cpu().numpy()
+        return cast(NDArray[Any], terms[0])
 
     def finish(
         self, collected: NDArray[Any], rows: NDArray[np.int64], thresholds: NDArray[np.float64] | None

@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from medtransfer import files, streams
 from medtransfer.errors import UserError
-from medtransfer.loading import Loader
+from medtransfer.loading import Batch, Loader
 from medtransfer.objectives import Objective, Prediction
 from medtransfer.params import Engine, Training
 
@@ -132,13 +132,7 @@ class Trainer:
             self.rows["train"], self.protocol.augmentation, self.seed, epoch, self.protocol.min_steps
         )
         for batch in batches:
-            with self._autocast():
-                logits = self.forward(batch.inputs)
-            loss = self.objective.loss(logits, batch.targets)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch's own stub is untyped
-            self.optimizer.step()
-            total += loss.detach() * len(batch.rows)
+            total += self.step(batch) * len(batch.rows)
             images += len(batch.rows)
         mean = float(total) / images
         if not math.isfinite(mean):
@@ -146,6 +140,16 @@ class Trainer:
                 f"the training loss of epoch {epoch} is {mean}: lower lr (now {self.protocol.lr}) or use fp32"
             )
         return mean, images
+
+    def step(self, batch: Batch) -> Tensor:
+        """Takes one optimizer step; returns the loss, still on the device."""
+        with self._autocast():
+            logits = self.forward(batch.inputs)
+        loss = self.objective.loss(logits, batch.targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own stub is untyped
+        self.optimizer.step()
+        return loss.detach()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.engine.precision == "fp32":

@@ -1,0 +1,118 @@
+"""Training step: end-to-end training images/s, validation excluded, against the bare step of the same model.
+
+The bare step is forward, backward and optimizer on one batch that already lies on the device. Both are measured in
+turns in one run, and the ratio is printed.
+
+    PYTHONPATH=src python benchmarks/step.py [--device cpu] [--threads 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+
+from medtransfer import objectives, weights
+from medtransfer import params as parameters
+from medtransfer.initializations import IMAGENET_MEAN, IMAGENET_STD
+from medtransfer.loading import Cache, Loader
+from medtransfer.params import Params
+from medtransfer.preparation import Prepared
+from medtransfer.tasks import lookup
+from medtransfer.training import Trainer
+
+ROUNDS = 7
+
+
+def make_trainer(backbone: str, size: int, segmentation: bool, params: Params, device: torch.device) -> Trainer:
+    """Builds a trainer on random images, under the parameters of the repository."""
+    task = lookup("montgomery" if segmentation else "shenzhen")
+    protocol = parameters.protocol(params, task.name, segmentation)
+    rng = np.random.default_rng(0)
+    side, count = size * 8 // 7, 4 * protocol.batch_size
+    images = rng.integers(0, 255, (count, side, side), dtype=np.uint8)
+    table = pd.DataFrame({"id": [str(i) for i in range(count)], "patient": "p", "split": "train"})
+    table["Tuberculosis"] = np.arange(count, dtype=np.int8) % 2
+    masks = (images > 127).astype(np.uint8) if segmentation else None
+    data = Prepared(Path(), cast(Any, {"digest": "", "marks": [], "counts": {}}), images, masks, table)
+    goal = objectives.objective(task, data, protocol, device)
+    loader = Loader(
+        Cache(images, objectives.targets(task, data), device), table["id"].tolist(),
+        size=size, batch_size=protocol.batch_size, crop_fraction=protocol.crop_fraction,
+        mean=IMAGENET_MEAN, std=IMAGENET_STD, channels_last=params.engine.channels_last,
+    )  # fmt: skip
+    return Trainer(
+        goal.build(backbone, weights.bare_state(backbone, 0, "one"), 0), goal, loader, {"train": data.rows("train")},
+        protocol=protocol, engine=params.engine, seed=0, device=device, folder=Path(tempfile.gettempdir()),
+    )  # fmt: skip
+
+
+def measure(trainer: Trainer, steps: int) -> tuple[float, float]:
+    """Measures images/s end to end and bare, in alternating rounds; returns the medians."""
+    batch = next(iter(trainer.loader.train(trainer.rows["train"], trainer.protocol.augmentation, 0, 0, 1)))
+    images = steps * len(batch.rows)
+
+    def sync() -> None:
+        if trainer.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def whole(epoch: int) -> float:
+        sync()
+        start = time.perf_counter()
+        _, done = trainer._train(epoch)
+        sync()
+        return done / (time.perf_counter() - start)
+
+    def bare() -> float:
+        trainer.model.train()
+        sync()
+        start = time.perf_counter()
+        for _ in range(steps):
+            trainer.step(batch)
+        sync()
+        return images / (time.perf_counter() - start)
+
+    whole(0)
+    bare()
+    pairs = [(whole(epoch), bare()) for epoch in range(1, ROUNDS + 1)]
+    return statistics.median(p[0] for p in pairs), statistics.median(p[1] for p in pairs)
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--size", type=int, default=96)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    cases = [
+        ("tf_efficientnet_lite0", False),
+        ("resnet18", False),
+        ("resnet50", False),
+        ("tf_efficientnet_lite0", True),
+    ]
+    print(f"{options.device}, {options.threads} threads, {options.size} px, median of {ROUNDS} rounds in turns\n")
+    print("| model | batch | end to end, images/s | bare step, images/s | ratio |")
+    print("|---|---|---|---|---|")
+    for backbone, segmentation in cases:
+        kind = "segmentation" if segmentation else "classification"
+        params = parameters.load(Path(__file__).parent.parent / "params.yaml", {f"{kind}.min_steps": "4"})
+        trainer = make_trainer(backbone, options.size, segmentation, params, torch.device(options.device))
+        steps = len(trainer.loader.order(trainer.rows["train"], 0, 0, trainer.protocol.min_steps))
+        end_to_end, bare = measure(trainer, steps)
+        name = f"{backbone}{' U-Net' if segmentation else ''}"
+        batch = trainer.protocol.batch_size
+        print(f"| {name} | {batch} | {end_to_end:.1f} | {bare:.1f} | {100 * end_to_end / bare:.1f} % |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
