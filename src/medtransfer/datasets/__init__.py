@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from medtransfer.errors import UserError
+from medtransfer.tasks import TASKS
 
 Split = Literal["train", "val", "trainval", "test", "all"]
 """What the official layout says of a sample; `trainval` and `all` are divided by our own seeded draw."""
@@ -51,3 +52,28 @@ def read(dataset: str, root: Path) -> Iterator[Sample]:
     module = importlib.import_module(f"medtransfer.datasets.{dataset}")
     samples: Iterator[Sample] = module.read(root)
     return samples
+
+
+def refuse(dataset: str, wanted: str, where: Path, found: str) -> UserError:
+    """Words the refusal of a layout that lacks something."""
+    homes = ", ".join(sorted({task.source for task in TASKS.values() if task.dataset == dataset}))
+    return UserError(
+        f"dataset {dataset}: looked for {wanted} at {where}, found {found}; get the official files: {homes}"
+    )
+
+
+def require_folder(dataset: str, folder: Path) -> Path:
+    """Returns a folder that must be there."""
+    if not folder.is_dir():
+        raise refuse(dataset, "the folder", folder, "none")
+    return folder
+
+
+def find_folder(dataset: str, root: Path, *names: str) -> Path:
+    """Returns the first of several places where archives keep a folder."""
+    found = next((root / name for name in names if (root / name).is_dir()), None)
+    if found is None:
+        raise refuse(
+            dataset, " or ".join(names), root, ", ".join(sorted(p.name for p in root.iterdir())[:5]) or "nothing"
+        )
+    return found

@@ -1,0 +1,39 @@
+"""DRIVE: 40 fundus images with the vessels drawn by hand (Staal et al., IEEE TMI 2004)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from medtransfer.datasets import Sample, Split, refuse, require_folder
+from medtransfer.errors import UserError
+
+FOLDERS: tuple[tuple[str, Split], ...] = (("training", "trainval"), ("test", "test"))
+
+
+def read(root: Path) -> Iterator[Sample]:
+    """Yields the images of `training` (our draw takes val out of them) and `test`, in order of their numbers.
+
+    Raises:
+        UserError: a folder, the images or a first observer's mask is missing.
+    """
+    for folder, split in FOLDERS:
+        images = sorted(require_folder("drive", root / folder / "images").glob("*.tif"))
+        if not images:
+            raise refuse("drive", "*.tif", root / folder / "images", "none")
+        for image in images:
+            yield Sample(
+                id=image.stem, patient=image.stem, split=split, image=image, masks=(_mask(root, folder, image),)
+            )
+
+
+def _mask(root: Path, folder: str, image: Path) -> Path:
+    mask = root / folder / "1st_manual" / f"{image.stem.split('_')[0]}_manual1.gif"
+    if mask.is_file():
+        return mask
+    if folder == "test" and not mask.parent.is_dir():
+        raise UserError(
+            f"dataset drive: looked for {mask.parent}, found nothing there. The current download of DRIVE holds no "
+            "masks of its test images; get them from an earlier copy of the official archive"
+        )
+    raise refuse("drive", f"the mask of {image.name}", mask, "none")

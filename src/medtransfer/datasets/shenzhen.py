@@ -1,0 +1,32 @@
+"""Shenzhen chest X-rays: normal or tuberculosis (Jaeger et al., Quant Imaging Med Surg 2014)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from medtransfer.datasets import Sample, find_folder, refuse
+from medtransfer.errors import UserError
+
+NAME = re.compile(r"CHNCXR_(\d{4})_([01])\.png")
+
+
+def read(root: Path) -> Iterator[Sample]:
+    """Yields every image of `CXR_png`, the label being the last digit of its name; no split is published.
+
+    Raises:
+        UserError: the folder is missing, or a file is not named as published.
+    """
+    folder = find_folder("shenzhen", root, "CXR_png", "ChinaSet_AllFiles/CXR_png")
+    images = sorted(folder.glob("*.png"))
+    if not images:
+        raise refuse("shenzhen", "CHNCXR_<id>_<0 or 1>.png", folder, "none")
+    for image in images:
+        match = NAME.fullmatch(image.name)
+        if match is None:
+            raise UserError(
+                f"dataset shenzhen: {image} is not named CHNCXR_<4 digits>_<0 normal, 1 tuberculosis>.png, so it has "
+                "no label; take it out of the folder"
+            )
+        yield Sample(id=image.stem, patient=match[1], split="all", image=image, labels=(int(match[2]),))
