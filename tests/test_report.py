@@ -221,7 +221,7 @@ def test_mixed_cells_are_refused(cells: Path, published: params.Params, changes:
 def test_mixed_parameters_are_refused_by_name(cells: Path, published: params.Params) -> None:
     edit(find(cells, "shenzhen", IMAGENET, 1), params=resolved("shenzhen") | {"classification.lr": 0.1})
     with pytest.raises(
-        UserError, match=r"one set of parameters, got classification\.lr=0\.0005 .* classification\.lr=0\.1"
+        UserError, match=r"one set of parameters, got classification\.lr=0\.002 .* classification\.lr=0\.1"
     ):
         write(cells, published)
 
@@ -273,7 +273,7 @@ def test_no_cell_of_the_benchmark(cells: Path, published: params.Params) -> None
 def test_deviations_come_from_the_parameters(cells: Path, published: params.Params) -> None:
     markdown = write(cells, published)
     classification, segmentation = markdown.split("## Deviations from the published protocol: ")[1:]
-    assert "| classification.lr | 0.0005 | 0.0002 |" in classification
+    assert "| classification.lr | 0.002 | 0.0002 |" in classification
     assert "| model.backbone | tf_efficientnet_lite0 | resnet50 |" in segmentation
     assert "| segmentation.patience | 20 | 7 |" in segmentation
     assert "threads_per_run" not in markdown

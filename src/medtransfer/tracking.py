@@ -104,6 +104,7 @@ class TrackedRun:
     def __init__(self, client: MlflowClient, run_id: str, journal: Journal) -> None:
         self.client, self.run_id, self.journal = client, run_id, journal
         self._sent = 0
+        logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)  # says start and stop of each run
         self._monitor = SystemMetricsMonitor(
             run_id, sampling_interval=SYSTEM_METRICS_SECONDS, samples_before_logging=1, resume_logging=True,
             tracking_uri=client.tracking_uri,

@@ -49,8 +49,9 @@ def _some(names: list[str]) -> str:
 
 
 def _read_table(root: Path) -> dict[str, tuple[str, str]]:
-    """Reads image name -> (finding labels, patient); the header holds commas inside brackets, so columns go by name
-    only up to there.
+    """Reads image name -> (finding labels, patient).
+
+    The header has commas inside brackets: behind the first of them, names and fields no longer stand below each other.
     """
     path = next((root / name for name in TABLES if (root / name).is_file()), None)
     if path is None:
@@ -95,6 +96,7 @@ def _labels(name: str, text: str) -> tuple[int, ...]:
     unknown = sorted(findings - set(CHESTXRAY14_LABELS))
     if unknown:
         raise UserError(
-            f"dataset chestxray14: {name} has the label {unknown[0]!r}, which is not one of {', '.join(CHESTXRAY14_LABELS)}"
+            f"dataset chestxray14: {name} has the label {unknown[0]!r}, which is not one of "
+            f"{', '.join(CHESTXRAY14_LABELS)}"
         )
     return tuple(int(label in findings) for label in CHESTXRAY14_LABELS)

@@ -27,7 +27,7 @@ HEADER = (
 )
 """first line of NIH's table, with its commas inside brackets and its empty last column"""
 
-ADDED_LABEL = 0.08
+ADDED_LABEL = 0.12
 """probability of each further label of a ChestX-ray14 phantom"""
 
 
@@ -131,7 +131,7 @@ def _montgomery(folder: Path, images: int, size: int, rng: Generators, contrast:
         anatomy = chest.Anatomy.draw(rng("patient", same.get(number, number)))
         ill = number % 5 in (0, 3)
         shape = (size, round(size * 4892 / 4020))
-        finding = ("Tuberculosis", "Effusion") if ill else ("Healed",)
+        finding = ("Consolidation", "Effusion") if ill else ("Healed", "Edema")
         drawn = chest.draw(anatomy, finding, shape, rng("image", number), contrast)
         name = f"MCUCXR_{number:04d}_{int(ill)}"
         _save(folder / "CXR_png" / f"{name}.png", drawn.pixels)

@@ -79,7 +79,7 @@ class Canvas:
     @property
     def scale(self) -> float:
         """Pixels per unit."""
-        return self.x.shape[0] / 2
+        return len(self.x) / 2
 
     @property
     def both(self) -> Plane:
@@ -203,22 +203,22 @@ def _spots(c: Canvas, count: int, top: float, bottom: float, radius: tuple[float
 
 def _tuberculosis(c: Canvas) -> None:
     """Patchy and nodular opacities of an upper lobe, now and then around a cavity, over a faint haze."""
-    _spots(c, int(c.rng.integers(5, 10)), 0.15, 0.42, (0.025, 0.05), 0.085)
+    _spots(c, int(c.rng.integers(5, 10)), 0.15, 0.42, (0.04, 0.075), 0.3)
     if c.rng.random() < 0.4:
         side, x, y = c.place(0.15, 0.4)
         r = np.hypot(c.x - x, c.y - y)
-        c.add(0.09, np.exp(-(((r - 0.07) / 0.02) ** 2)) * c.air[side])
+        c.add(0.18, np.exp(-(((r - 0.07) / 0.02) ** 2)) * c.air[side])
     side, x, y = c.place(0.15, 0.4)
-    c.add(0.05, c.blob(x, y, 0.16, 0.14) * c.air[side] * (1 + 0.5 * c.texture))
+    c.add(0.2, c.blob(x, y, 0.16, 0.14) * c.air[side] * (1 + 0.5 * c.texture))
 
 
 def _healed(c: Canvas) -> None:
     """What a normal image may show too: a few spots anywhere, a faint haze below."""
-    for _ in range(int(c.rng.integers(0, 4))):
-        _spots(c, 1, 0.1, 0.95, (0.02, 0.05), 0.085)
+    for _ in range(int(c.rng.integers(0, 3))):
+        _spots(c, 1, 0.1, 0.95, (0.03, 0.075), 0.3)
     if c.rng.random() < 0.5:
         side, x, y = c.place(0.5, 0.95)
-        c.add(0.05, c.blob(x, y, 0.16, 0.14) * c.air[side] * (1 + 0.5 * c.texture))
+        c.add(0.2, c.blob(x, y, 0.16, 0.14) * c.air[side] * (1 + 0.5 * c.texture))
 
 
 def _atelectasis(c: Canvas) -> None:
