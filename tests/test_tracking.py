@@ -146,6 +146,7 @@ def test_a_launcher_is_named_tagged_and_gets_the_message(tmp_path: Path, monkeyp
 
 def _open(root: str, number: int) -> str:
     run = tracking.open_run(Path(root), identity(Path(root), f"d{number}"))
+    run.dataset("drive", "abc", "data/prepared/drive", {"train": 16})
     run.end("FINISHED")
     return run.run_id
 

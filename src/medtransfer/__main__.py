@@ -140,7 +140,7 @@ def compare(params: Params, root: Path) -> None:
     report.write(cells, wanted, params.comparison, published, root / "data/results")
     for difference in tracking.differences(root, report.select(report.collect(cells), wanted)):
         log.warning("%s", difference)
-    show(params, root)
+    log.info("wrote data/results/runs.csv, comparison.csv and report/; `python -m medtransfer show` prints the table")
 
 
 @verb("benchmark", "comparison", "model")

@@ -229,7 +229,7 @@ def console_table(cells: Sequence[Cell], benchmark: params.Benchmark, comparison
     grid = _score_grid(chosen, rows, benchmark)
     table = Table()
     for index, title in enumerate(grid.header):
-        table.add_column(Text(title), justify="right" if index else "left", overflow="fold")
+        table.add_column(Text(title), justify="right" if index else "left", no_wrap=not index)
     for line in grid.rows:
         table.add_row(*(Text(entry.text, style="bold" if entry.best else "") for entry in line))
     notes = _score_notes(chosen, rows, benchmark, comparison, len(cells) - len(chosen))

@@ -147,7 +147,11 @@ class TrackedRun:
             source=json.dumps({"uri": source}),
             profile=json.dumps(dict(profile)),
         )
-        self.client.log_inputs(self.run_id, [DatasetInput(entry, [InputTag("mlflow.data.context", "training")])])
+        inputs = [DatasetInput(entry, [InputTag("mlflow.data.context", "training")])]
+        try:
+            self.client.log_inputs(self.run_id, inputs)
+        except MlflowException:  # another worker stored the same dataset at the same moment: now it is found
+            self.client.log_inputs(self.run_id, inputs)
 
     def end(self, status: str, message: str = "") -> None:
         """Closes the run as FINISHED, FAILED or KILLED.

@@ -77,3 +77,15 @@ def find_folder(dataset: str, root: Path, *names: str) -> Path:
             dataset, " or ".join(names), root, ", ".join(sorted(p.name for p in root.iterdir())[:5]) or "nothing"
         )
     return found
+
+
+def list_files(dataset: str, folder: Path, pattern: str, name: str) -> list[Path]:
+    """Returns a folder's files in order of their names, hidden ones left out (macOS puts `._x.png` beside `x.png`).
+
+    Raises:
+        UserError: there are none; `name` says how they are called officially.
+    """
+    files = sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+    if not files:
+        raise refuse(dataset, name, folder, "none")
+    return files

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from medtransfer.datasets import Sample, Split, refuse, require_folder
+from medtransfer.datasets import Sample, Split, list_files, refuse, require_folder
 from medtransfer.errors import UserError
 
 FOLDERS: tuple[tuple[str, Split], ...] = (("training", "trainval"), ("test", "test"))
@@ -18,10 +18,7 @@ def read(root: Path) -> Iterator[Sample]:
         UserError: a folder, the images or a first observer's mask is missing.
     """
     for folder, split in FOLDERS:
-        images = sorted(require_folder("drive", root / folder / "images").glob("*.tif"))
-        if not images:
-            raise refuse("drive", "*.tif", root / folder / "images", "none")
-        for image in images:
+        for image in list_files("drive", require_folder("drive", root / folder / "images"), "*.tif", "*.tif"):
             yield Sample(
                 id=image.stem, patient=image.stem, split=split, image=image, masks=(_mask(root, folder, image),)
             )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from medtransfer.datasets import Sample, find_folder, refuse
+from medtransfer.datasets import Sample, find_folder, list_files, refuse
 from medtransfer.errors import UserError
 
 NAME = re.compile(r"MCUCXR_(\d{4})_[01]\.png")
@@ -17,16 +17,13 @@ REPEATS = {"0117": "0113", "0166": "0162", "0170": "0162"}
 def read(root: Path) -> Iterator[Sample]:
     """Yields every image of `CXR_png` with its left and right lung masks; no split is published.
 
-    Other files in the folders (`Thumbs.db`, `.DS_Store`) are left alone.
+    Other files in the folders (`Thumbs.db`, `.DS_Store`, `._*.png`) are left alone.
 
     Raises:
         UserError: a folder or a mask is missing, or an image is not named as published.
     """
     folder = find_folder("montgomery", root, "CXR_png", "MontgomerySet/CXR_png")
-    images = sorted(folder.glob("*.png"))
-    if not images:
-        raise refuse("montgomery", "MCUCXR_<id>_<0 or 1>.png", folder, "none")
-    for image in images:
+    for image in list_files("montgomery", folder, "*.png", "MCUCXR_<id>_<0 or 1>.png"):
         match = NAME.fullmatch(image.name)
         if match is None:
             raise UserError(f"dataset montgomery: {image} is not named MCUCXR_<4 digits>_<0 or 1>.png; take it out")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from medtransfer.datasets import Sample, find_folder, refuse
+from medtransfer.datasets import Sample, find_folder, list_files
 from medtransfer.errors import UserError
 
 NAME = re.compile(r"CHNCXR_(\d{4})_([01])\.png")
@@ -19,10 +19,7 @@ def read(root: Path) -> Iterator[Sample]:
         UserError: the folder is missing, or a file is not named as published.
     """
     folder = find_folder("shenzhen", root, "CXR_png", "ChinaSet_AllFiles/CXR_png")
-    images = sorted(folder.glob("*.png"))
-    if not images:
-        raise refuse("shenzhen", "CHNCXR_<id>_<0 or 1>.png", folder, "none")
-    for image in images:
+    for image in list_files("shenzhen", folder, "*.png", "CHNCXR_<id>_<0 or 1>.png"):
         match = NAME.fullmatch(image.name)
         if match is None:
             raise UserError(

@@ -1,6 +1,7 @@
 """Synthetic images in the official raw layouts: the demo's data and, tiny, the tests'.
 
-What is drawn decides the labels. Every image has its own random stream, so it does not depend on how many there are.
+What is drawn decides the labels. Every image has its own random stream, so it does not depend on how many there are;
+only that Shenzhen numbers its normal images first lets the count decide which numbers are ill.
 Nothing here says anything about weights: phantoms test the software.
 """
 
@@ -69,10 +70,12 @@ def _save(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def _chestxray14(folder: Path, images: int, size: int, rng: Generators, contrast: float) -> None:
-    """Draws one to five images per patient; every fifth patient is in the test list."""
-    rows, lists, number, patient = [HEADER.split(",")], {"train_val": list[str](), "test": list[str]()}, 0, 0
+    """Draws one to five images per patient, writes the table and the two patient-disjoint lists."""
+    rows, number, patient = [HEADER.split(",")], 0, 0
+    findings: dict[int, set[str]] = {}
     while number < images:
         patient += 1
+        findings[patient] = set()
         person = rng("patient", patient)
         anatomy = chest.Anatomy.draw(person)
         age, sex = int(person.integers(20, 90)), "MF"[int(person.integers(2))]
@@ -81,14 +84,26 @@ def _chestxray14(folder: Path, images: int, size: int, rng: Generators, contrast
             name = f"{patient:08d}_{visit:03d}.png"
             drawn = chest.draw(anatomy, labels, (size, size), rng("image", number), contrast)
             _save(folder / "images" / name, drawn.pixels)
-            lists["test" if patient % 5 == 0 else "train_val"].append(name)
+            findings[patient].update(labels)
             view, sides = ("PA", "AP")[visit % 2], [str(size), str(size), "0.143", "0.143"]
             text = "|".join(labels) or "No Finding"
             rows.append([name, text, str(visit), str(patient), str(age), sex, view, *sides, ""])
             number += 1
     _write_table(folder / "Data_Entry_2017.csv", rows)
-    for name, names in lists.items():
+    test = _test_patients(findings)
+    for name, wanted in (("train_val", False), ("test", True)):
+        names = [image for image, _, _, person, *_ in rows[1:] if (int(person) in test) == wanted]
         (folder / f"{name}_list.txt").write_text("".join(f"{n}\n" for n in names))
+
+
+def _test_patients(findings: dict[int, set[str]]) -> set[int]:
+    """Takes every fifth patient, and one more for each label that these lack and at least two others have."""
+    test = {patient for patient in findings if patient % 5 == 0}
+    for label in CHESTXRAY14_LABELS:
+        having = [patient for patient, labels in findings.items() if label in labels]
+        if len(having) > 1 and not test.intersection(having):
+            test.add(having[0])
+    return test
 
 
 def _draw_labels(number: int, rng: np.random.Generator) -> tuple[str, ...]:
@@ -125,9 +140,9 @@ def _reading(folder: Path, stem: str, text: str) -> None:
 
 def _montgomery(folder: Path, images: int, size: int, rng: Generators, contrast: float) -> None:
     """Draws lungs with their masks; 0117 repeats the patient of 0113, 0166 and 0170 that of 0162, as officially."""
-    numbers = [1 + (i * 3 if i < images - 5 else 0) for i in range(images - 5)] + [113, 117, 162, 166, 170]
-    same = {117: 113, 166: 162, 170: 162}
-    for number in sorted({*numbers}):
+    same = {113: 113, 117: 113, 162: 162, 166: 162, 170: 162}
+    others = [number for number in range(1, 3 * images, 3) if number not in same]
+    for number in sorted([*others[: images - len(same)], *same]):
         anatomy = chest.Anatomy.draw(rng("patient", same.get(number, number)))
         ill = number % 5 in (0, 3)
         shape = (size, round(size * 4892 / 4020))
@@ -143,9 +158,9 @@ def _montgomery(folder: Path, images: int, size: int, rng: Generators, contrast:
 
 
 def _drive(folder: Path, images: int, size: int, rng: Generators, contrast: float) -> None:
-    """Draws the second half of the numbers as training, the first as test, with a second observer for test."""
+    """Draws the first half of the numbers as test, with a second observer, the others as training."""
     half, width = images // 2, round(size * 565 / 584)
-    for number in range(1, 2 * half + 1):
+    for number in range(1, images + 1):
         part, word = ("training", "training") if number > half else ("test", "test")
         drawn = fundus.draw((size, width), rng("image", number), contrast)
         _save(folder / part / "images" / f"{number:02d}_{word}.tif", drawn.pixels)
