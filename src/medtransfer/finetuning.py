@@ -73,6 +73,13 @@ class Run:
             fields["execution.threads_per_run"] = self.params.execution.threads_per_run
         return fields
 
+    @property
+    def shown(self) -> dict[str, Any]:
+        """Lists what tables and MLflow show: `fields`, and those that `prepare` read, whose effect the manifest holds."""
+        sizes = parameters.task_params(self.params, self.task)
+        prepared = {f"tasks.{self.task}.cache_size": sizes.cache_size, "data.on_leak": self.params.data.on_leak}
+        return {**self.fields, **prepared, "data.split_seed": self.params.data.split_seed}
+
     @functools.cached_property
     def digest(self) -> str:
         """Identifies the run: equal digests give equal numbers."""
@@ -207,7 +214,7 @@ def _identity(run: Run) -> tracking.Identity:
         "dvc_prepared": files.dvc_hash(run.root, f"data/prepared/{run.task}"),
         "dvc_weights": files.dvc_hash(run.root, "data/weights/benchmark"),
     }
-    params = {"init": run.init.canonical, "task": run.task, "seed": run.seed, **run.fields}
+    params = {"init": run.init.canonical, "task": run.task, "seed": run.seed, **run.shown}
     return tracking.Identity(
         name=run.name, task=run.task, digest=run.digest, tags=tags, params=params, folder=run.folder, parent=run.parent
     )
@@ -308,7 +315,7 @@ def _cell(
         "best": {"epoch": fit.best_epoch, "monitor": fit.best},
         "history": fit.history,
         "cost": cost,
-        "params": run.fields,
+        "params": run.shown,
         "counts": dict(prepared.manifest["counts"]),
         "protocol_version": PROTOCOL_VERSION,
         "manifest_digest": run.manifest_digest,
