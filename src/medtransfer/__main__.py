@@ -241,6 +241,7 @@ def run(arguments: Sequence[str], root: Path) -> None:
 def main() -> None:
     """Does what the command line says; what the user can mend is said in one message, without a traceback."""
     root = Path.cwd()
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         run(sys.argv[1:], root)
     except UserError as error:

@@ -75,7 +75,7 @@ class Run:
 
     @property
     def shown(self) -> dict[str, Any]:
-        """Lists what tables and MLflow show: `fields`, and those that `prepare` read, whose effect the manifest holds."""
+        """Lists what tables and MLflow show: `fields`, and what `prepare` read, whose effect the manifest holds."""
         sizes = parameters.task_params(self.params, self.task)
         prepared = {f"tasks.{self.task}.cache_size": sizes.cache_size, "data.on_leak": self.params.data.on_leak}
         return {**self.fields, **prepared, "data.split_seed": self.params.data.split_seed}
@@ -163,7 +163,7 @@ def finished(run: Run) -> bool:
     found = tracking.finished(client, run.task, run.digest)
     if found is None:
         return False
-    missing = [name for name in RESULTS if not (run.folder / name).is_file()]
+    missing = [name for name in (*RESULTS, "journal.jsonl") if not (run.folder / name).is_file()]
     if missing:
         run.folder.mkdir(parents=True, exist_ok=True)
         tracking.download(client, found, missing, run.folder)
@@ -329,7 +329,7 @@ def _publish(run: Run, tracked: tracking.TrackedRun) -> None:
     """Sends everything a finished run has to MLflow, then calls it finished."""
     cell = read_cell(run)
     files.write_text(run.folder / "params.yaml", yaml.safe_dump(cell["params"]))
-    names = [*RESULTS, "params.yaml", "curves.png"]
+    names = [*RESULTS, "journal.jsonl", "params.yaml", "curves.png"]
     _curves(cell, run.folder / "curves.png")
     receipt = weights.receipt_file(run.init, run.root)
     if receipt is not None:

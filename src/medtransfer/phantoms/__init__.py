@@ -66,7 +66,7 @@ def _generator(seed: int, dataset: str, purpose: str, number: int) -> np.random.
 
 def _save(path: Path, pixels: NDArray[np.uint8]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    Image.fromarray(pixels).save(path, optimize=False)  # an optimized GIF is 0/1 with a palette, not 0/255
 
 
 def _chestxray14(folder: Path, images: int, size: int, rng: Generators, contrast: float) -> None:

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from medtransfer import phantoms
+from medtransfer.datasets import DATASETS, read
+from medtransfer.errors import UserError
+from medtransfer.phantoms import chest
+from medtransfer.tasks import CHESTXRAY14_LABELS
+
+SIZE = 48
+
+
+def write(dataset: str, folder: Path, images: int = 10, size: int = SIZE, seed: int = 0, contrast: float = 1.0) -> Path:
+    phantoms.write(dataset, folder, images=images, size=size, seed=seed, contrast=contrast)
+    return folder
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def pixels(path: Path) -> NDArray[np.float64]:
+    with Image.open(path) as image:
+        return np.asarray(image, dtype=np.float64)
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_equal_arguments_give_equal_bytes_and_a_seed_is_used(tmp_path: Path, dataset: str) -> None:
+    one = digests(write(dataset, tmp_path / "one"))
+    assert one == digests(write(dataset, tmp_path / "two"))
+    other = digests(write(dataset, tmp_path / "three", seed=1))
+    images = [name for name in one if Path(name).suffix in (".png", ".tif") and "Mask" not in name]
+    assert not any(one[name] == other.get(name) for name in images)
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("images", [8, 11, 70])
+def test_as_many_images_are_written_as_asked_for(tmp_path: Path, dataset: str, images: int) -> None:
+    assert len(list(read(dataset, write(dataset, tmp_path / dataset, images, size=32)))) == images
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_an_image_does_not_depend_on_how_many_there_are(tmp_path: Path, dataset: str) -> None:
+    few = {s.id: s for s in read(dataset, write(dataset, tmp_path / "few", 12))}
+    many = {s.id: s for s in read(dataset, write(dataset, tmp_path / "many", 16))}
+    common = few.keys() & many.keys()
+    assert len(common) >= 6  # in other counts another half of Shenzhen is ill, of DRIVE in training
+    for name in common:
+        assert few[name].image.read_bytes() == many[name].image.read_bytes()
+        assert few[name].labels == many[name].labels
+
+
+def test_a_new_call_replaces_the_older_files_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    folder = write("shenzhen", tmp_path / "shenzhen", 10)
+    (folder / "CXR_png" / "stray.png").write_bytes(b"")
+    (tmp_path / ".shenzhen.new" / "half").mkdir(parents=True)  # what a killed call leaves behind
+    assert digests(write("shenzhen", folder, 8)) == digests(write("shenzhen", tmp_path / "fresh", 8))
+    assert {path.name for path in tmp_path.iterdir()} == {"shenzhen", "fresh"}
+
+
+def test_an_unknown_dataset_is_refused_with_the_valid_names(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'chexpert'.*chestxray14, drive, montgomery, shenzhen"):
+        write("chexpert", tmp_path / "chexpert")
+    assert not list(tmp_path.iterdir())
+
+
+def test_chestxray14_has_positives_of_every_label_in_both_lists(tmp_path: Path) -> None:
+    found = list(read("chestxray14", write("chestxray14", tmp_path / "c", 120, size=32)))
+    for split in ("trainval", "test"):
+        labels = np.array([sample.labels for sample in found if sample.split == split])
+        assert (labels.sum(axis=0) > 0).all()
+        assert (labels.sum(axis=1) == 0).any()  # No Finding
+    patients = {split: {s.patient for s in found if s.split == split} for split in ("trainval", "test")}
+    assert not patients["trainval"] & patients["test"]
+    assert max(Counter(sample.patient for sample in found).values()) > 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_labels_that_few_patients_have_are_in_both_lists(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    findings = {p: {str(x) for x in rng.choice(CHESTXRAY14_LABELS, rng.integers(4))} for p in range(1, 41)}
+    test = phantoms._test_patients(findings)
+    assert {5, 10, 40} <= test
+    for label in CHESTXRAY14_LABELS:
+        having = {patient for patient, labels in findings.items() if label in labels}
+        assert len(having) < 2 or having & test
+
+
+def test_chestxray14_table_has_the_official_columns(tmp_path: Path) -> None:
+    folder = write("chestxray14", tmp_path / "c", 8)
+    header, row, *_ = (folder / "Data_Entry_2017.csv").read_text().splitlines()
+    assert header == (
+        "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+        "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
+    )
+    assert len(row.split(",")) == 12
+    assert row.startswith("00000001_000.png,")
+
+
+def test_every_label_has_a_sign_that_the_image_shows() -> None:
+    assert set(CHESTXRAY14_LABELS) <= set(chest.FINDINGS)
+    for label in CHESTXRAY14_LABELS:
+        sizes = [difference(label, contrast) for contrast in (0.5, 1.0, 2.0)]
+        assert sizes[0] < sizes[1] < sizes[2], label
+        assert sizes[1] > 0.05, label
+
+
+def difference(label: str, contrast: float) -> float:
+    """Says by how many grey values a sign changes an image whose exposure and noise are the same."""
+    changes = []
+    for seed in range(4):
+        anatomy = chest.Anatomy.draw(np.random.default_rng(seed))
+        canvases = []
+        for findings in ((), (label,)):
+            rng = Fixed(seed)
+            canvases.append(chest.draw(anatomy, findings, (64, 64), rng, contrast).pixels.astype(float))
+        changes.append(np.abs(canvases[0] - canvases[1]).mean())
+    return float(np.mean(changes))
+
+
+class Fixed(np.random.Generator):
+    """Gives the same numbers for the same question, whatever was drawn before."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(np.random.PCG64(seed))
+        self.seed = seed
+
+    def normal(self, *args: object, **options: object) -> object:  # type: ignore[override]
+        return np.random.default_rng(self.seed).normal(*args, **options)  # type: ignore[call-overload]
+
+    def uniform(self, *args: object, **options: object) -> object:  # type: ignore[override]
+        return np.random.default_rng(self.seed).uniform(*args, **options)  # type: ignore[call-overload]
+
+
+def test_shenzhen_is_half_normal_with_a_reading_for_each_image(tmp_path: Path) -> None:
+    folder = write("shenzhen", tmp_path / "s", 10)
+    found = list(read("shenzhen", folder))
+    assert [sample.labels[0] for sample in found] == [0] * 5 + [1] * 5
+    assert {p.stem for p in (folder / "ClinicalReadings").iterdir()} == {sample.id for sample in found}
+    assert pixels(found[0].image).shape == (SIZE, SIZE)
+
+
+def test_montgomery_masks_are_one_bit_lungs_of_the_right_side(tmp_path: Path) -> None:
+    for sample in read("montgomery", write("montgomery", tmp_path / "m", 8, size=96)):
+        image = pixels(sample.image)
+        assert image.shape[0] < image.shape[1]  # not square
+        left, right = (pixels(path) > 0 for path in sample.masks)
+        assert not (left & right).any()
+        assert np.nonzero(left)[1].mean() > image.shape[1] / 2 > np.nonzero(right)[1].mean()  # patient faces us
+        assert 0.08 < (left | right).mean() < 0.5
+        assert image[left | right].mean() < image[~(left | right)].mean()  # air is dark
+        with Image.open(sample.masks[0]) as mask:
+            assert mask.mode == "1"
+
+
+def test_images_of_one_patient_share_anatomy_and_nothing_else(tmp_path: Path) -> None:
+    found = {s.id.split("_")[1]: s for s in read("montgomery", write("montgomery", tmp_path / "m", 20, size=96))}
+    lungs = {name: (pixels(s.masks[0]) > 0) | (pixels(s.masks[1]) > 0) for name, s in found.items()}
+
+    def dice(a: str, b: str) -> float:
+        return float(2 * (lungs[a] & lungs[b]).sum() / (lungs[a].sum() + lungs[b].sum()))
+
+    same = np.mean([dice("0113", "0117"), dice("0162", "0166"), dice("0162", "0170"), dice("0166", "0170")])
+    others = np.mean([dice(a, b) for a in lungs for b in ("0113", "0162") if found[a].patient != found[b].patient])
+    assert same > others
+    assert not np.array_equal(pixels(found["0113"].image), pixels(found["0117"].image))
+
+
+def test_drive_has_the_official_numbers_files_and_forms(tmp_path: Path) -> None:
+    folder = write("drive", tmp_path / "d", 8, size=584 // 4)
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*.*")}
+    train = {f"training/{x}" for n in "5678" for x in (
+        f"images/0{n}_training.tif", f"1st_manual/0{n}_manual1.gif", f"mask/0{n}_training_mask.gif")}  # fmt: skip
+    test = {f"test/{x}" for n in "1234" for x in (
+        f"images/0{n}_test.tif", f"1st_manual/0{n}_manual1.gif", f"2nd_manual/0{n}_manual2.gif",
+        f"mask/0{n}_test_mask.gif")}  # fmt: skip
+    assert names == train | test
+    image = pixels(folder / "test/images/01_test.tif")
+    assert image.shape == (146, 141, 3)
+    assert image[..., 0].mean() > image[..., 1].mean() > image[..., 2].mean()  # orange
+
+
+def test_drive_vessels_are_thin_dark_and_seen_alike_by_two_observers(tmp_path: Path) -> None:
+    folder = write("drive", tmp_path / "d", 8, size=146) / "test"
+    for number in ("01", "02", "03", "04"):
+        first, second = (pixels(folder / f"{o}_manual/{number}_manual{o[0]}.gif") for o in ("1st", "2nd"))
+        view = pixels(folder / f"mask/{number}_test_mask.gif")
+        for mask in (first, second, view):
+            assert set(np.unique(mask)) == {0, 255}
+        assert not first[view == 0].any()
+        assert 0.04 < (first > 0).mean() < 0.25
+        green = pixels(folder / f"images/{number}_test.tif")[..., 1]
+        assert green[first > 0].mean() < green[(first == 0) & (view > 0)].mean() - 15
+        dice = 2 * ((first > 0) & (second > 0)).sum() / ((first > 0).sum() + (second > 0).sum())
+        assert 0.7 < dice < 1
+
+
+def test_contrast_scales_the_vessels(tmp_path: Path) -> None:
+    gaps = []
+    for contrast in (0.5, 1.0):
+        folder = write("drive", tmp_path / "d", 8, size=146, contrast=contrast) / "test"
+        vessels, view = (pixels(folder / name) > 0 for name in ("1st_manual/01_manual1.gif", "mask/01_test_mask.gif"))
+        green = pixels(folder / "images/01_test.tif")[..., 1]
+        gaps.append(green[~vessels & view].mean() - green[vessels].mean())
+    assert gaps[1] > 1.5 * gaps[0] > 0
