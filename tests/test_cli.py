@@ -167,6 +167,7 @@ def test_the_launcher_that_mlflow_opened_gets_the_message(
     assert ended.value.code == 1
     assert "nearest valid name is classification.lr" in capsys.readouterr().err
     assert "nearest valid name is classification.lr" in client.get_run(run_id).data.tags["error"]
+    assert client.get_run(run_id).info.run_name == "finetune: refused"
 
 
 def test_init_alone_runs_every_task_and_seed_as_children(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,7 @@ def test_a_launcher_is_named_tagged_and_gets_the_message(tmp_path: Path, monkeyp
         launcher.start("finetune swav", {"verb": "finetune"})
         launcher.table("| a |", json.dumps(["d1"]))
         assert tracking.reap(client) == 0
-    launcher.fail("swav cannot be had")
+    launcher.fail("refused", "swav cannot be had")
     run = client.get_run(run_id)
     assert run.info.run_name == "finetune swav"
     assert run.data.tags["error"] == "swav cannot be had"

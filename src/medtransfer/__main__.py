@@ -249,7 +249,7 @@ def main() -> None:
         if os.environ.get("MLFLOW_RUN_ID"):
             from medtransfer import tracking
 
-            tracking.Launcher(root).fail(str(error))
+            tracking.Launcher(root).fail(f"{' '.join(sys.argv[1:2])}: refused", str(error))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("medtransfer: stopped; the same command goes on from the last epoch\n")

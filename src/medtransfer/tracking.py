@@ -283,10 +283,13 @@ class Launcher:
             client.set_tag(self.run_id, "digests", digests[:5000])
             client.log_text(self.run_id, markdown, "runs.md")
 
-    def fail(self, message: str) -> None:
+    def fail(self, name: str, message: str) -> None:
         """Tags the launcher with what went wrong; `mlflow run` ends it FAILED by our exit code."""
         if self.run_id:
-            connect(self.root).set_tag(self.run_id, "error", message[:5000])
+            client = connect(self.root)
+            client.set_tag(self.run_id, "error", message[:5000])
+            if "verb" not in client.get_run(self.run_id).data.tags:  # refused before it was named
+                client.update_run(self.run_id, name=name)
 
 
 def differences(root: Path, cells: Iterable[Any]) -> list[str]:
