@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import logging
+import os
 import platform
 import shutil
 from collections.abc import Callable, Sequence
@@ -48,6 +49,8 @@ class Run:
     prepared: Path
     """folder of the task's prepared cache"""
     manifest_digest: str
+    marks: tuple[str, ...]
+    """what the manifest says of the data: synthetic, partial, ..."""
     weights_sha256: str
     """of the converted tensors; `random` for weights that the seed draws"""
     root: Path
@@ -135,6 +138,7 @@ def plan(
             device=device,
             prepared=caches[task].folder.resolve(),
             manifest_digest=caches[task].digest,
+            marks=caches[task].marks,
             weights_sha256=receipt.tensors_sha256 if (receipt := receipts[init]) else "random",
             root=root.resolve(),
             parent=parent,
@@ -210,6 +214,10 @@ def _identity(run: Run) -> tracking.Identity:
         "manifest_digest": run.manifest_digest,
         "weights_sha256": run.weights_sha256,
         "protocol_version": str(PROTOCOL_VERSION),
+        "marks": ", ".join(run.marks),
+        "mlflow.source.name": "medtransfer finetune",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.user": os.environ.get("USER", ""),
         "mlflow.source.git.commit": files.git_commit(run.root),
         "dvc_prepared": files.dvc_hash(run.root, f"data/prepared/{run.task}"),
         "dvc_weights": files.dvc_hash(run.root, "data/weights/benchmark"),
@@ -308,7 +316,7 @@ def _cell(
         "seed": run.seed,
         "kind": task.kind,
         "metric": task.metric,
-        "marks": list(prepared.marks),
+        "marks": list(run.marks),
         "labels": len(task.labels),
         "undefined": list(prepared.manifest["undefined"].get("test", [])),
         "scores": scores,

@@ -202,7 +202,7 @@ def _experiment(client: MlflowClient, name: str) -> str:
         if found is not None:
             return str(found.experiment_id)
         try:
-            return str(client.create_experiment(name))
+            return str(client.create_experiment(name, tags={"mlflow.experimentKind": "custom_model_development"}))
         except MlflowException:
             continue
     raise UserError(f"MLflow's experiment {name} can be neither found nor made; was it deleted? Restore it in the UI")
