@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := true
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
-	@dvc repro
+	@before=$$(cat dvc.lock 2>/dev/null); dvc repro && if [ "$$before" = "$$(cat dvc.lock)" ]; then echo "Nothing had changed: nothing was done."; fi
 	@python -m medtransfer show
 
 test: .venv/installed

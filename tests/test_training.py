@@ -119,7 +119,8 @@ def test_the_monitor_decides_checkpoint_and_stop(top: Path, tmp_path: Path) -> N
 
 def test_the_plateau_halves_the_rate(top: Path, tmp_path: Path) -> None:
     trainer, _ = fakes.trainer(
-        top, tmp_path, classification__lr="3e-3", classification__schedule="plateau", classification__plateau_patience="0",
+        top, tmp_path, classification__lr="3e-3", classification__schedule="plateau",
+        classification__plateau_patience="0",
         classification__monitor="val_auc", classification__max_epochs="8",
     )  # fmt: skip
     history = [m for _, m in fit(trainer)]

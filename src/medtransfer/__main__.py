@@ -62,6 +62,14 @@ def phantoms(params: Params, root: Path) -> None:
         log.info("phantoms: %d images of %s under %s", images, dataset, folder)
 
 
+@verb()
+def sources(params: Params, root: Path) -> None:
+    """Note which real files are under data/raw, for DVC to see what changed."""
+    from medtransfer import sources as raw
+
+    raw.write(root)
+
+
 @verb("data", "tasks")
 def prepare(params: Params, root: Path, task: str = "all") -> None:
     """Check a task's raw files and decode them once into data/prepared."""

@@ -16,7 +16,7 @@ import re
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -34,6 +34,8 @@ from medtransfer.datasets import Sample
 from medtransfer.decoding import RECIPE, Decoded, decode_all
 from medtransfer.errors import UserError
 from medtransfer.params import Data, Params, task_params
+from medtransfer.sources import Source, source
+from medtransfer.sources import fingerprint as fingerprint_of
 from medtransfer.splits import draw_split
 from medtransfer.tasks import Task
 
@@ -88,19 +90,6 @@ class Manifest(TypedDict):
     code: dict[str, str | None]
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a task's raw files lie."""
-
-    folder: Path
-    synthetic: bool
-
-    @property
-    def kind(self) -> Literal["raw", "phantoms"]:
-        """Names the folder under `data` that the files come from."""
-        return "phantoms" if self.synthetic else "raw"
-
-
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A task's prepared cache, its arrays memory-mapped."""
@@ -147,28 +136,6 @@ def slug(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", label)
 
 
-def source(task: Task, data: Data, root: Path) -> Source:
-    """Finds a task's raw files under the repository root: real ones, else phantoms where they are allowed.
-
-    Raises:
-        UserError: neither is there.
-    """
-    raw, phantoms = (root / "data" / kind / task.dataset for kind in ("raw", "phantoms"))
-    if _holds_files(raw):
-        return Source(raw, synthetic=False)
-    if data.phantoms and _holds_files(phantoms):
-        return Source(phantoms, synthetic=True)
-    state = "found nothing in either" if data.phantoms else "which data.phantoms=false rules out, found nothing"
-    raise UserError(
-        f"task {task.name}: looked for the {task.dataset} files in {raw} and for phantoms in {phantoms}, {state}; get"
-        f" the files from {task.source}, or make phantoms with `python -m medtransfer phantoms` and data.phantoms=true"
-    )
-
-
-def _holds_files(folder: Path) -> bool:
-    return folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir())
-
-
 def prepare(task: Task, params: Params, root: Path, *, workers: int = 0) -> Prepared:
     """Returns a task's cache, built first where there is none or where its source or its fields changed.
 
@@ -185,7 +152,7 @@ def prepare(task: Task, params: Params, root: Path, *, workers: int = 0) -> Prep
     origin = source(task, params.data, root)
     folder = root / "data" / "prepared" / task.name / ("phantoms" if origin.synthetic else "real")
     fields = _fields(task, params, origin)
-    fingerprint = _fingerprint(origin.folder)
+    fingerprint = fingerprint_of(origin.folder)
     current = _current(folder, task, params.data, fields, fingerprint)
     if current is not None:
         return current
@@ -287,26 +254,6 @@ def _fields(task: Task, params: Params, origin: Source) -> dict[str, Any]:
         "draw": dict(task.draw),
         "on_leak": params.data.on_leak,
     }
-
-
-def _fingerprint(folder: Path) -> str:
-    """Hashes the names and sizes of all files and the contents of the lists and tables among them."""
-    entries = sorted((path.relative_to(folder).as_posix(), path) for path in _walk(folder))
-    digest = hashlib.sha256()
-    for name, path in entries:
-        digest.update(f"{name}\0{path.stat().st_size}\n".encode())
-        if path.suffix.lower() in (".csv", ".txt"):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yields all files below a folder, links followed, each real folder entered once so that a loop ends."""
-    entered: set[str] = set()
-    for top, folders, names in os.walk(folder, followlinks=True):
-        entered.add(os.path.realpath(top))
-        folders[:] = sorted(name for name in folders if os.path.realpath(os.path.join(top, name)) not in entered)
-        yield from (path for path in (Path(top, name) for name in names) if path.is_file())
 
 
 # Splits and published facts
