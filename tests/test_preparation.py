@@ -18,7 +18,8 @@ from PIL import Image
 from medtransfer import datasets, decoding, params, preparation
 from medtransfer.datasets import Sample
 from medtransfer.errors import UserError
-from medtransfer.preparation import load, prepare, slug, source
+from medtransfer.preparation import load, prepare, slug
+from medtransfer.sources import source
 from medtransfer.splits import draw_split
 from medtransfer.tasks import TASKS, Task
 
