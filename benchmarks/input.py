@@ -10,9 +10,10 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,7 @@ def ours(images: NDArray[np.uint8], seconds: float) -> float:
     )  # fmt: skip
     rows = np.arange(count)
 
-    def forever() -> Iterator[int]:
+    def forever() -> Generator[int]:
         for epoch in range(10**6):
             for batch in loader.train(rows, AUGMENTATION, 0, epoch, 1):
                 yield len(batch.inputs)
@@ -91,9 +92,9 @@ def ours(images: NDArray[np.uint8], seconds: float) -> float:
 
 def theirs(paths: list[Path], workers: int, seconds: float) -> float:
     """Measures the PIL pipeline."""
-    loader = DataLoader(Folder(paths), BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+    loader = DataLoader(Folder(paths), BATCH, shuffle=True, num_workers=workers)
 
-    def forever() -> Iterator[int]:
+    def forever() -> Generator[int]:
         while True:
             for batch in loader:
                 yield len(batch)
@@ -101,7 +102,7 @@ def theirs(paths: list[Path], workers: int, seconds: float) -> float:
     return rate(forever(), seconds, warm=len(paths) // 2)
 
 
-def rate(batches: Iterator[int], seconds: float, warm: int) -> float:
+def rate(batches: Generator[int], seconds: float, warm: int) -> float:
     """Counts images per second after a warm-up of `warm` images."""
     done = 0
     while done < warm:
@@ -109,7 +110,9 @@ def rate(batches: Iterator[int], seconds: float, warm: int) -> float:
     start, done = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         done += next(batches)
-    return done / (time.perf_counter() - start)
+    speed = done / (time.perf_counter() - start)
+    batches.close()  # ends a DataLoader's workers, which would disturb the next measurement
+    return speed
 
 
 def geometry_error(side: int, scale: float) -> tuple[float, float]:
@@ -122,7 +125,7 @@ def geometry_error(side: int, scale: float) -> tuple[float, float]:
     want = TF.rotate(TF.horizontal_flip(resized), 5.0, interpolation=TF.InterpolationMode.BILINEAR)
     centre, half = (2 * (left + crop / 2) / side) - 1, crop / side
     boxes = torch.tensor([[centre, centre, half, half]] * 4)
-    views = Views(boxes, torch.full((4,), -1.0), torch.full((4,), math.radians(5.0)))
+    views = Views(boxes, torch.full((4,), -1.0), torch.full((4,), math.radians(5.0)), rotated=True)
     cache = Cache(images, np.zeros((4, 1), np.float32), torch.device("cpu"))
     error = (cache.views(np.arange(4), views, SIZE) - want).abs()
     unrotated = Views(boxes, torch.full((4,), -1.0), torch.zeros(4))
@@ -145,7 +148,8 @@ def main() -> None:
     """Prints the two tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=128)
-    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=0, help="DataLoader workers and our threads; 0 = cores")
     options = parser.parse_args()
     cores = options.workers or len(os.sched_getaffinity(0))
@@ -160,9 +164,16 @@ def main() -> None:
             paths[side] = [Path(folder) / f"{side}_{i}.png" for i in range(len(images))]
             for path, image in zip(paths[side], images, strict=True):
                 Image.fromarray(image).save(path)
-        pil = {side: theirs(paths[side], cores, options.seconds) for side in paths}
-    cached = {256: ours(small, options.seconds), 1024: ours(large, options.seconds)}
-    print(f"{cores} cores, batches of {BATCH} at {SIZE} px, images/s and ratios of one run\n")
+        rounds = [
+            (
+                *(theirs(paths[side], cores, options.seconds) for side in (256, 1024)),
+                *(ours(images, options.seconds) for images in (small, large)),
+            )
+            for _ in range(options.rounds)
+        ]
+    median = [statistics.median(column) for column in zip(*rounds, strict=True)]
+    pil, cached = {256: median[0], 1024: median[1]}, {256: median[2], 1024: median[3]}
+    print(f"{cores} cores, batches of {BATCH} at {SIZE} px, images/s, medians of {options.rounds} rounds in turns\n")
     print("| source | torchvision PIL, 1024 px PNG | torchvision PIL, 256 px PNG |")
     print("|---|---|---|")
     print(f"| images/s | {pil[1024]:.0f} | {pil[256]:.0f} |")

@@ -7,7 +7,7 @@ those of `torch.nn.functional.grid_sample(align_corners=False)`: -1 and 1 are th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ DRAWS = 10 + 2 * LATTICE**2
 
 @dataclass(frozen=True)
 class Views:
-    """Where B views look: all that bends their grids, as plain numbers."""
+    """Where B views look: all that bends their grids, as plain numbers. What decides a code path stays on the host."""
 
     boxes: Tensor
     """(B, 4): centre x, centre y, half width, half height"""
@@ -41,13 +41,31 @@ class Views:
     """(B,): -1 where mirrored, else 1"""
     angle: Tensor
     """(B,): radians, counter-clockwise"""
+    rotated: bool = False
+    """whether any angle differs from 0"""
     distortion: Tensor | None = None
-    """(B, 1 + 2 * LATTICE**2): which distortion (0 none, 1 elastic, 2 grid, 3 optical) and its uniform numbers"""
+    """(B, 2 * LATTICE**2): the uniform numbers of distortions"""
+    kinds: NDArray[np.int64] | None = None
+    """(B,): 0 no distortion, 1 elastic, 2 grid, 3 optical"""
 
     def to(self, device: torch.device) -> Views:
-        """Moves everything to a device."""
+        """Moves the tensors to a device."""
         moved = None if self.distortion is None else self.distortion.to(device)
-        return Views(self.boxes.to(device), self.flip.to(device), self.angle.to(device), moved)
+        return replace(
+            self, boxes=self.boxes.to(device), flip=self.flip.to(device), angle=self.angle.to(device), distortion=moved
+        )
+
+    def select(self, rows: NDArray[np.int64]) -> Views:
+        """Takes some of the views."""
+        index = torch.from_numpy(rows)
+        return replace(
+            self,
+            boxes=self.boxes[index],
+            flip=self.flip[index],
+            angle=self.angle[index],
+            distortion=None if self.distortion is None else self.distortion[index],
+            kinds=None if self.kinds is None else self.kinds[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -66,11 +84,13 @@ def random_views(augmentation: Augmentation, seed: int, keys: NDArray[np.uint64]
     boxes = _random_boxes(augmentation, u[:, 0:5])
     flip = np.where(u[:, 5] < augmentation.flip, -1.0, 1.0)
     angle = np.radians(augmentation.rotation) * (2 * u[:, 6] - 1)
-    distortion = None
+    numbers, kinds = None, None
     if augmentation.distortion:
-        which = np.where(u[:, 7] < augmentation.distortion, 1 + np.floor(u[:, 7] / augmentation.distortion * 3), 0)
-        distortion = _tensor(np.concatenate([np.minimum(which, 3)[:, None], u[:, 10:]], axis=1))
-    views = Views(_tensor(boxes), _tensor(flip), _tensor(angle), distortion)
+        which = 1 + np.floor(u[:, 7] / augmentation.distortion * 3).clip(0, 2)
+        kinds = np.where(u[:, 7] < augmentation.distortion, which, 0).astype(np.int64)
+        numbers = _tensor(u[:, 10:])
+    rotated = augmentation.rotation > 0
+    views = Views(_tensor(boxes), _tensor(flip), _tensor(angle), rotated, numbers, kinds)
     return views, _random_intensity(augmentation, u[:, 8:10]) if augmentation.intensity else None
 
 
@@ -137,8 +157,8 @@ def sampling_grid(views: Views, size: int) -> tuple[Tensor, Tensor | None]:
     column_x, column_y = boxes[:, 0, None] - width * sin * line, boxes[:, 1, None] + height * cos * line
     torch.add((width * cos * line)[:, None, :], column_x[:, :, None], out=grid[..., 0])
     torch.add((height * sin * line)[:, None, :], column_y[:, :, None], out=grid[..., 1])
-    outside = _outside(line, cos, sin) if bool(views.angle.any()) else None
-    return (grid if views.distortion is None else _distort(grid, views.distortion)), outside
+    outside = _outside(line, cos, sin) if views.rotated else None
+    return _distort(grid, views), outside
 
 
 def _outside(line_1S: Tensor, cos_B1: Tensor, sin_B1: Tensor) -> Tensor:
@@ -152,13 +172,15 @@ def _outside(line_1S: Tensor, cos_B1: Tensor, sin_B1: Tensor) -> Tensor:
     return (x < low[:, :, None]).logical_or_(x > high[:, :, None])
 
 
-def _distort(grid_BSS2: Tensor, distortion: Tensor) -> Tensor:
+def _distort(grid_BSS2: Tensor, views: Views) -> Tensor:
     """Bends the grids of the images that drew a distortion, in whole-image coordinates."""
-    kinds, numbers = distortion[:, 0], distortion[:, 1:]
+    if views.kinds is None or views.distortion is None:
+        return grid_BSS2
     for kind, bend in ((1, _elastic), (2, _grid_steps), (3, _optical)):
-        rows = (kinds == kind).nonzero(as_tuple=True)[0]
-        if len(rows):
-            grid_BSS2 = grid_BSS2.index_copy(0, rows, bend(grid_BSS2[rows], numbers[rows]))
+        found = np.flatnonzero(views.kinds == kind)
+        if len(found):
+            rows = torch.from_numpy(found).to(grid_BSS2.device)
+            grid_BSS2 = grid_BSS2.index_copy(0, rows, bend(grid_BSS2[rows], views.distortion[rows]))
     return grid_BSS2
 
 

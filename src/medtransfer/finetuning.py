@@ -252,6 +252,7 @@ def input_normalization(init: Initialization, rule: str) -> tuple[Triple, Triple
 
 def trainer(run: Run) -> tuple[Trainer, preparation.Prepared]:
     """Builds everything that training needs, from the run alone."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
     torch.use_deterministic_algorithms(run.params.engine.deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not run.params.engine.deterministic
     task, device = lookup(run.task), torch.device(run.device)

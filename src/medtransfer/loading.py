@@ -103,10 +103,8 @@ class Cache:
         for level in np.unique(levels):
             chosen = np.flatnonzero(levels == level)
             pixels = self.pixels(rows[chosen], int(level)).float()
-            index = torch.from_numpy(chosen)
-            part = None if views.distortion is None else views.distortion[index]
-            some = Views(views.boxes[index], views.flip[index], views.angle[index], part)
-            out[index.to(self.device)] = sample(pixels, some.to(self.device), size)
+            part = sample(pixels, views.select(chosen).to(self.device), size)
+            out[torch.from_numpy(chosen).to(self.device)] = part
         return out
 
 
