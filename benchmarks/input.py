@@ -92,7 +92,7 @@ def ours(images: NDArray[np.uint8], seconds: float) -> float:
 
 def theirs(paths: list[Path], workers: int, seconds: float) -> float:
     """Measures the PIL pipeline."""
-    loader = DataLoader(Folder(paths), BATCH, shuffle=True, num_workers=workers)
+    loader = DataLoader(Folder(paths), BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
 
     def forever() -> Generator[int]:
         while True:
