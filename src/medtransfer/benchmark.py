@@ -67,11 +67,18 @@ class Display:
             self.bars.remove_task(self.rows.pop(index))
         where = f"[{number}/{len(self.runs)}] {run.task} {run.name}"
         if isinstance(outcome, Exception):
-            log.error("%s failed: %s", where, outcome)
+            self._say(f"{where} failed: {outcome}", logging.ERROR)
             return
         score = outcome["scores"].get(f"test_{outcome['metric']}")
         shown = "undefined" if score is None else f"{score:.4f}"
-        log.info("%s: test %s %s, %.0f s", where, outcome["metric"], shown, outcome["cost"]["seconds"])
+        self._say(f"{where}: test {outcome['metric']} {shown}, {outcome['cost']['seconds']:.0f} s", logging.INFO)
+
+    def _say(self, words: str, level: int) -> None:
+        """Writes a line above the bars where there are some."""
+        if self.live:
+            self.bars.console.print(words, highlight=False, markup=False, soft_wrap=True)
+        else:
+            log.log(level, words)
 
 
 def run_all(runs: Sequence[Run]) -> list[dict[str, Any]]:
