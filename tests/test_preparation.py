@@ -45,7 +45,7 @@ def fake_read(dataset: str, root: Path) -> Iterator[Sample]:
         yield Sample(
             id=str(row.id),
             patient=str(row.patient),
-            split=str(row.split),  # type: ignore[arg-type]
+            split=str(row.split),  # type: ignore[arg-type]  # text from a table
             image=root / "images" / str(row.image),
             labels=tuple(int(value) for value in str(row.labels).split()),
             masks=masks,

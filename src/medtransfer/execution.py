@@ -62,7 +62,7 @@ def map_items(
         set_threads(threads)
         for index, item in enumerate(items):
             try:
-                yield index, function(item, lambda progress, i=index: report(i, progress))  # type: ignore[misc]
+                yield index, function(item, lambda progress, i=index: report(i, progress))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
             except Exception as error:  # one item's failure is a result, not the end of the others
                 yield index, error
         return

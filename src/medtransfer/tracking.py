@@ -167,6 +167,8 @@ class TrackedRun:
             )
         if message:
             self.client.set_tag(self.run_id, "error", message[:5000])
+        elif "error" in self.client.get_run(self.run_id).data.tags:  # of an earlier attempt
+            self.client.delete_tag(self.run_id, "error")
         self.client.set_terminated(self.run_id, status)
 
 

@@ -235,12 +235,11 @@ class Trainer:
                 torch.save(content, temporary)
         except (OSError, RuntimeError, SafetensorError) as error:  # how Python, torch and safetensors say disk full
             free = shutil.disk_usage(self.folder).free
-            kept = (
-                f"the checkpoint of epoch {self.fit.epoch - 2}" if self.checkpoint_file.is_file() else "no checkpoint"
-            )
+            former = self.checkpoint_file.is_file()
+            kept = f"the checkpoint of epoch {self.fit.epoch - 2} is intact" if former else "there is no earlier one"
             raise UserError(
                 f"could not write the checkpoint of epoch {self.fit.epoch - 1} to {self.folder} ({error}); "
-                f"{free / 2**20:.0f} MiB are free there; {kept} is intact. "
+                f"{free / 2**20:.0f} MiB are free there; {kept}. "
                 "Free space and start the same run again: it resumes."
             ) from error
 

@@ -64,7 +64,7 @@ def _read_table(root: Path) -> dict[str, tuple[str, str]]:
             raise UserError(f"dataset chestxray14: {path} must have the columns {COLUMNS}, lacks {absent}: {header}")
         image, labels, patient = (header.index(column) for column in COLUMNS)
         table: dict[str, tuple[str, str]] = {}
-        for row in rows:
+        for row in filter(None, rows):  # blank lines are none
             if len(row) <= max(image, labels, patient):
                 raise UserError(f"dataset chestxray14: {path}, line {rows.line_num}: too few fields: {row}")
             if row[image] in table:
