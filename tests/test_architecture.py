@@ -19,7 +19,7 @@ LAYERS = [
     {"preparation", "weights", "augmentation"},
     {"loading", "models", "objectives"},
     {"training"},
-    {"tracking", "execution", "report"},
+    {"tracking", "execution", "report", "comparison", "tables", "figures"},
     {"finetuning"},
     {"benchmark"},
     {"__main__"},

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 from rich.console import Console
 
-from medtransfer import params, report, statistics, tasks
+from medtransfer import comparison, figures, params, report, statistics, tasks
 from medtransfer.errors import UserError
 
 RANDOM, IMAGENET = "random@tf_efficientnet_lite0", "imagenet@tf_efficientnet_lite0"
@@ -161,7 +161,7 @@ def test_a_task_without_any_run(cells: Path, published: params.Params) -> None:
 def test_a_paired_test_uses_common_seeds(cells: Path) -> None:
     find(cells, "shenzhen", RANDOM, 0).unlink()
     paired = params.Comparison(test="paired", alpha=0.05)
-    row = report.compare(report.collect(cells), BENCHMARK, paired)[0]
+    row = comparison.compare(comparison.collect(cells), BENCHMARK, paired)[0]
     assert row.test == statistics.t_test(AUC[RANDOM][1:], AUC[IMAGENET][1:], test="paired")
 
 
@@ -243,7 +243,7 @@ def test_corrupt_cells_are_refused_by_name(cells: Path, text: str, message: str)
     path = find(cells, "shenzhen", RANDOM, 0)
     path.write_text(text)
     with pytest.raises(UserError, match=message) as caught:
-        report.collect(cells)
+        comparison.collect(cells)
     assert str(path) in str(caught.value)
 
 
@@ -251,18 +251,18 @@ def test_corrupt_cells_are_refused_by_name(cells: Path, text: str, message: str)
 def test_scores_that_are_no_numbers_are_refused_by_name(cells: Path, score: float) -> None:
     edit(find(cells, "shenzhen", RANDOM, 0), scores={"test_auc": score})
     with pytest.raises(UserError, match=r"cell\.json: score test_auc is (nan|inf)"):
-        report.collect(cells)
+        comparison.collect(cells)
 
 
 def test_ill_typed_cells_are_refused_by_name(cells: Path) -> None:
     edit(find(cells, "shenzhen", RANDOM, 0), seed="one")
     with pytest.raises(UserError, match=r"cell\.json: parameter seed must be a whole number"):
-        report.collect(cells)
+        comparison.collect(cells)
 
 
 def test_no_cells(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run `finetune` first"):
-        report.collect(tmp_path)
+        comparison.collect(tmp_path)
 
 
 def test_no_cell_of_the_benchmark(cells: Path, published: params.Params) -> None:
@@ -310,8 +310,8 @@ def test_names_are_escaped(cells: Path, published: params.Params) -> None:
 
 
 def test_figure_says_synthetic_and_shows_every_run(cells: Path) -> None:
-    chosen = report.select(report.collect(cells), BENCHMARK)
-    picture = report.figure(chosen, report.compare(chosen, BENCHMARK, POOLED), BENCHMARK)
+    chosen = comparison.select(comparison.collect(cells), BENCHMARK)
+    picture = figures.figure(chosen, comparison.compare(chosen, BENCHMARK, POOLED), BENCHMARK)
     assert picture.get_suptitle().startswith(SYNTHETIC)
     dots = [list(line.get_xdata()) for line in picture.axes[0].lines if len(list(line.get_xdata())) == 3]  # type: ignore[arg-type]  # data are arrays here
     assert dots == [pytest.approx([100 * score for score in AUC[init]]) for init in (RANDOM, IMAGENET)]
@@ -328,7 +328,7 @@ def test_marks_of_some_runs_stand_beside_their_score(cells: Path, published: par
 
 def test_console_table(cells: Path) -> None:
     console = Console(width=140, record=True, file=io.StringIO())
-    console.print(report.console_table(report.collect(cells), BENCHMARK, POOLED))
+    console.print(report.console_table(comparison.collect(cells), BENCHMARK, POOLED))
     text = console.export_text()
     assert text.startswith(SYNTHETIC)
     assert "74.00 ± 4.00" in text
@@ -336,5 +336,5 @@ def test_console_table(cells: Path) -> None:
 
 
 def test_every_first_line_is_one_sentence() -> None:
-    assert report.FIRST_LINES["synthetic"] == SYNTHETIC
-    assert all(line.endswith(".") for line in report.FIRST_LINES.values())
+    assert comparison.FIRST_LINES["synthetic"] == SYNTHETIC
+    assert all(line.endswith(".") for line in comparison.FIRST_LINES.values())

@@ -139,14 +139,14 @@ def benchmark(params: Params, root: Path, task: str = "all") -> None:
 @verb("benchmark", "comparison", "model")
 def compare(params: Params, root: Path) -> None:
     """Turn the benchmark's finished runs into tables, a figure and a report under data/results."""
-    from medtransfer import report, tracking
+    from medtransfer import comparison, report, tracking
     from medtransfer.initializations import expected
 
     cells = root / "data/results/cells"
     wanted = expected(params)
     published = parameters.load(root / "presets/paper.yaml")
     report.write(cells, wanted, params.comparison, published, root / "data/results")
-    for difference in tracking.differences(root, report.select(report.collect(cells), wanted)):
+    for difference in tracking.differences(root, comparison.select(comparison.collect(cells), wanted)):
         log.warning("%s", difference)
     log.info("wrote data/results/runs.csv, comparison.csv and report/; `python -m medtransfer show` prints the table")
 
@@ -156,10 +156,10 @@ def show(params: Params, root: Path) -> None:
     """Print the comparison table of the last `compare` and say where the report is."""
     from rich.console import Console
 
-    from medtransfer import report
+    from medtransfer import comparison, report
     from medtransfer.initializations import expected
 
-    cells = report.collect(root / "data/results/cells")
+    cells = comparison.collect(root / "data/results/cells")
     console = Console()
     console.print(report.console_table(cells, expected(params), params.comparison))
     console.print(f"Report: {root / 'data/results/report/index.html'}", soft_wrap=True)

@@ -1,0 +1,282 @@
+"""Finished runs -> one row per task and initialization, compared with the best.
+
+Nothing is averaged silently: what is missing, undefined, duplicated or mixed is named or refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from medtransfer import params, statistics, tasks
+from medtransfer.errors import UserError
+
+FIRST_LINES = {
+    "synthetic": "Synthetic phantoms: this tests the software and says nothing about weights.",
+    "partial": "Partial data: images of a dataset are missing, so no number stands beside a published one.",
+    "contaminated": "Contaminated: an initialization was pre-trained on images of a test set.",
+}
+"""mark -> the sentence that stands over every table and figure with such a run"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One finished run, as `finetune` wrote it."""
+
+    digest: str
+    verb: str
+    init: str
+    """canonical name"""
+    task: str
+    seed: int
+    kind: str
+    metric: str
+    """primary score without `test_`"""
+    marks: tuple[str, ...]
+    """of `synthetic`, `partial`, `contaminated`"""
+    scores: Mapping[str, float]
+    cost: Mapping[str, float]
+    """epochs, seconds, gpu_seconds, images"""
+    params: Mapping[str, Any]
+    """the resolved parameters that the run read: dotted name -> value"""
+    labels: int
+    undefined: tuple[str, ...]
+    """labels whose AUC is undefined in test"""
+    device: str
+    """device class, such as `cpu` or `NVIDIA A100`"""
+    versions: Mapping[str, str]
+    protocol_version: Any
+    manifest_digest: str
+    weights_sha256: Any
+    """None for random weights"""
+    mlflow_run_id: Any
+    counts: Mapping[str, int]
+    """images per split"""
+
+    @property
+    def score(self) -> float | None:
+        """The primary score; None where it is undefined."""
+        return self.scores.get(f"test_{self.metric}")
+
+    @property
+    def backbone(self) -> str:
+        """The architecture, which the canonical name of the init holds."""
+        return self.init.rpartition("@")[2].split("+")[0]  # a file name may hold either sign
+
+    @property
+    def label(self) -> str:
+        """Names the run for a message."""
+        return f"{self.task} {self.init} seed {self.seed} ({self.digest[:8]})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """The comparison of one initialization with the best on one task."""
+
+    task: str
+    init: str
+    applicable: bool
+    seeds: tuple[int, ...]
+    """with a primary score"""
+    undefined: tuple[int, ...]
+    """seeds whose run has no primary score"""
+    missing: tuple[int, ...]
+    """seeds without a run"""
+    scores: tuple[float, ...]
+    """one per seed, in the same order"""
+    summary: statistics.Summary | None
+    marks: tuple[str, ...]
+    best: bool = False
+    difference: float | None = None
+    """mean minus the best mean"""
+    test: statistics.TTest | None = None
+    separated: bool | None = None
+    """None for the best itself and where no test is possible"""
+
+
+def collect(cells: Path) -> list[Cell]:
+    """Reads every `<task>/<digest>/cell.json` below a folder, in a stable order.
+
+    Raises:
+        UserError: there is no cell, or one is corrupt, incomplete or holds a score that is not a number.
+    """
+    paths = [path for path in sorted(cells.glob("*/*/cell.json")) if not path.parent.name.startswith(".")]
+    if not paths:
+        raise UserError(
+            f"looked for finished runs in {cells}/<task>/<digest>/cell.json, found none; run `finetune` first"
+        )
+    return sorted(map(_read, paths), key=lambda cell: (cell.task, cell.init, cell.seed, cell.digest))
+
+
+def select(cells: Sequence[Cell], benchmark: params.Benchmark) -> list[Cell]:
+    """Keeps the runs of the benchmark and checks that they may stand in one table.
+
+    Raises:
+        UserError: no run is left, one is there twice, or runs that would be compared are mixed.
+    """
+    chosen = [c for c in cells if c.init in benchmark.inits and c.task in benchmark.tasks and c.seed in benchmark.seeds]
+    if not chosen:
+        there = ", ".join(sorted({f"{c.task} {c.init}" for c in cells}))
+        raise UserError(f"none of the {len(cells)} finished runs belongs to the benchmark; found: {there}")
+    _refuse_duplicates(chosen)
+    _refuse_mixed(chosen, "protocol version", lambda c: c.protocol_version, lambda c: "the benchmark")
+    for name, value in (
+        ("manifest digest", lambda c: c.manifest_digest),
+        ("device class", lambda c: c.device),
+        ("primary metric", lambda c: c.metric),
+        ("set of undefined labels", lambda c: c.undefined),
+    ):
+        _refuse_mixed(chosen, name, value, lambda c: f"task {c.task}")
+    for name, value in (("set of parameters", lambda c: c.params), ("set of weights", lambda c: c.weights_sha256)):
+        _refuse_mixed(chosen, name, value, lambda c: f"{c.init} on task {c.task}")
+    return chosen
+
+
+def compare(cells: Sequence[Cell], benchmark: params.Benchmark, comparison: params.Comparison) -> list[Row]:
+    """Compares every initialization with the best of its task, by task and init in the benchmark's order."""
+    index = {(cell.task, cell.init, cell.seed): cell for cell in cells}
+    rows: list[Row] = []
+    for task in benchmark.tasks:
+        column = [_row(task, init, benchmark.seeds, index) for init in benchmark.inits]
+        rows += _against_best(column, comparison)
+    return rows
+
+
+def _read(path: Path) -> Cell:
+    try:
+        tree = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is corrupt ({error}); remove its folder and run `finetune` again") from error
+    names = [field.name for field in fields(Cell)]
+    missing = [name for name in names if not isinstance(tree, dict) or name not in tree]
+    if missing:
+        raise UserError(f"{path} is not a finished run: it lacks {', '.join(missing)}")
+    for name, score in dict(tree["scores"]).items():
+        if isinstance(score, float) and score - score != 0:  # nan or infinity
+            raise UserError(f"{path}: score {name} is {score}; an undefined score must be absent, not a stand-in")
+    try:
+        return params.convert({name: tree[name] for name in names}, Cell)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _refuse_duplicates(cells: Sequence[Cell]) -> None:
+    for (task, init, seed), count in Counter((c.task, c.init, c.seed) for c in cells).items():
+        if count > 1:
+            digests = ", ".join(c.digest[:8] for c in cells if (c.task, c.init, c.seed) == (task, init, seed))
+            raise UserError(
+                f"task {task}, init {init}, seed {seed} must be one run, found {count} (digests {digests}); "
+                "remove all but one"
+            )
+
+
+def _refuse_mixed(cells: Sequence[Cell], name: str, value: Callable[[Cell], Any], group: Callable[[Cell], str]) -> None:
+    """Refuses cells of one group that differ in a value; both are functions of a cell."""
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        other = first.setdefault(group(cell), cell)
+        if value(cell) != value(other):
+            mine, its = _difference(value(cell), value(other))
+            raise UserError(
+                f"{group(cell)}: all runs must have one {name}, got {its} ({other.label}) and {mine} ({cell.label}); "
+                "repeat or remove the odd ones"
+            )
+
+
+def _difference(one: Any, two: Any) -> tuple[str, str]:
+    """Words two unequal values; of two mappings only the items that differ."""
+    if not isinstance(one, Mapping):
+        return as_word(one), as_word(two)
+    keys = sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key))
+    mine, its = (", ".join(f"{key}={as_word(side.get(key))}" for key in keys) for side in (one, two))
+    return mine, its
+
+
+def _applicable(init: str, task: str) -> bool:
+    """Says whether an init may stand on a task: not if it was pre-trained on the same dataset."""
+    dataset = tasks.TASKS[task].dataset if task in tasks.TASKS else task
+    return dataset not in init.rpartition("@")[2].split("+")[1:]
+
+
+def _row(task: str, init: str, seeds: Iterable[int], index: Mapping[tuple[str, str, int], Cell]) -> Row:
+    runs = {seed: index.get((task, init, seed)) for seed in seeds}
+    scores = {seed: run.score for seed, run in runs.items() if run is not None and run.score is not None}
+    applicable = _applicable(init, task)
+    return Row(
+        task=task,
+        init=init,
+        applicable=applicable,
+        seeds=tuple(scores),
+        undefined=tuple(seed for seed, run in runs.items() if run is not None and run.score is None),
+        missing=tuple(seed for seed, run in runs.items() if run is None and applicable),
+        scores=tuple(scores.values()),
+        summary=statistics.summary(list(scores.values())) if scores else None,
+        marks=tuple(sorted({mark for run in runs.values() if run is not None for mark in run.marks})),
+    )
+
+
+def _against_best(column: Sequence[Row], comparison: params.Comparison) -> list[Row]:
+    present = [row for row in column if row.summary is not None]
+    if not present:
+        return list(column)
+    best = max(present, key=_mean)
+    return [_tested(row, best, comparison) if row.summary is not None else row for row in column]
+
+
+def _mean(row: Row) -> float:
+    return row.summary.mean if row.summary is not None else float("nan")
+
+
+def _tested(row: Row, best: Row, comparison: params.Comparison) -> Row:
+    difference = _mean(row) - _mean(best)
+    if row is best:
+        return replace(row, best=True, difference=difference)
+    test = _test(row, best, comparison.test)
+    return replace(row, difference=difference, test=test, separated=test.separated(comparison.alpha))
+
+
+def _test(row: Row, best: Row, test: statistics.Test) -> statistics.TTest:
+    if test != "paired":
+        return statistics.t_test(row.scores, best.scores, test=test)
+    one, two = dict(zip(row.seeds, row.scores, strict=True)), dict(zip(best.seeds, best.scores, strict=True))
+    common = [seed for seed in row.seeds if seed in two]
+    if not common:
+        return statistics.TTest(test=test, difference=_mean(row) - _mean(best), note="no seed in common")
+    return statistics.t_test([one[s] for s in common], [two[s] for s in common], test=test)
+
+
+def first_lines(cells: Iterable[Cell]) -> list[str]:
+    """Gives the sentences that stand over everything made from these runs."""
+    marks = {mark for cell in cells for mark in cell.marks}
+    known = [line for mark, line in FIRST_LINES.items() if mark in marks]
+    return known + [f"Marked: {mark}." for mark in sorted(marks - FIRST_LINES.keys())]
+
+
+def as_word(value: object) -> str:
+    """Writes a parameter as a table shows it."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "none"}[value]
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(as_word, value))}]"
+    return str(value)
+
+
+def kind_of(cell: Cell) -> str:
+    """Says which section of the parameters a run was trained under."""
+    return "segmentation" if cell.kind == "segmentation" else "classification"
+
+
+def of_task(cells: Iterable[Cell], task: str) -> list[Cell]:
+    """Takes the runs of a task."""
+    return [cell for cell in cells if cell.task == task]
+
+
+def shared_marks(cells: Sequence[Cell]) -> set[str]:
+    """Finds the marks of all runs of a task: they stand in its column's title, others beside a score."""
+    return set.intersection(*(set(cell.marks) for cell in cells)) if cells else set()
