@@ -22,10 +22,10 @@ import torch
 
 from medtransfer import objectives, weights
 from medtransfer import params as parameters
+from medtransfer.cache import Prepared
 from medtransfer.initializations import IMAGENET_MEAN, IMAGENET_STD
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Params
-from medtransfer.preparation import Prepared
 from medtransfer.tasks import lookup
 from medtransfer.training import Trainer
 

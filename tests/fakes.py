@@ -12,10 +12,10 @@ from PIL import Image
 
 from medtransfer import objectives, streams, weights
 from medtransfer import params as parameters
+from medtransfer.cache import Prepared
 from medtransfer.initializations import IMAGENET_MEAN, IMAGENET_STD
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Params
-from medtransfer.preparation import Prepared
 from medtransfer.tasks import Task, lookup
 from medtransfer.training import Trainer
 

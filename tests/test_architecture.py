@@ -15,7 +15,7 @@ HEAVY = {
 LAYERS = [
     {"params", "errors", "files"},
     {"datasets", "tasks", "initializations", "streams"},
-    {"phantoms", "metrics", "statistics", "audit", "splits", "sources", "decoding"},
+    {"phantoms", "metrics", "statistics", "audit", "splits", "sources", "decoding", "cache"},
     {"preparation", "weights", "augmentation"},
     {"loading", "models", "objectives"},
     {"training"},

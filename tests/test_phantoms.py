@@ -135,11 +135,11 @@ class Fixed(np.random.Generator):
         super().__init__(np.random.PCG64(seed))
         self.seed = seed
 
-    def normal(self, *args: object, **options: object) -> object:  # type: ignore[override]
-        return np.random.default_rng(self.seed).normal(*args, **options)  # type: ignore[call-overload]
+    def normal(self, *args: object, **options: object) -> object:  # type: ignore[override]  # the generator has many forms
+        return np.random.default_rng(self.seed).normal(*args, **options)  # type: ignore[call-overload]  # arguments pass through
 
-    def uniform(self, *args: object, **options: object) -> object:  # type: ignore[override]
-        return np.random.default_rng(self.seed).uniform(*args, **options)  # type: ignore[call-overload]
+    def uniform(self, *args: object, **options: object) -> object:  # type: ignore[override]  # the generator has many forms
+        return np.random.default_rng(self.seed).uniform(*args, **options)  # type: ignore[call-overload]  # arguments pass through
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from medtransfer import datasets, decoding, params, preparation
+from medtransfer.cache import load
 from medtransfer.datasets import Sample
 from medtransfer.errors import UserError
-from medtransfer.preparation import load, prepare, slug
+from medtransfer.preparation import prepare, slug
 from medtransfer.sources import source
 from medtransfer.splits import draw_split
 from medtransfer.tasks import TASKS, Task
@@ -486,7 +487,7 @@ def slow(work: Callable[..., Any]) -> Callable[..., Any]:
 def prepare_in_child(root: Path, results: Any) -> None:
     built = []
     run = preparation._Build.run
-    preparation._Build.run = lambda build: built.append(1) or run(build)  # type: ignore[method-assign,func-returns-value,assignment]
+    preparation._Build.run = lambda build: built.append(1) or run(build)  # type: ignore[method-assign,func-returns-value,assignment]  # counts calls
     results.put((prepare(FINDINGS, settings(), root, workers=1).digest, len(built)))
 
 

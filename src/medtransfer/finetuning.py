@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 
 from medtransfer import PROTOCOL_VERSION, execution, files, objectives, preparation, streams, tracking, weights
 from medtransfer import params as parameters
+from medtransfer.cache import Prepared, load
 from medtransfer.errors import UserError
 from medtransfer.initializations import IMAGENET_MEAN, IMAGENET_STD, Initialization, Triple, check_backbone, parse
 from medtransfer.loading import Cache, Loader
@@ -229,8 +230,8 @@ def _identity(run: Run) -> tracking.Identity:
 
 
 @functools.lru_cache(maxsize=2)
-def _prepared(folder: Path, digest: str) -> preparation.Prepared:
-    prepared = preparation.load(folder)
+def _prepared(folder: Path, digest: str) -> Prepared:
+    prepared = load(folder)
     if prepared.digest != digest:
         raise UserError(f"the prepared cache {folder} was replaced since this run was planned; start it again")
     return prepared
@@ -250,7 +251,7 @@ def input_normalization(init: Initialization, rule: str) -> tuple[Triple, Triple
     return (IMAGENET_MEAN, IMAGENET_STD) if rule == "imagenet" else weights.normalization(init)
 
 
-def trainer(run: Run) -> tuple[Trainer, preparation.Prepared]:
+def trainer(run: Run) -> tuple[Trainer, Prepared]:
     """Builds everything that training needs, from the run alone."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
     torch.use_deterministic_algorithms(run.params.engine.deterministic, warn_only=True)
@@ -305,9 +306,7 @@ def _train(run: Run, tracked: tracking.TrackedRun, report: Callable[[Progress], 
     built.checkpoint_file.unlink(missing_ok=True)
 
 
-def _cell(
-    run: Run, prepared: preparation.Prepared, fit: Fit, scores: dict[str, float], cost: dict[str, float]
-) -> dict[str, Any]:
+def _cell(run: Run, prepared: Prepared, fit: Fit, scores: dict[str, float], cost: dict[str, float]) -> dict[str, Any]:
     task = lookup(run.task)
     return {
         "digest": run.digest,

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from medtransfer import metrics, models
 from medtransfer import params as parameters
+from medtransfer.cache import Prepared
 from medtransfer.errors import UserError
-from medtransfer.preparation import Prepared, slug
+from medtransfer.preparation import slug
 from medtransfer.tasks import Task
 
 Forward = Callable[[Tensor], Tensor]

@@ -1,8 +1,4 @@
-"""Raw files -> prepared cache + manifest: checks published counts, draws splits, decodes once, audits for leaks.
-
-A cache is `images.npy`, `masks.npy`, `samples.parquet`, `manifest.json` and, for segmentation,
-`native_masks/<row>.png` of the test rows, in `data/prepared/<task>/real` or `.../phantoms`.
-"""
+"""Raw files -> prepared cache + manifest: checks published counts, draws splits, decodes once, audits for leaks."""
 
 from __future__ import annotations
 
@@ -17,19 +13,17 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
 from medtransfer import audit, datasets, files
 from medtransfer.audit import SPLITS, Finding, Strings
+from medtransfer.cache import ArrayFile, Audit, Facts, Manifest, Prepared, clean, keep_rows, load, moments, replace
 from medtransfer.datasets import Sample
 from medtransfer.decoding import RECIPE, Decoded, decode_all
 from medtransfer.errors import UserError
@@ -43,92 +37,6 @@ log = logging.getLogger("medtransfer")
 
 FORMAT = 1
 """Raised by hand when the same raw files would give another cache: part of the digest, older caches are rebuilt."""
-
-
-class Facts(TypedDict):
-    """Images, and positives per label, of each official split."""
-
-    counts: dict[str, int]
-    positives: dict[str, list[int]]
-
-
-class Audit(TypedDict):
-    """What is in more than one split, before anything was dropped."""
-
-    shared_patients: Finding
-    exact_duplicates: Finding
-    near_duplicates: Finding
-    near_threshold: float
-    dropped: dict[str, int]
-
-
-class Manifest(TypedDict):
-    """What a cache was made from, what it holds and what was found; `created` and `code` are not digested."""
-
-    task: str
-    dataset: str
-    source: Literal["raw", "phantoms"]
-    fingerprint: str
-    fields: dict[str, Any]
-    expected: Facts
-    found: Facts
-    counts: dict[str, int]
-    patients: dict[str, int]
-    label_totals: dict[str, dict[str, int]]
-    cache_size: int
-    channels: int
-    mean: list[float]
-    std: list[float]
-    undefined: dict[str, list[str]]
-    audit: Audit
-    marks: list[str]
-    recipe: str
-    split_recipe: str
-    split_hash: str
-    digest: str
-    created: str
-    code: dict[str, str | None]
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A task's prepared cache, its arrays memory-mapped."""
-
-    folder: Path
-    manifest: Manifest
-    images: NDArray[np.uint8]
-    """(n, side, side) or (n, side, side, 3)"""
-    masks: NDArray[np.uint8] | None
-    """(n, side, side), 0 or 1; None for classification"""
-    samples: pd.DataFrame
-    """id, patient (hash), split, one int8 column per label"""
-
-    @property
-    def digest(self) -> str:
-        """Identifies arrays, table rows and preparation fields."""
-        return self.manifest["digest"]
-
-    @property
-    def marks(self) -> tuple[str, ...]:
-        """Names what bars the results from promotion: synthetic, partial, leak-reported, leak-dropped."""
-        return tuple(self.manifest["marks"])
-
-    @cached_property
-    def labels(self) -> NDArray[np.int8]:
-        """Holds 0 or 1 per row and label: (n, num_labels), no columns for segmentation."""
-        return self.samples.iloc[:, 3:].to_numpy(np.int8)
-
-    def rows(self, split: str) -> NDArray[np.int64]:
-        """Gives a split's row numbers."""
-        return np.flatnonzero(self.samples["split"].to_numpy() == split).astype(np.int64)
-
-    def native_mask(self, row: int) -> NDArray[np.bool_]:
-        """Reads a test row's mask at the size of the original image."""
-        path = self.folder / "native_masks" / f"{row}.png"
-        if not path.is_file():
-            raise UserError(f"looked for the native mask of row {row} at {path}, found none: only test rows have one")
-        with Image.open(path) as image:
-            return np.array(image, dtype=bool)
 
 
 def slug(label: str) -> str:
@@ -159,7 +67,7 @@ def prepare(task: Task, params: Params, root: Path, *, workers: int = 0) -> Prep
     # Lock and temporary folders lie outside data/prepared/<task>, which DVC deletes before it runs the stage.
     stem = f".{task.name}-{folder.name}"
     with files.lock(folder.parents[1] / f"{stem}.lock"):
-        _clean(folder, stem)
+        clean(folder, stem)
         current = _current(
             folder, task, params.data, fields, fingerprint
         )  # another process may have built it meanwhile
@@ -170,34 +78,12 @@ def prepare(task: Task, params: Params, root: Path, *, workers: int = 0) -> Prep
         try:
             temporary.mkdir()
             _Build(task, params, origin, fields, fingerprint, temporary, workers or os.cpu_count() or 1).run()
-            _replace(folder, temporary, folder.parents[1] / f"{stem}.old")
+            replace(folder, temporary, folder.parents[1] / f"{stem}.old")
         except OSError as error:
             raise UserError(f"task {task.name}: could not build the cache {folder}: {error}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return load(folder)
-
-
-def load(folder: Path) -> Prepared:
-    """Opens a prepared cache.
-
-    Raises:
-        UserError: a file is missing or damaged.
-    """
-    try:
-        manifest: Manifest = json.loads((folder / "manifest.json").read_text())
-        images = np.load(folder / "images.npy", mmap_mode="r")
-        has_masks = (folder / "masks.npy").exists()
-        masks = np.load(folder / "masks.npy", mmap_mode="r") if has_masks else None
-        samples = pd.read_parquet(folder / "samples.parquet")
-        whole = len(images) == len(samples) == sum(manifest["counts"].values())
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"no usable prepared cache in {folder}: {error}; run `python -m medtransfer prepare`"
-        ) from error
-    if not whole or (masks is not None and len(masks) != len(images)):
-        raise UserError(f"the prepared cache in {folder} is damaged: its files differ in length; delete that folder")
-    return Prepared(folder, manifest, images, masks, samples)
 
 
 def _current(folder: Path, task: Task, data: Data, fields: dict[str, Any], fingerprint: str) -> Prepared | None:
@@ -209,25 +95,6 @@ def _current(folder: Path, task: Task, data: Data, fields: dict[str, Any], finge
     same = manifest["fields"] == fields and manifest["fingerprint"] == fingerprint
     same = same and (data.partial or "partial" not in manifest["marks"])  # a sample must be accepted each time
     return prepared if same and manifest["expected"] == _published(task) else None
-
-
-def _clean(folder: Path, stem: str) -> None:
-    """Removes what killed runs left behind; brings the older cache back if it had only been set aside."""
-    temporary, aside = (folder.parents[1] / f"{stem}.{end}" for end in ("new", "old"))
-    if aside.exists() and not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside.rename(folder)
-    for left in (temporary, aside):
-        if left.exists():
-            shutil.rmtree(left)
-
-
-def _replace(folder: Path, temporary: Path, aside: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists():
-        folder.rename(aside)
-    temporary.rename(folder)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _check_labels(task: Task) -> None:
@@ -332,26 +199,6 @@ def _words(task: Task, facts: Facts, others: Facts) -> str:
 # Building
 
 
-class _Array:
-    """A .npy file written row by row, so that a full disk is an error and not a signal, and hashed on the way."""
-
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        self.hash = hashlib.sha256(repr(shape).encode())
-        self._file = open(path, "wb")  # noqa: SIM115 (closed by close)
-        np.lib.format.write_array_header_1_0(self._file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-    def append(self, row: NDArray[np.uint8]) -> None:
-        data = np.ascontiguousarray(row).data
-        self.hash.update(data)
-        self._file.write(data)
-
-    def close(self) -> str:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        return self.hash.hexdigest()
-
-
 class _Build:
     """One build of a cache into an empty folder; its steps in the order of `run`."""
 
@@ -398,8 +245,8 @@ class _Build:
         self._check_space()
         self.content, self.native_hashes, thumbnails, bad = list[str](), list[str](), [], list[str]()
         with contextlib.closing(decode_all(task, self.samples, side, self.workers)) as stream:
-            images = _Array(self.folder / "images.npy", self._image_shape(count))
-            masks = _Array(self.folder / "masks.npy", (count, side, side)) if task.segmentation else None
+            images = ArrayFile(self.folder / "images.npy", self._image_shape(count))
+            masks = ArrayFile(self.folder / "masks.npy", (count, side, side)) if task.segmentation else None
             for row, decoded in stream:
                 if isinstance(decoded, str):
                     bad.append(decoded)
@@ -491,7 +338,7 @@ class _Build:
         _check_filled(self.task, self.splits)
         for index, name in enumerate(("images.npy", "masks.npy")):
             if (self.folder / name).exists():
-                self.hashes[index] = _keep(self.folder / name, kept)
+                self.hashes[index] = keep_rows(self.folder / name, kept)
         for new, old in enumerate(kept):  # ascending, so no name is taken when its turn comes
             native = self.folder / "native_masks" / f"{old}.png"
             if new != old and native.exists():
@@ -509,7 +356,7 @@ class _Build:
         files.write_text(self.folder / "manifest.json", text + "\n")
 
     def _manifest(self) -> Manifest:
-        mean, std = _moments(np.load(self.folder / "images.npy", mmap_mode="r"), self.splits == "train")
+        mean, std = moments(np.load(self.folder / "images.npy", mmap_mode="r"), self.splits == "train")
         totals = {split: self._totals(split) for split in SPLITS}
         counts = _counts(self.splits)
         return Manifest(
@@ -602,30 +449,6 @@ def _bad_files(task: Task, bad: list[str]) -> str:
 def _names(*findings: Finding) -> str:
     pairs = [pair for finding in findings for pair in finding["examples"][:3]]
     return ", ".join(f"{pair['a']} and {pair['b']} ({pair['splits']})" for pair in pairs)
-
-
-def _keep(path: Path, rows: NDArray[np.intp]) -> str:
-    """Rewrites an array with some of its rows; returns its hash."""
-    old = np.load(path, mmap_mode="r")
-    with files.replacing(path) as temporary:
-        new = _Array(temporary, (len(rows), *old.shape[1:]))
-        for row in rows:
-            new.append(old[row])
-        return new.close()
-
-
-def _moments(images: NDArray[np.uint8], rows: NDArray[np.bool_]) -> tuple[list[float], list[float]]:
-    """Computes mean and std per channel in [0, 1] from exact counts of the 256 values."""
-    channels = 1 if images.ndim == 3 else images.shape[3]
-    counts = np.zeros((channels, 256), dtype=np.int64)
-    for row in np.flatnonzero(rows):
-        pixels = images[row].reshape(-1, channels)
-        counts += np.stack([np.bincount(pixels[:, channel], minlength=256) for channel in range(channels)])
-    share = counts / counts.sum(axis=1, keepdims=True)
-    values = np.arange(256) / 255
-    mean = share @ values
-    std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
-    return mean.round(6).tolist(), std.round(6).tolist()
 
 
 def _hash_lines(lines: Sequence[str]) -> str:
