@@ -144,7 +144,7 @@ def test_real_files_take_the_place_of_phantoms_and_stay_untouched(root: Path) ->
     raw.parent.mkdir(parents=True)
     raw.symlink_to(root / "elsewhere")
     before = {p: p.stat().st_mtime_ns for p in (root / "elsewhere").rglob("*")}
-    assert "published are trainval=20 images" in refused(root, "prepare", "--task", "drive")
+    assert "trainval: published 20 images, found " in refused(root, "prepare", "--task", "drive")
     run(("prepare", "--task", "drive", "--partial"), root)
     manifest = json.loads((root / "data/prepared/drive/real/manifest.json").read_text())
     assert manifest["marks"] == ["partial"]

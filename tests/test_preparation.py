@@ -232,7 +232,8 @@ def test_phantoms_are_marked_and_need_no_published_counts(tmp_path: Path) -> Non
 
 def test_counts_that_differ_are_refused_or_marked(tmp_path: Path) -> None:
     write(tmp_path, FINDINGS, ["trainval"] * 12 + ["test"] * 6)
-    with pytest.raises(UserError, match=r"published are trainval=24 .*found trainval=12 .*data\.partial=true"):
+    words = r": trainval: published 24 images, found 12; test: published 8 images, found 6; .*data\.partial=true"
+    with pytest.raises(UserError, match=words):
         prepare(FINDINGS, settings(), tmp_path)
     prepared = prepare(FINDINGS, settings(partial=True), tmp_path)
     assert prepared.marks == ("partial",)
@@ -243,10 +244,24 @@ def test_counts_that_differ_are_refused_or_marked(tmp_path: Path) -> None:
 def test_positives_that_differ_are_refused(tmp_path: Path) -> None:
     findings(tmp_path)
     task = replace(FINDINGS, positives={"trainval": (12, 6), "test": (4, 3)})
-    with pytest.raises(UserError, match=r"published are test positives Mass=3; found test positives Mass=2;"):
+    with pytest.raises(UserError, match=r": test Mass positives: published 3, found 2; complete"):
         prepare(task, settings(), tmp_path)
     task = replace(FINDINGS, positives={"trainval": (12, 6), "test": (4, 2)})
     assert prepare(task, settings(partial=True), tmp_path).marks == ()
+
+
+def test_six_differences_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    labels = (*LABELS, *(f"L{number}" for number in range(5)))
+    folder = findings(tmp_path)
+    for row in range(32):
+        edit(folder, row, labels="1 0 0 0 0 0 0")
+    task = replace(FINDINGS, labels=labels, counts={"trainval": 25, "test": 8}, positives={"test": (8, *(1,) * 6)})
+    with pytest.raises(UserError) as caught:
+        prepare(task, settings(), tmp_path)
+    assert "trainval: published 25 images, found 24; test Mass positives: published 1, found 0;" in str(caught.value)
+    assert "Effusion" not in str(caught.value)
+    assert "L3 positives: published 1, found 0; and 1 more; complete the files" in str(caught.value)
+    assert "L4" not in str(caught.value)
 
 
 def test_a_given_val_list_counts_as_trainval(tmp_path: Path) -> None:

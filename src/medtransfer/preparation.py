@@ -38,6 +38,9 @@ log = logging.getLogger("medtransfer")
 FORMAT = 1
 """Raised by hand when the same raw files would give another cache: part of the digest, older caches are rebuilt."""
 
+NAMED = 6
+"""differences from the published counts that a message names"""
+
 
 def slug(label: str) -> str:
     """Writes a label in the characters that metric names allow."""
@@ -176,7 +179,7 @@ def _partial(task: Task, data: Data, expected: Facts, found: Facts) -> bool:
     """
     if found == expected:
         return False
-    words = f"task {task.name}: published are {_words(task, expected, found)}; found {_words(task, found, expected)}"
+    words = f"task {task.name}: {_differences(task, expected, found)}"
     if not data.partial:
         raise UserError(
             f"{words}; complete the files under data/raw/{task.dataset}, or accept a sample with data.partial=true,"
@@ -186,14 +189,24 @@ def _partial(task: Task, data: Data, expected: Facts, found: Facts) -> bool:
     return True
 
 
-def _words(task: Task, facts: Facts, others: Facts) -> str:
-    """Spells out the facts that differ from the others."""
-    words = [f"{name}={n} images" for name, n in facts["counts"].items() if others["counts"].get(name) != n]
+def _differences(task: Task, expected: Facts, found: Facts) -> str:
+    """Spells out the first counts that differ from the published ones, and how many more do."""
+    published, ours = _numbers(task, expected), _numbers(task, found)
+    words = [
+        f"{name}: published {published.get((name, unit), 0)}{unit}, found {ours.get((name, unit), 0)}"
+        for name, unit in published | ours
+        if published.get((name, unit)) != ours.get((name, unit))
+    ]
+    more = [f"and {len(words) - NAMED} more"] if len(words) > NAMED else []
+    return "; ".join(words[:NAMED] + more)
+
+
+def _numbers(task: Task, facts: Facts) -> dict[tuple[str, str], int]:
+    """Lists facts one by one: (what is counted, its unit) -> how many."""
+    numbers = {(name, " images"): count for name, count in facts["counts"].items()}
     for name, row in facts["positives"].items():
-        other = others["positives"].get(name, [None] * len(row))
-        differ = [f"{a}={n}" for a, n, m in zip(task.labels, row, other, strict=True) if n != m]
-        words += [f"{name} positives {' '.join(differ)}"] if differ else []
-    return ", ".join(words) or "none"
+        numbers |= {(f"{name} {label} positives", ""): n for label, n in zip(task.labels, row, strict=True)}
+    return numbers
 
 
 # Building
