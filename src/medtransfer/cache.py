@@ -158,7 +158,7 @@ class ArrayFile:
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         self.hash = hashlib.sha256(repr(shape).encode())
-        self._file = open(path, "wb")  # noqa: SIM115 (closed by close)
+        self._file = open(path, "wb")  # noqa: SIM115  # `close` closes it
         np.lib.format.write_array_header_1_0(self._file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
     def append(self, row: NDArray[np.uint8]) -> None:

@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import shutil
-import subprocess
 import tomllib
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -476,9 +475,4 @@ def _code() -> dict[str, str | None]:
     except importlib.metadata.PackageNotFoundError:  # run from a clone, not installed
         project = Path(__file__).parents[2] / "pyproject.toml"
         version = tomllib.loads(project.read_text())["project"]["version"] if project.exists() else None
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        commit = None
-    return {"version": version, "commit": commit}
+    return {"version": version, "commit": files.git_commit(Path(__file__).parent) or None}
