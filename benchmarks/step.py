@@ -26,7 +26,7 @@ from medtransfer.cache import Prepared
 from medtransfer.initializations import IMAGENET_MEAN, IMAGENET_STD
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Params
-from medtransfer.tasks import lookup
+from medtransfer.tasks import TASKS
 from medtransfer.training import Trainer
 
 ROUNDS = 7
@@ -34,7 +34,7 @@ ROUNDS = 7
 
 def make_trainer(backbone: str, size: int, segmentation: bool, params: Params, device: torch.device) -> Trainer:
     """Builds a trainer on random images, under the parameters of the repository."""
-    task = lookup("montgomery" if segmentation else "shenzhen")
+    task = TASKS["montgomery" if segmentation else "shenzhen"]
     protocol = parameters.protocol(params, task.name, segmentation)
     rng = np.random.default_rng(0)
     side, count = size * 8 // 7, 4 * protocol.batch_size

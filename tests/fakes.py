@@ -16,7 +16,7 @@ from medtransfer.cache import Prepared
 from medtransfer.initializations import IMAGENET_MEAN, IMAGENET_STD
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Params
-from medtransfer.tasks import Task, lookup
+from medtransfer.tasks import TASKS, Task
 from medtransfer.training import Trainer
 
 BACKBONE = "test_resnet"
@@ -45,9 +45,15 @@ def prepared(folder: Path, *, segmentation: bool, seed: int = 0) -> Prepared:
     if segmentation:
         (folder / "native_masks").mkdir(parents=True, exist_ok=True)
         for row in np.flatnonzero(split == "test"):
-            native = Image.fromarray(masks[row] * np.uint8(255)).resize((SIDE * 2, SIDE * 3), Image.Resampling.NEAREST)
-            native.convert("1").save(folder / "native_masks" / f"{row}.png")
-    manifest: Any = {"digest": f"fake{seed}", "marks": ["synthetic"], "counts": {"train": 32, "val": 8, "test": 8}}
+            native = Image.fromarray(masks[row]).resize((SIDE * 2, SIDE * 3), Image.Resampling.NEAREST)
+            native.save(folder / "native_masks" / f"{row}.png")
+    manifest: Any = {
+        "digest": f"fake{seed}",
+        "marks": ["synthetic"],
+        "folds": 0,
+        "split_hash": "none",
+        "split_recipe": "fake",
+    }
     return Prepared(folder, manifest, np.stack(images), np.stack(masks) if segmentation else None, pd.DataFrame(table))
 
 
@@ -72,11 +78,15 @@ def trainer(
     top: Path, folder: Path, *, segmentation: bool = False, seed: int = 0, **overrides: str
 ) -> tuple[Trainer, Prepared]:
     """Builds a trainer as the verb does, on a cache made in memory."""
-    torch.set_num_threads(1)
-    params = load_params(top, **overrides)
-    task: Task = lookup("montgomery" if segmentation else "shenzhen")
+    task: Task = TASKS["montgomery" if segmentation else "shenzhen"]
     data = prepared(folder, segmentation=segmentation)
-    protocol = parameters.protocol(params, task.name, segmentation)
+    return assemble(load_params(top, **overrides), task, data, folder, seed)
+
+
+def assemble(params: Params, task: Task, data: Prepared, folder: Path, seed: int = 0) -> tuple[Trainer, Prepared]:
+    """Builds the trainer of any task and cache; the task's sizes are those of its name."""
+    torch.set_num_threads(1)
+    protocol = parameters.protocol(params, task.name, task.segmentation)
     goal = objectives.objective(task, data, protocol, CPU)
     tensors = weights.bare_state(BACKBONE, streams.seed_of(seed, "backbone"), "one")
     built = Trainer(
@@ -103,5 +113,5 @@ def loader(data: Prepared, task: Task, protocol: parameters.Training, params: Pa
         "std": IMAGENET_STD,
         "channels_last": params.engine.channels_last,
     }
-    cache = Cache(data.images, objectives.targets(task, data), CPU)
+    cache = Cache(data.images, objectives.targets(task, data), CPU, len(task.labels))
     return Loader(cache, data.samples["id"].tolist(), **(settings | changes))

@@ -13,13 +13,14 @@ HEAVY = {
     "optuna": {"tuning"},
 }
 LAYERS = [
-    {"params", "errors", "files"},
-    {"datasets", "tasks", "initializations", "streams"},
-    {"phantoms", "metrics", "statistics", "audit", "splits", "sources", "decoding", "cache"},
+    {"params", "errors", "files", "progress"},
+    {"datasets", "tasks", "catalog", "runlengths", "pixels", "dicom", "formats", "initializations", "streams"},
+    {"phantoms", "metrics", "statistics", "audit", "splits", "sources", "rows", "cache", "downloads"},
+    {"facts", "decoding", "sheets", "description", "fetching"},
     {"preparation", "weights", "augmentation"},
     {"loading", "models", "objectives"},
     {"training"},
-    {"tracking", "execution", "report", "comparison", "tables", "figures"},
+    {"tracking", "execution", "report", "comparison", "tables", "figures", "inspection", "listing"},
     {"finetuning"},
     {"benchmark"},
     {"__main__"},

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from PIL import Image
 
-from medtransfer import tracking
-from medtransfer.__main__ import main, run
+from medtransfer import downloads, tracking
+from medtransfer.__main__ import main, name_first, run
 from medtransfer.errors import UserError
 from tests import workspace
 
@@ -57,13 +58,11 @@ def test_bad_words_are_refused_before_anything_starts(root: Path, words: tuple[s
 
 
 def test_weights_that_cannot_be_had_say_where_to_get_and_put_them(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import urllib.error
-    import urllib.request
-
     def unreachable(*_: Any, **__: Any) -> Any:
-        raise urllib.error.URLError("no network")
+        raise requests.ConnectionError("no network")
 
-    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(requests, "get", unreachable)
+    monkeypatch.setattr(downloads, "BACKOFF", 0.0)
     message = refused(root, "finetune", "--init", "swav", "--task", "shenzhen")
     assert "swav@resnet50" in message
     assert "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar" in message
@@ -105,7 +104,7 @@ def damage(root: Path, what: str) -> str:
     ("what", "message"),
     [
         ("no folder", "looked for the shenzhen files in"),
-        ("truncated", "1 samples cannot be decoded"),
+        ("truncated", "1 of 40 samples cannot be decoded"),
         ("mask size", "they must have one size"),
         ("label", "has the label 'Masss', which is not one of Atelectasis"),
         ("missing file", "1 have no images on disk"),
@@ -195,3 +194,94 @@ def test_the_benchmark_is_compared(root: Path, capsys: pytest.CaptureFixture[str
     results = root / "data/results"
     assert (results / "comparison.csv").read_text().count("random@test_resnet") == 2
     assert (results / "report/comparison.md").read_text().startswith("Synthetic phantoms")
+
+
+def test_the_word_behind_a_verb_is_its_first_argument() -> None:
+    assert name_first(["fetch", "pneumoniamnist", "--size", "64"]) == [
+        "fetch", "--dataset", "pneumoniamnist", "--size", "64"
+    ]  # fmt: skip
+    assert name_first(["--verbose", "prepare", "drive"]) == ["--verbose", "prepare", "--task", "drive"]
+    for words in (["prepare"], ["prepare", "--task", "drive"], ["show", "x"], []):
+        assert name_first(words) == words
+
+
+# Tasks, audits, bad files
+
+
+def own_task(root: Path, name: str = "mine") -> Path:
+    """Describes the images of the Shenzhen phantoms as a task of one's own."""
+    folder = root / "data/raw" / name
+    shutil.copytree(root / "data/phantoms/shenzhen/CXR_png", folder / "scans")
+    names = sorted(path.name for path in (folder / "scans").iterdir())
+    rows = [f"scans/{file},P{number // 2},{file[-5]}" for number, file in enumerate(names)]
+    (folder / "table.csv").write_text("\n".join(["image,who,ill", *rows]) + "\n")
+    (folder / "task.yaml").write_text(
+        "kind: binary\nlabels: [ill]\ntable: table.csv\npatient: who\nsplit: {val: 0.2, test: 0.3}\nimage_size: 32\n"
+    )
+    return folder
+
+
+def test_tasks_are_listed_with_what_is_here(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    own_task(root)
+    (root / "data/raw/broken").mkdir()
+    (root / "data/raw/broken/task.yaml").write_text("kind: binary\n")
+    run(("prepare", "--task", "mine"), root)
+    run(("tasks",), root)
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in ("shenzhen *", "DXC14", "auc of 5", "phantoms: on disk", "1,790,594", "your own", "not valid",
+                  "https://www.kaggle.com", "real: on disk,", "missing parameter labels"):  # fmt: skip
+        assert words in shown, words
+
+
+def test_an_audit_finds_the_images_of_another_task(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    own_task(root)
+    run(("audit", "mine", "--against", "shenzhen"), root)
+    assert "mine against shenzhen:" in caplog.text
+    folder = root / "data/audits/mine-shenzhen"
+    with Image.open(folder / "pairs.png") as sheet:
+        assert sheet.width > 1000
+    header, first, *_ = (folder / "pairs.csv").read_text().splitlines()
+    assert header == "mine,shenzhen,correlation"
+    assert float(first.split(",")[2]) > 0.99
+    assert "patients: train" in caplog.text
+    assert "samples.png" in caplog.text
+
+
+def test_bad_files_may_be_left_out_by_number(root: Path) -> None:
+    folder = own_task(root)
+    for path in sorted((folder / "scans").iterdir())[:2]:
+        cut(path)
+    with pytest.raises(UserError, match="--skip-bad 2"):
+        run(("prepare", "--task", "mine"), root)
+    run(("prepare", "mine", "--skip-bad", "2"), root)
+    manifest = json.loads((root / "data/prepared/mine/real/manifest.json").read_text())
+    assert len(manifest["skipped"]) == 2
+    assert manifest["marks"] == ["partial"]
+    with pytest.raises(UserError, match="skip_bad must be a whole number"):
+        run(("prepare", "--task", "mine", "--skip-bad", "few"), root)
+
+
+BAD: dict[str, tuple[str, str]] = {
+    "a column that is not there": ("image,who,ill", "image,person,ill"),
+    "an image twice": ("P19", "P19,0\nscans/CHNCXR_0001_0.png,P19"),
+    "a label of 2": (",P3,0", ",P3,2"),
+    "a label that is not a number": (",P3,0", ",P3,nan"),
+    "a Windows path": ("scans/CHNCXR_0007_0.png", "D:\\scans\\CHNCXR_0007_0.png"),
+    "a file that is not there": ("scans/CHNCXR_0007_0.png", "scans/seven.png"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_table_stops_everything_before_it_starts(root: Path, what: str) -> None:
+    folder = own_task(root)
+    run(("prepare", "--task", "mine"), root)
+    before = (root / "data/prepared/mine/real/manifest.json").read_text()
+    table = folder / "table.csv"
+    old, new = BAD[what]
+    assert old in table.read_text()
+    table.write_text(table.read_text().replace(old, new, 1))
+    assert str(table) in refused(root, *finetune("mine"))
+    assert (root / "data/prepared/mine/real/manifest.json").read_text() == before

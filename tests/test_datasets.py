@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from medtransfer import phantoms
-from medtransfer.datasets import DATASETS, Sample, read
+from medtransfer.datasets import DATASETS, Picture, Sample, read
 from medtransfer.errors import UserError
 from medtransfer.tasks import CHESTXRAY14_LABELS, TASKS
 
-IMAGES = {"chestxray14": 30, "drive": 6, "montgomery": 8, "shenzhen": 10}
+IMAGES = {"chestxray14": 30, "chexpert": 60, "drive": 6, "montgomery": 8, "rsna_pe": 60, "shenzhen": 10, "siim": 12}
 REAL = {"drive": ("drive", 20, 20), "chestxray14": ("chestxray14-sample", 508, 108)}
 
 
@@ -31,7 +31,7 @@ def copy(drawn: Path, tmp_path: Path) -> Callable[[str], Path]:
 
 
 def samples(dataset: str, root: Path) -> list[Sample]:
-    return list(read(dataset, root))
+    return list(read(TASKS[dataset], root))
 
 
 def edit(path: Path, *changes: tuple[str, str]) -> None:
@@ -56,10 +56,11 @@ def test_each_reader_reads_its_official_layout(drawn: Path, dataset: str) -> Non
     assert len(found) == IMAGES[dataset] == len({sample.id for sample in found})
     assert {sample.split for sample in found} == set(task.counts)
     for sample in found:
-        assert sample.image.stem == sample.id
-        assert all(path.is_file() for path in (sample.image, *sample.masks))
-        assert len(sample.labels) == (0 if task.segmentation else len(task.labels))
-        assert bool(sample.masks) == task.segmentation
+        assert sample.id.endswith(sample.image.path.stem)
+        parts = [mask for label in sample.masks for mask in label if isinstance(mask, Picture)]
+        assert all(picture.path.is_file() for picture in (sample.image, *parts, *sample.extras.values()))
+        assert len(sample.labels) == len(task.labels) or (task.segmentation and not sample.labels)
+        assert len(sample.masks) == (len(task.labels) if task.segmentation else 0)
     assert found == samples(dataset, drawn / dataset)
 
 
@@ -114,7 +115,7 @@ def test_chestxray14_labels_stand_in_official_order(copy: Callable[[str], Path])
     texts = {row[0]: row[1] for row in rows}
     for sample in samples("chestxray14", root):
         names = [label for label, value in zip(CHESTXRAY14_LABELS, sample.labels, strict=True) if value]
-        assert ("|".join(names) or "No Finding") == texts[sample.image.name]
+        assert ("|".join(names) or "No Finding") == texts[sample.image.path.name]
         assert int(sample.patient) == int(sample.id.split("_")[0])
 
 
@@ -122,7 +123,7 @@ def test_chestxray14_lists_give_the_splits(copy: Callable[[str], Path]) -> None:
     root = copy("chestxray14")
     found = samples("chestxray14", root)
     for name, split in (("train_val_list.txt", "trainval"), ("test_list.txt", "test")):
-        assert [s.image.name for s in found if s.split == split] == (root / name).read_text().split()
+        assert [s.image.path.name for s in found if s.split == split] == (root / name).read_text().split()
 
 
 def test_chestxray14_variants_of_the_table_say_the_same(copy: Callable[[str], Path]) -> None:
@@ -148,7 +149,7 @@ def test_chestxray14_images_may_lie_in_numbered_folders(copy: Callable[[str], Pa
     (root / "images").rmdir()
     found = samples("chestxray14", root)
     assert [(s.id, s.split, s.labels) for s in found] == [(s.id, s.split, s.labels) for s in before]
-    assert all(sample.image.is_file() for sample in found)
+    assert all(sample.image.path.is_file() for sample in found)
 
 
 def test_chestxray14_rows_and_images_that_no_list_names_are_left_out(copy: Callable[[str], Path]) -> None:
@@ -259,7 +260,10 @@ def test_drive_training_is_divided_later_and_test_is_test(drawn: Path) -> None:
         number, folder = sample.id.split("_")
         assert sample.split == {"training": "trainval", "test": "test"}[folder]
         assert sample.patient == sample.id
-        assert [mask.name for mask in sample.masks] == [f"{number}_manual1.gif"]
+        assert [m.path.name for m in sample.masks[0] if isinstance(m, Picture)] == [f"{number}_manual1.gif"]
+        extras = {name: picture.path.name for name, picture in sample.extras.items()}
+        wanted = {"field_of_view": f"{number}_test_mask.gif", "second_observer": f"{number}_manual2.gif"}
+        assert extras == (wanted if folder == "test" else {})
 
 
 def test_drive_without_masks_of_its_test_images_is_refused_with_the_reason(copy: Callable[[str], Path]) -> None:

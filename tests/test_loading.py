@@ -9,7 +9,7 @@ import torch
 
 from medtransfer import params as parameters
 from medtransfer.loading import Cache, Loader, _ahead
-from medtransfer.tasks import lookup
+from medtransfer.tasks import TASKS
 from tests import fakes
 
 
@@ -17,7 +17,7 @@ def make(top: Path, tmp_path: Path, **changes: object) -> tuple[Loader, paramete
     params = fakes.load_params(top)
     protocol = parameters.protocol(params, "shenzhen", False)
     data = fakes.prepared(tmp_path, segmentation=False)
-    return fakes.loader(data, lookup("shenzhen"), protocol, params, **changes), protocol, data.rows("train")
+    return fakes.loader(data, TASKS["shenzhen"], protocol, params, **changes), protocol, data.rows("train")
 
 
 def epoch(built: tuple[Loader, parameters.Training, np.ndarray], seed: int, number: int) -> list[torch.Tensor]:

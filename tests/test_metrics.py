@@ -8,6 +8,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, f1_score,
 
 from medtransfer import metrics
 from medtransfer.errors import UserError
+from medtransfer.metrics import classification_scores, dice_scores, exam_scores, mask_scores, multiclass_scores
 
 Array = npt.NDArray[Any]
 
@@ -153,3 +154,75 @@ def test_dice_against_f1_of_pixels() -> None:
 def test_pooled_dice_does_not_overflow() -> None:
     terms = np.full((3, 3), 2**30, dtype=np.int32)
     assert metrics.dice_scores(terms)["dice_pooled"] == 1.0
+
+
+# Uncertain labels, classes, exams, several regions
+
+
+def test_uncertain_targets_are_left_out_of_their_label_alone() -> None:
+    targets = np.array([[1, 0], [-1, 1], [0, 1], [1, -1]])
+    probabilities = np.array([[0.9, 0.2], [0.1, 0.8], [0.3, 0.6], [0.8, 0.1]])
+    scores = classification_scores(targets, probabilities, ["a", "b"], np.array([0.5, 0.5]))
+    assert scores["auc.a"] == scores["auc.b"] == 1.0
+    assert scores["prevalence.a"] == pytest.approx(2 / 3)
+    assert scores["sensitivity.a"] == 1.0
+    assert scores["brier.b"] == pytest.approx((0.04 + 0.04 + 0.16) / 3)
+
+
+def test_means_are_over_the_tested_labels() -> None:
+    targets = np.array([[1, 0, 1], [0, 1, 0], [1, 1, 0], [0, 0, 1]])
+    probabilities = np.array([[0.9, 0.2, 0.1], [0.1, 0.8, 0.9], [0.7, 0.3, 0.8], [0.3, 0.4, 0.3]])
+    scores = classification_scores(targets, probabilities, ["a", "b", "c"], tested=["a", "b"])
+    assert scores["auc"] == pytest.approx((scores["auc.a"] + scores["auc.b"]) / 2)
+    assert scores["auc.c"] == 0.0
+    assert scores["labels_defined"] == 2
+
+
+def test_multiclass_scores_by_hand() -> None:
+    targets = np.eye(3, dtype=int)[[0, 0, 1, 1, 2, 2]]
+    answers = [0, 1, 1, 1, 2, 0]
+    probabilities = np.full((6, 3), 0.1)
+    probabilities[np.arange(6), answers] = 0.8
+    scores = multiclass_scores(targets, probabilities, ["a", "b", "c"], ordinal=True)
+    assert scores["accuracy"] == pytest.approx(4 / 6)
+    assert scores["balanced_accuracy"] == pytest.approx((0.5 + 1 + 0.5) / 3)
+    assert scores["recall.b"] == 1.0
+    # class a: .8 wins three pairs and ties one, .1 ties three and loses one
+    assert scores["auc.a"] == pytest.approx((3 + 0.5 + 3 * 0.5) / 8)
+    assert scores["auc"] == pytest.approx(np.mean([scores[f"auc.{name}"] for name in "abc"]))
+    # quadratic kappa: 1 - sum(w o) / sum(w e), w = squared distance; errors: 0->1 (1) and 2->0 (4)
+    observed, truth, answer = 5.0, np.array([2, 2, 2]), np.bincount(answers, minlength=3)
+    expected = sum((i - j) ** 2 * truth[i] * answer[j] / 6 for i in range(3) for j in range(3))
+    assert scores["kappa"] == pytest.approx(1 - observed / expected)
+    assert "kappa" not in multiclass_scores(targets, probabilities, ["a", "b", "c"])
+
+
+def test_classes_that_are_absent_are_not_counted_as_wrong() -> None:
+    targets = np.eye(3, dtype=int)[[0, 0, 1]]
+    scores = multiclass_scores(targets, np.eye(3)[[0, 1, 1]], ["a", "b", "c"], ordinal=True)
+    assert scores["balanced_accuracy"] == pytest.approx(0.75)
+    assert "recall.c" not in scores
+    assert scores["labels_defined"] == 2
+    alone = multiclass_scores(targets[:2], np.eye(3)[[0, 0]], ["a", "b", "c"], ordinal=True)
+    assert "kappa" not in alone
+    assert "auc" not in alone
+
+
+def test_an_exam_is_as_ill_as_its_worst_slice() -> None:
+    units = ["x", "x", "y", "y", "z"]
+    targets = np.array([[0], [1], [0], [0], [0]])
+    probabilities = np.array([[0.1], [0.6], [0.7], [0.2], [0.3]])
+    scores = exam_scores(units, targets, probabilities)
+    assert scores["exams"] == 3
+    assert scores["exam_auc"] == 0.5  # x at .6 is above z at .3 and below y at .7
+    assert exam_scores(units[2:], targets[2:], probabilities[2:]) == {"exams": 2.0}
+
+
+def test_regions_have_their_own_dice_and_a_mean() -> None:
+    terms = np.array([[[5, 10, 10], [0, 0, 0]], [[10, 10, 10], [2, 4, 4]]])
+    scores = mask_scores(terms, ["Lung", "Heart"], "native_")
+    assert scores["native_dice.Lung"] == pytest.approx(0.75)
+    assert scores["native_dice.Heart"] == pytest.approx(0.75)
+    assert scores["native_dice_positives.Heart"] == pytest.approx(0.5)
+    assert scores["native_dice"] == pytest.approx(0.75)
+    assert mask_scores(terms[:, :1], ["Lung"]) == dice_scores(terms[:, 0])

@@ -17,20 +17,22 @@ from PIL import Image
 
 from medtransfer import datasets, decoding, params, preparation
 from medtransfer.cache import load
-from medtransfer.datasets import Sample
+from medtransfer.datasets import Picture, Sample
 from medtransfer.errors import UserError
 from medtransfer.preparation import prepare, slug
+from medtransfer.rows import JOURNAL, NOTE
 from medtransfer.sources import source
 from medtransfer.splits import draw_split
-from medtransfer.tasks import TASKS, Task
+from medtransfer.tasks import TASKS, Folds, Task
 
 PARAMS = params.load(Path(__file__).parents[1] / "params.yaml")
 LABELS = ("Effusion", "Mass")
 FINDINGS = replace(
     TASKS["chestxray14"], labels=LABELS, counts={"trainval": 24, "test": 8}, positives={}, draw={"val": 0.25}
 )
+PAIRS = replace(FINDINGS, counts={"all": 32}, draw={"val": 0.2, "test": 0.25}, split_source="drawn")
 LUNGS = replace(TASKS["montgomery"], counts={"all": 20}, draw={"val": 0.2, "test": 0.25})
-VESSELS = replace(TASKS["drive"], counts={"trainval": 8, "test": 4}, draw={"val": 0.25})
+VESSELS = replace(TASKS["drive"], extras=(), counts={"trainval": 8, "test": 4}, draw={"val": 0.25})
 
 
 def settings(size: int = 32, **data: Any) -> params.Params:
@@ -38,18 +40,18 @@ def settings(size: int = 32, **data: Any) -> params.Params:
     return replace(PARAMS, tasks=tasks, data=replace(PARAMS.data, **data))
 
 
-def fake_read(dataset: str, root: Path) -> Iterator[Sample]:
+def fake_read(task: Task, root: Path) -> Iterator[Sample]:
     """Reads the tests' own layout: samples.csv beside images/ and masks/."""
     table = pd.read_csv(root / "samples.csv", dtype=str, keep_default_na=False)
     for row in table.itertuples():
-        masks = tuple(root / "masks" / name for name in str(row.masks).split()) if row.masks else ()
+        masks = tuple(Picture(root / "masks" / name) for name in str(row.masks).split())
         yield Sample(
             id=str(row.id),
             patient=str(row.patient),
             split=str(row.split),  # type: ignore[arg-type]  # text from a table
-            image=root / "images" / str(row.image),
+            image=Picture(root / "images" / str(row.image)),
             labels=tuple(int(value) for value in str(row.labels).split()),
-            masks=masks,
+            masks=(masks,) if masks else (),
         )
 
 
@@ -108,7 +110,6 @@ def test_classification_cache(tmp_path: Path) -> None:
     assert prepared.masks is None
     assert list(prepared.samples.columns) == ["id", "patient", "split", *LABELS]
     assert prepared.samples["Mass"].dtype == np.int8
-    assert prepared.labels.shape == (32, 2)
     assert prepared.marks == ()
     wanted = picture(3).resize((32, 32), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(prepared.images[3], np.asarray(wanted))
@@ -147,40 +148,86 @@ def test_segmentation_cache(tmp_path: Path) -> None:
     assert prepared.masks is not None
     assert prepared.masks.shape == (12, 32, 32)
     assert set(np.unique(prepared.masks)) == {0, 1}
-    assert list(prepared.samples.columns) == ["id", "patient", "split"]
+    assert list(prepared.samples.columns) == ["id", "patient", "split", "Vessel"]
+    assert prepared.samples["Vessel"].all()
     native = prepared.native_mask(9)
-    assert native.dtype == bool
     assert native.shape == (40, 50)
     assert native[35].all()
     assert native[6, 10]
     assert not native[0].any()
     assert prepared.masks[9][28:].all()
-    with Image.open(prepared.folder / "native_masks" / "9.png") as stored:
-        assert stored.mode == "1"
     with pytest.raises(UserError, match="only test rows"):
         prepared.native_mask(0)
 
 
-@pytest.mark.parametrize("mode", ["1", "LA", "RGBA", "P", "RGB", "CMYK"])
-def test_other_modes_become_gray_or_colour(tmp_path: Path, mode: str) -> None:
-    image = picture(1, "RGB").quantize(8) if mode == "P" else picture(1, "RGB").convert(mode)
-    path = tmp_path / "image.tif"
-    image.save(path)
-    for channels, wanted in ((1, "L"), (3, "RGB")):
-        decoded = decoding._decode(Sample(id="a", patient="a", split="all", image=path), channels, 50, False)
-        assert not isinstance(decoded, str)
-        want = image.convert(wanted).resize((50, 50), Image.Resampling.BILINEAR)
-        np.testing.assert_array_equal(decoded.image, np.asarray(want))
+def test_extras_are_further_bits_of_the_native_masks_of_test_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path, VESSELS, ["trainval"] * 8 + ["test"] * 4)
+    view = np.zeros((40, 50), dtype=np.uint8)
+    view[10:30] = 255
+    Image.fromarray(view).save(folder / "masks" / "view.png")
+
+    def with_extras(task: Task, root: Path) -> Iterator[Sample]:
+        for sample in fake_read(task, root):
+            shown = {"field_of_view": Picture(root / "masks/view.png")} if sample.split == "test" else {}
+            yield replace(sample, extras=shown)
+
+    monkeypatch.setattr(datasets, "read", with_extras)
+    task = replace(VESSELS, extras=("field_of_view", "second_observer"))
+    native = prepare(task, settings(), tmp_path).native_mask(9)
+    vessels = np.asarray(Image.open(folder / "masks" / "9.png")) > 0
+    np.testing.assert_array_equal(native & 1, vessels)
+    np.testing.assert_array_equal(native >> 1 & 1, view > 0)
+    assert not (native >> 2).any()
 
 
-def test_sixteen_bits_are_scaled_by_their_own_range(tmp_path: Path) -> None:
-    values = np.linspace(1000, 4095, 64 * 64).astype(np.uint16).reshape(64, 64)
-    Image.fromarray(values).save(tmp_path / "deep.png")
-    sample = Sample(id="a", patient="a", split="all", image=tmp_path / "deep.png")
-    decoded = decoding._decode(sample, 1, 64, False)
-    assert not isinstance(decoded, str)
-    assert (decoded.image.min(), decoded.image.max()) == (0, 255)
-    assert (np.diff(decoded.image.ravel().astype(int)) >= 0).all()
+def test_several_labels_are_bits_and_may_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path, LUNGS, ["all"] * 20)
+    both = np.zeros((40, 50), dtype=np.uint8)
+    both[:20], both[20:] = 1, 3
+    Image.fromarray(both).save(folder / "masks" / "map.png")
+
+    def two_labels(task: Task, root: Path) -> Iterator[Sample]:
+        path = root / "masks/map.png"
+        for number, sample in enumerate(fake_read(task, root)):
+            second = (Picture(path, value=3),) if number % 2 else ()
+            yield replace(sample, masks=((Picture(path, value=1), *sample.masks[0]), second))
+
+    monkeypatch.setattr(datasets, "read", two_labels)
+    prepared = prepare(replace(LUNGS, labels=("Upper", "Lower")), settings(), tmp_path)
+    assert prepared.masks is not None
+    assert (prepared.masks[1][:15] & 1).all()
+    assert (prepared.masks[1][17:] & 2).all()
+    assert not (prepared.masks[0] & 2).any()
+    assert prepared.samples["Upper"].all()
+    assert prepared.samples["Lower"].tolist() == [number % 2 for number in range(20)]
+    assert (
+        prepared.manifest["label_totals"]["test"]["Lower"] == prepared.samples.query("split == 'test'")["Lower"].sum()
+    )
+
+
+def test_the_prepared_image_is_resized_from_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    picture(1, "RGB").save(path)
+    sample = Sample(id="a", patient="a", split="all", image=Picture(path))
+    decoded = decoding.decode(FINDINGS, sample, 32)
+    want = picture(1, "RGB").convert("L").resize((32, 32), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(decoded.image, np.asarray(want))
+    assert decoded.size == (50, 40)
+
+
+def test_people_get_a_sheet_and_statistics(tmp_path: Path) -> None:
+    findings(tmp_path)
+    prepared = prepare(FINDINGS, settings(), tmp_path)
+    with Image.open(prepared.folder / "samples.png") as sheet:
+        assert sheet.width > 600
+    statistics = prepared.manifest["statistics"]
+    assert statistics["width"] == {"low": 50, "median": 50, "high": 50}
+    assert statistics["height"]["high"] == 40
+    test = prepared.images[prepared.rows("test")].mean(axis=(1, 2))
+    assert statistics["intensity"]["test"]["low"] == pytest.approx(test.min(), abs=0.01)
+    assert not (prepared.folder / "near_duplicates.png").exists()
 
 
 def test_labels_without_positives_are_recorded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -282,13 +329,80 @@ def test_all_bad_files_are_listed_in_one_error(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:600])
     (folder / "images" / "12.png").write_text("not an image")
     (folder / "images" / "13.png").unlink()
+    (folder / "images" / "30.png").write_bytes(b"")
     with pytest.raises(UserError) as caught:
+        prepare(FINDINGS, settings(skip_bad=14), tmp_path)
+    assert "15 of 32 samples" in str(caught.value)
+    assert "--skip-bad 15" in str(caught.value)
+    assert all(f"images/{number}.png" in str(caught.value) for number in (*range(14), 30))
+
+
+def test_a_long_list_of_bad_files_is_in_a_file(tmp_path: Path) -> None:
+    folder = findings(tmp_path)
+    for number in range(25):
+        (folder / "images" / f"{number}.png").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"and 5 more, all in .*\.bad\.txt"):
         prepare(FINDINGS, settings(), tmp_path)
-    assert "14 samples" in str(caught.value)
-    assert "images/0.png" in str(caught.value)
-    assert "images/9.png" in str(caught.value)
-    assert "images/10.png" not in str(caught.value)
-    assert "4 more" in str(caught.value)
+    listed = (tmp_path / "data/prepared/.chestxray14-real.bad.txt").read_text().splitlines()
+    assert len(listed) == 25
+
+
+def test_bad_files_that_are_allowed_are_left_out_and_recorded(tmp_path: Path) -> None:
+    folder = findings(tmp_path)
+    for number in (2, 30):
+        (folder / "images" / f"{number}.png").write_bytes(b"damaged")
+    prepared = prepare(FINDINGS, settings(skip_bad=2), tmp_path)
+    assert [entry["id"] for entry in prepared.manifest["skipped"]] == ["i2", "i30"]
+    assert str(tmp_path) not in json.dumps(prepared.manifest)
+    assert prepared.marks == ("partial",)
+    assert prepared.manifest["counts"]["test"] == 7
+    assert prepared.samples["split"].tolist()[2] == prepared.samples["split"].tolist()[30] == ""
+    assert not any({2, 30} & set(prepared.rows(split)) for split in ("train", "val", "test"))
+    with pytest.raises(UserError, match="2 of 32 samples"):
+        prepare(FINDINGS, settings(), tmp_path)  # what was allowed once is not allowed for ever
+
+
+def counting(calls: list[str], work: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(task: Task, sample: Sample, side: int) -> Any:
+        calls.append(sample.id)
+        return work(task, sample, side)
+
+    return counted
+
+
+def test_a_mended_file_alone_is_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path, VESSELS, ["trainval"] * 8 + ["test"] * 4)
+    good = (folder / "images" / "5.png").read_bytes()
+    (folder / "images" / "5.png").write_bytes(b"damaged")
+    calls: list[str] = []
+    with pytest.raises(UserError, match="1 of 12 samples"):
+        prepare(VESSELS, settings(), tmp_path)
+    (folder / "images" / "5.png").write_bytes(good)
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "decode", counting(calls, decoding.decode))
+        mended = prepare(VESSELS, settings(), tmp_path)
+    assert calls == ["i5"]
+    write(tmp_path / "other", VESSELS, ["trainval"] * 8 + ["test"] * 4)
+    assert mended.digest == prepare(VESSELS, settings(), tmp_path / "other").digest
+    assert not list((tmp_path / "data/prepared").glob(".*.bad.txt"))
+
+
+def test_a_row_that_a_power_cut_damaged_is_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = findings(tmp_path)
+    (folder / "images" / "5.png").rename(folder / "five")
+    with pytest.raises(UserError, match="1 of 32 samples"):
+        prepare(FINDINGS, settings(), tmp_path)
+    (folder / "five").rename(folder / "images" / "5.png")
+    array = np.load(tmp_path / "data/prepared/.chestxray14-real.new/images.npy", mmap_mode="r+")
+    array[3, :10] = 0
+    array.flush()
+    calls: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "decode", counting(calls, decoding.decode))
+        prepared = prepare(FINDINGS, settings(), tmp_path)
+    assert sorted(calls) == ["i3", "i5"]
+    wanted = picture(3).resize((32, 32), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(prepared.images[3], np.asarray(wanted))
 
 
 def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
@@ -302,7 +416,7 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path, LUNGS, ["all"] * 20)
     Image.new("L", (25, 20)).save(folder / "masks" / "3.png")
-    with pytest.raises(UserError, match=r"masks/3\.png: the mask is 25x20 but its image 50x40"):
+    with pytest.raises(UserError, match=r"images/3\.png: the mask 3\.png is 25x20 but its image 50x40"):
         prepare(LUNGS, settings(), tmp_path)
 
 
@@ -316,7 +430,7 @@ def test_readers_are_held_to_their_contract(tmp_path: Path) -> None:
         prepare(FINDINGS, settings(), tmp_path)
     lungs = write(tmp_path, LUNGS, ["all"] * 20)
     edit(lungs, 0, masks="")
-    with pytest.raises(UserError, match="has no mask file"):
+    with pytest.raises(UserError, match="has masks for 0 of 1 labels"):
         prepare(LUNGS, settings(), tmp_path)
 
 
@@ -361,31 +475,78 @@ def test_a_patient_in_two_official_splits(tmp_path: Path) -> None:
     assert kept.manifest["audit"]["shared_patients"]["count"] == 1
     dropped = prepare(FINDINGS, settings(on_leak="drop_from_train"), tmp_path)
     assert dropped.marks == ("leak-dropped",)
-    assert len(dropped.images) == len(dropped.samples) == 31
-    assert "i0" not in set(dropped.samples["id"])
-    np.testing.assert_array_equal(dropped.images[0], kept.images[1])
+    assert sum(dropped.manifest["counts"].values()) == 31
+    assert not any(0 in dropped.rows(split) for split in ("train", "val", "test"))
     assert sum(dropped.manifest["audit"]["dropped"].values()) == 1
     assert kept.digest != dropped.digest
 
 
-def test_drop_renumbers_native_masks(tmp_path: Path) -> None:
+def test_an_identical_image_gives_way_to_test(tmp_path: Path) -> None:
     folder = write(tmp_path, VESSELS, ["trainval"] * 8 + ["test"] * 4)
-    train = prepare(VESSELS, settings(), tmp_path).rows("train")[0]
+    train = int(prepare(VESSELS, settings(), tmp_path).rows("train")[0])
     shutil.copy(folder / "images" / "9.png", folder / "images" / f"{train}.png")
-    edit(folder, int(train), id="changed")  # sizes alone might not tell
+    edit(folder, train, id="changed")  # sizes alone might not tell
     prepared = prepare(VESSELS, settings(on_leak="drop_from_train"), tmp_path)
     assert prepared.manifest["audit"]["exact_duplicates"]["count"] == 1
-    assert len(prepared.images) == 11
-    assert prepared.masks is not None
-    assert len(prepared.masks) == 11
-    assert sorted(path.name for path in (prepared.folder / "native_masks").iterdir()) == [
-        "10.png",
-        "7.png",
-        "8.png",
-        "9.png",
-    ]
+    assert sum(prepared.manifest["counts"].values()) == 11
+    assert train not in prepared.rows("train")
     native = np.asarray(Image.open(folder / "masks" / "10.png")) > 0
-    np.testing.assert_array_equal(prepared.native_mask(9), native)
+    np.testing.assert_array_equal(prepared.native_mask(10), native)
+
+
+def test_a_refused_leak_keeps_what_was_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = findings(tmp_path)
+    edit(folder, 0, patient=str(pd.read_csv(folder / "samples.csv")["patient"][24]))
+    with pytest.raises(UserError, match="drop_from_train"):
+        prepare(FINDINGS, settings(), tmp_path)
+    calls: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "decode", counting(calls, decoding.decode))
+        prepare(FINDINGS, settings(on_leak="report"), tmp_path)
+    assert calls == []
+
+
+# Folds
+
+
+def test_every_unit_is_tested_once_in_every_repeat(tmp_path: Path) -> None:
+    write(tmp_path, PAIRS, ["all"] * 32)
+    task = replace(PAIRS, folds=Folds(count=4, repeats=2), draw={"val": 0.2})
+    prepared = prepare(task, settings(), tmp_path)
+    assert prepared.manifest["folds"] == 8
+    tested = np.stack([prepared.samples[f"split.{fold}"] == "test" for fold in range(8)])
+    assert (tested[:4].sum(axis=0) == 1).all()
+    assert (tested[4:].sum(axis=0) == 1).all()
+    assert (tested[:4] != tested[4:]).any()
+    for fold in range(8):
+        own = prepared.of_fold(fold)
+        assert own.samples.groupby("patient")["split"].nunique().max() == 1
+        assert all(len(own.rows(split)) for split in ("train", "val", "test"))
+    assert "each is test once" in prepared.manifest["split_recipe"]
+
+
+def test_a_locked_test_is_the_same_in_every_fold(tmp_path: Path) -> None:
+    write(tmp_path, FINDINGS, ["trainval"] * 24 + ["test"] * 8)
+    task = replace(FINDINGS, folds=Folds(count=3, repeats=1))
+    prepared = prepare(task, settings(), tmp_path)
+    vals = [set(prepared.of_fold(fold).rows("val")) for fold in range(3)]
+    assert set.union(*vals) == set(range(24))
+    assert sum(map(len, vals)) == 24
+    assert all(prepared.of_fold(fold).rows("test").tolist() == list(range(24, 32)) for fold in range(3))
+
+
+def test_identical_images_in_two_folds_fail(tmp_path: Path) -> None:
+    folder = write(tmp_path, PAIRS, ["all"] * 32, patients=[str(number) for number in range(32)])
+    for number in range(1, 31):
+        shutil.copy(folder / "images" / "0.png", folder / "images" / f"{number}.png")
+    with pytest.raises(UserError, match=r"1 identical images .* drawn by us"):
+        prepare(replace(PAIRS, folds=Folds(count=2, repeats=1)), settings(), tmp_path)
+
+
+def test_more_folds_than_units_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, PAIRS, ["all"] * 32, patients=["one", "two"] * 16)
+    with pytest.raises(UserError, match="3 folds need as many patients, found 2"):
+        prepare(replace(PAIRS, folds=Folds(count=3, repeats=1)), settings(), tmp_path)
 
 
 def test_an_identical_image_in_a_drawn_split_always_fails(tmp_path: Path) -> None:
@@ -477,15 +638,15 @@ def test_a_failing_build_leaves_the_former_cache(tmp_path: Path) -> None:
     assert kept.digest == first.digest
     np.testing.assert_array_equal(kept.images, first.images)
     names = {path.name for path in (tmp_path / "data/prepared").iterdir()}
-    assert names == {"chestxray14", ".chestxray14-real.lock"}
+    assert names == {
+        "chestxray14", ".chestxray14-real.lock", ".chestxray14-real.new", ".chestxray14-real.bad.txt"
+    }  # fmt: skip
 
 
 def test_leftovers_of_a_killed_run_are_cleaned(tmp_path: Path) -> None:
     findings(tmp_path)
     first = prepare(FINDINGS, settings(), tmp_path)
     prepared = tmp_path / "data/prepared"
-    (prepared / ".chestxray14-real.new").mkdir()
-    (prepared / ".chestxray14-real.new" / "images.npy").write_text("half")
     first.folder.rename(prepared / ".chestxray14-real.old")  # killed between the two renames
     assert prepare(FINDINGS, settings(), tmp_path).manifest == first.manifest
     assert {path.name for path in prepared.iterdir()} == {"chestxray14", ".chestxray14-real.lock"}
@@ -508,7 +669,7 @@ def prepare_in_child(root: Path, results: Any) -> None:
 
 def test_two_processes_build_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     findings(tmp_path)
-    monkeypatch.setattr(decoding, "_decode", slow(decoding._decode))
+    monkeypatch.setattr(decoding, "decode", slow(decoding.decode))
     context = multiprocessing.get_context("fork")  # the child keeps the tests' reader
     results = context.Queue()
     children = [context.Process(target=prepare_in_child, args=(tmp_path, results)) for _ in range(2)]
@@ -521,25 +682,35 @@ def test_two_processes_build_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert sum(builds for _, builds in answers) == 1
 
 
-def test_a_killed_build_leaves_the_former_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_build_leaves_the_former_cache_and_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = findings(tmp_path)
     first = prepare(FINDINGS, settings(), tmp_path)
     edit(folder, 0, id="other")
     context = multiprocessing.get_context("fork")
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "_decode", slow(decoding._decode))
+        patch.setattr(decoding, "decode", slow(decoding.decode))
         child = context.Process(target=prepare_in_child, args=(tmp_path, context.Queue()))
         child.start()
-        temporary = tmp_path / "data/prepared/.chestxray14-real.new/images.npy"
+        journal = tmp_path / "data/prepared/.chestxray14-real.new" / JOURNAL
         deadline = time.monotonic() + 20
-        while not temporary.exists() and time.monotonic() < deadline:
+        while not (journal.exists() and journal.stat().st_size > 5 * NOTE.itemsize) and time.monotonic() < deadline:
             time.sleep(0.005)
         child.kill()
         child.join()
-    assert temporary.exists()
+    done = journal.stat().st_size // NOTE.itemsize
+    assert 5 < done < 32
     assert load(first.folder).digest == first.digest
-    assert prepare(FINDINGS, settings(), tmp_path).digest != first.digest
-    assert not temporary.parent.exists()
+    calls: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "decode", counting(calls, decoding.decode))
+        resumed = prepare(FINDINGS, settings(), tmp_path)
+    assert len(calls) == 32 - done
+    assert resumed.digest != first.digest
+    np.testing.assert_array_equal(resumed.images, first.images)
+    assert not journal.parent.exists()
+    assert {path.name for path in resumed.folder.iterdir()} == {
+        "images.npy", "thumbnails.npy", "samples.parquet", "samples.png", "manifest.json"
+    }  # fmt: skip
 
 
 # Draws

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -35,25 +36,26 @@ def published() -> params.Params:
 def resolved(task: str) -> dict[str, Any]:
     """Lays out what a run under params.yaml reads."""
     here = params.load(ROOT / "params.yaml")
-    kind = "segmentation" if tasks.lookup(task).segmentation else "classification"
+    kind = "segmentation" if tasks.TASKS[task].segmentation else "classification"
     flat = params.flatten(params.protocol(here, task, kind == "segmentation"), kind)
     flat |= params.flatten(here.engine, "engine")
     return flat | {f"tasks.{task}.image_size": 96, "execution.threads_per_run": 8}
 
 
 def make_cell(folder: Path, task: str, init: str, seed: int, score: float | None, **changes: Any) -> Path:
-    metric = tasks.lookup(task).metric
+    metric = tasks.TASKS[task].metric
     name = f"{task} {init} {seed}" + changes.pop("suffix", "")
     digest = hashlib.sha256(name.encode()).hexdigest()
     scores = {} if score is None else {f"test_{metric}": score, f"test_{metric}.Some": score, "best_val_loss": 0.4}
     other = {"test_native_dice": 0.8} if metric == "dice" else {"test_brier": 0.1, "test_labels_defined": 1.0}
     cell = {
-        "digest": digest, "verb": "finetune", "init": init, "task": task, "seed": seed,
-        "kind": tasks.lookup(task).kind, "metric": metric, "marks": ["synthetic"],
+        "digest": digest, "verb": "finetune", "init": init, "task": task, "seed": seed, "fold": None, "folds": 0,
+        "kind": tasks.TASKS[task].kind, "metric": metric, "marks": ["synthetic"],
         "scores": scores | other, "cost": {"epochs": 8, "seconds": 30.5, "gpu_seconds": 0.0, "images": 1000},
         "params": resolved(task), "labels": 1, "undefined": [], "device": "cpu", "versions": {"torch": "2.14.1"},
         "protocol_version": 1, "manifest_digest": f"m-{task}", "weights_sha256": f"w-{init}", "mlflow_run_id": None,
-        "counts": {"train": 168, "val": 24, "test": 48}, "history": {"val_loss": [1.0]},
+        "counts": {"train": 168, "val": 24, "test": 48}, "split": "all: drawn; hash 0123456789ab",
+        "history": {"val_loss": [1.0]},
     } | changes  # fmt: skip
     path: Path = folder / task / digest / "cell.json"
     path.parent.mkdir(parents=True)
@@ -113,6 +115,7 @@ def test_table_by_hand(cells: Path, published: params.Params) -> None:
     assert "(p > 0.05, pooled t-test, two-sided, correction: none)" in markdown
     assert "missing" not in markdown
     assert "equivalent" not in markdown
+    assert "shenzhen: split all: drawn; hash 0123456789ab." in markdown
 
 
 def test_runs_csv_has_one_row_per_run_and_metric(cells: Path, published: params.Params) -> None:
@@ -338,3 +341,52 @@ def test_console_table(cells: Path) -> None:
 def test_every_first_line_is_one_sentence() -> None:
     assert comparison.FIRST_LINES["synthetic"] == SYNTHETIC
     assert all(line.endswith(".") for line in comparison.FIRST_LINES.values())
+
+
+# Cross-validation
+
+
+def folded(tmp_path: Path, patients: str = "") -> Path:
+    """Writes 4 folds x 2 seeds of two initializations."""
+    folder = tmp_path / "folded"
+    scores = {RANDOM: (0.70, 0.74, 0.69, 0.77), IMAGENET: (0.80, 0.81, 0.82, 0.85)}
+    marks = ["patients unknown"] if patients else []
+    for init, row in scores.items():
+        for fold, score in enumerate(row):
+            for seed, change in enumerate((-0.01, 0.01)):
+                counts = {"train": 60, "val": 20, "test": 20}
+                make_cell(
+                    folder, "shenzhen", init, seed, score + change,
+                    fold=fold, folds=4, counts=counts, marks=marks, suffix=f" {fold}",
+                )  # fmt: skip
+    return folder
+
+
+def test_folds_are_paired_and_their_test_is_corrected(tmp_path: Path, published: params.Params) -> None:
+    benchmark = params.Benchmark(inits=(RANDOM, IMAGENET), tasks=("shenzhen",), seeds=(0, 1))
+    cells = folded(tmp_path)
+    markdown = report.write(cells, benchmark, POOLED, published, tmp_path)
+    assert f"| {IMAGENET} | **82.00 ± 2.16** |" in markdown  # std over 4 folds, not over 8 runs
+    assert "unit: fold (mean over its seeds), n = 4, ddof 1" in markdown
+    assert "corrected resampled t-test, paired by fold" in markdown
+    row = next(r for r in read_csv(tmp_path / "comparison.csv") if r["init"] == RANDOM)
+    difference = np.array([0.10, 0.07, 0.13, 0.08])
+    statistic = -difference.mean() / np.sqrt((1 / 4 + 20 / 60) * difference.var(ddof=1))
+    assert float(row["statistic"]) == pytest.approx(statistic)
+    assert (row["test"], row["unit"], row["n"], row["df"]) == ("corrected", "fold", "4", "3")
+
+
+def test_a_missing_seed_of_a_fold_is_named(tmp_path: Path, published: params.Params) -> None:
+    benchmark = params.Benchmark(inits=(RANDOM, IMAGENET), tasks=("shenzhen",), seeds=(0, 1))
+    cells = folded(tmp_path)
+    path = next(p for p in cells.glob("*/*/cell.json") if (c := json.loads(p.read_text()))["fold"] == 2 and c["seed"])
+    path.unlink()
+    markdown = report.write(cells, benchmark, POOLED, published, tmp_path)
+    assert "1 of 8 runs missing" in markdown
+    assert "fold 2" in markdown
+
+
+def test_unknown_patients_are_printed_over_every_table(tmp_path: Path, published: params.Params) -> None:
+    benchmark = params.Benchmark(inits=(RANDOM, IMAGENET), tasks=("shenzhen",), seeds=(0, 1))
+    markdown = report.write(folded(tmp_path, "none"), benchmark, POOLED, published, tmp_path)
+    assert markdown.startswith("Patients unknown: images of one patient may be in several splits")

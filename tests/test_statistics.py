@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from medtransfer.errors import UserError
-from medtransfer.statistics import Summary, Test, summary, t_test, t_test_from_summary
+from medtransfer.statistics import Summary, Test, corrected_t_test, summary, t_test, t_test_from_summary
 
 RNG = np.random.default_rng(0)
 A, B = RNG.normal(0.8, 0.01, 6), RNG.normal(0.81, 0.03, 6)
@@ -169,3 +169,25 @@ def test_impossible_summaries_are_refused() -> None:
         t_test_from_summary(good, Summary(mean=1, std=-1, n=3), test="pooled")
     with pytest.raises(UserError, match="finite"):
         t_test_from_summary(good, Summary(mean=1, std=float("nan"), n=3), test="pooled")
+
+
+def test_corrected_resampled_t_by_hand() -> None:
+    a, b = np.array([0.82, 0.85, 0.80, 0.86]), np.array([0.80, 0.82, 0.79, 0.81])
+    d = a - b  # .02 .03 .01 .05: mean .0275, sample variance .000291667
+    found = corrected_t_test(a, b, ratio=0.25)
+    assert found.statistic == pytest.approx(0.0275 / np.sqrt((1 / 4 + 0.25) * 0.00087500 / 3))
+    assert found.df == 3
+    assert found.test == "corrected"
+    plain = t_test(a, b, test="paired")
+    assert plain.p is not None
+    assert found.p is not None
+    assert found.p > plain.p
+    assert found.p == pytest.approx(2 * stats.t.sf(d.mean() / np.sqrt(0.5 * d.var(ddof=1)), 3))
+
+
+def test_corrected_resampled_t_refuses_what_is_not_paired_by_fold() -> None:
+    assert corrected_t_test([0.5], [0.6], ratio=0.1).note == "fewer than two folds"
+    with pytest.raises(UserError, match="ratio > 0"):
+        corrected_t_test([0.5, 0.6], [0.6, 0.7], ratio=0)
+    with pytest.raises(UserError, match="len"):
+        corrected_t_test([0.5, 0.6], [0.6], ratio=0.2)

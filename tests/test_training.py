@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from medtransfer import objectives
+from medtransfer import params as parameters
 from medtransfer.errors import UserError
+from medtransfer.loading import certain
+from medtransfer.tasks import TASKS
 from medtransfer.training import Progress, Trainer
 from tests import fakes
 
@@ -209,8 +215,103 @@ def test_head_and_decoder_do_not_depend_on_the_initialization(top: Path) -> None
     for seed in (1, 2):
         tensors = weights.bare_state(fakes.BACKBONE, seed, "one")
         head: Any = models.classifier(fakes.BACKBONE, 3, tensors, 9)
-        unet: Any = models.segmenter(fakes.BACKBONE, tensors, 9)
+        unet: Any = models.segmenter(fakes.BACKBONE, 1, tensors, 9)
         drawn.append((head.head.weight, [p for n, p in unet.named_parameters() if not n.startswith("encoder")]))
         assert torch.equal(next(head.backbone.parameters()), tensors[next(iter(tensors))])
     assert torch.equal(drawn[0][0], drawn[1][0])
     assert all(torch.equal(a, b) for a, b in zip(drawn[0][1], drawn[1][1], strict=True))
+
+
+def test_uncertain_labels_follow_the_policy_and_never_move_in_val() -> None:
+    labels = torch.tensor([[1.0, -1.0], [-1.0, 0.0]])
+    uniform = torch.tensor([[0.9, 0.5], [0.0, 0.2]])
+    wanted = {"ones": (1.0, 1.0), "zeros": (0.0, 0.0), "lsr-ones": (0.7, 0.55), "lsr-zeros": (0.15, 0.0)}
+    for policy, (first, second) in wanted.items():
+        found = certain(labels, policy, uniform)
+        torch.testing.assert_close(found, torch.tensor([[1.0, first], [second, 0.0]]))
+        mean = {"ones": 1.0, "zeros": 0.0, "lsr-ones": 0.7, "lsr-zeros": 0.15}[policy]
+        torch.testing.assert_close(certain(labels, policy), torch.tensor([[1.0, mean], [mean, 0.0]]))
+    assert certain(labels, "ignore", uniform) is labels
+
+
+def uncertain_trainer(top: Path, tmp_path: Path, policy: str, seed: int = 0) -> Any:
+    """Builds the chest X-ray trainer of `fakes`, with every fourth label uncertain."""
+    built, data = fakes.trainer(top, tmp_path, seed=seed)
+    table = data.samples.copy()
+    table.loc[::4, "Tuberculosis"] = -1
+    task = replace(TASKS["shenzhen"], uncertain=True)
+    marked = replace(data, samples=table)
+    params = fakes.load_params(top)
+    protocol = parameters.protocol(params, "shenzhen", False)
+    built.objective = objectives.objective(task, marked, protocol, fakes.CPU)
+    built.loader = fakes.loader(marked, task, protocol, params, uncertain=policy)
+    return built
+
+
+def test_uncertain_targets_are_drawn_anew_in_training_and_equal_for_equal_seeds(top: Path, tmp_path: Path) -> None:
+    built = uncertain_trainer(top, tmp_path, "lsr-ones")
+
+    def targets(epoch: int, seed: int = 0) -> dict[int, float]:
+        batches = built.loader.train(built.rows["train"], built.protocol.augmentation, seed, epoch, 1)
+        return {int(r): float(t) for b in batches for r, t in zip(b.rows, b.targets[:, 0], strict=True)}
+
+    first, again, next_epoch = targets(0), targets(0), targets(1)
+    assert first == again
+    drawn = [row for row in first if row % 4 == 0]
+    assert all(0.55 <= first[row] <= 0.85 for row in drawn)
+    assert all(first[row] in (0, 1) for row in first if row not in drawn)
+    assert all(first[row] != next_epoch[row] for row in drawn)
+    seen = [t for batch in built.loader.evaluate(built.rows["val"], 1) for t in batch.targets[:, 0].tolist()]
+    assert {round(t, 6) for t in seen} <= {0.0, 0.7, 1.0}
+
+
+def test_ignored_targets_have_no_gradient_and_no_score(top: Path, tmp_path: Path) -> None:
+    built = uncertain_trainer(top, tmp_path, "ignore")
+    logits = torch.tensor([[2.0], [-1.0], [0.5]], requires_grad=True)
+    loss = built.objective.loss(logits, torch.tensor([[1.0], [-1.0], [0.0]]))
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad[1] == 0
+    torch.testing.assert_close(
+        loss.detach(),
+        torch.nn.functional.binary_cross_entropy_with_logits(torch.tensor([2.0, 0.5]), torch.tensor([1.0, 0.0])),
+    )
+    prediction = built.objective.finish(np.full((8, 1), 0.5), built.rows["val"], None)
+    assert prediction.scores["prevalence.Tuberculosis"] == pytest.approx(4 / 6)
+
+
+def test_classes_are_learned(top: Path, tmp_path: Path) -> None:
+    data = fakes.prepared(tmp_path, segmentation=False)
+    there = data.samples["Tuberculosis"].to_numpy()
+    table = data.samples[["id", "patient", "split"]].assign(No=1 - there, Yes=there)
+    task = replace(TASKS["shenzhen"], kind="multiclass", labels=("No", "Yes"), metric="balanced_accuracy")
+    params = fakes.load_params(top, classification__max_epochs="8", classification__class_weights="balanced")
+    built, prepared = fakes.assemble(params, task, replace(data, samples=table), tmp_path)
+    built.run(lambda *_: None, lambda _: None)
+    _, test = built.test()
+    assert test.scores["balanced_accuracy"] > 0.8
+    probabilities = test.table[["probability.No", "probability.Yes"]].to_numpy()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    assert prepared is not None
+
+
+def test_several_regions_are_learned_and_scored_at_native_size_with_extras(top: Path, tmp_path: Path) -> None:
+    data = fakes.prepared(tmp_path, segmentation=True)
+    assert data.masks is not None
+    second = (np.arange(fakes.SIDE) < 20).astype(np.uint8)[None, :, None] * np.uint8(2)
+    for row in data.rows("test"):
+        planes = data.native_mask(int(row))
+        half = (np.arange(len(planes)) < len(planes) // 2).astype(np.uint8)[:, None]
+        view = np.ones_like(planes) << 2
+        Image.fromarray(planes | half << 1 | view).save(tmp_path / "native_masks" / f"{row}.png")
+    task = replace(TASKS["montgomery"], labels=("Disc", "Top"), extras=("field_of_view", "second_observer"))
+    params = fakes.load_params(top, segmentation__max_epochs="25", segmentation__lr="0.01", segmentation__loss="both")
+    built, _ = fakes.assemble(params, task, replace(data, masks=data.masks | second), tmp_path)
+    built.run(lambda *_: None, lambda _: None)
+    _, test = built.test()
+    scores = test.scores
+    assert scores["dice.Top"] > 0.85
+    assert scores["dice"] == pytest.approx((scores["dice.Top"] + scores["dice.Disc"]) / 2)
+    assert scores["fov_dice.Top"] == pytest.approx(scores["native_dice.Top"])  # the whole image is in view
+    assert not any(name.startswith("observer2_") for name in scores)  # no second observer on disk
+    assert test.table["native_target.Top"].gt(0).all()

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from medtransfer import weights
+from medtransfer import downloads, weights
 from medtransfer.errors import UserError
 from medtransfer.initializations import RECORDS, Initialization, parse
 
@@ -200,13 +200,14 @@ def test_a_published_file_is_fetched_and_its_heads_dropped(
 
 @pytest.mark.parametrize("name", ["absent.pth.tar", "short.pth.tar"])
 def test_a_failed_download_says_where_to_get_and_put_the_file_and_leaves_nothing(
-    tmp_path: Path, server: str, name: str
+    tmp_path: Path, server: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(downloads, "BACKOFF", 0.01)
     with pytest.raises(UserError) as error:
         weights.obtain(swav_like(f"{server}/{name}"), tmp_path)
     assert f"{server}/{name}" in str(error.value)
     assert str(tmp_path / "data/downloads" / name) in str(error.value)
-    assert not list((tmp_path / "data/downloads").iterdir())
+    assert [path.name for path in (tmp_path / "data/downloads").iterdir()] == [f".{name}.lock"]
 
 
 @pytest.mark.parametrize("backbone", ["resnet10t", "convnext_atto", "tf_efficientnet_lite0", "densenet121"])

@@ -13,8 +13,19 @@ import yaml
 from medtransfer import phantoms
 from tests import fakes
 
-CHANGES = {
-    "phantoms": {"size": 40, "images": {"shenzhen": 40, "montgomery": 20, "drive": 12, "chestxray14": 120}},
+CHANGES: dict[str, dict[str, object]] = {
+    "phantoms": {
+        "size": 40,
+        "images": {
+            "shenzhen": 40,
+            "montgomery": 20,
+            "drive": 12,
+            "chestxray14": 120,
+            "chexpert": 120,
+            "rsna_pe": 120,
+            "siim": 40,
+        },
+    },
     "model": {"backbone": fakes.BACKBONE},
     "classification": {"batch_size": 8, "max_epochs": 3, "lr": 1e-3},
     "segmentation": {"batch_size": 8, "max_epochs": 3, "min_steps": 1},

@@ -73,13 +73,43 @@ def sources(params: Params, root: Path) -> None:
 @verb("data", "tasks")
 def prepare(params: Params, root: Path, task: str = "all") -> None:
     """Check a task's raw files and decode them once into data/prepared."""
-    from medtransfer import preparation
-    from medtransfer.tasks import lookup
+    from medtransfer import catalog, preparation
 
     for name in _tasks(params, task):
-        prepared = preparation.prepare(lookup(name), params, root)
+        prepared = preparation.prepare(catalog.lookup(name, root), params, root)
         marks = f" ({', '.join(prepared.marks)})" if prepared.marks else ""
-        log.info("prepared %s%s: %s", name, marks, prepared.manifest["counts"])
+        counts, folds = prepared.manifest["counts"], prepared.manifest["folds"]
+        log.info("prepared %s%s: %s%s", name, marks, counts, f", {folds} folds" if folds else "")
+        log.info("look at %s", prepared.folder / "samples.png")
+
+
+@verb("tasks", "data")
+def tasks(params: Params, root: Path) -> None:
+    """List the tasks: kind, images, metric, licence, source, and whether they are on disk and prepared."""
+    from rich.console import Console
+
+    from medtransfer import listing
+
+    Console().print(listing.table(params, root))
+
+
+@verb("data", "tasks")
+def audit(params: Params, root: Path, task: str = "all", against: str = "none") -> None:
+    """Show what prepare found of a task's data, and look-alikes in another task's images."""
+    from medtransfer import inspection
+
+    for name in _tasks(params, task):
+        inspection.report(name, "none" if name == against else against, params, root)
+
+
+@verb()
+def fetch(params: Params, root: Path, dataset: str, size: str = "224") -> None:
+    """Download an open dataset into data/raw, or say how to get one that is not open."""
+    from medtransfer import fetching
+
+    if not size.isdigit():
+        raise UserError(f"size is the side of the images in pixels, got {size!r}")
+    fetching.fetch(dataset, root, int(size))
 
 
 @verb("model", "benchmark")
@@ -194,6 +224,7 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         command.add_argument("--params", default="params.yaml", help="parameter file (default: params.yaml)")
         command.add_argument("--partial", action="store_true", help="short for --data.partial true")
+        command.add_argument("--skip-bad", metavar="N", help="short for --data.skip_bad N: samples that may be bad")
         for option, default in entry.identity.items():
             words = f"default: {default}" if default is not None else "required"
             command.add_argument(f"--{option}", default=default, help=words)
@@ -212,7 +243,7 @@ def read_overrides(rest: Sequence[str], verb_name: str) -> dict[str, str]:
         word = words.pop(0)
         name, equals, value = word.removeprefix("--").partition("=")
         if not word.startswith("--") or "." not in name:
-            valid = [*VERBS[verb_name].identity, "params", "partial"]
+            valid = [*VERBS[verb_name].identity, "params", "partial", "skip-bad"]
             near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
             hint = f"the nearest option is --{near[0]}" if near else f"options: {', '.join(f'--{v}' for v in valid)}"
             raise UserError(f"unknown option {word} of {verb_name}; {hint}, or a dotted parameter")
@@ -224,24 +255,38 @@ def read_overrides(rest: Sequence[str], verb_name: str) -> dict[str, str]:
     return overrides
 
 
+def name_first(arguments: Sequence[str]) -> list[str]:
+    """Lets the word behind a verb stand for the verb's first identity argument: `fetch pneumoniamnist`."""
+    words = list(arguments)
+    place = next((number for number, word in enumerate(words) if word in VERBS), None)
+    if place is not None and place + 1 < len(words) and not words[place + 1].startswith("-"):
+        names = list(VERBS[words[place]].identity)
+        words[place + 1 : place + 1] = [f"--{names[0]}"] if names else []
+    return words
+
+
 def run(arguments: Sequence[str], root: Path) -> None:
     """Reads a command line and does its verb.
 
     Raises:
         UserError: whatever the user can mend.
     """
-    options, rest = build_parser().parse_known_args(arguments)
+    options, rest = build_parser().parse_known_args(name_first(arguments))
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.DEBUG if options.verbose else logging.INFO)
     entry = VERBS[options.verb]
     overrides = read_overrides(rest, options.verb)
     if options.partial:
         overrides["data.partial"] = "true"
+    if options.skip_bad is not None:
+        overrides["data.skip_bad"] = options.skip_bad
     identity = {name: getattr(options, name) for name in entry.identity}
     absent = [name for name, value in identity.items() if value is None]
     if absent:
         raise UserError(f"{options.verb} needs --{absent[0]}: which {absent[0]}?")
-    params = parameters.load(root / options.params, overrides)
+    from medtransfer import catalog
+
+    params = parameters.load(root / options.params, overrides, catalog.sizes(root))
     parameters.refuse_shadowed(params, overrides, identity.get("task"))
     entry.function(params, root, **identity)
 

@@ -1,17 +1,15 @@
 """What a prepared cache is, how it is read, and how it is written whole or not at all.
 
-A cache is `images.npy`, `masks.npy`, `samples.parquet`, `manifest.json` and, for segmentation,
-`native_masks/<row>.png` of the test rows, in `data/prepared/<task>/real` or `.../phantoms`.
+A cache is `images.npy`, `thumbnails.npy`, `samples.parquet`, `manifest.json`, for people `samples.png`, and for
+segmentation `masks.npy` and `native_masks/<row>.png` of the test rows, in `data/prepared/<task>/real` or
+`.../phantoms`. Bit k of a mask's byte is the task's label k; in a native mask the task's extras follow.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -20,7 +18,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from medtransfer import files
 from medtransfer.audit import Finding
 from medtransfer.errors import UserError
 
@@ -29,7 +26,8 @@ class Facts(TypedDict):
     """Images, and positives per label, of each official split."""
 
     counts: dict[str, int]
-    positives: dict[str, list[int]]
+    positives: dict[str, list[int | None]]
+    """None where the number is not published"""
 
 
 class Audit(TypedDict):
@@ -39,7 +37,33 @@ class Audit(TypedDict):
     exact_duplicates: Finding
     near_duplicates: Finding
     near_threshold: float
+    near_every: int
+    """1: all pairs of images in different splits were compared; k: of every k-th image only"""
     dropped: dict[str, int]
+
+
+class Skipped(TypedDict):
+    """A sample that could not be decoded and was left out, as `data.skip_bad` allowed."""
+
+    id: str
+    reason: str
+
+
+class Spread(TypedDict):
+    """Smallest, median and largest value over images."""
+
+    low: float
+    median: float
+    high: float
+
+
+class Statistics(TypedDict):
+    """What a person looks at first: sizes of the originals, gray levels of the prepared images per split."""
+
+    width: Spread
+    height: Spread
+    intensity: dict[str, Spread]
+    """split -> mean gray level of an image, 0 to 255"""
 
 
 class Manifest(TypedDict):
@@ -53,7 +77,13 @@ class Manifest(TypedDict):
     expected: Facts
     found: Facts
     counts: dict[str, int]
-    patients: dict[str, int]
+    rows: int
+    """of the arrays: those of the three splits, and dropped and skipped ones, which have no split"""
+    folds: int
+    """runs of a cross-validation; 0: one split"""
+    unit: str
+    units: dict[str, int]
+    """patients (studies, images) per split"""
     label_totals: dict[str, dict[str, int]]
     cache_size: int
     channels: int
@@ -61,6 +91,8 @@ class Manifest(TypedDict):
     std: list[float]
     undefined: dict[str, list[str]]
     audit: Audit
+    skipped: list[Skipped]
+    statistics: Statistics
     marks: list[str]
     recipe: str
     split_recipe: str
@@ -79,9 +111,10 @@ class Prepared:
     images: NDArray[np.uint8]
     """(n, side, side) or (n, side, side, 3)"""
     masks: NDArray[np.uint8] | None
-    """(n, side, side), 0 or 1; None for classification"""
+    """(n, side, side), bit k for label k; None for classification"""
     samples: pd.DataFrame
-    """id, patient (hash), split, one int8 column per label"""
+    """id, patient (hash), split, one int8 column per label: 0, 1, -1 for uncertain, for segmentation whether the mask
+    has a pixel; with folds also `split.<fold>`. A row whose split is empty was left out"""
 
     @property
     def digest(self) -> str:
@@ -93,22 +126,23 @@ class Prepared:
         """Names what bars the results from promotion: synthetic, partial, leak-reported, leak-dropped."""
         return tuple(self.manifest["marks"])
 
-    @cached_property
-    def labels(self) -> NDArray[np.int8]:
-        """Holds 0 or 1 per row and label: (n, num_labels), no columns for segmentation."""
-        return self.samples.iloc[:, 3:].to_numpy(np.int8)
+    def of_fold(self, fold: int | None) -> Prepared:
+        """Gives the cache with the split of one fold as its split; None: the one split."""
+        if fold is None:
+            return self
+        return replace(self, samples=self.samples.assign(split=self.samples[f"split.{fold}"]))
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Gives a split's row numbers."""
         return np.flatnonzero(self.samples["split"].to_numpy() == split).astype(np.int64)
 
-    def native_mask(self, row: int) -> NDArray[np.bool_]:
-        """Reads a test row's mask at the size of the original image."""
+    def native_mask(self, row: int) -> NDArray[np.uint8]:
+        """Reads a test row's masks at the size of the original image: bit k for label k, then for the task's extras."""
         path = self.folder / "native_masks" / f"{row}.png"
         if not path.is_file():
             raise UserError(f"looked for the native mask of row {row} at {path}, found none: only test rows have one")
         with Image.open(path) as image:
-            return np.array(image, dtype=bool)
+            return np.array(image, dtype=np.uint8)
 
 
 def load(folder: Path) -> Prepared:
@@ -123,7 +157,7 @@ def load(folder: Path) -> Prepared:
         has_masks = (folder / "masks.npy").exists()
         masks = np.load(folder / "masks.npy", mmap_mode="r") if has_masks else None
         samples = pd.read_parquet(folder / "samples.parquet")
-        whole = len(images) == len(samples) == sum(manifest["counts"].values())
+        whole = len(images) == len(samples) == manifest["rows"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"no usable prepared cache in {folder}: {error}; run `python -m medtransfer prepare`"
@@ -133,67 +167,19 @@ def load(folder: Path) -> Prepared:
     return Prepared(folder, manifest, images, masks, samples)
 
 
-def clean(folder: Path, stem: str) -> None:
-    """Removes what killed runs left behind; brings the older cache back if it had only been set aside."""
-    temporary, aside = (folder.parents[1] / f"{stem}.{end}" for end in ("new", "old"))
+def clean(folder: Path, aside: Path) -> None:
+    """Brings the older cache back if a killed run had only set it aside, else removes it."""
     if aside.exists() and not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside.rename(folder)
-    for left in (temporary, aside):
-        if left.exists():
-            shutil.rmtree(left)
+    if aside.exists():
+        shutil.rmtree(aside)
 
 
-def replace(folder: Path, temporary: Path, aside: Path) -> None:
+def put(folder: Path, temporary: Path, aside: Path) -> None:
     """Puts a new cache in the place of an older one, which is set aside until then."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():
         folder.rename(aside)
     temporary.rename(folder)
     shutil.rmtree(aside, ignore_errors=True)
-
-
-class ArrayFile:
-    """A .npy file written row by row, so that a full disk is an error and not a signal, and hashed on the way."""
-
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        self.hash = hashlib.sha256(repr(shape).encode())
-        self._file = open(path, "wb")  # noqa: SIM115  # `close` closes it
-        np.lib.format.write_array_header_1_0(self._file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-    def append(self, row: NDArray[np.uint8]) -> None:
-        """Writes the next row."""
-        data = np.ascontiguousarray(row).data
-        self.hash.update(data)
-        self._file.write(data)
-
-    def close(self) -> str:
-        """Makes the file durable; returns the hash of shape and rows."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        return self.hash.hexdigest()
-
-
-def keep_rows(path: Path, rows: NDArray[np.intp]) -> str:
-    """Rewrites an array with some of its rows; returns its hash."""
-    old = np.load(path, mmap_mode="r")
-    with files.replacing(path) as temporary:
-        new = ArrayFile(temporary, (len(rows), *old.shape[1:]))
-        for row in rows:
-            new.append(old[row])
-        return new.close()
-
-
-def moments(images: NDArray[np.uint8], rows: NDArray[np.bool_]) -> tuple[list[float], list[float]]:
-    """Computes mean and std per channel in [0, 1] from exact counts of the 256 values."""
-    channels = 1 if images.ndim == 3 else images.shape[3]
-    counts = np.zeros((channels, 256), dtype=np.int64)
-    for row in np.flatnonzero(rows):
-        pixels = images[row].reshape(-1, channels)
-        counts += np.stack([np.bincount(pixels[:, channel], minlength=256) for channel in range(channels)])
-    share = counts / counts.sum(axis=1, keepdims=True)
-    values = np.arange(256) / 255
-    mean = share @ values
-    std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
-    return mean.round(6).tolist(), std.round(6).tolist()

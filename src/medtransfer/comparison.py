@@ -10,15 +10,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from medtransfer import params, statistics, tasks
+from medtransfer import params, statistics
 from medtransfer.errors import UserError
 
 FIRST_LINES = {
     "synthetic": "Synthetic phantoms: this tests the software and says nothing about weights.",
     "partial": "Partial data: images of a dataset are missing, so no number stands beside a published one.",
     "contaminated": "Contaminated: an initialization was pre-trained on images of a test set.",
+    "patients unknown": "Patients unknown: images of one patient may be in several splits; the unit is the image.",
 }
 """mark -> the sentence that stands over every table and figure with such a run"""
 
@@ -33,6 +34,10 @@ class Cell:
     """canonical name"""
     task: str
     seed: int
+    fold: Any
+    """of a cross-validation; None: one split"""
+    folds: int
+    """runs of the cross-validation; 0: one split"""
     kind: str
     metric: str
     """primary score without `test_`"""
@@ -56,6 +61,8 @@ class Cell:
     mlflow_run_id: Any
     counts: Mapping[str, int]
     """images per split"""
+    split: str
+    """how the splits came about, and their hash"""
 
     @property
     def score(self) -> float | None:
@@ -70,7 +77,13 @@ class Cell:
     @property
     def label(self) -> str:
         """Names the run for a message."""
-        return f"{self.task} {self.init} seed {self.seed} ({self.digest[:8]})"
+        fold = "" if self.fold is None else f" fold {self.fold}"
+        return f"{self.task} {self.init} seed {self.seed}{fold} ({self.digest[:8]})"
+
+    @property
+    def key(self) -> tuple[str, str, int, Any]:
+        """Says which run of the benchmark this is."""
+        return self.task, self.init, self.seed, self.fold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +93,20 @@ class Row:
     task: str
     init: str
     applicable: bool
+    unit: Literal["seed", "fold"]
+    """what one score stands for: a seed's run, or the mean over a fold's seeds"""
+    expected: int
+    """number of seeds or folds"""
     seeds: tuple[int, ...]
-    """with a primary score"""
+    """seeds (or folds) with a primary score"""
     undefined: tuple[int, ...]
-    """seeds whose run has no primary score"""
+    """those whose runs have no primary score"""
     missing: tuple[int, ...]
-    """seeds without a run"""
+    """those without a run"""
     scores: tuple[float, ...]
-    """one per seed, in the same order"""
+    """one per seed (or fold), in the same order"""
+    ratio: float
+    """test images per training image"""
     summary: statistics.Summary | None
     marks: tuple[str, ...]
     best: bool = False
@@ -109,7 +128,7 @@ def collect(cells: Path) -> list[Cell]:
         raise UserError(
             f"looked for finished runs in {cells}/<task>/<digest>/cell.json, found none; run `finetune` first"
         )
-    return sorted(map(_read, paths), key=lambda cell: (cell.task, cell.init, cell.seed, cell.digest))
+    return sorted(map(_read, paths), key=lambda cell: (cell.task, cell.init, cell.seed, cell.fold or 0, cell.digest))
 
 
 def select(cells: Sequence[Cell], benchmark: params.Benchmark) -> list[Cell]:
@@ -128,17 +147,21 @@ def select(cells: Sequence[Cell], benchmark: params.Benchmark) -> list[Cell]:
         ("manifest digest", lambda c: c.manifest_digest),
         ("device class", lambda c: c.device),
         ("primary metric", lambda c: c.metric),
-        ("set of undefined labels", lambda c: c.undefined),
     ):
         _refuse_mixed(chosen, name, value, lambda c: f"task {c.task}")
+    _refuse_mixed(chosen, "set of undefined labels", lambda c: c.undefined, lambda c: f"task {c.task}{_fold(c)}")
     for name, value in (("set of parameters", lambda c: c.params), ("set of weights", lambda c: c.weights_sha256)):
         _refuse_mixed(chosen, name, value, lambda c: f"{c.init} on task {c.task}")
     return chosen
 
 
+def _fold(cell: Cell) -> str:
+    return "" if cell.fold is None else f", fold {cell.fold}"
+
+
 def compare(cells: Sequence[Cell], benchmark: params.Benchmark, comparison: params.Comparison) -> list[Row]:
     """Compares every initialization with the best of its task, by task and init in the benchmark's order."""
-    index = {(cell.task, cell.init, cell.seed): cell for cell in cells}
+    index = {cell.key: cell for cell in cells}
     rows: list[Row] = []
     for task in benchmark.tasks:
         column = [_row(task, init, benchmark.seeds, index) for init in benchmark.inits]
@@ -165,9 +188,9 @@ def _read(path: Path) -> Cell:
 
 
 def _refuse_duplicates(cells: Sequence[Cell]) -> None:
-    for (task, init, seed), count in Counter((c.task, c.init, c.seed) for c in cells).items():
+    for (task, init, seed, fold), count in Counter(c.key for c in cells).items():
         if count > 1:
-            digests = ", ".join(c.digest[:8] for c in cells if (c.task, c.init, c.seed) == (task, init, seed))
+            digests = ", ".join(c.digest[:8] for c in cells if c.key == (task, init, seed, fold))
             raise UserError(
                 f"task {task}, init {init}, seed {seed} must be one run, found {count} (digests {digests}); "
                 "remove all but one"
@@ -197,25 +220,33 @@ def _difference(one: Any, two: Any) -> tuple[str, str]:
 
 
 def _applicable(init: str, task: str) -> bool:
-    """Says whether an init may stand on a task: not if it was pre-trained on the same dataset."""
-    dataset = tasks.TASKS[task].dataset if task in tasks.TASKS else task
-    return dataset not in init.rpartition("@")[2].split("+")[1:]
+    """Says whether an init may stand on a task: not if it was pre-trained on the same dataset, whose name it has."""
+    return task not in init.rpartition("@")[2].split("+")[1:]
 
 
-def _row(task: str, init: str, seeds: Iterable[int], index: Mapping[tuple[str, str, int], Cell]) -> Row:
-    runs = {seed: index.get((task, init, seed)) for seed in seeds}
-    scores = {seed: run.score for seed, run in runs.items() if run is not None and run.score is not None}
+def _row(task: str, init: str, seeds: Sequence[int], index: Mapping[tuple[str, str, int, Any], Cell]) -> Row:
+    folds = max((cell.folds for cell in index.values() if cell.task == task), default=0)
+    groups = {fold: [index.get((task, init, seed, fold)) for seed in seeds] for fold in range(folds)}
+    groups = groups or {seed: [index.get((task, init, seed, None))] for seed in seeds}
+    runs = {unit: [run for run in group if run is not None] for unit, group in groups.items()}
+    whole = {unit: group for unit, group in runs.items() if len(group) == len(groups[unit])}
+    scored = {unit: [run.score for run in group if run.score is not None] for unit, group in whole.items()}
+    scores = {unit: sum(found) / len(found) for unit, found in scored.items() if len(found) == len(groups[unit])}
+    every = [run for group in runs.values() for run in group]
     applicable = _applicable(init, task)
     return Row(
         task=task,
         init=init,
         applicable=applicable,
+        unit="fold" if folds else "seed",
+        expected=len(groups),
         seeds=tuple(scores),
-        undefined=tuple(seed for seed, run in runs.items() if run is not None and run.score is None),
-        missing=tuple(seed for seed, run in runs.items() if run is None and applicable),
+        undefined=tuple(unit for unit in whole if unit not in scores),
+        missing=tuple(unit for unit in groups if unit not in whole and applicable),
         scores=tuple(scores.values()),
+        ratio=every[0].counts["test"] / every[0].counts["train"] if every else 0.0,
         summary=statistics.summary(list(scores.values())) if scores else None,
-        marks=tuple(sorted({mark for run in runs.values() if run is not None for mark in run.marks})),
+        marks=tuple(sorted({mark for run in every for mark in run.marks})),
     )
 
 
@@ -240,13 +271,16 @@ def _tested(row: Row, best: Row, comparison: params.Comparison) -> Row:
 
 
 def _test(row: Row, best: Row, test: statistics.Test) -> statistics.TTest:
-    if test != "paired":
+    if test != "paired" and row.unit == "seed":
         return statistics.t_test(row.scores, best.scores, test=test)
     one, two = dict(zip(row.seeds, row.scores, strict=True)), dict(zip(best.seeds, best.scores, strict=True))
     common = [seed for seed in row.seeds if seed in two]
     if not common:
-        return statistics.TTest(test=test, difference=_mean(row) - _mean(best), note="no seed in common")
-    return statistics.t_test([one[s] for s in common], [two[s] for s in common], test=test)
+        return statistics.TTest(test=test, difference=_mean(row) - _mean(best), note=f"no {row.unit} in common")
+    mine, its = [one[s] for s in common], [two[s] for s in common]
+    if row.unit == "fold":
+        return statistics.corrected_t_test(mine, its, ratio=row.ratio)
+    return statistics.t_test(mine, its, test=test)
 
 
 def first_lines(cells: Iterable[Cell]) -> list[str]:

@@ -1,34 +1,41 @@
-"""Image files -> 8-bit arrays of one size, in parallel, with memory that does not grow with the dataset."""
+"""Samples -> 8-bit arrays of one size, in parallel, with memory that does not grow with the dataset.
+
+Every row is written to its place as soon as it is decoded, and noted in a journal: what a killed run has done is
+checked and kept, whatever the order.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
+import os
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.progress import Progress
 
-from medtransfer import audit
-from medtransfer.datasets import Sample
+from medtransfer import audit, runlengths
+from medtransfer.datasets import Mask, Picture, Runs, Sample
 from medtransfer.errors import UserError
+from medtransfer.formats import RECIPE as FORMATS
+from medtransfer.formats import read_image, read_mask
+from medtransfer.progress import bar
+from medtransfer.rows import Rows, digest
 from medtransfer.tasks import Task
 
-PIXEL_LIMIT = 8192 * 8192
-"""pixels: larger images are refused, so that a small file cannot fill the memory"""
-
 RECIPE = (
-    "gray tasks to 8-bit luminance, colour tasks to RGB, alpha dropped; 16-bit, 32-bit and float images scaled so"
-    " that their own smallest value is 0 and their largest 255; resized to a square by antialiased bilinear, aspect"
-    " not kept; masks: union of the files' pixels above 0, resized likewise, set where at least half is covered"
+    f"{FORMATS}; resized to a square by antialiased bilinear, aspect not kept; masks: union of a label's parts,"
+    " resized likewise, set where at least half is covered"
 )
+
+POWERS = np.arange(256, dtype=np.int64)[:, None] ** np.array([1, 2])
+"""gray level -> itself and its square"""
+
+PLANES = 8
+"""most masks of one image: labels and extras are the bits of a byte"""
 
 
 @dataclass(frozen=True)
@@ -36,63 +43,68 @@ class Decoded:
     """One sample, decoded and resized."""
 
     image: NDArray[np.uint8]
+    """(side, side) or (side, side, 3)"""
     mask: NDArray[np.uint8] | None
-    native: Image.Image | None
-    native_hash: str
-    content: str
+    """(side, side), bit k for label k"""
+    native: NDArray[np.uint8] | None
+    """(height, width) of the original, bit k for label k, then the extras"""
+    present: int
+    """bit k: label k's mask has a pixel in the original"""
+    sums: NDArray[np.int64]
+    """per channel the sum of the resized image's values and of their squares, (3, 2)"""
     thumbnail: NDArray[np.uint8]
+    size: tuple[int, int]
+    """width and height of the original"""
 
 
-def _decode(sample: Sample, channels: int, size: int, segmentation: bool) -> Decoded | str:
-    """Decodes one sample; a file that cannot be decoded gives the reason as text."""
-    path = sample.image
-    try:
-        image = _eight_bit(_open(path)).convert("L" if channels == 1 else "RGB")
-        content = hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
-        native = np.zeros((image.height, image.width), dtype=bool)
-        for path in sample.masks:
-            native |= _read_mask(path, image)
-    except Exception as error:  # decoders raise nearly anything on damaged bytes
-        return f"{path}: {error or type(error).__name__}"
-    bits = Image.fromarray(native.astype(np.uint8) * np.uint8(255))
+def decode(task: Task, sample: Sample, side: int) -> Decoded:
+    """Decodes one sample.
+
+    Raises:
+        UserError: the file or a mask cannot be had from it, or their sizes differ; decoders raise errors of their own.
+    """
+    image = read_image(sample.image, task.channels, task.windows)
+    planes = _planes(task, sample, image.size) if task.segmentation else None
+    small = _resize(image, side)
     return Decoded(
-        image=np.asarray(_resize(image, size)),
-        mask=(np.asarray(_resize(bits, size)) >= 128).astype(np.uint8) if segmentation else None,
-        native=bits.convert("1") if segmentation else None,
-        native_hash=hashlib.sha256(f"{native.shape}".encode() + np.packbits(native).tobytes()).hexdigest(),
-        content=content,
-        thumbnail=np.asarray(_resize(image.convert("L"), audit.THUMBNAIL)),
+        image=np.asarray(small),
+        mask=None if planes is None else _resize_planes(planes, len(task.labels), side),
+        native=planes,
+        present=0 if planes is None else int(np.bitwise_or.reduce(planes, axis=None)) & (1 << len(task.labels)) - 1,
+        sums=_sums(small),
+        thumbnail=_thumbnail(small if side >= 4 * audit.THUMBNAIL else image),
+        size=image.size,
     )
 
 
-def _open(path: Path) -> Image.Image:
-    """Reads an image whole, after its size is known to be bearable."""
-    with Image.open(path) as image:
-        if image.width * image.height > PIXEL_LIMIT:
-            raise UserError(f"{image.width}x{image.height} pixels, more than the limit of {PIXEL_LIMIT}")
-        image.load()
-        return image.copy()
+def _planes(task: Task, sample: Sample, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Reads all masks of a sample as the bits of one byte per pixel: labels, then extras."""
+    planes = np.zeros((size[1], size[0]), dtype=np.uint8)
+    parts = [*sample.masks, *((sample.extras[name],) if name in sample.extras else () for name in task.extras)]
+    for bit, masks in enumerate(parts):
+        for mask in masks:
+            planes[_region(mask, size)] |= np.uint8(1 << bit)
+    return planes
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Scales an image of more than 8 bits by its own range: smallest value to 0, largest to 255."""
-    if image.mode != "F" and not image.mode.startswith("I"):
-        return image
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise UserError("has pixels that are not finite numbers")
-    low, high = values.min(), values.max()
-    return Image.fromarray(np.rint((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8))
+def _region(mask: Mask, size: tuple[int, int]) -> NDArray[np.bool_]:
+    if isinstance(mask, Runs):
+        return runlengths.decode(mask.text, size[1], size[0])
+    region: NDArray[np.bool_] = read_mask(mask)
+    if region.shape != (size[1], size[0]):
+        height, width = region.shape
+        raise UserError(
+            f"the mask {mask.path.name} is {width}x{height} but its image {size[0]}x{size[1]}; they must have one size"
+        )
+    return region
 
 
-def _read_mask(path: Path, image: Image.Image) -> NDArray[np.bool_]:
-    mask = _open(path)
-    if mask.size != image.size:
-        sizes = [f"{one.width}x{one.height}" for one in (mask, image)]
-        raise UserError(f"the mask is {sizes[0]} but its image {sizes[1]}; they must have one size")
-    wide = mask.mode == "F" or mask.mode.startswith("I")  # a conversion of these to L would clip
-    positive: NDArray[np.bool_] = np.asarray(mask if wide else mask.convert("L")) > 0
-    return positive
+def _resize_planes(planes: NDArray[np.uint8], labels: int, side: int) -> NDArray[np.uint8]:
+    small = np.zeros((side, side), dtype=np.uint8)
+    for bit in range(labels):
+        plane = Image.fromarray((planes >> bit & 1) * np.uint8(255))
+        small |= (np.asarray(_resize(plane, side)) >= 128).astype(np.uint8) << bit
+    return small
 
 
 def _resize(image: Image.Image, size: int) -> Image.Image:
@@ -100,21 +112,98 @@ def _resize(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BILINEAR)
 
 
-def decode_all(task: Task, samples: Sequence[Sample], size: int, workers: int) -> Generator[tuple[int, Decoded | str]]:
-    """Yields every sample's number and decoded form in order, a bounded window ahead of the reader."""
-    work = partial(_decode, channels=task.channels, size=size, segmentation=task.segmentation)
-    waiting: deque[Future[Decoded | str]] = deque()
-    console = Console(stderr=True)
-    with (
-        Progress(console=console, disable=not console.is_terminal) as progress,
-        ThreadPoolExecutor(workers) as pool,
-    ):
-        bar = progress.add_task(f"preparing {task.name}", total=len(samples))
+def _sums(image: Image.Image) -> NDArray[np.int64]:
+    """Sums values and squares per channel, exactly; gray fills the first channel only."""
+    counts = np.array(image.histogram(), dtype=np.int64).reshape(-1, 256)
+    sums = np.zeros((3, 2), dtype=np.int64)
+    sums[: len(counts)] = counts @ POWERS
+    return sums
+
+
+def _thumbnail(image: Image.Image) -> NDArray[np.uint8]:
+    """Shrinks to a gray thumbnail in two steps: exact enough to compare by, in a quarter of the time."""
+    side = (audit.THUMBNAIL, audit.THUMBNAIL)
+    return np.asarray(image.resize(side, Image.Resampling.BILINEAR, reducing_gap=2.0).convert("L"))
+
+
+def signature(sample: Sample) -> bytes:
+    """Identifies a sample's files by name, size and time, and its masks, so that a mended file is decoded again."""
+    masks = [mask for label in sample.masks for mask in label]
+    words = []
+    for part in (sample.image, *masks, *sample.extras.values()):
+        words.append(repr(part))
+        if isinstance(part, Picture):
+            with contextlib.suppress(OSError):  # a missing file is found, and named, when it is decoded
+                stat = os.stat(part.path)
+                words.append(f"{stat.st_size} {stat.st_mtime_ns}")
+    return digest("\n".join(words).encode())
+
+
+class Decoder:
+    """Decodes samples into the rows of a cache that is being built."""
+
+    def __init__(self, task: Task, samples: Sequence[Sample], rows: Rows, keep_native: NDArray[np.bool_]) -> None:
+        self.task, self.samples, self.rows, self.keep_native = task, samples, rows, keep_native
+
+    def run(self, workers: int) -> dict[int, str]:
+        """Decodes every row that is not done; returns row -> reason for those that cannot be."""
+        bad: dict[int, str] = {}
+        with bar(f"preparing {self.task.name}", len(self.samples)) as advance:
+            todo = []
+            for row in range(len(self.samples)):
+                if self.rows.done[row]:
+                    advance()
+                else:
+                    todo.append(row)
+            for row, reason in _map(self._one, todo, workers):
+                advance()
+                if reason:
+                    bad[row] = reason
+        return bad
+
+    def _one(self, row: int) -> str:
+        """Decodes, writes and notes one row; returns why it cannot be decoded."""
+        sample = self.samples[row]
         try:
-            for number in range(len(samples)):
-                while len(waiting) < 4 * workers and number + len(waiting) < len(samples):
-                    waiting.append(pool.submit(work, samples[number + len(waiting)]))
-                yield number, waiting.popleft().result()
-                progress.advance(bar)
+            decoded = decode(self.task, sample, self.rows.side)
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders raise nearly anything on damaged bytes
+            return f"{sample.image.path}{_frame(sample)}: {error or type(error).__name__}"
+        native = decoded.native if self.keep_native[row] else None
+        self.rows.write(
+            row,
+            decoded.image,
+            decoded.mask,
+            decoded.thumbnail,
+            native,
+            signature=signature(sample),
+            present=decoded.present,
+            sums=decoded.sums,
+            size=decoded.size,
+        )
+        return ""
+
+
+def _frame(sample: Sample) -> str:
+    picture = sample.image
+    place = [picture.member] if picture.member else []
+    return f" ({', '.join([*place, f'frame {picture.frame}'])})" if picture.member or picture.frame else ""
+
+
+def _map(work: Callable[[int], str], todo: Sequence[int], workers: int) -> Iterator[tuple[int, str]]:
+    """Yields (row, outcome) in order, a bounded window ahead of the reader."""
+    waiting: deque[tuple[int, Future[str]]] = deque()
+    numbers = iter(todo)
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for row in numbers:
+                waiting.append((row, pool.submit(work, row)))
+                if len(waiting) >= 4 * workers:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -80,7 +80,7 @@ def _legend() -> list[Line2D]:
         ("separated, or no test", APART, "v"),
     )
     handles = [Line2D([], [], color=colour, marker=marker, lw=1.5, label=words) for words, colour, marker in styles]
-    return [*handles, Line2D([], [], color="#444444", marker="o", ms=3.5, lw=0, label="one run (seed)")]
+    return [*handles, Line2D([], [], color="#444444", marker="o", ms=3.5, lw=0, label="one run (seed or fold)")]
 
 
 def to_png(picture: Figure) -> bytes:

@@ -22,14 +22,25 @@ import torch
 import yaml
 from matplotlib.figure import Figure
 
-from medtransfer import PROTOCOL_VERSION, execution, files, objectives, preparation, streams, tracking, weights
+from medtransfer import (
+    PROTOCOL_VERSION,
+    catalog,
+    execution,
+    files,
+    metrics,
+    objectives,
+    preparation,
+    streams,
+    tracking,
+    weights,
+)
 from medtransfer import params as parameters
 from medtransfer.cache import Prepared, load
 from medtransfer.errors import UserError
 from medtransfer.initializations import IMAGENET_MEAN, IMAGENET_STD, Initialization, Triple, check_backbone, parse
 from medtransfer.loading import Cache, Loader
-from medtransfer.params import Params
-from medtransfer.tasks import lookup
+from medtransfer.params import Classification, Params
+from medtransfer.tasks import Task
 from medtransfer.training import Fit, Progress, Trainer
 
 log = logging.getLogger("medtransfer")
@@ -56,19 +67,28 @@ class Run:
     """of the converted tensors; `random` for weights that the seed draws"""
     root: Path
     parent: str | None = None
+    fold: int | None = None
+    """of a cross-validation; None: one split"""
 
     @property
     def name(self) -> str:
         """Names the run as MLflow shows it."""
-        return f"{self.init.canonical}-s{self.seed}"
+        return f"{self.init.canonical}-s{self.seed}" + ("" if self.fold is None else f"-f{self.fold}")
+
+    @functools.cached_property
+    def record(self) -> Task:
+        """Is the task's record."""
+        return catalog.lookup(self.task, self.root)
 
     @property
     def fields(self) -> dict[str, Any]:
         """Lists the parameters that this verb reads for this kind of task, by dotted name."""
-        task = lookup(self.task)
+        task = self.record
         sizes = parameters.task_params(self.params, self.task)
         kind = "segmentation" if task.segmentation else "classification"
         fields = parameters.flatten(parameters.protocol(self.params, self.task, task.segmentation), kind)
+        if not task.uncertain:
+            fields.pop("classification.uncertain", None)
         fields |= parameters.flatten(self.params.engine, "engine")
         fields[f"tasks.{self.task}.image_size"] = sizes.image_size
         if self.init.random:
@@ -97,6 +117,8 @@ class Run:
             "fields": self.fields,
             "protocol_version": PROTOCOL_VERSION,
         }
+        if self.fold is not None:
+            identity["fold"] = self.fold
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
     @property
@@ -124,12 +146,12 @@ def plan(
     starts = [parse(name, params.model.backbone) for name in inits]
     for init in starts:
         check_backbone(init.backbone)
-    for name in tasks:
-        task = lookup(name)
+    records = {name: catalog.lookup(name, root) for name in tasks}
+    for name, task in records.items():
         protocol = parameters.protocol(params, name, task.segmentation)
         objectives.check(task, parameters.task_params(params, name).image_size, protocol)
     receipts = {init: weights.obtain(init, root, weights_folder) for init in starts}
-    caches = {name: preparation.prepare(lookup(name), params, root) for name in tasks}
+    caches = {name: preparation.prepare(task, params, root) for name, task in records.items()}
     return [
         Run(
             init=init,
@@ -143,10 +165,12 @@ def plan(
             weights_sha256=receipt.tensors_sha256 if (receipt := receipts[init]) else "random",
             root=root.resolve(),
             parent=parent,
+            fold=fold,
         )
         for task in tasks
         for init in starts
         for seed in seeds
+        for fold in (range(caches[task].manifest["folds"]) or (None,))
     ]
 
 
@@ -212,6 +236,7 @@ def _identity(run: Run) -> tracking.Identity:
         "seed": str(run.seed),
         "verb": "finetune",
         "device": run.device,
+        "fold": "" if run.fold is None else str(run.fold),
         "manifest_digest": run.manifest_digest,
         "weights_sha256": run.weights_sha256,
         "protocol_version": str(PROTOCOL_VERSION),
@@ -224,6 +249,8 @@ def _identity(run: Run) -> tracking.Identity:
         "dvc_weights": files.dvc_hash(run.root, "data/weights/benchmark"),
     }
     params = {"init": run.init.canonical, "task": run.task, "seed": run.seed, **run.shown}
+    if run.fold is not None:
+        params["fold"] = run.fold
     return tracking.Identity(
         name=run.name, task=run.task, digest=run.digest, tags=tags, params=params, folder=run.folder, parent=run.parent
     )
@@ -238,10 +265,10 @@ def _prepared(folder: Path, digest: str) -> Prepared:
 
 
 @functools.lru_cache(maxsize=2)
-def _cache(folder: Path, digest: str, device: str, task: str) -> Cache:
+def _cache(folder: Path, digest: str, device: str, task: str, root: Path) -> Cache:
     """Keeps the caches of a worker's last tasks, so that its next run reads nothing again."""
-    prepared = _prepared(folder, digest)
-    return Cache(prepared.images, objectives.targets(lookup(task), prepared), torch.device(device))
+    prepared, record = _prepared(folder, digest), catalog.lookup(task, root)
+    return Cache(prepared.images, objectives.targets(record, prepared), torch.device(device), len(record.labels))
 
 
 def input_normalization(init: Initialization, rule: str) -> tuple[Triple, Triple]:
@@ -256,10 +283,10 @@ def trainer(run: Run) -> tuple[Trainer, Prepared]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
     torch.use_deterministic_algorithms(run.params.engine.deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not run.params.engine.deterministic
-    task, device = lookup(run.task), torch.device(run.device)
+    task, device = run.record, torch.device(run.device)
     protocol = parameters.protocol(run.params, run.task, task.segmentation)
-    prepared = _prepared(run.prepared, run.manifest_digest)
-    cache = _cache(run.prepared, run.manifest_digest, run.device, run.task)
+    prepared = _prepared(run.prepared, run.manifest_digest).of_fold(run.fold)
+    cache = _cache(run.prepared, run.manifest_digest, run.device, run.task, run.root)
     goal = objectives.objective(task, prepared, protocol, device)
     tensors = weights.state(run.init, run.root, streams.seed_of(run.seed, "backbone"), run.params.model.random_last_bn)
     model = goal.build(run.init.backbone, tensors, streams.seed_of(run.seed, "head"))
@@ -273,6 +300,7 @@ def trainer(run: Run) -> tuple[Trainer, Prepared]:
         mean=mean,
         std=std,
         channels_last=run.params.engine.channels_last,
+        uncertain=protocol.uncertain if task.uncertain and isinstance(protocol, Classification) else "",
     )
     rows = {split: prepared.rows(split) for split in ("train", "val", "test")}
     built = Trainer(
@@ -285,9 +313,8 @@ def trainer(run: Run) -> tuple[Trainer, Prepared]:
 def _train(run: Run, tracked: tracking.TrackedRun, report: Callable[[Progress], None]) -> None:
     """Fits, reads test once and writes the results; `cell.json` last, because it says that they are whole."""
     built, prepared = trainer(run)
-    tracked.dataset(
-        run.task, run.manifest_digest, str(prepared.folder.relative_to(run.root)), dict(prepared.manifest["counts"])
-    )
+    counts = _counts(prepared)
+    tracked.dataset(run.task, run.manifest_digest, str(prepared.folder.relative_to(run.root)), counts)
     tracked.journal.cut(built.resume())
     fit = built.run(tracked.log, report)
     val, test = built.test()
@@ -307,30 +334,41 @@ def _train(run: Run, tracked: tracking.TrackedRun, report: Callable[[Progress], 
 
 
 def _cell(run: Run, prepared: Prepared, fit: Fit, scores: dict[str, float], cost: dict[str, float]) -> dict[str, Any]:
-    task = lookup(run.task)
+    task, test = run.record, prepared.samples[prepared.samples["split"] == "test"]
+    tested = [] if task.segmentation else list(task.tested or task.labels)
     return {
         "digest": run.digest,
         "verb": "finetune",
         "init": run.init.canonical,
         "task": run.task,
         "seed": run.seed,
+        "fold": run.fold,
+        "folds": prepared.manifest["folds"],
         "kind": task.kind,
         "metric": task.metric,
+        "unit": task.unit,
+        "dataset": task.dataset,
         "marks": list(run.marks),
-        "labels": len(task.labels),
-        "undefined": list(prepared.manifest["undefined"].get("test", [])),
+        "labels": len(tested or task.labels),
+        "undefined": metrics.undefined_labels(test[tested].to_numpy(), tested),
         "scores": scores,
         "best": {"epoch": fit.best_epoch, "monitor": fit.best},
         "history": fit.history,
         "cost": cost,
         "params": run.shown,
-        "counts": dict(prepared.manifest["counts"]),
+        "counts": _counts(prepared),
+        "split": f"{prepared.manifest['split_recipe']}; hash {prepared.manifest['split_hash'][:12]}",
         "protocol_version": PROTOCOL_VERSION,
         "manifest_digest": run.manifest_digest,
         "weights_sha256": run.weights_sha256,
         "device": run.device,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
     }
+
+
+def _counts(prepared: Prepared) -> dict[str, int]:
+    """Counts the images of each split, in a fold those of its own."""
+    return {split: len(prepared.rows(split)) for split in ("train", "val", "test")}
 
 
 def _publish(run: Run, tracked: tracking.TrackedRun) -> None:

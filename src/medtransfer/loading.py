@@ -28,7 +28,7 @@ RESIDENT_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs (B, 3, S, S), normalized, and targets: labels (B, L) or masks (B, 1, S, S), 0 or 1."""
+    """Inputs (B, 3, S, S), normalized, and targets: labels (B, L), 0 to 1 or -1 for none, or masks (B, L, S, S)."""
 
     inputs: Tensor
     targets: Tensor
@@ -42,9 +42,11 @@ class Cache:
     pixel of the output covers about one of the level, so that nothing aliases.
     """
 
-    def __init__(self, images: NDArray[np.uint8], targets: NDArray[Any], device: torch.device) -> None:
+    def __init__(self, images: NDArray[np.uint8], targets: NDArray[Any], device: torch.device, planes: int = 1) -> None:
+        """Takes labels (N, L) as floats or masks (N, H, W) as bytes, whose first `planes` bits are the labels."""
         self.device = device
         self.masks = targets if targets.dtype == np.uint8 else None
+        self.planes = planes if self.masks is not None else 0
         self.labels = None if self.masks is not None else torch.from_numpy(np.array(targets, dtype=np.float32))
         self.side = images.shape[1]
         self.channels = 1 if images.ndim == 3 else 3
@@ -54,19 +56,25 @@ class Cache:
         if self.resident and device.type == "cuda":
             self._levels[0] = self._gather(slice(None)).to(device)
 
+    @property
+    def width(self) -> int:
+        """Counts the labels; 0 for masks."""
+        return 0 if self.labels is None else self.labels.shape[1]
+
     def _fits(self) -> bool:
         """A memory map is resident on a CPU by nature; on a GPU all levels together must fit."""
         if self.device.type == "cpu":
             return True
-        need = 2 * self._images.nbytes + (2 * self.masks.nbytes if self.masks is not None else 0)
+        need = 2 * self._images.nbytes + (2 * self.planes * self.masks.nbytes if self.masks is not None else 0)
         return need < RESIDENT_SHARE * torch.cuda.mem_get_info(self.device)[0]
 
     def _gather(self, rows: Any) -> Tensor:
-        """Copies images, with masks scaled to 0 and 255 as a last channel, as (B, C, H, W) bytes."""
+        """Copies images, with each label's mask scaled to 0 and 255 as a further channel, as (B, C, H, W) bytes."""
         images = np.asarray(self._images[rows])
         parts = [images[:, None] if images.ndim == 3 else np.moveaxis(images, 3, 1)]
         if self.masks is not None:
-            parts.append(np.asarray(self.masks[rows])[:, None] * np.uint8(255))
+            bits = np.arange(self.planes, dtype=np.uint8)[:, None, None]
+            parts.append((np.asarray(self.masks[rows])[:, None] >> bits & 1) * np.uint8(255))
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         pixels = torch.from_numpy(np.ascontiguousarray(joined))
         return pixels.pin_memory() if self.device.type == "cuda" else pixels
@@ -94,11 +102,11 @@ class Cache:
         return torch.cat([self._level_of(self.pixels(chunk, 0), level) for chunk in chunks])
 
     def views(self, rows: NDArray[np.int64], views: Views, size: int) -> Tensor:
-        """Reads one view per row: (B, C, S, S) floats from 0 to 255, the mask as last channel where there is one."""
+        """Reads one view per row: (B, C, S, S) floats from 0 to 255, masks as the last channels."""
         levels = (2 * torch.log2(shrink(views, self.side, size).clamp(min=1))).round().long().numpy()
         if (levels == levels[0]).all():
             return sample(self.pixels(rows, int(levels[0])).float(), views.to(self.device), size)
-        channels = self.channels + (self.masks is not None)
+        channels = self.channels + self.planes
         out = torch.empty((len(rows), channels, size, size), device=self.device)
         for level in np.unique(levels):
             chosen = np.flatnonzero(levels == level)
@@ -122,7 +130,10 @@ class Loader:
         mean: Triple,
         std: Triple,
         channels_last: bool,
+        uncertain: str = "",
     ) -> None:
+        """Takes the cache and how its batches are made; `uncertain` is the policy for labels of -1."""
+        self.uncertain = uncertain
         self.cache, self.size, self.batch_size, self.crop_fraction = cache, size, batch_size, crop_fraction
         self.keys = streams.sample_keys(ids)
         mean_1311, std_1311 = (torch.tensor(v, device=cache.device).reshape(1, 3, 1, 1) for v in (mean, std))
@@ -160,7 +171,8 @@ class Loader:
         stream = streams.seed_of(seed, "augmentation", epoch)
         keys = self.keys[rows] + visit.astype(np.uint64)
         views, intensity = random_views(augmentation, stream, keys)
-        return self._finish(self.cache.views(rows, views, self.size), rows, intensity)
+        uniform = streams.uniforms(streams.seed_of(seed, "uncertain", epoch), keys, self.cache.width)
+        return self._finish(self.cache.views(rows, views, self.size), rows, intensity, torch.from_numpy(uniform))
 
     def evaluate(self, rows: NDArray[np.int64], views: int) -> Iterator[Batch]:
         """Yields every row once, in order; with ten views a batch holds all views of a sample one after the other."""
@@ -173,7 +185,9 @@ class Loader:
         pixels = self.cache.views(repeated, fixed_views(len(rows), self.crop_fraction, views), self.size)
         return self._finish(pixels, repeated, None)
 
-    def _finish(self, pixels: Tensor, rows: NDArray[np.int64], intensity: Intensity | None) -> Batch:
+    def _finish(
+        self, pixels: Tensor, rows: NDArray[np.int64], intensity: Intensity | None, uniform: Tensor | None = None
+    ) -> Batch:
         """Splits masks off, changes intensity, repeats gray to three channels and normalizes."""
         images = pixels[:, : self.cache.channels]
         if intensity is not None:
@@ -184,7 +198,8 @@ class Loader:
         inputs = torch.empty(shape, device=images.device, memory_format=self.layout)
         torch.addcmul(self.shift, images, self.scale, out=inputs)
         if self.cache.labels is not None:
-            targets = self.cache.labels[torch.from_numpy(rows)].to(self.cache.device)
+            labels = self.cache.labels[torch.from_numpy(rows)]
+            targets = certain(labels, self.uncertain, uniform).to(self.cache.device)
         else:
             targets = (pixels[:, self.cache.channels :] > 127.5).float()
         return Batch(inputs, targets, rows)
@@ -195,6 +210,21 @@ class Loader:
             yield from map(make, plan)
         else:
             yield from _ahead(make, plan)
+
+
+def certain(labels: Tensor, policy: str, uniform: Tensor | None = None) -> Tensor:
+    """Puts numbers in the place of uncertain labels, as published for CheXpert; `ignore` leaves them -1.
+
+    Args:
+        labels: (B, L) of 0, 1 and -1.
+        policy: `classification.uncertain`; empty where no label is uncertain.
+        uniform: (B, L) in [0, 1), for training; without it the mean is taken, so that val and test never change.
+    """
+    if policy in ("", "ignore"):
+        return labels
+    low, high = {"ones": (1.0, 1.0), "zeros": (0.0, 0.0), "lsr-ones": (0.55, 0.85), "lsr-zeros": (0.0, 0.3)}[policy]
+    share = torch.full_like(labels, 0.5) if uniform is None else uniform
+    return torch.where(labels < 0, low + (high - low) * share, labels)
 
 
 def _ahead(make: Any, plan: list[Any], depth: int = 2) -> Iterator[Batch]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_score, roc_curve
 
 from medtransfer.errors import UserError
 
@@ -19,19 +19,25 @@ Array = npt.NDArray[Any]
 
 
 def classification_scores(
-    targets: Array, probabilities: Array, slugs: Sequence[str], thresholds: Array | None = None
+    targets: Array,
+    probabilities: Array,
+    slugs: Sequence[str],
+    thresholds: Array | None = None,
+    tested: Sequence[str] = (),
 ) -> dict[str, float]:
     """Scores probabilities against 0/1 targets, per label (`auc.<slug>`) and as plain means (`auc`).
 
     AUC, average precision, sensitivity and specificity need both classes: a label that has only one has none of
     these keys, and a mean is over the labels that have the score (`labels_defined` of them for AUC). Brier score
     and prevalence exist for every label. A single label has its own keys too, so that every task has one shape.
+    An uncertain target is no truth to score against: its image is left out for that label.
 
     Args:
-        targets: images x labels, 0 or 1.
+        targets: images x labels, 0 or 1, or -1 for uncertain.
         probabilities: images x labels.
         slugs: one name per label, as in score names.
         thresholds: one per label, fixed on val; a probability at or above it is a positive. nan: none.
+        tested: the labels that the means are over; empty: all.
 
     Raises:
         UserError: a probability is not finite.
@@ -40,9 +46,61 @@ def classification_scores(
     scores: dict[str, dict[str, float]] = {}
     for column, slug in enumerate(slugs):
         threshold = None if thresholds is None else float(thresholds[column])
-        scores[slug] = _label_scores(targets[:, column], probabilities[:, column], threshold)
-    flat = _means(scores) | {f"{name}.{slug}": value for slug in slugs for name, value in scores[slug].items()}
-    return flat | {"labels_defined": float(sum("auc" in label for label in scores.values()))}
+        known = targets[:, column] >= 0
+        scores[slug] = _label_scores(targets[known, column], probabilities[known, column], threshold)
+    averaged = {slug: scores[slug] for slug in tested or slugs}
+    flat = _means(averaged) | {f"{name}.{slug}": value for slug in slugs for name, value in scores[slug].items()}
+    return flat | {"labels_defined": float(sum("auc" in label for label in averaged.values()))}
+
+
+def multiclass_scores(
+    targets: Array, probabilities: Array, slugs: Sequence[str], ordinal: bool = False
+) -> dict[str, float]:
+    """Scores class probabilities: each class against the rest, and the most probable class as the answer.
+
+    `auc` is the macro one-vs-rest mean over the classes that have it. `balanced_accuracy` is the mean recall over the
+    classes that occur (Brodersen et al., ICPR 2010), `kappa` Cohen's with quadratic weights (Psychological Bulletin
+    1968), for ordinal classes, undefined where truth and answers are all of one class.
+
+    Args:
+        targets: images x classes, one 1 in each row.
+        probabilities: images x classes.
+        slugs: one name per class, as in score names.
+        ordinal: the classes stand in an order.
+
+    Raises:
+        UserError: a probability is not finite.
+    """
+    scores = classification_scores(targets, probabilities, slugs)
+    truth, answer = targets.argmax(axis=1), probabilities.argmax(axis=1)
+    recalls = {slug: float((answer[truth == k] == k).mean()) for k, slug in enumerate(slugs) if (truth == k).any()}
+    scores |= {"accuracy": float((truth == answer).mean()), "balanced_accuracy": float(np.mean(list(recalls.values())))}
+    if ordinal and len(np.union1d(truth, answer)) > 1:
+        classes = list(range(len(slugs)))
+        scores["kappa"] = float(cohen_kappa_score(truth, answer, labels=classes, weights="quadratic"))
+    return scores | {f"recall.{slug}": value for slug, value in recalls.items()}
+
+
+def exam_scores(units: Sequence[str], targets: Array, probabilities: Array) -> dict[str, float]:
+    """Scores exams by their slices: one is positive if a slice is, and as probable as its most probable slice.
+
+    Args:
+        units: each slice's exam.
+        targets: slices x 1, 0 or 1.
+        probabilities: slices x 1.
+
+    Returns:
+        `exam_auc`, `exam_average_precision` (undefined ones are absent) and `exams`, their number.
+    """
+    names, number = np.unique(np.asarray(units, dtype=np.str_), return_inverse=True)
+    truth, highest = np.zeros(len(names)), np.full(len(names), -np.inf)
+    np.maximum.at(truth, number, targets[:, 0])
+    np.maximum.at(highest, number, probabilities[:, 0])
+    scores = {"exams": float(len(names))}
+    if _has_both_classes(truth):
+        scores["exam_auc"] = float(roc_auc_score(truth, highest))
+        scores["exam_average_precision"] = float(average_precision_score(truth, highest))
+    return scores
 
 
 def undefined_labels(targets: Array, slugs: Sequence[str]) -> list[str]:
@@ -60,9 +118,10 @@ def youden_thresholds(targets: Array, probabilities: Array) -> Array:
     """
     thresholds = np.full(targets.shape[1], np.nan)
     for column in range(targets.shape[1]):
+        known = targets[:, column] >= 0
         if _has_both_classes(targets[:, column]):
             false_rate, true_rate, candidates = roc_curve(
-                targets[:, column], probabilities[:, column], drop_intermediate=False
+                targets[known, column], probabilities[known, column], drop_intermediate=False
             )
             # The first candidate of roc_curve is infinity (nothing is positive), which no one can use.
             thresholds[column] = candidates[1:][np.argmax((true_rate - false_rate)[1:])]
@@ -95,7 +154,25 @@ def dice_scores(terms: Array, prefix: str = "") -> dict[str, float]:
     return {f"{prefix}{name}": value for name, value in scores.items()}
 
 
+def mask_scores(terms: Array, slugs: Sequence[str], prefix: str = "") -> dict[str, float]:
+    """Scores masks of several labels: every score of `dice_scores` per label (`dice.<slug>`) and as their mean.
+
+    Args:
+        terms: images x labels x (intersection, predicted, target) in pixels.
+        slugs: one name per label.
+        prefix: put before every name.
+    """
+    if len(slugs) == 1:
+        return dice_scores(terms[:, 0], prefix)
+    each = {slug: dice_scores(terms[:, column], prefix) for column, slug in enumerate(slugs)}
+    names = sorted({name for scores in each.values() for name in scores})
+    means = {name: float(np.mean([scores[name] for scores in each.values() if name in scores])) for name in names}
+    return means | {f"{name}.{slug}": value for slug, scores in each.items() for name, value in scores.items()}
+
+
 def _label_scores(target: Array, probability: Array, threshold: float | None) -> dict[str, float]:
+    if not len(target):
+        return {}
     scores = {
         "prevalence": float(np.mean(target)),
         "brier": float(np.mean((np.asarray(probability, dtype=np.float64) - target) ** 2)),

@@ -45,8 +45,8 @@ def classifier(backbone: str, labels: int, tensors: Mapping[str, Tensor], head_s
     return model
 
 
-def segmenter(backbone: str, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
-    """Builds a U-Net (Ronneberger et al., 2015) on the backbone: depth 5, decoder 256-128-64-32-16, one logit.
+def segmenter(backbone: str, labels: int, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
+    """Builds a U-Net (Ronneberger et al., 2015) on the backbone: depth 5, decoder 256-128-64-32-16, a logit per label.
 
     The decoder is drawn from `head_seed`, as published it is always random.
 
@@ -56,7 +56,7 @@ def segmenter(backbone: str, tensors: Mapping[str, Tensor], head_seed: int) -> n
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(head_seed)
         try:
-            model: Any = smp.Unet(f"tu-{backbone}", encoder_weights=None, in_channels=3, classes=1)
+            model: Any = smp.Unet(f"tu-{backbone}", encoder_weights=None, in_channels=3, classes=labels)
         except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
             raise UserError(f"backbone {backbone} cannot be the encoder of a U-Net: {error}") from error
         torch.manual_seed(head_seed)  # once more: encoders differ in what they draw before the decoder

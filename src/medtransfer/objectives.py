@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,12 @@ from medtransfer.preparation import slug
 from medtransfer.tasks import Task
 
 Forward = Callable[[Tensor], Tensor]
+
+TERMS = ("intersection", "predicted", "target")
+"""what is counted of every image and label, in pixels"""
+
+PREFIXES = {"field_of_view": "fov_", "second_observer": "observer2_"}
+"""extra mask of a test image -> prefix of the scores at native size inside it, or against it"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Objective(Protocol):
 
 
 def targets(task: Task, prepared: Prepared) -> NDArray[Any]:
-    """Returns what is predicted: labels (N, L) as float32, or masks (N, H, W) as bytes of 0 and 1."""
+    """Returns what is predicted: labels (N, L) as float32, -1 for uncertain, or masks (N, H, W), bit k for label k."""
     if not task.segmentation:
         return prepared.samples[list(task.labels)].to_numpy(np.float32)
     if prepared.masks is None:
@@ -76,21 +82,32 @@ class ClassificationObjective:
         self.metric = task.metric
         self.weight: Tensor | None = None
         if protocol.class_weights == "balanced":
-            train = targets(task, prepared)[prepared.rows("train")]
-            positives = train.sum(0)
-            self.weight = torch.from_numpy((len(train) - positives) / np.maximum(positives, 1)).to(device)
+            self.weight = self._balance(targets(task, prepared)[prepared.rows("train")]).to(device)
+
+    def _balance(self, train: NDArray[np.float32]) -> Tensor:
+        positives, negatives = (train == 1).sum(0), (train == 0).sum(0)
+        return torch.from_numpy((negatives / np.maximum(positives, 1)).astype(np.float32))
 
     def build(self, backbone: str, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
         """Builds backbone + head."""
         return models.classifier(backbone, len(self.slugs), tensors, head_seed)
 
     def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
-        """Returns the mean over batch and labels."""
-        return F.binary_cross_entropy_with_logits(logits.float(), truth, pos_weight=self.weight)
+        """Returns the mean over batch and labels; a target below 0 is none."""
+        if not self.task.uncertain:
+            return F.binary_cross_entropy_with_logits(logits.float(), truth, pos_weight=self.weight)
+        known = (truth >= 0).float()
+        each = F.binary_cross_entropy_with_logits(
+            logits.float(), truth.clamp(min=0), pos_weight=self.weight, reduction="none"
+        )
+        return (each * known).sum() / known.sum().clamp(min=1)
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        return logits.float().sigmoid()
 
     def collect(self, logits: Tensor, truth: Tensor, rows: NDArray[np.int64], native: bool) -> NDArray[Any]:
         """Averages the views' probabilities: one row per sample, (samples, L)."""
-        probabilities = logits.float().sigmoid()
+        probabilities = self._probabilities(logits)
         views = len(rows) // len(np.unique(rows))
         return probabilities.reshape(-1, views, len(self.slugs)).mean(1).cpu().numpy().astype(np.float64)
 
@@ -103,7 +120,16 @@ class ClassificationObjective:
         for column, name in enumerate(self.slugs):
             table[f"target.{name}"] = truth[:, column].astype(np.int8)
             table[f"probability.{name}"] = collected[:, column]
-        return Prediction(metrics.classification_scores(truth, collected, self.slugs, thresholds), table)
+        scores = self._scores(truth, collected, thresholds)
+        if self.task.unit == "study":
+            scores |= metrics.exam_scores(table["patient"].tolist(), truth, collected)
+        return Prediction(scores, table)
+
+    def _scores(
+        self, truth: NDArray[np.int64], collected: NDArray[Any], thresholds: NDArray[np.float64] | None
+    ) -> dict[str, float]:
+        tested = [slug(label) for label in self.task.tested]
+        return metrics.classification_scores(truth, collected, self.slugs, thresholds, tested)
 
     def thresholds(self, collected: NDArray[Any]) -> NDArray[np.float64] | None:
         """Chooses each label's threshold on val (Youden's index)."""
@@ -112,22 +138,51 @@ class ClassificationObjective:
         )
 
 
+class MulticlassObjective(ClassificationObjective):
+    """Cross-entropy on a softmax over the classes."""
+
+    def _balance(self, train: NDArray[np.float32]) -> Tensor:
+        counts = np.maximum(train.sum(0), 1)
+        return torch.from_numpy((len(train) / (len(counts) * counts)).astype(np.float32))
+
+    def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Returns the mean over the batch."""
+        return F.cross_entropy(logits.float(), truth, weight=self.weight)
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        return logits.float().softmax(1)
+
+    def _scores(
+        self, truth: NDArray[np.int64], collected: NDArray[Any], thresholds: NDArray[np.float64] | None
+    ) -> dict[str, float]:
+        return metrics.multiclass_scores(truth, collected, self.slugs, self.task.ordinal)
+
+    def thresholds(self, collected: NDArray[Any]) -> NDArray[np.float64] | None:
+        """Needs nothing from val: the most probable class is the answer."""
+        return None
+
+
 class SegmentationObjective:
-    """Soft Dice over the flattened batch with smooth 1, cross-entropy, or their sum; Dice at 0.5."""
+    """Soft Dice over the flattened batch with smooth 1, cross-entropy, or their sum; Dice at 0.5.
+
+    Every label has a sigmoid of its own, so regions may overlap; the loss is the mean over labels.
+    """
 
     test_views = 1
 
     def __init__(self, task: Task, prepared: Prepared, protocol: parameters.Segmentation, device: torch.device) -> None:
         self.task, self.prepared, self.kind = task, prepared, protocol.loss
+        self.slugs = [slug(label) for label in task.labels]
         self.metric = task.metric
         self.weight: Tensor | None = None
         if protocol.class_weights == "balanced":
-            share = max(float(targets(task, prepared)[prepared.rows("train")].mean()), 1e-6)
-            self.weight = torch.tensor((1 - share) / share, device=device)
+            masks = targets(task, prepared)[prepared.rows("train")]
+            shares = [max(float((masks >> bit & 1).mean()), 1e-6) for bit in range(len(self.slugs))]
+            self.weight = torch.tensor([(1 - s) / s for s in shares], device=device).reshape(-1, 1, 1)
 
     def build(self, backbone: str, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
         """Builds the U-Net."""
-        return models.segmenter(backbone, tensors, head_seed)
+        return models.segmenter(backbone, len(self.slugs), tensors, head_seed)
 
     def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Returns the batch's loss."""
@@ -139,22 +194,34 @@ class SegmentationObjective:
         return total
 
     def collect(self, logits: Tensor, truth: Tensor, rows: NDArray[np.int64], native: bool) -> NDArray[Any]:
-        """Counts pixels per image: intersection, predicted, target; then the same at native size if asked."""
-        predicted = logits.float() > 0
-        terms: NDArray[Any] = _terms(predicted, truth > 0.5).cpu().numpy()
+        """Counts pixels per image, block and label: (samples, blocks, L, 3).
+
+        The first block is at the network's size. If asked, there follow one at the image's own size and one for each
+        of the task's extras: inside the field of view, against the second observer; -1 where an image lacks the extra.
+        """
+        terms: NDArray[Any] = _terms(logits.float() > 0, truth > 0.5).cpu().numpy()[:, None]
         if not native:
             return terms
-        return np.concatenate(
-            [terms, np.stack([self._native(p, r) for p, r in zip(logits, rows, strict=True)])], axis=1
-        )
+        own = [self._native(sample, int(row)) for sample, row in zip(logits, rows, strict=True)]
+        return np.concatenate([terms, np.stack(own)], axis=1)
 
     def _native(self, logits: Tensor, row: int) -> NDArray[Any]:
-        """Counts one image's pixels after its logits were enlarged to the image's own size."""
-        mask = torch.from_numpy(self.prepared.native_mask(int(row))).to(logits.device)
-        size = (int(mask.shape[0]), int(mask.shape[1]))
-        enlarged = F.interpolate(logits.float()[None], size, mode="bilinear", align_corners=False)
-        terms: NDArray[Any] = _terms(enlarged > 0, mask[None, None]).cpu().numpy()
-        return cast(NDArray[Any], terms[0])
+        """Counts one image's pixels after its logits were enlarged to the image's own size: (blocks, L, 3)."""
+        planes = torch.from_numpy(self.prepared.native_mask(row)).to(logits.device)
+        size = (int(planes.shape[0]), int(planes.shape[1]))
+        enlarged = F.interpolate(logits.float()[None], size, mode="bilinear", align_corners=False) > 0
+        masks = torch.stack([planes >> bit & 1 for bit in range(len(self.slugs) + len(self.task.extras))])[None].bool()
+        labels = masks[:, : len(self.slugs)]
+        blocks = [_terms(enlarged, labels)]
+        for name, extra in zip(self.task.extras, masks[0, len(self.slugs) :], strict=True):
+            if not extra.any():  # not on disk: no image is without a field of view or wholly free of vessels
+                blocks.append(torch.full_like(blocks[0], -1))
+            elif name == "field_of_view":
+                blocks.append(_terms(enlarged & extra, labels & extra))
+            else:
+                blocks.append(_terms(enlarged, extra[None, None].expand_as(labels)))
+        counted: NDArray[Any] = torch.cat(blocks).cpu().numpy()
+        return counted
 
     def finish(
         self, collected: NDArray[Any], rows: NDArray[np.int64], thresholds: NDArray[np.float64] | None
@@ -162,10 +229,15 @@ class SegmentationObjective:
         """Scores the pixel counts of a split."""
         table = self.prepared.samples.iloc[rows][["id", "patient"]].reset_index(drop=True)
         scores: dict[str, float] = {}
-        for prefix, terms in zip(("", "native_"), np.split(collected, collected.shape[1] // 3, axis=1), strict=False):
-            scores |= metrics.dice_scores(terms, prefix)
-            for column, name in enumerate(("intersection", "predicted", "target")):
-                table[f"{prefix}{name}"] = terms[:, column]
+        prefixes = ["", "native_", *(PREFIXES[name] for name in self.task.extras)]
+        for prefix, terms in zip(prefixes, np.moveaxis(collected, 1, 0), strict=False):
+            if (terms < 0).any():
+                continue
+            scores |= metrics.mask_scores(terms, self.slugs, prefix)
+            for label, name in enumerate(self.slugs):
+                suffix = f".{name}" if len(self.slugs) > 1 else ""
+                for column, term in enumerate(TERMS):
+                    table[f"{prefix}{term}{suffix}"] = terms[:, label, column]
         return Prediction(scores, table)
 
     def thresholds(self, collected: NDArray[Any]) -> NDArray[np.float64] | None:
@@ -174,15 +246,19 @@ class SegmentationObjective:
 
 
 def soft_dice_loss(probabilities: Tensor, targets: Tensor) -> Tensor:
-    """Returns 1 - (2 I + 1) / (A + B + 1) over the flattened batch, as published."""
-    overlap = (probabilities * targets).sum()
-    return 1 - (2 * overlap + 1) / (probabilities.sum() + targets.sum() + 1)
+    """Returns 1 - (2 I + 1) / (A + B + 1) over the flattened batch, as published, averaged over labels.
+
+    Both are (B, L, S, S).
+    """
+    sums = (0, 2, 3)
+    overlap = (probabilities * targets).sum(sums)
+    return (1 - (2 * overlap + 1) / (probabilities.sum(sums) + targets.sum(sums) + 1)).mean()
 
 
 def _terms(predicted: Tensor, target: Tensor) -> Tensor:
-    """Counts intersection, predicted and target pixels: (B, 3), exact."""
+    """Counts intersection, predicted and target pixels: (B, L, 3), exact."""
     planes = [predicted & target, predicted, target]
-    return torch.stack([plane.flatten(1).sum(1, dtype=torch.int64) for plane in planes], dim=1)
+    return torch.stack([plane.flatten(2).sum(2, dtype=torch.int64) for plane in planes], dim=2)
 
 
 def objective(
@@ -191,7 +267,8 @@ def objective(
     """Chooses by the task's kind."""
     if isinstance(protocol, parameters.Segmentation):
         return SegmentationObjective(task, prepared, protocol, device)
-    return ClassificationObjective(task, prepared, protocol, device)
+    kind = MulticlassObjective if task.kind == "multiclass" else ClassificationObjective
+    return kind(task, prepared, protocol, device)
 
 
 def check(task: Task, image_size: int, protocol: parameters.Classification | parameters.Segmentation) -> None:

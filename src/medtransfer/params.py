@@ -36,6 +36,8 @@ class Data:
     """use synthetic images for a dataset that has no folder under `data/raw`"""
     partial: bool
     """accept a sample of a dataset: counts that differ from the published ones mark the results `partial`"""
+    skip_bad: int
+    """samples that may be left out because they cannot be decoded; any at all mark the results `partial`"""
     split_seed: int
     """seed of every split that we draw"""
     on_leak: Literal["fail", "drop_from_train", "report"]
@@ -43,6 +45,7 @@ class Data:
 
     def __post_init__(self) -> None:
         _require(self.split_seed >= 0, "0 <= data.split_seed", split_seed=self.split_seed)
+        _require(self.skip_bad >= 0, "0 <= data.skip_bad", skip_bad=self.skip_bad)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +171,9 @@ class Classification(Training):
 
     class_weights: Literal["none", "balanced"]
     """balanced: each label's positive term is weighted by negatives / positives of train"""
+    uncertain: Literal["lsr-ones", "lsr-zeros", "ones", "zeros", "ignore"]
+    """what an uncertain label (-1) counts as in the loss: a number drawn from U(0.55, 0.85) or U(0, 0.3) anew at every
+    access in training and its mean in val, 1, 0, or nothing; scores leave it out"""
     test_views: Literal[1, 10]
     """views whose probabilities are averaged at test: the centre crop, or five crops and their flips"""
 
@@ -273,8 +279,15 @@ def parse_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_Yaml12Loader)  # a SafeLoader subclass: builds plain data only
 
 
-def load(path: Path, overrides: Mapping[str, str] | None = None) -> Params:
+def load(
+    path: Path, overrides: Mapping[str, str] | None = None, tasks: Mapping[str, Mapping[str, Any]] | None = None
+) -> Params:
     """Reads a parameter file and applies overrides, dotted name -> YAML text.
+
+    Args:
+        path: of the file.
+        overrides: dotted name -> YAML text.
+        tasks: entries of `tasks` that stand where the file has none, such as those of a task's own `task.yaml`.
 
     Raises:
         UserError: the file is missing, or a key is unknown, missing or ill-typed (with its full name and the
@@ -286,6 +299,8 @@ def load(path: Path, overrides: Mapping[str, str] | None = None) -> Params:
         tree = parse_yaml(path.read_text())
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {error}") from error
+    if tasks and isinstance(tree, dict) and isinstance(tree.get("tasks"), dict):
+        tree["tasks"] = {**tasks, **tree["tasks"]}
     for name, text in (overrides or {}).items():
         _set(tree, name, text)
     return convert(tree, Params)
@@ -347,10 +362,11 @@ def _convert_section(value: Any, kind: type, name: str) -> Any:
             raise UserError(
                 f"unknown parameter {prefix}{key}{_nearest(f'{prefix}{key}', [f'{prefix}{h}' for h in hints])}"
             )
-    for key in hints:
+    needed = [f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING]
+    for key in needed:
         if key not in value:
-            raise UserError(f"missing parameter {prefix}{key}: every parameter has its value in the parameter file")
-    return kind(**{key: _convert(value[key], hint, f"{prefix}{key}") for key, hint in hints.items()})
+            raise UserError(f"missing parameter {prefix}{key}: it must be given, with `{key}: ...`")
+    return kind(**{key: _convert(value[key], hint, f"{prefix}{key}") for key, hint in hints.items() if key in value})
 
 
 def _nearest(name: str, valid: typing.Iterable[str]) -> str:

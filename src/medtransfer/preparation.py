@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
 import re
 import shutil
-import tomllib
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from medtransfer import audit, datasets, files
+from medtransfer import audit, cache, datasets, description, facts, files, sheets
 from medtransfer.audit import SPLITS, Finding, Strings
-from medtransfer.cache import ArrayFile, Audit, Facts, Manifest, Prepared, clean, keep_rows, load, moments, replace
+from medtransfer.cache import Audit, Manifest, Prepared, Skipped, load
 from medtransfer.datasets import Sample
-from medtransfer.decoding import RECIPE, Decoded, decode_all
+from medtransfer.decoding import PLANES, RECIPE, Decoder, signature
 from medtransfer.errors import UserError
 from medtransfer.params import Data, Params, task_params
+from medtransfer.rows import JOURNAL, Rows, moments
 from medtransfer.sources import Source, source
 from medtransfer.sources import fingerprint as fingerprint_of
-from medtransfer.splits import draw_split
+from medtransfer.splits import assign
 from medtransfer.tasks import Task
 
 log = logging.getLogger("medtransfer")
 
-FORMAT = 1
+FORMAT = 2
 """Raised by hand when the same raw files would give another cache: part of the digest, older caches are rebuilt."""
 
-NAMED = 6
-"""differences from the published counts that a message names"""
+NOT_DECODING = ("split_seed", "draw", "folds", "on_leak")
+"""fields that change no pixel: a build that stopped over them goes on with what it had decoded"""
+
+NAMED = 20
+"""files that a message names; a file lists all"""
 
 
 def slug(label: str) -> str:
@@ -48,6 +49,8 @@ def slug(label: str) -> str:
 
 def prepare(task: Task, params: Params, root: Path, *, workers: int = 0) -> Prepared:
     """Returns a task's cache, built first where there is none or where its source or its fields changed.
+
+    A build that was killed, or that met files it could not decode, goes on from what it had done.
 
     Args:
         task: what to prepare.
@@ -67,24 +70,22 @@ def prepare(task: Task, params: Params, root: Path, *, workers: int = 0) -> Prep
     if current is not None:
         return current
     # Lock and temporary folders lie outside data/prepared/<task>, which DVC deletes before it runs the stage.
-    stem = f".{task.name}-{folder.name}"
-    with files.lock(folder.parents[1] / f"{stem}.lock"):
-        clean(folder, stem)
-        current = _current(
-            folder, task, params.data, fields, fingerprint
-        )  # another process may have built it meanwhile
+    stem = str(folder.parents[1] / f".{task.name}-{folder.name}")
+    with files.lock(Path(f"{stem}.lock")):
+        cache.clean(folder, Path(f"{stem}.old"))
+        current = _current(folder, task, params.data, fields, fingerprint)  # another process may have built it
         if current is not None:
             return current
         log.info("task %s: preparing the %s files of %s", task.name, origin.kind, origin.folder)
-        temporary = folder.parents[1] / f"{stem}.new"
+        temporary = Path(f"{stem}.new")
         try:
-            temporary.mkdir()
             _Build(task, params, origin, fields, fingerprint, temporary, workers or os.cpu_count() or 1).run()
-            replace(folder, temporary, folder.parents[1] / f"{stem}.old")
+            cache.put(folder, temporary, Path(f"{stem}.old"))
         except OSError as error:
-            raise UserError(f"task {task.name}: could not build the cache {folder}: {error}") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            raise UserError(
+                f"task {task.name}: could not build the cache {folder}: {error}; what is decoded is kept, the same "
+                "command goes on from there"
+            ) from error
     return load(folder)
 
 
@@ -95,8 +96,10 @@ def _current(folder: Path, task: Task, data: Data, fields: dict[str, Any], finge
         return None
     manifest = prepared.manifest
     same = manifest["fields"] == fields and manifest["fingerprint"] == fingerprint
-    same = same and (data.partial or "partial" not in manifest["marks"])  # a sample must be accepted each time
-    return prepared if same and manifest["expected"] == _published(task) else None
+    # What was left out or is a sample must be accepted each time.
+    same = same and len(manifest["skipped"]) <= data.skip_bad
+    same = same and (data.partial or bool(manifest["skipped"]) or "partial" not in manifest["marks"])
+    return prepared if same and manifest["expected"] == facts.published(task) else None
 
 
 def _check_labels(task: Task) -> None:
@@ -107,112 +110,37 @@ def _check_labels(task: Task) -> None:
                 f"task {task.name}: the labels of a task must differ in [A-Za-z0-9_.-], got {label!r} and"
                 f" {taken[slug(label)]!r}, both written {slug(label)!r}; rename one"
             )
+        if label.startswith("split."):
+            raise UserError(f"task {task.name}: a label must not begin with `split.`, got {label!r}; rename it")
         taken[slug(label)] = label
+    assert not task.segmentation or len(task.labels) + len(task.extras) <= PLANES
 
 
 def _fields(task: Task, params: Params, origin: Source) -> dict[str, Any]:
     """Lists what, beside the raw files, decides the content of a cache; part of the digest."""
+    layout = asdict(task.layout) if task.layout else None
     return {
         "format": FORMAT,
         "task": task.name,
+        "kind": task.kind,
         "source": origin.kind,
         "labels": list(task.labels),
+        "uncertain": task.uncertain,
+        "extras": list(task.extras),
         "channels": task.channels,
+        "windows": [list(window) for window in task.windows],
+        "unit": task.unit,
+        "layout": layout,
         "cache_size": task_params(params, task.name).cache_size,
         "split_seed": params.data.split_seed,
         "draw": dict(task.draw),
+        "folds": [task.folds.count, task.folds.repeats] if task.folds else None,
         "on_leak": params.data.on_leak,
     }
 
 
-# Splits and published facts
-
-
-def _splits(task: Task, seed: int, patients: Strings, pools: Strings, labels: NDArray[np.int8]) -> Strings:
-    """Keeps official splits and divides `trainval` and `all`; each of train, val and test must get an image."""
-    splits = pools.astype("<U8")
-    for pool, names in (("trainval", ("val",)), ("all", ("val", "test"))):
-        rows = pools == pool
-        if rows.any():
-            fractions = {name: task.draw[name] for name in names}
-            splits[rows] = draw_split(patients[rows], labels[rows], fractions, seed)
-    _check_filled(task, splits)
-    return splits
-
-
-def _check_filled(task: Task, splits: Strings) -> None:
-    counts = _counts(splits)
-    if not all(counts.values()):
-        raise UserError(f"task {task.name}: each of train, val and test must have an image, got {counts}; add images")
-
-
-def _counts(splits: Strings) -> dict[str, int]:
-    return {split: int((splits == split).sum()) for split in SPLITS}
-
-
-def _published(task: Task) -> Facts:
-    return Facts(counts=dict(task.counts), positives={name: list(row) for name, row in task.positives.items()})
-
-
-def _found(task: Task, pools: Strings, labels: NDArray[np.int8]) -> Facts:
-    """Counts as the task's facts do: its `trainval` takes in a given train and val, its `all` every split."""
-    takes = {"trainval": ("train", "val", "trainval"), "all": (*SPLITS, "trainval", "all")}
-    members = {name: np.isin(pools, takes.get(name, (name,))) for name in task.counts}
-    covered = np.any(list(members.values()), axis=0) if members else np.zeros(len(pools), dtype=bool)
-    members |= {str(name): pools == name for name in np.unique(pools[~covered])}
-    return Facts(
-        counts={name: int(rows.sum()) for name, rows in members.items()},
-        positives={
-            name: labels[members[name]].sum(axis=0, dtype=np.int64).tolist()
-            for name in task.positives
-            if name in members
-        },
-    )
-
-
-def _partial(task: Task, data: Data, expected: Facts, found: Facts) -> bool:
-    """Says whether the files are not the published ones.
-
-    Raises:
-        UserError: they are not, and `data.partial` does not allow it.
-    """
-    if found == expected:
-        return False
-    words = f"task {task.name}: {_differences(task, expected, found)}"
-    if not data.partial:
-        raise UserError(
-            f"{words}; complete the files under data/raw/{task.dataset}, or accept a sample with data.partial=true,"
-            " which marks all results partial"
-        )
-    log.warning("%s; the results will be marked partial", words)
-    return True
-
-
-def _differences(task: Task, expected: Facts, found: Facts) -> str:
-    """Spells out the first counts that differ from the published ones, and how many more do."""
-    published, ours = _numbers(task, expected), _numbers(task, found)
-    words = [
-        f"{name}: published {published.get((name, unit), 0)}{unit}, found {ours.get((name, unit), 0)}"
-        for name, unit in published | ours
-        if published.get((name, unit)) != ours.get((name, unit))
-    ]
-    more = [f"and {len(words) - NAMED} more"] if len(words) > NAMED else []
-    return "; ".join(words[:NAMED] + more)
-
-
-def _numbers(task: Task, facts: Facts) -> dict[tuple[str, str], int]:
-    """Lists facts one by one: (what is counted, its unit) -> how many."""
-    numbers = {(name, " images"): count for name, count in facts["counts"].items()}
-    for name, row in facts["positives"].items():
-        numbers |= {(f"{name} {label} positives", ""): n for label, n in zip(task.labels, row, strict=True)}
-    return numbers
-
-
-# Building
-
-
 class _Build:
-    """One build of a cache into an empty folder; its steps in the order of `run`."""
+    """One build of a cache into its own folder; its steps in the order of `run`."""
 
     def __init__(
         self,
@@ -238,60 +166,109 @@ class _Build:
     def read(self) -> None:
         """Lists the samples, compares them with what was published and assigns splits."""
         task = self.task
-        samples = list(datasets.read(task.dataset, self.origin.folder))
-        _check_samples(task, samples, self.origin.folder)
-        self.samples = samples
-        self.ids = np.array([sample.id for sample in samples], dtype=np.str_)
-        self.patients = np.array([_patient(task.dataset, sample.patient) for sample in samples], dtype=np.str_)
-        self.pools = np.array([sample.split for sample in samples], dtype="<U8")
-        self.labels = np.array([sample.labels for sample in samples], dtype=np.int8).reshape(len(samples), -1)
-        self.expected, self.found = _published(task), _found(task, self.pools, self.labels)
+        self.samples = list(datasets.read(task, self.origin.folder))
+        _check_samples(task, self.samples, self.origin.folder)
+        self.ids = np.array([sample.id for sample in self.samples], dtype=np.str_)
+        self.units = np.array([_hashed(task.dataset, sample.patient) for sample in self.samples], dtype=np.str_)
+        self.pools = np.array([sample.split for sample in self.samples], dtype="<U8")
+        given = [sample.labels or (0,) * len(task.labels) for sample in self.samples]
+        self.labels = np.array(given, dtype=np.int8).reshape(len(given), -1)
+        self.expected, self.found = facts.published(task), facts.found(task, self.pools, self.labels)
         self.marks = ["synthetic"] if self.origin.synthetic else []
-        if not self.origin.synthetic and _partial(task, self.data, self.expected, self.found):
+        if not self.origin.synthetic and self._partial():
             self.marks.append("partial")
-        self.splits = _splits(task, self.data.split_seed, self.patients, self.pools, self.labels)
+        if task.unit == "image" and task.layout is not None:
+            self.marks.append("patients unknown")
+        self.assignment = assign(task, self.units, self.pools, self.labels, self.data.split_seed)
+
+    def _partial(self) -> bool:
+        """Says whether the files are not the published ones.
+
+        Raises:
+            UserError: they are not, and `data.partial` does not allow it.
+        """
+        if self.task.layout is not None and not self.task.counts:
+            return False
+        words = facts.differences(self.task, self.expected, self.found)
+        if words and not self.data.partial:
+            raise UserError(
+                f"task {self.task.name}: {words}; complete the files under data/raw/{self.task.dataset}, or accept a"
+                " sample with data.partial=true, which marks all results partial"
+            )
+        if words:
+            log.warning("task %s: %s; the results will be marked partial", self.task.name, words)
+        return bool(words)
+
+    # Decoding
 
     def decode(self) -> None:
-        """Decodes every sample once; all files that cannot be decoded are named in one error."""
-        count, side, task = len(self.samples), self.size, self.task
-        self._check_space()
-        self.content, self.native_hashes, thumbnails, bad = list[str](), list[str](), [], list[str]()
-        with contextlib.closing(decode_all(task, self.samples, side, self.workers)) as stream:
-            images = ArrayFile(self.folder / "images.npy", self._image_shape(count))
-            masks = ArrayFile(self.folder / "masks.npy", (count, side, side)) if task.segmentation else None
-            for row, decoded in stream:
-                if isinstance(decoded, str):
-                    bad.append(decoded)
-                if isinstance(decoded, str) or bad:
-                    continue
-                images.append(decoded.image)
-                self.content.append(decoded.content)
-                thumbnails.append(decoded.thumbnail)
-                if masks is not None and decoded.mask is not None:
-                    masks.append(decoded.mask)
-                    self._keep_native(row, decoded)
-        self.hashes = [images.close(), masks.close() if masks else ""]
-        if bad:
-            raise UserError(_bad_files(task, bad))
-        self.thumbnails = np.stack(thumbnails)
+        """Decodes every sample once, going on from an earlier build of the same samples.
 
-    def _image_shape(self, count: int) -> tuple[int, ...]:
-        return (count, self.size, self.size, *((3,) if self.task.channels == 3 else ()))
+        Raises:
+            UserError: more samples cannot be decoded than `data.skip_bad` allows; all are named.
+        """
+        count, task, masks = len(self.samples), self.task, self.task.segmentation
+        keep_native = self.assignment.tested & masks
+        self._open(keep_native)
+        rows = Rows(self.folder, count, self.size, task.channels, audit.THUMBNAIL, masks=masks)
+        try:
+            if rows.journal_length():
+                done = rows.resume([signature(sample) for sample in self.samples])
+                log.info("task %s: %d of %d images were decoded before", task.name, done, count)
+            bad = Decoder(task, self.samples, rows, keep_native).run(self.workers)
+            if len(bad) > self.data.skip_bad:
+                raise UserError(self._bad_files(bad))
+        finally:
+            rows.close()
+        self.notes = rows.notes
+        self._skip(bad)
+
+    def _open(self, keep_native: NDArray[np.bool_]) -> None:
+        """Makes the folder, or keeps that of an earlier build whose rows are those of this one."""
+        fields = {name: value for name, value in self.fields.items() if name not in NOT_DECODING}
+        rows = [f"{sample.id} {kept}" for sample, kept in zip(self.samples, keep_native, strict=True)]
+        identity = description.hash_lines([json.dumps(fields, sort_keys=True), *rows])
+        note = self.folder / "build.txt"
+        if not note.is_file() or note.read_text() != identity:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            self._check_space()
+            files.write_text(note, identity)
 
     def _check_space(self) -> None:
         layers = self.task.channels + self.task.segmentation
-        needed, free = len(self.samples) * self.size**2 * layers, shutil.disk_usage(self.folder).free
+        needed = len(self.samples) * (self.size**2 * layers + audit.THUMBNAIL**2)
+        free = shutil.disk_usage(self.folder).free
         if needed > free:
+            shutil.rmtree(self.folder)
             raise UserError(
                 f"task {self.task.name}: the cache takes {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free in"
                 f" {self.folder.parent}; make room or lower tasks.{self.task.name}.cache_size"
             )
 
-    def _keep_native(self, row: int, decoded: Decoded) -> None:
-        if self.splits[row] == "test" and decoded.native is not None:
-            (self.folder / "native_masks").mkdir(exist_ok=True)
-            decoded.native.save(self.folder / "native_masks" / f"{row}.png")
-            self.native_hashes.append(decoded.native_hash)
+    def _bad_files(self, bad: dict[int, str]) -> str:
+        lines = [bad[row] for row in sorted(bad)]
+        place = self.folder.with_suffix(".bad.txt")
+        files.write_text(place, "".join(f"{line}\n" for line in lines))
+        more = f"\n  ... and {len(lines) - NAMED} more, all in {place}" if len(lines) > NAMED else ""
+        return (
+            f"task {self.task.name}: {len(lines)} of {len(self.samples)} samples cannot be decoded; get their files"
+            f" again, or leave them out with --skip-bad {len(lines)}. The others are kept, the same command goes on"
+            " from there:" + "".join(f"\n  {line}" for line in lines[:NAMED]) + more
+        )
+
+    def _skip(self, bad: dict[int, str]) -> None:
+        """Takes samples that cannot be decoded out of all splits."""
+        reasons = {row: _nameless(bad[row], self.samples[row]) for row in sorted(bad)}
+        self.skipped = [Skipped(id=str(self.ids[row]), reason=reason) for row, reason in reasons.items()]
+        if not bad:
+            return
+        log.warning("task %s: %d samples cannot be decoded and are left out", self.task.name, len(bad))
+        self.assignment.leave_out(np.isin(np.arange(len(self.ids)), list(bad)))
+        if "partial" not in self.marks:
+            self.marks.append("partial")
+
+    # Leaks
 
     def audit(self) -> NDArray[np.bool_]:
         """Looks for leaks between splits; marks the rows that the policy drops.
@@ -299,136 +276,123 @@ class _Build:
         Raises:
             UserError: a leak that the policy does not allow.
         """
-        contents = np.array(self.content, dtype=np.str_)
-        patients = audit.shared(self.patients, self.splits, self.ids)
-        exact = audit.shared(contents, self.splits, self.ids)
-        near = audit.near(self.thumbnails, contents, self.splits, self.ids)
+        contents = np.array([digest.tobytes().hex() for digest in self.notes["image"]], dtype=np.str_)
+        columns = self.assignment.parts()
+        patients = _worst([audit.shared(self.units, column, self.ids) for column in columns])
+        exact = _worst([audit.shared(contents, column, self.ids) for column in columns])
+        thumbnails = np.load(self.folder / "thumbnails.npy", mmap_mode="r")
+        scratch = self.folder / "features.tmp" if len(thumbnails) > 4096 else None
+        near = audit.near(thumbnails, contents, columns[0], self.ids, scratch=scratch)
+        if scratch is not None:
+            scratch.unlink()
         if near["count"]:
             first = _names(near)
             log.warning("task %s: %d near duplicates between splits, e.g. %s", self.task.name, near["count"], first)
         drop = np.zeros(len(self.ids), dtype=bool)
         if patients["count"] or exact["count"]:
             drop = self._judge(contents, patients, exact)
-        dropped = _counts(self.splits[drop])
         self.findings = Audit(
             shared_patients=patients,
             exact_duplicates=exact,
             near_duplicates=near,
             near_threshold=audit.NEAR,
-            dropped=dropped,
+            near_every=audit.stride(columns[0]),
+            dropped=description.counts(self.assignment.splits[drop]),
         )
         return drop
 
     def _judge(self, contents: Strings, patients: Finding, exact: Finding) -> NDArray[np.bool_]:
-        words = f"task {self.task.name}: {patients['count']} patients and {exact['count']} identical images are in more"
-        words += f" than one split, e.g. {_names(patients, exact)}"
+        words = (
+            f"task {self.task.name}: {patients['count']} {self.task.unit}s and {exact['count']} identical images are"
+        )
+        words += f" in more than one split, e.g. {_names(patients, exact)}"
         for pool in ("trainval", "all"):
             rows = self.pools == pool
-            if any(audit.clashing(keys[rows], self.splits[rows]).any() for keys in (self.patients, contents)):
+            columns = [column[rows] for column in self.assignment.parts()]
+            if any(audit.clashing(keys[rows], column).any() for keys in (self.units, contents) for column in columns):
                 raise UserError(
                     f"{words}; the split of `{pool}` is drawn by us and must be free of leaks: take one of each pair"
                     " out of the raw files (data.partial=true if counts then differ) or set another data.split_seed"
                 )
-        if self.data.on_leak == "fail":
+        if self.data.on_leak == "fail" or (self.task.folds and self.data.on_leak == "drop_from_train"):
             raise UserError(
-                f"{words}; data.on_leak=drop_from_train takes them out of train and val, =report keeps them"
+                f"{words}; data.on_leak=drop_from_train takes them out of train and val (not with folds), =report keeps"
+                " them"
             )
         log.warning("%s; data.on_leak=%s", words, self.data.on_leak)
         if self.data.on_leak == "report":
             self.marks.append("leak-reported")
             return np.zeros(len(contents), dtype=bool)
         self.marks.append("leak-dropped")
-        return audit.giving_way(self.patients, self.splits) | audit.giving_way(contents, self.splits)
+        splits = self.assignment.splits
+        return audit.giving_way(self.units, splits) | audit.giving_way(contents, splits)
 
     def drop(self, rows: NDArray[np.bool_]) -> None:
-        """Takes rows out of arrays and table; no test row is among them."""
-        if not rows.any():
-            return
-        kept = np.flatnonzero(~rows)
-        self.ids, self.patients, self.splits = self.ids[kept], self.patients[kept], self.splits[kept]
-        self.labels = self.labels[kept]
-        _check_filled(self.task, self.splits)
-        for index, name in enumerate(("images.npy", "masks.npy")):
-            if (self.folder / name).exists():
-                self.hashes[index] = keep_rows(self.folder / name, kept)
-        for new, old in enumerate(kept):  # ascending, so no name is taken when its turn comes
-            native = self.folder / "native_masks" / f"{old}.png"
-            if new != old and native.exists():
-                native.rename(native.with_name(f"{new}.png"))
+        """Takes rows out of all splits; no test row is among them."""
+        if rows.any():
+            self.assignment.leave_out(rows)
+
+    # Describing
 
     def describe(self) -> None:
-        """Writes the table of samples and the manifest."""
-        table = pd.DataFrame(
-            {"id": self.ids.tolist(), "patient": self.patients.tolist(), "split": self.splits.tolist()}
-        )
-        for column in range(self.labels.shape[1]):
-            table[self.task.labels[column]] = self.labels[:, column]
+        """Writes the table of samples, the sheets for people and, last, the manifest."""
+        if self.task.segmentation:
+            bits = np.arange(len(self.task.labels), dtype=np.uint8)
+            self.labels = (self.notes["present"][:, None] >> bits & 1).astype(np.int8)
+        table = description.table(self.task, self.ids, self.units, self.labels, self.assignment)
         table.to_parquet(self.folder / "samples.parquet", index=False)
-        text = json.dumps(self._manifest(), indent=2, ensure_ascii=False)
-        files.write_text(self.folder / "manifest.json", text + "\n")
+        manifest = self._manifest()
+        images = np.load(self.folder / "images.npy", mmap_mode="r")
+        masks = np.load(self.folder / "masks.npy", mmap_mode="r") if self.task.segmentation else None
+        sheets.samples(self.folder / "samples.png", self.task, images, masks, table, manifest)
+        sheets.pairs(self.folder / "near_duplicates.png", self.findings["near_duplicates"], self._image_of(images))
+        for left in ("build.txt", JOURNAL):
+            (self.folder / left).unlink()
+        self.folder.with_suffix(".bad.txt").unlink(missing_ok=True)
+        files.write_text(self.folder / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+
+    def _image_of(self, images: NDArray[np.uint8]) -> sheets.ImageOf:
+        row = {str(name): number for number, name in enumerate(self.ids)}
+        return lambda name: images[row[name]]
 
     def _manifest(self) -> Manifest:
-        mean, std = moments(np.load(self.folder / "images.npy", mmap_mode="r"), self.splits == "train")
-        totals = {split: self._totals(split) for split in SPLITS}
-        counts = _counts(self.splits)
+        task, splits = self.task, self.assignment.splits
+        mean, std = moments(self.notes[splits == "train"], task.channels, self.size**2)
+        undefined = description.undefined(task, self.labels, splits)
+        for split, labels in undefined.items():
+            if labels:
+                words = "task %s: AUC is undefined in %s for labels without positives or without negatives: %s"
+                log.warning(words, task.name, split, ", ".join(labels))
         return Manifest(
-            task=self.task.name,
-            dataset=self.task.dataset,
+            task=task.name,
+            dataset=task.dataset,
             source=self.origin.kind,
             fingerprint=self.fingerprint,
             fields=self.fields,
             expected=self.expected,
             found=self.found,
-            counts=counts,
-            patients={split: len(np.unique(self.patients[self.splits == split])) for split in SPLITS},
-            label_totals=totals,
+            counts=description.counts(splits),
+            rows=len(self.ids),
+            folds=self.assignment.folds.shape[1],
+            unit=task.unit,
+            units={split: len(np.unique(self.units[splits == split])) for split in SPLITS},
+            label_totals=description.totals(task, self.labels, splits),
             cache_size=self.size,
-            channels=self.task.channels,
+            channels=task.channels,
             mean=mean,
             std=std,
-            undefined={split: self._undefined(split, totals[split], counts[split]) for split in ("val", "test")},
+            undefined=undefined,
             audit=self.findings,
+            skipped=self.skipped,
+            statistics=description.statistics(self.notes, splits, task.channels * self.size**2),
             marks=self.marks,
             recipe=RECIPE,
-            split_recipe=self._split_recipe(),
-            split_hash=_hash_lines(sorted(f"{i} {s}" for i, s in zip(self.ids, self.splits, strict=True))),
-            digest=self._digest(),
+            split_recipe=self.assignment.recipe(),
+            split_hash=description.hash_lines(sorted(self.assignment.lines(self.ids))),
+            digest=description.digest(self.fields, self.ids, self.units, self.labels, self.assignment, self.notes),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            code=_code(),
+            code=description.code(),
         )
-
-    def _totals(self, split: str) -> dict[str, int]:
-        """Counts positives per label; for segmentation, images whose mask is not empty."""
-        rows = self.splits == split
-        if self.task.segmentation:
-            masks = np.load(self.folder / "masks.npy", mmap_mode="r")
-            return {self.task.labels[0]: sum(bool(masks[row].any()) for row in np.flatnonzero(rows))}
-        totals = self.labels[rows].sum(axis=0, dtype=np.int64).tolist()
-        return dict(zip(self.task.labels, totals, strict=True))
-
-    def _undefined(self, split: str, totals: dict[str, int], count: int) -> list[str]:
-        """Lists the labels that have no positive or no negative, so that their AUC is undefined."""
-        if self.task.segmentation:
-            return []
-        labels = [label for label, positives in totals.items() if positives in (0, count)]
-        if labels:
-            words = "task %s: AUC is undefined in %s for labels without positives or without negatives: %s"
-            log.warning(words, self.task.name, split, ", ".join(labels))
-        return labels
-
-    def _split_recipe(self) -> str:
-        official = [str(pool) for pool in np.unique(self.pools) if pool in SPLITS]
-        drawn = [str(pool) for pool in np.unique(self.pools) if pool not in SPLITS]
-        words = [f"{', '.join(official)}: official"] if official else []
-        shares = ", ".join(f"{name} {share}" for name, share in self.task.draw.items())
-        for pool in drawn:
-            words.append(f"{pool}: drawn by patient, stratified by label, seed {self.data.split_seed}, shares {shares}")
-        return "; ".join(words)
-
-    def _digest(self) -> str:
-        rows = zip(self.ids.tolist(), self.patients.tolist(), self.splits.tolist(), self.labels.tolist(), strict=True)
-        lines = [json.dumps(self.fields, sort_keys=True), *self.hashes, *self.native_hashes]
-        return _hash_lines([*lines, *(json.dumps(row) for row in rows)])
 
 
 def _check_samples(task: Task, samples: list[Sample], folder: Path) -> None:
@@ -436,43 +400,38 @@ def _check_samples(task: Task, samples: list[Sample], folder: Path) -> None:
     if not samples:
         raise UserError(f"task {task.name}: looked for images of {task.dataset} in {folder}, found none")
     seen: set[str] = set()
+    allowed = {0, 1, -1} if task.uncertain else {0, 1}
     for sample in samples:
+        where = f"task {task.name}: {sample.image.path}"
         if sample.id in seen:
-            raise UserError(f"task {task.name}: ids must be unique, {sample.id!r} is there twice, again {sample.image}")
-        seen.add(sample.id)
-        if task.segmentation and not sample.masks:
-            raise UserError(f"task {task.name}: {sample.image} has no mask file; each image needs one")
-        if not task.segmentation and (len(sample.labels) != len(task.labels) or not set(sample.labels) <= {0, 1}):
             raise UserError(
-                f"task {task.name}: {sample.image} must have {len(task.labels)} labels of 0 or 1, got {sample.labels}"
+                f"task {task.name}: ids must be unique, {sample.id!r} is there twice, again {sample.image.path}"
             )
+        seen.add(sample.id)
+        if task.segmentation and len(sample.masks) != len(task.labels):
+            raise UserError(f"{where} has masks for {len(sample.masks)} of {len(task.labels)} labels; each needs them")
+        if task.segmentation and not sample.labels:
+            continue
+        if len(sample.labels) != len(task.labels) or not set(sample.labels) <= allowed:
+            raise UserError(f"{where} must have {len(task.labels)} labels of {sorted(allowed)}, got {sample.labels}")
 
 
-def _patient(dataset: str, patient: str) -> str:
+def _hashed(dataset: str, patient: str) -> str:
     return hashlib.sha256(f"{dataset}/{patient}".encode()).hexdigest()[:16]
 
 
-def _bad_files(task: Task, bad: list[str]) -> str:
-    listed = "".join(f"\n  {line}" for line in bad[:10])
-    more = f"\n  ... and {len(bad) - 10} more" if len(bad) > 10 else ""
-    return f"task {task.name}: {len(bad)} samples cannot be decoded; get their files again:{listed}{more}"
+def _nameless(reason: str, sample: Sample) -> str:
+    """Takes the file's name, which may say who the patient is, out of a reason that enters the cache."""
+    text = reason.partition(": ")[2] or reason
+    for name in (str(sample.image.path), sample.image.path.name):
+        text = text.replace(name, "the file")
+    return text
+
+
+def _worst(findings: Sequence[Finding]) -> Finding:
+    return max(findings, key=lambda finding: finding["count"])
 
 
 def _names(*findings: Finding) -> str:
     pairs = [pair for finding in findings for pair in finding["examples"][:3]]
     return ", ".join(f"{pair['a']} and {pair['b']} ({pair['splits']})" for pair in pairs)
-
-
-def _hash_lines(lines: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _code() -> dict[str, str | None]:
-    """Names the version and, in a clone, the commit of this code."""
-    version: str | None
-    try:
-        version = importlib.metadata.version("medtransfer")
-    except importlib.metadata.PackageNotFoundError:  # run from a clone, not installed
-        project = Path(__file__).parents[2] / "pyproject.toml"
-        version = tomllib.loads(project.read_text())["project"]["version"] if project.exists() else None
-    return {"version": version, "commit": files.git_commit(Path(__file__).parent) or None}

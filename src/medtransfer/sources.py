@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from medtransfer import files
+from medtransfer import catalog, files
 from medtransfer.errors import UserError
 from medtransfer.params import Data
-from medtransfer.tasks import TASKS, Task
+from medtransfer.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ def source(task: Task, data: Data, root: Path) -> Source:
         UserError: neither is there.
     """
     raw, phantoms = (root / "data" / kind / task.dataset for kind in ("raw", "phantoms"))
-    if _holds_files(raw):
+    if holds_files(raw):
         return Source(raw, synthetic=False)
-    if data.phantoms and _holds_files(phantoms):
+    if data.phantoms and holds_files(phantoms):
         return Source(phantoms, synthetic=True)
     state = "found nothing in either" if data.phantoms else "which data.phantoms=false rules out, found nothing"
     raise UserError(
@@ -47,17 +47,18 @@ def source(task: Task, data: Data, root: Path) -> Source:
     )
 
 
-def _holds_files(folder: Path) -> bool:
+def holds_files(folder: Path) -> bool:
+    """Says whether a folder is there with anything in it that is not hidden."""
     return folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir())
 
 
 def fingerprint(folder: Path) -> str:
-    """Hashes the names and sizes of all files and the contents of the lists and tables among them."""
+    """Hashes the names and sizes of all files and the contents of the lists, tables and descriptions among them."""
     entries = sorted((path.relative_to(folder).as_posix(), path) for path in _walk(folder))
     digest = hashlib.sha256()
     for name, path in entries:
         digest.update(f"{name}\0{path.stat().st_size}\n".encode())
-        if path.suffix.lower() in (".csv", ".txt"):
+        if path.suffix.lower() in (".csv", ".txt", ".yaml"):
             digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -76,7 +77,7 @@ def write(root: Path) -> None:
 
     Hashing a big dataset is left out, and a linked folder counts as much as a copied one.
     """
-    for task in TASKS.values():
-        raw = root / "data/raw" / task.dataset
-        found = fingerprint(raw) if _holds_files(raw) else None
-        files.write_text(root / "data/sources" / f"{task.name}.json", json.dumps({"raw": found}) + "\n")
+    for name in catalog.names(root):  # a task has the name of its dataset's folder
+        raw = root / "data/raw" / name
+        found = fingerprint(raw) if holds_files(raw) else None
+        files.write_text(root / "data/sources" / f"{name}.json", json.dumps({"raw": found}) + "\n")

@@ -1,15 +1,156 @@
-"""Our own splits: seeded, patient-disjoint, stratified by labels. Arrays in, arrays out."""
+"""Which split every image is in: given ones are kept, others drawn: seeded, patient-disjoint, stratified by labels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medtransfer import streams
-from medtransfer.audit import Strings
+from medtransfer.audit import SPLITS, Strings
+from medtransfer.errors import UserError
+from medtransfer.tasks import Task
+
+
+@dataclass
+class Assignment:
+    """The split of every image of a task, and of every fold where there are folds."""
+
+    task: Task
+    seed: int
+    pools: Strings
+    """what the files say: a split, or `trainval` or `all`, which are divided"""
+    splits: Strings
+    """train, val or test; empty for an image that was left out; with folds test where it is locked, else train"""
+    folds: Strings
+    """(n, num_folds): the same in every fold; no columns without folds"""
+
+    @property
+    def columns(self) -> list[Strings]:
+        """Lists the splits that runs use."""
+        return list(self.folds.T) if self.task.folds else [self.splits]
+
+    @property
+    def locked(self) -> bool:
+        """Says whether there are folds and one test for all of them."""
+        return bool(self.task.folds) and bool((self.splits == "test").any())
+
+    @property
+    def tested(self) -> NDArray[np.bool_]:
+        """Marks the images that are test in any run."""
+        tested: NDArray[np.bool_] = (self.splits == "test") | (self.folds == "test").any(axis=1)
+        return tested
+
+    def parts(self) -> list[Strings]:
+        """Gives what must not share an image: the splits, or the folds of each repeat and a locked test."""
+        if not self.task.folds:
+            return [self.splits]
+        parts, count = [], self.task.folds.count
+        for start in range(0, self.folds.shape[1], count):
+            names = np.where(self.splits == "test", "test", "").astype("<U8")
+            for fold in range(count):
+                held = self.folds[:, start + fold] == ("val" if self.locked else "test")
+                names[held & (names == "")] = f"fold {fold}"
+            parts.append(names)
+        return parts
+
+    def leave_out(self, rows: NDArray[np.bool_]) -> None:
+        """Takes images out of every split.
+
+        Raises:
+            UserError: a split is empty then.
+        """
+        self.splits[rows], self.folds[rows] = "", ""
+        self.check()
+
+    def check(self) -> None:
+        """Refuses an empty split.
+
+        Raises:
+            UserError: train, val or test has no image, in some fold.
+        """
+        for splits in self.columns:
+            counts = {split: int((splits == split).sum()) for split in SPLITS}
+            if not all(counts.values()):
+                raise UserError(
+                    f"task {self.task.name}: each of train, val and test must have an image, got {counts}; add images"
+                    + (" or correct the split column" if self.task.layout else "")
+                )
+
+    def lines(self, ids: Strings) -> list[str]:
+        """Writes every image's splits as a line, for digests."""
+        rows = zip(ids.tolist(), self.splits.tolist(), self.folds.tolist(), strict=True)
+        return [" ".join([name, split, *folds]) for name, split, folds in rows]
+
+    def recipe(self) -> str:
+        """Words how the splits came about."""
+        given = [str(pool) for pool in np.unique(self.pools) if pool in SPLITS]
+        drawn = [str(pool) for pool in np.unique(self.pools) if pool not in SPLITS]
+        words = (
+            [f"{', '.join(given)}: {'official' if self.task.split_source == 'official' else 'given'}"] if given else []
+        )
+        shares = ", ".join(f"{name} {share}" for name, share in self.task.draw.items())
+        how = f"by {self.task.unit}, stratified by label, seed {self.seed}"
+        if self.task.folds:
+            folds = self.task.folds
+            use = "each is val once" if self.locked else f"each is test once, {shares} of the rest"
+            return "; ".join([*words, f"{folds.count} folds, {folds.repeats} times, drawn {how}, {use}"])
+        return "; ".join([*words, *(f"{pool}: drawn {how}, shares {shares}" for pool in drawn)])
+
+
+def assign(task: Task, units: Strings, pools: Strings, labels: NDArray[Any], seed: int) -> Assignment:
+    """Keeps given splits and divides `trainval` and `all`, or all but a locked test into folds.
+
+    Args:
+        task: its `draw` and `folds` say how.
+        units: what stays together, one per image, (n,).
+        pools: what the files say of each image.
+        labels: (n, num_labels), above 0 for a positive.
+        seed: `data.split_seed`.
+
+    Raises:
+        UserError: a split has no image, or there are fewer units than folds.
+    """
+    if task.folds is None:
+        splits, folds = _divide(task, units, pools, labels, seed), np.empty((len(pools), 0), dtype="<U8")
+    else:
+        splits, folds = _fold(task, units, pools, labels, seed)
+    assignment = Assignment(task, seed, pools, splits, folds)
+    assignment.check()
+    return assignment
+
+
+def _divide(task: Task, units: Strings, pools: Strings, labels: NDArray[Any], seed: int) -> Strings:
+    splits = pools.astype("<U8")
+    for pool, names in (("trainval", ("val",)), ("all", ("val", "test"))):
+        rows = pools == pool
+        if rows.any():
+            fractions = {name: task.draw[name] for name in names}
+            splits[rows] = draw_split(units[rows], labels[rows], fractions, seed)
+    return splits
+
+
+def _fold(task: Task, units: Strings, pools: Strings, labels: NDArray[Any], seed: int) -> tuple[Strings, Strings]:
+    assert task.folds is not None
+    locked = pools == "test"
+    free, count = np.flatnonzero(~locked), task.folds.count
+    found = len(np.unique(units[free]))
+    if found < count:
+        raise UserError(f"task {task.name}: {count} folds need as many {task.unit}s, found {found}")
+    drawn = draw_folds(units[free], labels[free], count, task.folds.repeats, seed)
+    columns = []
+    for number in task.folds.numbers:
+        held = np.zeros(len(pools), dtype=bool)
+        held[free] = drawn[:, number // count] == number % count
+        if locked.any():
+            columns.append(np.where(locked, "test", np.where(held, "val", "train")))
+        else:  # the fold is the test, and val comes out of the rest
+            rest = np.where(held, "test", "trainval")
+            columns.append(_divide(task, units, rest, labels, streams.seed_of(seed, "fold", number)))
+    return np.where(locked, "test", "train").astype("<U8"), np.stack(columns, axis=1).astype("<U8")
 
 
 def draw_split(
@@ -30,14 +171,31 @@ def draw_split(
     names, number = np.unique(np.asarray(patients, dtype=np.str_), return_inverse=True)
     positive = np.zeros((len(names), labels.shape[1]), dtype=bool)
     np.logical_or.at(positive, number, labels > 0)
-    chosen = _stratify(positive, _room(fractions, len(names)), _order(names, seed))
+    chosen = _stratify(positive, _room(fractions, len(names)), _order(names, streams.seed_of(seed, "split")))
     drawn: Strings = np.array(["train", *fractions])[chosen][number]
     return drawn
 
 
-def _order(names: Strings, seed: int) -> NDArray[np.intp]:
+def draw_folds(
+    patients: Sequence[str] | Strings, labels: NDArray[Any], folds: int, repeats: int, seed: int
+) -> NDArray[np.int64]:
+    """Cuts the patients into equal folds, stratified like `draw_split`, several times over.
+
+    Returns:
+        the fold of every image in every repeat: (n, repeats), 0 to folds - 1.
+    """
+    names, number = np.unique(np.asarray(patients, dtype=np.str_), return_inverse=True)
+    positive = np.zeros((len(names), labels.shape[1]), dtype=bool)
+    np.logical_or.at(positive, number, labels > 0)
+    room = np.array([len(range(fold, len(names), folds)) for fold in range(folds)], dtype=np.int64)
+    orders = [_order(names, streams.seed_of(seed, "folds", repeat)) for repeat in range(repeats)]
+    drawn = [_stratify(positive, room.copy(), order) for order in orders]
+    return np.stack(drawn, axis=1)[number]
+
+
+def _order(names: Strings, stream: int) -> NDArray[np.intp]:
     keys = streams.sample_keys(names.tolist())
-    return np.argsort(streams.uniforms(streams.seed_of(seed, "split"), keys, 1)[:, 0], kind="stable")
+    return np.argsort(streams.uniforms(stream, keys, 1)[:, 0], kind="stable")
 
 
 def _room(fractions: Mapping[str, float], total: int) -> NDArray[np.int64]:

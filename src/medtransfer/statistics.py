@@ -36,7 +36,7 @@ class Summary:
 class TTest:
     """A two-sided t-test of a - b, or the reason why there is none."""
 
-    test: Test
+    test: Test | Literal["corrected"]
     difference: float
     """mean of a minus mean of b"""
     statistic: float | None = None
@@ -60,6 +60,31 @@ def summary(scores: Scores) -> Summary:
     values = _finite(scores, "scores")
     std = float(values.std(ddof=1)) if len(values) > 1 else None
     return Summary(mean=float(values.mean()), std=std, n=len(values))
+
+
+def corrected_t_test(a: Scores, b: Scores, *, ratio: float) -> TTest:
+    """Tests scores paired by fold: the corrected resampled t-test (Nadeau and Bengio, Machine Learning 2003).
+
+    Folds share training images, so their scores vary less than those of independent samples would: the variance of
+    the mean difference is taken as (1 / n + ratio) times that of the differences, not 1 / n times.
+
+    Args:
+        a: one score per fold.
+        b: the scores of the same folds.
+        ratio: test images per training image of a fold.
+
+    Raises:
+        UserError: a score is missing or not finite, the numbers differ, or `ratio <= 0`.
+    """
+    first, second = _finite(a, "a"), _finite(b, "b")
+    if len(first) != len(second) or ratio <= 0:
+        raise UserError(f"`len(a) == len(b)` and `ratio > 0` must hold, got {len(first)}, {len(second)}, {ratio}")
+    difference = first - second
+    if len(difference) < 2:
+        return _untested("corrected", float(difference.mean()), "fewer than two folds")
+    error = float(difference.std(ddof=1) * np.sqrt(1 / len(difference) + ratio))
+    scale = float(np.max(np.abs([first, second])))
+    return _tested("corrected", float(difference.mean()), error, len(difference) - 1, scale)
 
 
 def t_test(a: Scores, b: Scores, *, test: Test) -> TTest:
@@ -129,7 +154,7 @@ def _welch_error(variance_a: float, n_a: int, variance_b: float, n_b: int) -> tu
     return float(np.sqrt(whole)), 1 / (share_a**2 / (n_a - 1) + share_b**2 / (n_b - 1))
 
 
-def _tested(test: Test, difference: float, error: float, df: float, scale: float) -> TTest:
+def _tested(test: Test | Literal["corrected"], difference: float, error: float, df: float, scale: float) -> TTest:
     """Compares a difference with its standard error; below rounding of `scale` each counts as zero."""
     noise = ROUNDING * scale
     if error <= noise and abs(difference) <= noise:
@@ -141,7 +166,7 @@ def _tested(test: Test, difference: float, error: float, df: float, scale: float
     return TTest(test=test, difference=difference, statistic=statistic, df=df, p=p)
 
 
-def _untested(test: Test, difference: float, note: str) -> TTest:
+def _untested(test: Test | Literal["corrected"], difference: float, note: str) -> TTest:
     return TTest(test=test, difference=difference, note=note)
 
 

@@ -16,6 +16,11 @@ METRICS = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
     "brier": "Brier score",
+    "exam_auc": "AUC per exam",
+    "exam_average_precision": "average precision per exam",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "kappa": "quadratic kappa",
     "dice": "Dice",
     "dice_positives": "Dice on positives",
     "dice_pooled": "pooled Dice",
@@ -23,8 +28,11 @@ METRICS = {
     "native_dice": "Dice, native size",
     "native_dice_positives": "Dice on positives, native size",
     "native_dice_pooled": "pooled Dice, native size",
+    "fov_dice": "Dice, native size, inside the field of view",
+    "fov_dice_pooled": "pooled Dice, native size, inside the field of view",
+    "observer2_dice": "Dice, native size, against the second observer",
 }
-"""scores between 0 and 1 that the report tabulates; all scores are in `runs.csv`"""
+"""scores up to 1 that the report tabulates; all scores are in `runs.csv`"""
 
 NOT_DEVIATIONS = ("benchmark.", "comparison.", "execution.", "phantoms.", "data.phantoms", "data.partial")
 """parameters that say where and how much is run, not how: a difference is no deviation from a protocol"""
@@ -43,6 +51,9 @@ UNSAID = (
     ("chestxray14", "chestxray14: how val patients were drawn; here a seeded, patient-disjoint 13% of train_val."),
     ("shenzhen", "shenzhen: how the split was drawn; the authors publish lists, here a seeded, patient-disjoint draw."),
     ("montgomery", "montgomery: the split; here a seeded, patient-disjoint draw."),
+    ("chexpert", "chexpert: which images are val and test; here a seeded 5% of train.csv's patients, and valid.csv."),
+    ("rsna_pe", "rsna_pe: split, windowing and level; here drawn by study, three windows, slices (exams beside them)."),
+    ("siim", "siim: the split, and whether empty images count; here drawn by patient, Dice on images with a mask."),
     ("drive", "drive: size and validation share of the augmented copy used; here the original files, 4 of 20 for val."),
     ("inat2021", "Which weights `inat2021` is: trained from scratch, or started from ImageNet."),
 )  # fmt: skip
@@ -78,7 +89,7 @@ def _runs(rows: Iterable[Row], field: str) -> str:
     """Names runs by task, init and seeds, for a note."""
     named = [(row, getattr(row, field)) for row in rows if getattr(row, field)]
     return "; ".join(
-        f"{row.task} {row.init} seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+        f"{row.task} {row.init} {row.unit}{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
         for row, seeds in named
     )
 
@@ -129,17 +140,17 @@ def score_grid(cells: Sequence[Cell], rows: Sequence[Row], benchmark: params.Ben
     """Lays out the comparison: one row per initialization, one column per task."""
     titles = [column_title(of_task(cells, task), task) for task in benchmark.tasks]
     shared = {task: shared_marks(of_task(cells, task)) for task in benchmark.tasks}
-    texts = {(row.task, row.init): _score_entry(row, len(benchmark.seeds), shared[row.task]) for row in rows}
+    texts = {(row.task, row.init): _score_entry(row, shared[row.task]) for row in rows}
     lines = [(Entry(init), *(texts[task, init] for task in benchmark.tasks)) for init in benchmark.inits]
     return Grid(header=("init", *titles), rows=tuple(lines))
 
 
-def _score_entry(row: Row, expected: int, shared: set[str]) -> Entry:
+def _score_entry(row: Row, shared: set[str]) -> Entry:
     if row.summary is None:
         return Entry("undefined" if row.undefined else "-")
     dagger = " †" if row.separated is False else ""
     own = sorted(set(row.marks) - shared)
-    return Entry(_percent(row.summary, expected) + dagger + (f" ({', '.join(own)})" if own else ""), row.best)
+    return Entry(_percent(row.summary, row.expected) + dagger + (f" ({', '.join(own)})" if own else ""), row.best)
 
 
 def score_notes(
@@ -151,7 +162,7 @@ def score_notes(
 ) -> list[str]:
     """Says what the comparison rests on: test, n, marks, and what is missing."""
     notes = [_method(rows, cells, comparison)]
-    expected = sum(row.applicable for row in rows) * len(benchmark.seeds)
+    expected = sum(row.expected for row in rows if row.applicable)
     missing = sum(len(row.missing) for row in rows)
     if missing:
         notes.append(f"{missing} of {expected} runs missing: {_runs(rows, 'missing')}.")
@@ -170,14 +181,22 @@ def score_notes(
 
 
 def _method(rows: Sequence[Row], cells: Sequence[Cell], comparison: params.Comparison) -> str:
-    counts = sorted({row.summary.n for row in rows if row.summary is not None})
-    n = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}" if counts else "0"
     marks = sorted({mark for cell in cells for mark in cell.marks})
+    units = {row.unit for row in rows if row.summary is not None} or {"seed"}
+    words = {"seed": ("run (seed)", f"{comparison.test} t-test")}
+    words["fold"] = ("fold (mean over its seeds)", "corrected resampled t-test, paired by fold")
+    unit = " or ".join(f"{words[name][0]}, n = {_number(rows, name)}" for name in sorted(units, reverse=True))
+    test = " or ".join(words[name][1] for name in sorted(units, reverse=True))
     return (
-        f"Mean ± std of the test score in percent; unit: run (seed), n = {n}, ddof 1. Best of each column bold, "
-        f"picked by these same scores; † = not separated from it (p > {comparison.alpha:g}, {comparison.test} t-test, "
+        f"Mean ± std of the test score in percent; unit: {unit}, ddof 1. Best of each column bold, "
+        f"picked by these same scores; † = not separated from it (p > {comparison.alpha:g}, {test}, "
         f"two-sided, correction: none). Marks: {', '.join(marks) or 'none'}."
     )
+
+
+def _number(rows: Sequence[Row], unit: str) -> str:
+    counts = sorted({row.summary.n for row in rows if row.summary is not None and row.unit == unit})
+    return f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}" if counts else "0"
 
 
 def _label_notes(cells: Sequence[Cell], benchmark: params.Benchmark) -> list[str]:
@@ -211,7 +230,8 @@ def _further_section(cells: Sequence[Cell], task: str, benchmark: params.Benchma
     lines = []
     for init in benchmark.inits:
         runs = [cell for cell in own if cell.init == init]
-        lines.append((Entry(init), *(Entry(_mean_text(runs, f"test_{name}", len(benchmark.seeds))) for name in names)))
+        expected = len(benchmark.seeds) * max(1, own[0].folds)
+        lines.append((Entry(init), *(Entry(_mean_text(runs, f"test_{name}", expected)) for name in names)))
     grid = Grid(header=("init", *(METRICS[name] for name in names)), rows=tuple(lines))
     notes = ("Mean ± std over the same runs in percent, ddof 1; not tested.",)
     return Section(title=f"Further scores: {task}", grid=grid, notes=notes, scores=True)
@@ -283,6 +303,7 @@ def _cost_section(cells: Sequence[Cell], benchmark: params.Benchmark) -> Section
         for cell in of_task(cells, task)[:1]:
             counts = ", ".join(f"{split} {count}" for split, count in cell.counts.items())
             notes.append(f"{task}: device {cell.device}; images: {counts}; manifest {cell.manifest_digest[:12]}.")
+            notes.append(f"{task}: split {cell.split}.")
     return Section(title="Cost", grid=Grid(header=header, rows=tuple(lines)), notes=tuple(notes))
 
 

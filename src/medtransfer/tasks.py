@@ -2,13 +2,61 @@
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from medtransfer.errors import UserError
+Kind = Literal["multilabel", "binary", "multiclass", "segmentation"]
+Windows = tuple[tuple[float, float], ...]
+"""(level, width) in Hounsfield units, one per channel of the prepared image"""
 
-Kind = Literal["multilabel", "binary", "segmentation"]
+
+METRICS: dict[Kind, tuple[str, ...]] = {
+    "multilabel": ("auc", "average_precision"),
+    "binary": ("auc", "average_precision"),
+    "multiclass": ("auc", "average_precision", "balanced_accuracy", "kappa"),
+    "segmentation": ("dice", "dice_positives", "dice_pooled"),
+}
+"""primary metrics that a kind of task can have: higher is better; `kappa` where the classes are ordinal"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folds:
+    """Cross-validation: every fold of every repeat is a run of its own."""
+
+    count: int
+    repeats: int
+
+    @property
+    def numbers(self) -> range:
+        """Numbers the folds of all repeats: fold f of repeat r is r * count + f."""
+        return range(self.count * self.repeats)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where the images, labels and units of an own task stand: in a table of file names or in arrays."""
+
+    table: str = ""
+    """CSV file beside the `task.yaml`"""
+    arrays: str = ""
+    """`.npz` file beside the `task.yaml`, with `train_images`, `train_labels` and so on"""
+    image: str = ""
+    """column of the image's path, relative to the table"""
+    frame: str = ""
+    """column of the frame or slice number, from 0"""
+    id: str = ""
+    """column of a name that may stand in the cache; without it a sample is named by a hash of its path"""
+    patient: str = ""
+    """column of the patient"""
+    split: str = ""
+    """column of the split"""
+    label: str = ""
+    """column of a multiclass task's class"""
+    masks: Mapping[str, str] = field(default_factory=dict)
+    """label -> column of its mask's path"""
+    values: Mapping[str, int] = field(default_factory=dict)
+    """label -> its value in the mask, where one mask holds all labels"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,26 +70,38 @@ class Task:
     title: str
     kind: Kind
     labels: tuple[str, ...]
-    """in official order, which is also the column order of predictions"""
+    """in official order, which is also the column order of predictions; the classes of a multiclass task"""
+    tested: tuple[str, ...] = ()
+    """labels whose scores are averaged; empty: all"""
+    uncertain: bool = False
+    """a label may be uncertain, written -1"""
+    ordinal: bool = False
+    """the classes of a multiclass task stand in an order"""
     channels: Literal[1, 3]
+    windows: Windows = ()
+    """how CT becomes 8 bits; empty: by the file's own window, else by its range"""
+    extras: tuple[str, ...] = ()
+    """what test images of a segmentation task carry beside their mask: `field_of_view`, `second_observer`"""
     counts: dict[str, int]
     """published number of images per official split, asserted unless the source is synthetic or partial"""
-    positives: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """published positives per official split, one number per label"""
+    positives: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
+    """published positives per official split, one number per label, None where it is not published"""
     draw: dict[str, float]
-    """fractions that our own seeded, patient-disjoint draw takes out of `trainval` or `all` for val and test"""
-    split_source: Literal["official", "drawn"]
+    """fractions of the units that our own seeded, unit-disjoint draw takes out of `trainval` or `all`"""
+    split_source: Literal["official", "drawn", "given"]
     """who defines the test split; a leak in a drawn split always fails `prepare`"""
-    unit: str = "patient"
-    """what is resampled: the statistical unit"""
+    unit: Literal["patient", "study", "image"] = "patient"
+    """the statistical unit: what splits keep together and what is resampled"""
     derived_from: tuple[str, ...] = ()
     """datasets whose images this one re-releases"""
     metric: str
     """primary metric, as in the score name `test_<metric>`"""
     margin: float
     """smallest difference in the primary metric that matters, in the metric's own unit"""
-    native_size: int
-    """pixels: the published network input"""
+    folds: Folds | None = None
+    """cross-validation instead of one split; a test split that is given stays locked"""
+    layout: Layout | None = None
+    """of a task that a `task.yaml` describes"""
     licence: str
     citation: str
     source: str
@@ -56,6 +116,12 @@ class Task:
 CHESTXRAY14_LABELS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
     "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
+)  # fmt: skip
+
+CHEXPERT_LABELS = (
+    "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",
+    "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture",
+    "Support Devices",
 )  # fmt: skip
 
 TASKS: dict[str, Task] = {
@@ -78,10 +144,47 @@ TASKS: dict[str, Task] = {
             split_source="official",
             metric="auc",
             margin=0.01,
-            native_size=224,
             licence="free use with acknowledgement (NIH Clinical Center)",
             citation="Wang et al., ChestX-ray8, CVPR 2017",
             source="https://nihcc.app.box.com/v/ChestXray-NIHCC",
+        ),
+        Task(
+            name="chexpert",
+            code="DXC5",
+            dataset="chexpert",
+            title="Five thorax diseases classification",
+            kind="multilabel",
+            labels=CHEXPERT_LABELS,
+            tested=("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"),
+            uncertain=True,
+            channels=1,
+            counts={"trainval": 223_414, "test": 234},
+            positives={
+                "trainval": (
+                    22381,
+                    10798,
+                    27000,
+                    105581,
+                    9186,
+                    52246,
+                    14783,
+                    6039,
+                    33376,
+                    19448,
+                    86187,
+                    3523,
+                    9040,
+                    116001,
+                ),
+                "test": (None, None, 68, None, None, 45, 33, None, 80, None, 67, None, None, None),
+            },
+            draw={"val": 0.05},
+            split_source="official",
+            metric="auc",
+            margin=0.01,
+            licence="Stanford University Dataset Research Use Agreement: registration, non-commercial",
+            citation="Irvin et al., CheXpert, AAAI 2019",
+            source="https://stanfordmlgroup.github.io/competitions/chexpert",
         ),
         Task(
             name="shenzhen",
@@ -97,10 +200,48 @@ TASKS: dict[str, Task] = {
             split_source="drawn",
             metric="auc",
             margin=0.01,
-            native_size=224,
             licence="free use with citation (NLM)",
             citation="Jaeger et al., Quant Imaging Med Surg 2014",
             source="https://lhncbc.nlm.nih.gov/LHC-downloads/downloads.html#tuberculosis-image-data-sets",
+        ),
+        Task(
+            name="rsna_pe",
+            code="ECC",
+            dataset="rsna_pe",
+            title="Pulmonary embolism detection",
+            kind="binary",
+            labels=("Pulmonary embolism",),
+            channels=3,
+            windows=((-600, 1500), (100, 700), (40, 400)),
+            counts={"all": 1_790_594},
+            positives={"all": (96_540,)},
+            draw={"val": 0.1, "test": 0.2},
+            split_source="drawn",
+            unit="study",
+            metric="auc",
+            margin=0.01,
+            licence="RSNA-STR competition rules: registration, non-commercial",
+            citation="Colak et al., Radiology: Artificial Intelligence 2021",
+            source="https://www.kaggle.com/c/rsna-str-pulmonary-embolism-detection/data",
+        ),
+        Task(
+            name="siim",
+            code="PXS",
+            dataset="siim",
+            title="Pneumothorax segmentation",
+            kind="segmentation",
+            labels=("Pneumothorax",),
+            channels=1,
+            counts={"all": 12_047},
+            positives={"all": (2_669,)},
+            draw={"val": 0.1, "test": 0.2},
+            split_source="drawn",
+            derived_from=("chestxray14",),
+            metric="dice_positives",
+            margin=0.01,
+            licence="SIIM-ACR competition rules: registration, non-commercial",
+            citation="SIIM-ACR Pneumothorax Segmentation, 2019",
+            source="https://www.kaggle.com/c/siim-acr-pneumothorax-segmentation/data",
         ),
         Task(
             name="montgomery",
@@ -115,7 +256,6 @@ TASKS: dict[str, Task] = {
             split_source="drawn",
             metric="dice",
             margin=0.005,
-            native_size=224,
             licence="free use with citation (NLM)",
             citation="Jaeger et al., Quant Imaging Med Surg 2014",
             source="https://lhncbc.nlm.nih.gov/LHC-downloads/downloads.html#tuberculosis-image-data-sets",
@@ -131,25 +271,12 @@ TASKS: dict[str, Task] = {
             counts={"trainval": 20, "test": 20},
             draw={"val": 0.2},
             split_source="official",
+            extras=("field_of_view", "second_observer"),
             metric="dice",
             margin=0.005,
-            native_size=512,
             licence="research use with citation",
             citation="Staal et al., IEEE TMI 2004",
             source="https://drive.grand-challenge.org",
         ),
     )
 }
-
-
-def lookup(name: str) -> Task:
-    """Finds a task by name.
-
-    Raises:
-        UserError: no such task; the message lists the valid names.
-    """
-    if name in TASKS:
-        return TASKS[name]
-    near = difflib.get_close_matches(name, TASKS, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise UserError(f"unknown task {name!r}{hint} Valid tasks: {', '.join(sorted(TASKS))}")

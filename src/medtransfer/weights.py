@@ -10,12 +10,8 @@ import hashlib
 import importlib.util
 import json
 import logging
-import os
 import pickle
-import shutil
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from medtransfer import files
+from medtransfer import downloads, files
 from medtransfer.errors import UserError
 from medtransfer.initializations import (
     IMAGENET_MEAN,
@@ -343,26 +339,8 @@ def _source_file(init: Initialization, root: Path) -> Path:
     name = Path(urllib.parse.urlparse(address).path).name
     place = root / "data/downloads" / (f"{init.slug}.safetensors" if init.record.source == "timm" else name)
     if not place.is_file():
-        _download(address, place, init)
+        downloads.download(address, place, what=f"init {init.canonical}")
     return place
-
-
-def _download(address: str, place: Path, init: Initialization) -> None:
-    """Streams a file to `place`; what is there afterwards is whole or nothing."""
-    log.info("downloading %s", address)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with urllib.request.urlopen(address, timeout=30) as answer, files.replacing(place) as temporary:
-            with open(temporary, "wb") as out:
-                shutil.copyfileobj(answer, out, 1 << 20)
-            expected = answer.headers.get("Content-Length")
-            if expected and int(expected) != os.path.getsize(temporary):
-                raise OSError(f"got {os.path.getsize(temporary)} of {expected} bytes")
-    except (urllib.error.URLError, OSError) as error:
-        raise UserError(
-            f"init {init.canonical}: could not download {address} ({error}). "
-            f"Fetch it on a machine with a network and put it at {place}"
-        ) from error
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], backbone: str) -> None:

@@ -1,56 +1,86 @@
 """Raw datasets on disk, one module per dataset, each with one function `read(root)`.
 
-A reader yields a `Sample` for every image of the official layout, in a fixed order, without decoding pixels:
-`Sample.image` and `Sample.mask` are opened by `preparation`, in parallel. Readers refuse bad input with what
+A reader yields a `Sample` for every image of the official layout, in a fixed order, without decoding pixels: image
+and masks are opened by `decoding`, in parallel. Readers refuse bad input with what
 was looked for, where, what was found and what to do (`UserError`).
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from medtransfer.errors import UserError
-from medtransfer.tasks import TASKS
+from medtransfer.tasks import TASKS, Task
 
 Split = Literal["train", "val", "trainval", "test", "all"]
 """What the official layout says of a sample; `trainval` and `all` are divided by our own seeded draw."""
 
-DATASETS = ("chestxray14", "drive", "montgomery", "shenzhen")
+DATASETS = ("chestxray14", "chexpert", "drive", "montgomery", "rsna_pe", "shenzhen", "siim")
 """Names of the datasets that have a reader; each is also the folder name under `data/raw`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image or a mask: a file, or a part of one."""
+
+    path: Path
+    frame: int = 0
+    """of a multi-frame file, a volume's slices (last axis) or an array's rows, from 0"""
+    member: str = ""
+    """name of the array in a `.npz` file"""
+    value: int | None = None
+    """of a mask: the pixels of this value; None: every pixel above 0"""
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """A mask as run lengths on its image's own canvas: see `runlengths`."""
+
+    text: str
+
+
+Mask = Picture | Runs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
     """One image of a dataset, its patient, its official split and its target."""
 
     id: str
     """unique within the dataset: the image's file stem"""
     patient: str
-    """the statistical unit and what splits keep together; hashed before it enters the cache"""
+    """the task's statistical unit, which splits keep together; hashed before it enters the cache"""
     split: Split
-    image: Path
+    image: Picture
     labels: tuple[int, ...] = ()
-    """0 or 1 per label in the task's official order; empty for segmentation"""
-    masks: tuple[Path, ...] = ()
-    """mask files whose union is the target; empty for classification"""
+    """0, 1 or, where the task allows it, -1 for uncertain, per label in the task's order; of a multiclass task 1 for
+    the class; of segmentation whether the mask has a pixel, or empty where only decoding can tell"""
+    masks: tuple[tuple[Mask, ...], ...] = ()
+    """per label, the parts whose union is the target, none for an empty mask; empty for classification"""
+    extras: Mapping[str, Picture] = field(default_factory=dict)
+    """of a test image: further masks by name, those of `Task.extras` that are on disk"""
 
 
-def read(dataset: str, root: Path) -> Iterator[Sample]:
-    """Yields every sample of a dataset in its official layout under `root`.
+def read(task: Task, root: Path) -> Iterator[Sample]:
+    """Yields every sample of a task's dataset in its official layout, or in that of its `task.yaml`, under `root`.
 
     Raises:
         UserError: the folder or something that it must contain is missing or malformed.
     """
     if not root.is_dir():
         raise UserError(
-            f"dataset {dataset}: looked for the folder {root}, found nothing there; put the official files in it"
+            f"dataset {task.dataset}: looked for the folder {root}, found nothing there; put the official files in it"
         )
-    module = importlib.import_module(f"medtransfer.datasets.{dataset}")
-    samples: Iterator[Sample] = module.read(root)
+    samples: Iterator[Sample]
+    if task.layout is None:
+        samples = importlib.import_module(f"medtransfer.datasets.{task.dataset}").read(root)
+    else:
+        module = importlib.import_module(f"medtransfer.datasets.{'table' if task.layout.table else 'arrays'}")
+        samples = module.read(task, root)
     return samples
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from medtransfer.datasets import Sample, Split, list_files, refuse, require_folder
+from medtransfer.datasets import Picture, Sample, Split, list_files, refuse, require_folder
 from medtransfer.errors import UserError
 
 FOLDERS: tuple[tuple[str, Split], ...] = (("training", "trainval"), ("test", "test"))
@@ -19,9 +19,21 @@ def read(root: Path) -> Iterator[Sample]:
     """
     for folder, split in FOLDERS:
         for image in list_files("drive", require_folder("drive", root / folder / "images"), "*.tif", "*.tif"):
+            mask = Picture(_mask(root, folder, image))
+            extras = _extras(root, image) if split == "test" else {}
             yield Sample(
-                id=image.stem, patient=image.stem, split=split, image=image, masks=(_mask(root, folder, image),)
+                id=image.stem, patient=image.stem, split=split, image=Picture(image), masks=((mask,),), extras=extras
             )
+
+
+def _extras(root: Path, image: Path) -> dict[str, Picture]:
+    """Finds a test image's field of view and second observer; a download may lack them."""
+    number = image.stem.split("_")[0]
+    places = {
+        "field_of_view": root / "test/mask" / f"{image.stem}_mask.gif",
+        "second_observer": root / "test/2nd_manual" / f"{number}_manual2.gif",
+    }
+    return {name: Picture(path) for name, path in places.items() if path.is_file()}
 
 
 def _mask(root: Path, folder: str, image: Path) -> Path:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from medtransfer.datasets import Sample, find_folder, list_files, refuse
+from medtransfer.datasets import Picture, Sample, find_folder, list_files, refuse
 from medtransfer.errors import UserError
 
 NAME = re.compile(r"MCUCXR_(\d{4})_[01]\.png")
@@ -32,4 +32,6 @@ def read(root: Path) -> Iterator[Sample]:
             if not mask.is_file():
                 raise refuse("montgomery", f"a lung mask of {image.name}", mask, "none")
         patient = REPEATS.get(match[1], match[1])
-        yield Sample(id=image.stem, patient=patient, split="all", image=image, masks=masks)
+        yield Sample(
+            id=image.stem, patient=patient, split="all", image=Picture(image), masks=(tuple(map(Picture, masks)),)
+        )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from medtransfer.datasets import Sample, find_folder, list_files
+from medtransfer.datasets import Picture, Sample, find_folder, list_files
 from medtransfer.errors import UserError
 
 NAME = re.compile(r"CHNCXR_(\d{4})_([01])\.png")
@@ -26,4 +26,4 @@ def read(root: Path) -> Iterator[Sample]:
                 f"dataset shenzhen: {image} is not named CHNCXR_<4 digits>_<0 normal, 1 tuberculosis>.png, so it has "
                 "no label; take it out of the folder"
             )
-        yield Sample(id=image.stem, patient=match[1], split="all", image=image, labels=(int(match[2]),))
+        yield Sample(id=image.stem, patient=match[1], split="all", image=Picture(image), labels=(int(match[2]),))

@@ -1,0 +1,207 @@
+"""An own task's images, listed in a CSV beside its `task.yaml`."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from medtransfer.datasets import Mask, Picture, Sample, Split
+from medtransfer.errors import UserError
+from medtransfer.tasks import Layout, Task
+
+EMPTY = "empty"
+"""what a mask cell says of an image without any of the region: a blank cell may be a mistake"""
+
+NAMED = 5
+"""rows that a message names"""
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The rows of a CSV, each with the number of its last line."""
+
+    path: Path
+    header: list[str]
+    rows: list[tuple[int, Row]]
+
+    def refuse(self, line: int, words: str) -> UserError:
+        return UserError(f"{self.path}, line {line}: {words}")
+
+
+def read(task: Task, root: Path) -> Iterator[Sample]:
+    """Yields the images of the table in its order.
+
+    Raises:
+        UserError: a column, file or value is missing or wrong; the message names file, line and value.
+    """
+    layout = task.layout
+    assert layout is not None
+    table = _load(root / layout.table, layout.image)
+    _check_columns(task, layout, table)
+    samples = [_sample(task, layout, table, root, line, row) for line, row in table.rows]
+    _refuse_missing(table, samples)
+    _refuse_repeated(table, samples)
+    yield from samples
+
+
+def _load(path: Path, image: str) -> _Table:
+    if not path.is_file():
+        beside = ", ".join(sorted(p.name for p in path.parent.glob("*.csv"))) or "no CSV"
+        raise UserError(f"looked for the table {path}, found {beside} in that folder; correct `table` in task.yaml")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
+    lines = text.splitlines(keepends=True)
+    if not lines:
+        raise UserError(f"{path} is empty; its first line must name the columns")
+    # A German Excel writes semicolons; the sign that splits the header into most columns is the separator.
+    delimiter = max(",;\t", key=lambda sign: (image in _split(lines[0], sign), lines[0].count(sign)))
+    reader = csv.reader(lines, delimiter=delimiter)
+    header = [name.strip() for name in next(reader)]
+    twice = [name for name, count in Counter(header).items() if count > 1 and name]
+    if twice:
+        raise UserError(f"{path}: column {twice[0]!r} is there twice; rename one")
+    rows = []
+    for cells in reader:
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(header):
+            raise UserError(
+                f"{path}, line {reader.line_num}: {len(cells)} fields, the header has {len(header)}; put quotes around "
+                f"cells that hold {delimiter!r}"
+            )
+        rows.append((reader.line_num, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}))
+    return _Table(path, header, rows)
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    return [name.strip() for name in next(csv.reader([line], delimiter=delimiter))]
+
+
+def _check_columns(task: Task, layout: Layout, table: _Table) -> None:
+    labels = task.labels if task.kind in ("binary", "multilabel") else ()
+    wanted = [layout.image, layout.frame, layout.id, layout.patient, layout.split, layout.label]
+    for column in dict.fromkeys([*filter(None, wanted), *labels, *layout.masks.values()]):
+        if column not in table.header:
+            near = difflib.get_close_matches(column, table.header, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise UserError(
+                f"{table.path} has no column {column!r}{hint} Its columns: {', '.join(table.header)}. Correct "
+                "task.yaml or the table"
+            )
+
+
+def _sample(task: Task, layout: Layout, table: _Table, root: Path, line: int, row: Row) -> Sample:
+    frame = _frame(table, line, row[layout.frame]) if layout.frame else 0
+    path = row[layout.image]
+    name = row[layout.id] if layout.id else hashlib.sha256(f"{path}#{frame}".encode()).hexdigest()[:12]
+    if layout.patient and not row[layout.patient]:
+        raise table.refuse(line, f"the patient ({layout.patient}) is blank; every image needs one")
+    return Sample(
+        id=name,
+        patient=row[layout.patient] if layout.patient else name,
+        split=_pool(task, table, line, row[layout.split] if layout.split else ""),
+        image=Picture(_file(table, root, line, layout.image, path), frame=frame),
+        labels=_labels(task, layout, table, line, row),
+        masks=tuple(_masks(layout, label, table, root, line, row, frame) for label in task.labels)
+        if task.segmentation
+        else (),
+    )
+
+
+def _frame(table: _Table, line: int, text: str) -> int:
+    if not text.isdigit():
+        raise table.refuse(line, f"a frame is a whole number from 0, got {text!r}")
+    return int(text)
+
+
+def _file(table: _Table, root: Path, line: int, column: str, text: str) -> Path:
+    if not text:
+        raise table.refuse(line, f"{column} is blank; write a path relative to {root.name}/")
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", text):
+        raise table.refuse(
+            line,
+            f"{text!r} is a path of a Windows drive, which is not here; write paths relative to the table's folder",
+        )
+    return root / text.replace("\\", "/")
+
+
+def _pool(task: Task, table: _Table, line: int, text: str) -> Split:
+    """Says what the split column makes of a row: rows that are not test go into our own draw where there is one."""
+    drawn = bool(task.draw or task.folds)
+    if not task.layout or not task.layout.split:
+        return "all"
+    word = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}.get(text.lower(), text.lower())
+    if word not in get_args(Split):
+        raise table.refuse(line, f"the split must be train, val or test, got {text!r}")
+    if not drawn or word == "test":
+        if word in ("trainval", "all"):
+            raise table.refuse(line, f"the split {text!r} needs `split: {{column: ..., val: 0.1}}` to be divided")
+        return word  # type: ignore[return-value]  # one of Split's words, as just checked
+    return "trainval"
+
+
+def _labels(task: Task, layout: Layout, table: _Table, line: int, row: Row) -> tuple[int, ...]:
+    if task.segmentation:
+        return ()
+    if task.kind == "multiclass":
+        value = row[layout.label]
+        if value not in task.labels:
+            short = value.removesuffix(".0")  # what pandas makes of a column of whole numbers with a gap
+            value = short if short in task.labels else value
+        if value not in task.labels:
+            raise table.refuse(
+                line, f"{layout.label} must be one of {', '.join(task.labels)}, got {row[layout.label]!r}"
+            )
+        return tuple(int(label == value) for label in task.labels)
+    return tuple(_label(task, table, line, label, row[label]) for label in task.labels)
+
+
+def _label(task: Task, table: _Table, line: int, label: str, text: str) -> int:
+    value = {"0": 0, "0.0": 0, "1": 1, "1.0": 1, "-1": -1, "-1.0": -1}.get(text)
+    if value is None or (value == -1 and not task.uncertain):
+        allowed = "0, 1 or -1 (uncertain)" if task.uncertain else "0 or 1"
+        blank = " A blank or NaN is no label: fill it in or leave the image out." if text.lower() in ("", "nan") else ""
+        more = " For uncertain labels say `uncertain: true`." if value == -1 else ""
+        raise table.refuse(line, f"{label} must be {allowed}, got {text!r}.{blank}{more}")
+    return value
+
+
+def _masks(layout: Layout, label: str, table: _Table, root: Path, line: int, row: Row, frame: int) -> tuple[Mask, ...]:
+    column = layout.masks[label]
+    if row[column].lower() == EMPTY:
+        return ()
+    if not row[column]:
+        raise table.refuse(line, f"{column} is blank; name the mask, or write `{EMPTY}` where the image has none of it")
+    path = _file(table, root, line, column, row[column])
+    return (Picture(path, frame=frame if layout.frame else 0, value=layout.values.get(label)),)
+
+
+def _refuse_missing(table: _Table, samples: list[Sample]) -> None:
+    """Refuses files that are not there before any is decoded."""
+    missing = []
+    for (line, _), sample in zip(table.rows, samples, strict=True):
+        pictures = [sample.image, *(mask for label in sample.masks for mask in label if isinstance(mask, Picture))]
+        missing += [f"line {line}: {picture.path}" for picture in pictures if not picture.path.is_file()]
+    missing = list(dict.fromkeys(missing))
+    if missing:
+        some = "; ".join(missing[:NAMED]) + ("; ..." if len(missing) > NAMED else "")
+        raise UserError(f"{table.path}: {len(missing)} of the files it names are not there: {some}")
+
+
+def _refuse_repeated(table: _Table, samples: list[Sample]) -> None:
+    first: dict[object, int] = {}
+    for (line, _), sample in zip(table.rows, samples, strict=True):
+        for key, words in ((sample.image, f"the image {sample.image.path.name}"), (sample.id, f"the id {sample.id!r}")):
+            if first.setdefault(key, line) != line:
+                raise table.refuse(line, f"{words} was in line {first[key]} already; an image and an id stand once")

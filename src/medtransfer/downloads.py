@@ -1,0 +1,255 @@
+"""Downloads that end whole and checked; one that was interrupted goes on where it stopped, in any process."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+import urllib3
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from medtransfer import files
+from medtransfer.errors import UserError
+
+log = logging.getLogger("medtransfer")
+
+LOCK_FILE = "downloads.lock.json"
+"""at the repository's top, in git: name of a file whose publisher gives no checksum -> its sha256"""
+TIMEOUT = (15.0, 60.0)
+"""seconds to connect, and between two pieces"""
+ATTEMPTS = 5
+"""in a row that bring nothing new"""
+BACKOFF = 1.0
+"""seconds before the second attempt, doubled for each further one"""
+LONGEST_WAIT = 120.0
+"""seconds that a server may ask to wait before another attempt"""
+PIECE = 1 << 18
+
+Show = Callable[[int, int | None], None]
+"""told how many bytes are there, and of how many"""
+
+
+class _AgainError(Exception):
+    """What another attempt may mend: the reason, and the seconds to wait that the server asks for."""
+
+
+def download(url: str, target: Path, *, sha256: str = "", md5: str = "", size: int | None = None, what: str) -> str:
+    """Brings a file to `target`, unless it is there already, and checks it; returns its sha256.
+
+    Args:
+        url: http or https.
+        target: beside it, `.part` holds what came so far and `.part.json` what it is a part of.
+        sha256: expected, if known.
+        md5: expected, if known.
+        size: expected number of bytes, if known.
+        what: for whom, the first words of messages.
+
+    Raises:
+        UserError: the file cannot be had, is not the expected one, or does not fit on the disk.
+    """
+    expected = {"size": "" if size is None else str(size), "sha256": sha256.lower(), "md5": md5.lower()}
+    job = _Job(url, target, expected, what)
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise job.refuse("only http and https are downloaded")
+    try:
+        lock = target.with_name(f".{target.name}.lock")
+        with files.lock(lock, wait=False) as alone:
+            if alone:
+                return job.run()
+        log.info("%s: another process is downloading %s, waiting for it", what, target.name)
+        with files.lock(lock):
+            return job.run()
+    except OSError as error:
+        raise job.refuse(f"cannot write to {target.parent}: {error.strerror or error}") from error
+
+
+def remember(lock_file: Path, name: str, sha256: str, where: Path) -> None:
+    """Notes the hash of a file at its first download and holds later ones to it.
+
+    Raises:
+        UserError: the file is another one than at its first download, or the lock file cannot be read.
+    """
+    try:
+        known: dict[str, str] = json.loads(lock_file.read_text()) if lock_file.is_file() else {}
+    except ValueError as error:
+        raise UserError(f"{lock_file} is not JSON ({error}); mend it or get it from git again") from error
+    if name not in known:
+        files.write_text(lock_file, json.dumps({**known, name: sha256}, indent=1, sort_keys=True) + "\n")
+        log.info("noted the sha256 of %s in %s: commit that file", name, lock_file.name)
+    elif known[name] != sha256:
+        raise UserError(
+            f"{where} is not the file of the first download: expected sha256 {known[name]} ({lock_file.name}), found "
+            f"{sha256}. To get it again, delete it; to accept a file that its publisher changed, take the line "
+            f"{name!r} out of {lock_file}; then run the same command"
+        )
+
+
+@dataclass(frozen=True)
+class _Job:
+    url: str
+    target: Path
+    expected: Mapping[str, str]
+    """size, sha256 and md5, empty where they are not known"""
+    what: str
+
+    @property
+    def part(self) -> Path:
+        return self.target.with_name(f"{self.target.name}.part")
+
+    @property
+    def notes(self) -> Path:
+        return self.target.with_name(f"{self.target.name}.part.json")
+
+    @property
+    def shown(self) -> str:
+        """The address for messages and notes, without what may be a secret: user, password, query."""
+        parts = urllib.parse.urlsplit(self.url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+    def have(self) -> int:
+        return self.part.stat().st_size if self.part.is_file() else 0
+
+    def drop(self) -> None:
+        self.part.unlink(missing_ok=True)
+        self.notes.unlink(missing_ok=True)
+
+    def refuse(self, reason: str) -> UserError:
+        have = self.resumable()[0]
+        kept = f"; the {have} bytes so far are kept, the same command goes on from there" if have else ""
+        hint = f"Or fetch it on a machine with a network and put it at {self.target}"
+        return UserError(f"{self.what}: could not download {self.shown} ({reason}){kept}. {hint}")
+
+    def run(self) -> str:
+        if self.target.is_file():
+            found, wrong = self.check(self.target)
+            if wrong:  # perhaps put there by hand, so not removed
+                raise UserError(f"{self.what}: {self.target} is not {self.shown}: {wrong}. Delete it to get it again")
+            return found
+        log.info("%s: downloading %s", self.what, self.shown)
+        with _progress(self.target.name) as show:
+            self.insist(show)
+        found, wrong = self.check(self.part)
+        if wrong:
+            self.drop()
+            raise self.refuse(f"{wrong}; what came was removed")
+        with files.replacing(self.target) as temporary:
+            os.replace(self.part, temporary)
+        self.drop()
+        return found
+
+    def check(self, path: Path) -> tuple[str, str]:
+        """Returns a file's sha256 and what of it is not as expected."""
+        found = {"sha256": files.sha256(path), "size": str(path.stat().st_size)}
+        if self.expected["md5"]:
+            with open(path, "rb") as stream:
+                found["md5"] = hashlib.file_digest(stream, "md5").hexdigest()
+        wrong = [f"{k} expected {e}, found {found[k]}" for k, e in self.expected.items() if e and found[k] != e]
+        return found["sha256"], "; ".join(wrong)
+
+    def insist(self, show: Show) -> None:
+        """Makes attempts until the part is whole or several in a row brought nothing new."""
+        failures, most = 0, self.have()
+        while True:
+            try:
+                return self.attempt(show)
+            except _AgainError as again:
+                reason, asked = again.args
+                failures, most = 1 if self.have() > most else failures + 1, max(most, self.have())
+                if asked:
+                    reason += f", and to wait {asked:.0f} s"
+                if failures >= ATTEMPTS or asked > LONGEST_WAIT:
+                    if not self.resumable()[0]:
+                        self.drop()
+                    raise self.refuse(reason) from again
+                wait = max(BACKOFF * 2 ** (failures - 1), asked)
+                log.warning("%s: %s; trying again in %.0f s", self.what, reason, wait)
+                time.sleep(wait)
+
+    def attempt(self, show: Show) -> None:
+        have, validator = self.resumable()
+        headers = {"Accept-Encoding": "identity"}  # no compression on the way: it changes from answer to answer
+        if have:
+            headers |= {"Range": f"bytes={have}-", "If-Range": validator}
+        try:
+            with requests.get(self.url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+                if answer.status_code == 416 and answer.headers.get("Content-Range") == f"bytes */{have}":
+                    return  # a process died between the last byte and the rename
+                self.write(answer, self.start(answer, have, validator), show)
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            # The error's own text may hold the whole address, with what is secret in it.
+            reason = f"{type(error).__name__} with {urllib.parse.urlsplit(self.url).hostname}"
+            passing = (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError)
+            raise (_AgainError(reason, 0.0) if isinstance(error, passing) else self.refuse(reason)) from error
+
+    def resumable(self) -> tuple[int, str]:
+        """Says how many bytes are there and of which version of the file; 0 if that is not known."""
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            notes = json.loads(self.notes.read_text())
+            if notes["url"] == self.shown and notes["validator"]:
+                return self.have(), str(notes["validator"])
+        return 0, ""
+
+    def start(self, answer: requests.Response, have: int, validator: str) -> int:
+        """Reads from an answer's head at which byte its content starts."""
+        status, headers = answer.status_code, answer.headers
+        same = _validator(answer) in ("", validator)  # a server may overlook If-Range
+        if status == 206 and same and headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            return have
+        if status in (206, 416):
+            self.drop()
+            raise _AgainError("the file changed on the server, starting over", 0.0)
+        if status in (408, 429) or status >= 500:
+            asked = headers.get("Retry-After", "")  # its other form, a date, is not worth the code
+            raise _AgainError(f"the server says {status} {answer.reason}", float(asked) if asked.isdigit() else 0.0)
+        if status != 200:
+            raise self.refuse(f"the server says {status} {answer.reason}")
+        if headers.get("Content-Type", "").startswith("text/html") and self.target.suffix not in (".html", ".htm"):
+            raise self.refuse("the server sends a web page, perhaps a login or a share page")
+        return 0
+
+    def write(self, answer: requests.Response, start: int, show: Show) -> None:
+        partial, headers = answer.status_code == 206, answer.headers
+        whole = headers.get("Content-Range", "").rpartition("/")[2] if partial else headers.get("Content-Length", "")
+        total = int(whole) if whole.isdigit() else None
+        if total is not None and self.expected["size"] not in ("", str(total)):
+            raise self.refuse(f"the server offers {total} bytes, expected {self.expected['size']}")
+        room = shutil.disk_usage(self.target.parent).free + (0 if start else self.have())
+        if total is not None and total - start > room:
+            raise self.refuse(f"{self.target.parent} has {room} bytes free, {total - start} are needed: make room")
+        if not start:
+            self.drop()  # first, so that notes never stand beside a part of another version
+            self.notes.write_text(json.dumps({"url": self.shown, "validator": _validator(answer)}))
+        done = start
+        with open(self.part, "ab") as out:
+            # Bytes as they come: `iter_content` decodes, and loses the last piece when a connection breaks.
+            while piece := answer.raw.read1(PIECE, decode_content=False):
+                done += out.write(piece)
+                show(done, total)
+        if total is not None and done != total:
+            raise _AgainError(f"got {done} of {total} bytes", 0.0)
+
+
+def _validator(answer: requests.Response) -> str:
+    """Names the version of a file: by a strong ETag, which alone If-Range takes, else by its date."""
+    tag = answer.headers.get("ETag", "")
+    return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified", "")
+
+
+@contextlib.contextmanager
+def _progress(name: str) -> Iterator[Show]:
+    console = Console(stderr=True)
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(TextColumn(name), *columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -1,0 +1,50 @@
+"""Progress of long work: a bar on a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+log = logging.getLogger("medtransfer")
+
+TICK = 0.1
+"""seconds between two changes of the bar, which would else cost the work some of its speed"""
+
+SILENCE = 30.0
+"""seconds between two lines where there is no terminal"""
+
+
+@contextlib.contextmanager
+def bar(words: str, total: int, unit: str = "images") -> Iterator[Callable[[], None]]:
+    """Shows how far work is; yields what the work calls after each item."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(words, total=total, rate="")
+        start = shown = said = time.monotonic()
+        done = 0
+
+        def advance() -> None:
+            nonlocal done, shown, said
+            done += 1
+            now = time.monotonic()
+            if now - shown < TICK and done < total:
+                return
+            shown, rate = now, f"{done / max(now - start, 1e-9):.0f} {unit}/s"
+            progress.update(task, completed=done, rate=rate)
+            if not console.is_terminal and now - said > SILENCE:
+                said = now
+                log.info("%s: %d of %d, %s", words, done, total, rate)
+
+        yield advance
