@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,3 +102,32 @@ def test_examples_are_limited() -> None:
     finding = audit.shared(keys, splits, keys)
     assert finding["count"] == 50
     assert len(finding["examples"]) == audit.EXAMPLES
+
+
+def test_a_scratch_file_changes_no_number(tmp_path: Path) -> None:
+    small = np.random.default_rng(1).integers(0, 256, (50, 32, 32), dtype=np.uint8)
+    in_memory = audit.features(small, block=7)
+    on_disk = audit.features(small, block=50, scratch=tmp_path / "scratch")
+    np.testing.assert_allclose(on_disk, in_memory, atol=1e-6)
+    assert (tmp_path / "scratch").stat().st_size == 50 * 1024 * 4
+
+
+def test_millions_of_images_are_compared_by_every_kth(monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = np.array(["train"] * 40 + ["test"] * 20)
+    assert audit.stride(splits) == 1
+    monkeypatch.setattr(audit, "PAIRS", 100)
+    assert audit.stride(splits) == 3  # 800 pairs, every third of each leaves 14 x 7
+    small = np.random.default_rng(2).integers(0, 256, (60, 32, 32), dtype=np.uint8)
+    small[43], small[44] = small[3], small[4]  # 43 is the fourth of test, 44 the fifth
+    names = np.array([str(number) for number in range(60)])
+    found = audit.near(small, names, splits, names)
+    assert [(pair["a"], pair["b"]) for pair in found["examples"]] == [("3", "43")]
+
+
+def test_a_row_without_a_split_is_in_no_finding() -> None:
+    splits = np.array(["train", "", "test", "val"])
+    keys = np.array(["a", "a", "b", "b"])
+    ids = np.array(["0", "1", "2", "3"])
+    assert audit.shared(keys, splits, ids)["count"] == 1
+    assert audit.clashing(keys, splits).tolist() == [False, False, True, True]
+    assert audit.giving_way(keys, splits).tolist() == [False, False, False, True]

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from medtransfer import benchmark, catalog, finetuning, params, phantoms, preparation, tracking
+from medtransfer import benchmark, catalog, datasets, finetuning, params, phantoms, preparation, tracking
 from medtransfer.params import Params
 from medtransfer.tasks import METRICS, TASKS, Task
 from tests import workspace
@@ -60,7 +60,8 @@ def test_every_task_goes_from_phantom_to_test_score(root: Path, task: Task, monk
     assert (prepared / "samples.png").stat().st_size > 10_000
     table = pd.read_parquet(prepared / "samples.parquet")
     assert table.groupby("patient")["split"].nunique().max() == 1
-    assert manifest["split_hash"]
+    named = {sample.id for sample in datasets.read(task, root / "data/phantoms" / task.dataset)}
+    assert bool(named & set(table["id"])) is not task.hashed_ids
     predictions = pd.read_parquet(next(root.glob(f"data/runs/{cell['digest']}/predictions.parquet")))
     assert len(predictions) == manifest["counts"]["test"]
 

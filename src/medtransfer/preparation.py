@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from medtransfer import audit, cache, datasets, description, facts, files, sheets
 from medtransfer.audit import SPLITS, Finding, Strings
-from medtransfer.cache import Audit, Manifest, Prepared, Skipped, load
+from medtransfer.cache import Audit, Facts, Manifest, Prepared, Skipped, load
 from medtransfer.datasets import Sample
 from medtransfer.decoding import PLANES, RECIPE, Decoder, signature
 from medtransfer.errors import UserError
@@ -96,10 +96,16 @@ def _current(folder: Path, task: Task, data: Data, fields: dict[str, Any], finge
         return None
     manifest = prepared.manifest
     same = manifest["fields"] == fields and manifest["fingerprint"] == fingerprint
-    # What was left out or is a sample must be accepted each time.
+    same = same and manifest["expected"] == facts.published(task)
+    # What was left out, or is a sample, must be accepted each time.
     same = same and len(manifest["skipped"]) <= data.skip_bad
-    same = same and (data.partial or bool(manifest["skipped"]) or "partial" not in manifest["marks"])
-    return prepared if same and manifest["expected"] == facts.published(task) else None
+    sampled = "synthetic" not in manifest["marks"] and _differs(task, manifest["expected"], manifest["found"])
+    return prepared if same and (data.partial or not sampled) else None
+
+
+def _differs(task: Task, expected: Facts, found: Facts) -> str:
+    """Words what differs from the published counts; an own task without counts has nothing to differ from."""
+    return facts.differences(task, expected, found) if task.counts else ""
 
 
 def _check_labels(task: Task) -> None:
@@ -130,6 +136,7 @@ def _fields(task: Task, params: Params, origin: Source) -> dict[str, Any]:
         "channels": task.channels,
         "windows": [list(window) for window in task.windows],
         "unit": task.unit,
+        "hashed_ids": task.hashed_ids,
         "layout": layout,
         "cache_size": task_params(params, task.name).cache_size,
         "split_seed": params.data.split_seed,
@@ -168,7 +175,8 @@ class _Build:
         task = self.task
         self.samples = list(datasets.read(task, self.origin.folder))
         _check_samples(task, self.samples, self.origin.folder)
-        self.ids = np.array([sample.id for sample in self.samples], dtype=np.str_)
+        names = [_hashed(task.dataset, s.id) if task.hashed_ids else s.id for s in self.samples]
+        self.ids = np.array(names, dtype=np.str_)
         self.units = np.array([_hashed(task.dataset, sample.patient) for sample in self.samples], dtype=np.str_)
         self.pools = np.array([sample.split for sample in self.samples], dtype="<U8")
         given = [sample.labels or (0,) * len(task.labels) for sample in self.samples]
@@ -187,9 +195,7 @@ class _Build:
         Raises:
             UserError: they are not, and `data.partial` does not allow it.
         """
-        if self.task.layout is not None and not self.task.counts:
-            return False
-        words = facts.differences(self.task, self.expected, self.found)
+        words = _differs(self.task, self.expected, self.found)
         if words and not self.data.partial:
             raise UserError(
                 f"task {self.task.name}: {words}; complete the files under data/raw/{self.task.dataset}, or accept a"
@@ -416,8 +422,8 @@ def _check_samples(task: Task, samples: list[Sample], folder: Path) -> None:
             raise UserError(f"{where} must have {len(task.labels)} labels of {sorted(allowed)}, got {sample.labels}")
 
 
-def _hashed(dataset: str, patient: str) -> str:
-    return hashlib.sha256(f"{dataset}/{patient}".encode()).hexdigest()[:16]
+def _hashed(dataset: str, name: str) -> str:
+    return hashlib.sha256(f"{dataset}/{name}".encode()).hexdigest()[:16]
 
 
 def _nameless(reason: str, sample: Sample) -> str:

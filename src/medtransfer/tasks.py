@@ -77,6 +77,8 @@ class Task:
     """a label may be uncertain, written -1"""
     ordinal: bool = False
     """the classes of a multiclass task stand in an order"""
+    hashed_ids: bool = False
+    """names of images are DICOM identifiers or hold a patient's number: the cache has a hash in their place"""
     channels: Literal[1, 3]
     windows: Windows = ()
     """how CT becomes 8 bits; empty: by the file's own window, else by its range"""
@@ -157,6 +159,7 @@ TASKS: dict[str, Task] = {
             labels=CHEXPERT_LABELS,
             tested=("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"),
             uncertain=True,
+            hashed_ids=True,
             channels=1,
             counts={"trainval": 223_414, "test": 234},
             positives={
@@ -211,6 +214,7 @@ TASKS: dict[str, Task] = {
             title="Pulmonary embolism detection",
             kind="binary",
             labels=("Pulmonary embolism",),
+            hashed_ids=True,
             channels=3,
             windows=((-600, 1500), (100, 700), (40, 400)),
             counts={"all": 1_790_594},
@@ -231,6 +235,7 @@ TASKS: dict[str, Task] = {
             title="Pneumothorax segmentation",
             kind="segmentation",
             labels=("Pneumothorax",),
+            hashed_ids=True,
             channels=1,
             counts={"all": 12_047},
             positives={"all": (2_669,)},
