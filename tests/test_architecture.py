@@ -16,7 +16,7 @@ LAYERS = [
     {"params", "errors", "files", "progress"},
     {"datasets", "tasks", "catalog", "runlengths", "pixels", "dicom", "formats", "initializations", "streams"},
     {"phantoms", "metrics", "statistics", "audit", "splits", "sources", "rows", "cache", "downloads"},
-    {"facts", "decoding", "sheets", "description", "fetching"},
+    {"facts", "decoding", "sheets", "description", "leaks", "fetching"},
     {"preparation", "weights", "augmentation"},
     {"loading", "models", "objectives"},
     {"training"},

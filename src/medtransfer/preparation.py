@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medtransfer import audit, cache, datasets, description, facts, files, sheets
-from medtransfer.audit import SPLITS, Finding, Strings
-from medtransfer.cache import Audit, Facts, Manifest, Prepared, Skipped, load
+from medtransfer import audit, cache, datasets, description, facts, files, leaks, sheets
+from medtransfer.audit import SPLITS
+from medtransfer.cache import Facts, Manifest, Prepared, Skipped, load
 from medtransfer.datasets import Sample
 from medtransfer.decoding import PLANES, RECIPE, Decoder, signature
 from medtransfer.errors import UserError
@@ -167,7 +166,7 @@ class _Build:
         """Writes all files of the cache."""
         self.read()
         self.decode()
-        self.drop(self.audit())
+        self.audit()
         self.describe()
 
     def read(self) -> None:
@@ -204,8 +203,6 @@ class _Build:
         if words:
             log.warning("task %s: %s; the results will be marked partial", self.task.name, words)
         return bool(words)
-
-    # Decoding
 
     def decode(self) -> None:
         """Decodes every sample once, going on from an earlier build of the same samples.
@@ -274,71 +271,19 @@ class _Build:
         if "partial" not in self.marks:
             self.marks.append("partial")
 
-    # Leaks
-
-    def audit(self) -> NDArray[np.bool_]:
-        """Looks for leaks between splits; marks the rows that the policy drops.
+    def audit(self) -> None:
+        """Looks for leaks between splits and applies the policy; no test row is left out.
 
         Raises:
             UserError: a leak that the policy does not allow.
         """
         contents = np.array([digest.tobytes().hex() for digest in self.notes["image"]], dtype=np.str_)
-        columns = self.assignment.parts()
-        patients = _worst([audit.shared(self.units, column, self.ids) for column in columns])
-        exact = _worst([audit.shared(contents, column, self.ids) for column in columns])
-        thumbnails = np.load(self.folder / "thumbnails.npy", mmap_mode="r")
-        scratch = self.folder / "features.tmp" if len(thumbnails) > 4096 else None
-        near = audit.near(thumbnails, contents, columns[0], self.ids, scratch=scratch)
-        if scratch is not None:
-            scratch.unlink()
-        if near["count"]:
-            first = _names(near)
-            log.warning("task %s: %d near duplicates between splits, e.g. %s", self.task.name, near["count"], first)
-        drop = np.zeros(len(self.ids), dtype=bool)
-        if patients["count"] or exact["count"]:
-            drop = self._judge(contents, patients, exact)
-        self.findings = Audit(
-            shared_patients=patients,
-            exact_duplicates=exact,
-            near_duplicates=near,
-            near_threshold=audit.NEAR,
-            near_every=audit.stride(columns[0]),
-            dropped=description.counts(self.assignment.splits[drop]),
-        )
-        return drop
-
-    def _judge(self, contents: Strings, patients: Finding, exact: Finding) -> NDArray[np.bool_]:
-        words = (
-            f"task {self.task.name}: {patients['count']} {self.task.unit}s and {exact['count']} identical images are"
-        )
-        words += f" in more than one split, e.g. {_names(patients, exact)}"
-        for pool in ("trainval", "all"):
-            rows = self.pools == pool
-            columns = [column[rows] for column in self.assignment.parts()]
-            if any(audit.clashing(keys[rows], column).any() for keys in (self.units, contents) for column in columns):
-                raise UserError(
-                    f"{words}; the split of `{pool}` is drawn by us and must be free of leaks: take one of each pair"
-                    " out of the raw files (data.partial=true if counts then differ) or set another data.split_seed"
-                )
-        if self.data.on_leak == "fail" or (self.task.folds and self.data.on_leak == "drop_from_train"):
-            raise UserError(
-                f"{words}; data.on_leak=drop_from_train takes them out of train and val (not with folds), =report keeps"
-                " them"
-            )
-        log.warning("%s; data.on_leak=%s", words, self.data.on_leak)
-        if self.data.on_leak == "report":
-            self.marks.append("leak-reported")
-            return np.zeros(len(contents), dtype=bool)
-        self.marks.append("leak-dropped")
-        splits = self.assignment.splits
-        return audit.giving_way(self.units, splits) | audit.giving_way(contents, splits)
-
-    def drop(self, rows: NDArray[np.bool_]) -> None:
-        """Takes rows out of all splits; no test row is among them."""
-        if rows.any():
-            self.assignment.leave_out(rows)
-
-    # Describing
+        thumbnails = self.folder / "thumbnails.npy"
+        verdict = leaks.judge(self.assignment, self.data, self.ids, self.units, contents, thumbnails)
+        self.findings = verdict.findings
+        self.marks += verdict.marks
+        if verdict.drop.any():
+            self.assignment.leave_out(verdict.drop)
 
     def describe(self) -> None:
         """Writes the table of samples, the sheets for people and, last, the manifest."""
@@ -432,12 +377,3 @@ def _nameless(reason: str, sample: Sample) -> str:
     for name in (str(sample.image.path), sample.image.path.name):
         text = text.replace(name, "the file")
     return text
-
-
-def _worst(findings: Sequence[Finding]) -> Finding:
-    return max(findings, key=lambda finding: finding["count"])
-
-
-def _names(*findings: Finding) -> str:
-    pairs = [pair for finding in findings for pair in finding["examples"][:3]]
-    return ", ".join(f"{pair['a']} and {pair['b']} ({pair['splits']})" for pair in pairs)
