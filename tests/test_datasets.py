@@ -10,6 +10,7 @@ import pytest
 from medtransfer import phantoms
 from medtransfer.datasets import DATASETS, Picture, Sample, read
 from medtransfer.errors import UserError
+from medtransfer.formats import read_mask
 from medtransfer.tasks import CHESTXRAY14_LABELS, TASKS
 
 IMAGES = {"chestxray14": 30, "chexpert": 60, "drive": 6, "montgomery": 8, "rsna_pe": 60, "shenzhen": 10, "siim": 12}
@@ -292,3 +293,20 @@ def test_the_real_files_are_read(top: Path, dataset: str) -> None:
     assert Counter(sample.split for sample in found) == {"trainval": trainval, "test": test}
     patients = [{s.patient for s in found if s.split == split} for split in ("trainval", "test")]
     assert not patients[0] & patients[1]
+
+
+def test_the_observers_of_the_real_drive_agree_as_published(top: Path) -> None:
+    root = top.parent / "shared/data/drive"
+    if not root.is_dir():
+        pytest.skip("the real drive images are not beside this checkout")
+    agreement = []
+    for sample in samples("drive", root):
+        if sample.split == "test":
+            (first,), second, view = sample.masks[0], sample.extras["second_observer"], sample.extras["field_of_view"]
+            assert isinstance(first, Picture)
+            one, two, inside = (read_mask(picture) for picture in (first, second, view))
+            agreement.append(2 * (one & two).sum() / (one.sum() + two.sum()))
+            assert 0.6 < inside.mean() < 0.75
+            assert one[inside].sum() > 0.99 * one.sum()
+    assert len(agreement) == 20
+    assert 0.75 < sum(agreement) / 20 < 0.82  # some of the second observer's files have a palette without true black

@@ -604,3 +604,33 @@ def test_many_threads_read_as_one_does(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda picture: read_image(picture, 1, ()).tobytes(), pictures * 12))
     assert found == expected * 12
+
+
+def test_a_palette_s_darkest_colour_is_background_even_if_it_is_not_quite_black(tmp_path: Path) -> None:
+    indices = np.array([[0, 1], [1, 0]], dtype=np.uint8)
+    wanted = [[False, True], [True, False]]
+    for name, colours in (
+        ("drive", [4, 2, 4, 252, 254, 252]),
+        ("labels", [0, 0, 0, 1, 1, 1]),
+        ("red", [0, 0, 0, 99, 0, 0]),
+    ):
+        image = Image.fromarray(indices, mode="P")
+        image.putpalette(colours)
+        image.save(tmp_path / f"{name}.gif")
+        assert read_mask(Picture(tmp_path / f"{name}.gif")).tolist() == wanted, name
+    swapped = Image.fromarray(1 - indices, mode="P")
+    swapped.putpalette([255, 255, 255, 3, 3, 3])
+    swapped.save(tmp_path / "swapped.png")
+    assert read_mask(Picture(tmp_path / "swapped.png")).tolist() == wanted
+    bright = Image.fromarray(indices, mode="P")
+    bright.putpalette([200, 0, 0, 0, 200, 0])
+    bright.save(tmp_path / "bright.png")
+    assert read_mask(Picture(tmp_path / "bright.png")).all()
+
+
+def test_the_shadows_of_a_jpeg_are_no_mask(tmp_path: Path) -> None:
+    mask = np.zeros((64, 64), dtype=np.uint8)
+    mask[20:43, 11:37] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.jpg", quality=30)
+    assert (np.asarray(Image.open(tmp_path / "mask.jpg")) > 0).sum() > (mask > 0).sum()
+    assert read_mask(Picture(tmp_path / "mask.jpg")).sum() == pytest.approx((mask > 0).sum(), rel=0.02)

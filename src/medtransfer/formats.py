@@ -34,9 +34,13 @@ RECIPE = (
     " are, a DICOM file's values rescaled, then through its first VOI table or window, those without either and all"
     " other images of more or fewer bits scaled so that their own smallest value is 0 and their largest 255; DICOM"
     " palettes and YBR to RGB, MONOCHROME1 inverted unless the task has windows; 16-bit colours of a palette or a PNG"
-    " by their high byte; NIfTI slices along the last axis as they are stored, turned by 90 degrees; masks: stored"
-    " values above 0 or equal to the label's own"
+    " by their high byte; NIfTI slices along the last axis as they are stored, turned by 90 degrees; masks: the"
+    " label's own value, else stored values above 0, of a palette all but a nearly black darkest colour, of JPEG those"
+    " above 127"
 )
+
+NEARLY_BLACK, HALF = 32, 127
+"""brightest channel of a palette's background, and brightest gray of a JPEG's, in a mask"""
 
 READABLE = "PNG, JPEG, TIFF, GIF, BMP, PPM/PGM, DICOM, NIfTI (.nii, .nii.gz) and arrays in .npz"
 _PILLOW = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "PPM")  # named ones only: others run programs or nest files
@@ -77,25 +81,31 @@ def read_image(picture: Picture, channels: Literal[1, 3], windows: Windows) -> I
 
 
 def read_mask(picture: Picture) -> NDArray[np.bool_]:
-    """Reads a mask, (height, width): the pixels of `picture.value`, without one those above 0 in any colour.
+    """Reads a mask, (height, width): the pixels of `picture.value`, without one those that are not black.
 
-    A palette image's value is its index; in a colour image all three colours must have the value.
+    Black is 0. Of a palette it is the darkest colour that occurs, if that is nearly black: some of DRIVE's GIF files
+    have (4, 2, 4). In a JPEG it is all that is darker than half, as its compression leaves shadows. A palette image's
+    value is its index; in a colour image all three colours must have the value.
 
     Raises:
         UserError: as `read_image`.
     """
     content = _load(picture)
+    wanted, black = picture.value, 0
     if isinstance(content, _Stored):
         values = content.values
-    elif content.mode in ("1", "L") or (content.mode == "P" and picture.value is not None):
+    elif content.mode in ("1", "L") or (content.mode == "P" and wanted is not None):
         values = np.asarray(content)
+        wanted = wanted if wanted is None else wanted * content.info.get("spread", 1)
     else:
         values = np.asarray(content.convert("L" if content.mode == "LA" else "RGB"))
-    region: NDArray[np.bool_]
-    if picture.value is None:
-        region = (values if values.ndim == 2 else values.max(axis=2)) > 0
-    else:
-        region = np.logical_and.reduce(np.atleast_3d(values) == picture.value, axis=2)
+        darkest = int(values.max(axis=-1).min()) if content.mode == "P" else 0
+        black = darkest if darkest <= NEARLY_BLACK else 0
+    if isinstance(content, Image.Image) and content.format == "JPEG":
+        black = HALF
+    region: NDArray[np.bool_] = np.asarray(values > black if wanted is None else values == wanted)
+    if region.ndim == 3:
+        region = region.any(axis=2) if wanted is None else region.all(axis=2)
     return region
 
 

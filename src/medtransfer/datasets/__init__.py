@@ -33,7 +33,7 @@ class Picture:
     member: str = ""
     """name of the array in a `.npz` file"""
     value: int | None = None
-    """of a mask: the pixels of this value; None: every pixel above 0"""
+    """of a mask: the pixels of this value; None: every pixel that is not black"""
 
 
 @dataclass(frozen=True, slots=True)
