@@ -92,6 +92,7 @@ def read_mask(picture: Picture) -> NDArray[np.bool_]:
     """
     content = _load(picture)
     wanted, black = picture.value, 0
+    values: NDArray[Any]
     if isinstance(content, _Stored):
         values = content.values
     elif content.mode in ("1", "L") or (content.mode == "P" and wanted is not None):
@@ -103,7 +104,7 @@ def read_mask(picture: Picture) -> NDArray[np.bool_]:
         black = darkest if darkest <= NEARLY_BLACK else 0
     if isinstance(content, Image.Image) and content.format == "JPEG":
         black = HALF
-    region: NDArray[np.bool_] = np.asarray(values > black if wanted is None else values == wanted)
+    region: NDArray[np.bool_] = np.greater(values, black) if wanted is None else np.equal(values, wanted)
     if region.ndim == 3:
         region = region.any(axis=2) if wanted is None else region.all(axis=2)
     return region
