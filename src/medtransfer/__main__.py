@@ -256,13 +256,23 @@ def read_overrides(rest: Sequence[str], verb_name: str) -> dict[str, str]:
 
 
 def name_first(arguments: Sequence[str]) -> list[str]:
-    """Lets the word behind a verb stand for the verb's first identity argument: `fetch pneumoniamnist`."""
+    """Lets the word behind a verb stand for the verb's first identity argument: `fetch pneumoniamnist`.
+
+    Raises:
+        UserError: that argument is given by its name, too.
+    """
     words = list(arguments)
     place = next((number for number, word in enumerate(words) if word in VERBS), None)
-    if place is not None and place + 1 < len(words) and not words[place + 1].startswith("-"):
-        names = list(VERBS[words[place]].identity)
-        words[place + 1 : place + 1] = [f"--{names[0]}"] if names else []
-    return words
+    if place is None or place + 1 >= len(words) or words[place + 1].startswith("-"):
+        return words
+    option = next((f"--{name}" for name in VERBS[words[place]].identity), "")
+    if not option:
+        return words
+    if any(word.partition("=")[0] == option for word in words):
+        raise UserError(
+            f"{words[place]} {words[place + 1]} means {option} {words[place + 1]}, but {option} stands there too"
+        )
+    return [*words[: place + 1], option, *words[place + 1 :]]
 
 
 def run(arguments: Sequence[str], root: Path) -> None:

@@ -106,7 +106,7 @@ def read_mask(picture: Picture) -> NDArray[np.bool_]:
         black = HALF
     region: NDArray[np.bool_] = np.greater(values, black) if wanted is None else np.equal(values, wanted)
     if region.ndim == 3:
-        region = region.any(axis=2) if wanted is None else region.all(axis=2)
+        region = np.asarray(region.any(axis=2) if wanted is None else region.all(axis=2))
     return region
 
 
