@@ -126,6 +126,7 @@ def _fields(task: Task, params: Params, origin: Source) -> dict[str, Any]:
     layout = asdict(task.layout) if task.layout else None
     return {
         "format": FORMAT,
+        "recipe": RECIPE,
         "task": task.name,
         "kind": task.kind,
         "source": origin.kind,
