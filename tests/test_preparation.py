@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import multiprocessing
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from medtransfer import datasets, decoding, params, preparation
+from medtransfer import cache, datasets, decoding, params, preparation
 from medtransfer.cache import load
 from medtransfer.datasets import Picture, Sample
 from medtransfer.errors import UserError
@@ -711,6 +713,42 @@ def test_a_killed_build_leaves_the_former_cache_and_is_resumed(tmp_path: Path, m
     assert {path.name for path in resumed.folder.iterdir()} == {
         "images.npy", "thumbnails.npy", "samples.parquet", "samples.png", "manifest.json"
     }  # fmt: skip
+
+
+def test_a_full_disk_keeps_what_was_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    findings(tmp_path)
+    pwrite, written = os.pwrite, []
+
+    def full(file: int, data: Any, place: int) -> int:
+        written.append(place)
+        if len(written) > 20:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return pwrite(file, data, place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(UserError, match=r"No space left on device; what is decoded is kept"):
+            prepare(FINDINGS, settings(), tmp_path)
+    calls: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "decode", counting(calls, decoding.decode))
+        prepare(FINDINGS, settings(), tmp_path)
+    assert 0 < len(calls) < 32
+
+
+def test_a_build_that_is_killed_before_its_end_decodes_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    findings(tmp_path)
+    calls: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "put", lambda *_: 1 / 0)  # as if it was killed just before
+        with pytest.raises(ZeroDivisionError):
+            prepare(FINDINGS, settings(), tmp_path)
+        patch.undo()
+        patch.setattr(decoding, "decode", counting(calls, decoding.decode))
+        prepare(FINDINGS, settings(), tmp_path)
+    assert calls == []
 
 
 # Draws

@@ -315,7 +315,7 @@ def main() -> None:
             tracking.Launcher(root).fail(f"{' '.join(sys.argv[1:2])}: refused", str(error))
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.stderr.write("medtransfer: stopped; the same command goes on from the last epoch\n")
+        sys.stderr.write("medtransfer: stopped; the same command goes on from there\n")
         sys.exit(130)
 
 

@@ -34,6 +34,10 @@ log = logging.getLogger("medtransfer")
 FORMAT = 2
 """Raised by hand when the same raw files would give another cache: part of the digest, older caches are rebuilt."""
 
+IDENTITY = "build.txt"
+NOTES = (IDENTITY, JOURNAL)
+"""files that a build leaves itself: what it builds, and which rows are done"""
+
 NOT_DECODING = ("split_seed", "draw", "folds", "on_leak")
 """fields that change no pixel: a build that stopped over them goes on with what it had decoded"""
 
@@ -80,6 +84,9 @@ def prepare(task: Task, params: Params, root: Path, *, workers: int = 0) -> Prep
         try:
             _Build(task, params, origin, fields, fingerprint, temporary, workers or os.cpu_count() or 1).run()
             cache.put(folder, temporary, Path(f"{stem}.old"))
+            for name in NOTES:  # only now: a build that is killed before must find them
+                (folder / name).unlink()
+            Path(f"{stem}.bad.txt").unlink(missing_ok=True)
         except OSError as error:
             raise UserError(
                 f"task {task.name}: could not build the cache {folder}: {error}; what is decoded is kept, the same "
@@ -232,7 +239,7 @@ class _Build:
         fields = {name: value for name, value in self.fields.items() if name not in NOT_DECODING}
         rows = [f"{sample.id} {kept}" for sample, kept in zip(self.samples, keep_native, strict=True)]
         identity = description.hash_lines([json.dumps(fields, sort_keys=True), *rows])
-        note = self.folder / "build.txt"
+        note = self.folder / IDENTITY
         if not note.is_file() or note.read_text() != identity:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
@@ -298,9 +305,6 @@ class _Build:
         masks = np.load(self.folder / "masks.npy", mmap_mode="r") if self.task.segmentation else None
         sheets.samples(self.folder / "samples.png", self.task, images, masks, table, manifest)
         sheets.pairs(self.folder / "near_duplicates.png", self.findings["near_duplicates"], self._image_of(images))
-        for left in ("build.txt", JOURNAL):
-            (self.folder / left).unlink()
-        self.folder.with_suffix(".bad.txt").unlink(missing_ok=True)
         files.write_text(self.folder / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
     def _image_of(self, images: NDArray[np.uint8]) -> sheets.ImageOf:
