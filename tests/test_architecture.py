@@ -21,6 +21,7 @@ LAYERS = [
     {"loading", "models", "objectives"},
     {"training"},
     {"tracking", "execution", "report", "comparison", "tables", "figures", "inspection", "listing"},
+    {"runs"},
     {"finetuning"},
     {"benchmark"},
     {"__main__"},

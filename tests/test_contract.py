@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from medtransfer import benchmark, catalog, datasets, finetuning, params, phantoms, preparation, tracking
+from medtransfer import benchmark, catalog, datasets, finetuning, params, phantoms, preparation, runs, tracking
 from medtransfer.params import Params
 from medtransfer.tasks import METRICS, TASKS, Task
 from tests import workspace
@@ -41,7 +41,7 @@ def load(root: Path, **changes: str) -> Params:
 
 def train(root: Path, task: str, **changes: str) -> list[dict[str, Any]]:
     """Fine-tunes random weights on a task for one epoch."""
-    return benchmark.run_all(finetuning.plan(load(root, **changes), root, ["random"], [task], [0]))
+    return benchmark.run_all(runs.plan(load(root, **changes), root, ["random"], [task], [0]))
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
@@ -83,7 +83,7 @@ def test_the_means_of_chexpert_are_over_five_labels_of_which_none_is_uncertain(
 
 def test_only_a_task_with_uncertain_labels_depends_on_their_policy(root: Path) -> None:
     def digests(task: str, policy: str) -> list[str]:
-        planned = finetuning.plan(load(root, **{"classification.uncertain": policy}), root, ["random"], [task], [0])
+        planned = runs.plan(load(root, **{"classification.uncertain": policy}), root, ["random"], [task], [0])
         return [run.digest for run in planned]
 
     assert digests("chexpert", "ones") != digests("chexpert", "zeros")
@@ -120,7 +120,7 @@ def test_the_readme_s_own_task_works_as_written(top: Path, root: Path, monkeypat
     assert [cell["fold"] for cell in cells] == list(range(10))
     assert len({cell["digest"] for cell in cells}) == 10
     assert all(cell["folds"] == 10 and cell["marks"] == [] for cell in cells)
-    again = finetuning.plan(load(root, **small), root, ["random"], ["tb_screening"], [0])
+    again = runs.plan(load(root, **small), root, ["random"], ["tb_screening"], [0])
     assert all(finetuning.finished(run) for run in again)
     client = tracking.connect(root)
     run = client.get_run(cells[3]["mlflow_run_id"])

@@ -13,7 +13,8 @@ from mlflow import MlflowClient
 from medtransfer import benchmark, finetuning, tracking
 from medtransfer import params as parameters
 from medtransfer.errors import UserError
-from medtransfer.finetuning import Run
+from medtransfer.runs import Run
+from medtransfer.runs import plan as plan_runs
 from medtransfer.training import Trainer
 from tests import workspace
 
@@ -28,7 +29,7 @@ def root(tmp_path: Path, top: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def plan(root: Path, task: str = "shenzhen", seed: int = 0, **overrides: str) -> Run:
     params = parameters.load(root / "params.yaml", {k.replace("__", "."): v for k, v in overrides.items()})
-    (run,) = finetuning.plan(params, root, ["random"], [task], [seed])
+    (run,) = plan_runs(params, root, ["random"], [task], [seed])
     return run
 
 

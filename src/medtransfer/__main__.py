@@ -136,34 +136,36 @@ TRAINING = ("data", "tasks", "model", "classification", "segmentation", "engine"
 @verb(*TRAINING)
 def finetune(params: Params, root: Path, init: str, task: str = "all", seed: str = "all") -> None:
     """Fine-tune one init on a task and seed, or on all of the benchmark's."""
-    from medtransfer import benchmark as runs
-    from medtransfer import finetuning, tracking
+    from medtransfer import tracking
+    from medtransfer.benchmark import digests, markdown_table, run_all
+    from medtransfer.runs import plan
 
     launcher = tracking.Launcher(root)
     with launcher:
         launcher.start(f"finetune {init} {task} {seed}", {"verb": "finetune"})
         inits = params.benchmark.inits if init == "all" else (init,)
-        planned = finetuning.plan(params, root, inits, _tasks(params, task), _seeds(params, seed), launcher.run_id)
-        cells = runs.run_all(planned)
-        launcher.table(runs.markdown_table(cells), runs.digests(cells))
+        planned = plan(params, root, inits, _tasks(params, task), _seeds(params, seed), launcher.run_id)
+        cells = run_all(planned)
+        launcher.table(markdown_table(cells), digests(cells))
 
 
 @verb(*TRAINING)
 def benchmark(params: Params, root: Path, task: str = "all") -> None:
     """Run what is missing of the benchmark's inits and seeds on one task or all; write data/results/cells."""
-    from medtransfer import benchmark as runs
-    from medtransfer import finetuning, tracking
+    from medtransfer import tracking
+    from medtransfer.benchmark import digests, markdown_table, run_all, write_cells
+    from medtransfer.runs import plan
 
     launcher = tracking.Launcher(root)
     with launcher:
         launcher.start(f"benchmark {task}", {"verb": "benchmark"})
         names = _tasks(params, task)
         b = params.benchmark
-        planned = finetuning.plan(params, root, b.inits, names, b.seeds, launcher.run_id, "benchmark")
-        cells = runs.run_all(planned)
+        planned = plan(params, root, b.inits, names, b.seeds, launcher.run_id, "benchmark")
+        cells = run_all(planned)
         for name in names:
-            runs.write_cells([run for run in planned if run.task == name], root / "data/results/cells" / name)
-        launcher.table(runs.markdown_table(cells), runs.digests(cells))
+            write_cells([run for run in planned if run.task == name], root / "data/results/cells" / name)
+        launcher.table(markdown_table(cells), digests(cells))
 
 
 @verb("benchmark", "comparison", "model")

@@ -17,8 +17,9 @@ from rich.progress import Progress as Bars
 
 from medtransfer import execution, finetuning, tracking
 from medtransfer.errors import UserError
-from medtransfer.finetuning import RESULTS, Run
+from medtransfer.finetuning import RESULTS
 from medtransfer.params import Execution
+from medtransfer.runs import Run
 from medtransfer.training import Progress
 
 log = logging.getLogger("medtransfer")

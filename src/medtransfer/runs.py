@@ -1,0 +1,157 @@
+"""Which run is which: one run = (init, task, seed), with folds also the fold, resolved before any work starts."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medtransfer import PROTOCOL_VERSION, catalog, execution, objectives, preparation, weights
+from medtransfer import params as parameters
+from medtransfer.errors import UserError
+from medtransfer.initializations import Initialization, check_backbone, parse
+from medtransfer.params import Params
+from medtransfer.tasks import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything that one run reads, resolved before any work starts."""
+
+    init: Initialization
+    task: str
+    seed: int
+    params: Params
+    device: str
+    prepared: Path
+    """folder of the task's prepared cache"""
+    manifest_digest: str
+    marks: tuple[str, ...]
+    """what the manifest says of the data: synthetic, partial, ..."""
+    weights_sha256: str
+    """of the converted tensors; `random` for weights that the seed draws"""
+    root: Path
+    parent: str | None = None
+    fold: int | None = None
+    """of a cross-validation; None: one split"""
+
+    @property
+    def name(self) -> str:
+        """Names the run as MLflow shows it."""
+        return f"{self.init.canonical}-s{self.seed}" + ("" if self.fold is None else f"-f{self.fold}")
+
+    @functools.cached_property
+    def record(self) -> Task:
+        """Is the task's record."""
+        return catalog.lookup(self.task, self.root)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Lists the parameters that this verb reads for this kind of task, by dotted name."""
+        task = self.record
+        sizes = parameters.task_params(self.params, self.task)
+        kind = "segmentation" if task.segmentation else "classification"
+        fields = parameters.flatten(parameters.protocol(self.params, self.task, task.segmentation), kind)
+        if not task.uncertain:
+            fields.pop("classification.uncertain", None)
+        fields |= parameters.flatten(self.params.engine, "engine")
+        fields[f"tasks.{self.task}.image_size"] = sizes.image_size
+        if self.init.random:
+            fields["model.random_last_bn"] = self.params.model.random_last_bn
+        if self.device == "cpu":
+            fields["execution.threads_per_run"] = self.params.execution.threads_per_run
+        return fields
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """Lists what tables and MLflow show: `fields`, and what `prepare` read, whose effect the manifest holds."""
+        sizes = parameters.task_params(self.params, self.task)
+        prepared = {f"tasks.{self.task}.cache_size": sizes.cache_size, "data.on_leak": self.params.data.on_leak}
+        return {**self.fields, **prepared, "data.split_seed": self.params.data.split_seed}
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Identifies the run: equal digests give equal numbers."""
+        identity = {
+            "verb": "finetune",
+            "init": self.init.canonical,
+            "weights": self.weights_sha256,
+            "task": self.task,
+            "manifest": self.manifest_digest,
+            "seed": self.seed,
+            "fields": self.fields,
+            "protocol_version": PROTOCOL_VERSION,
+        }
+        if self.fold is not None:
+            identity["fold"] = self.fold
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+    @property
+    def folder(self) -> Path:
+        """Holds checkpoint, journal, lock and results of the run."""
+        return self.root / "data/runs" / self.digest
+
+
+def plan(
+    params: Params,
+    root: Path,
+    inits: Sequence[str],
+    tasks: Sequence[str],
+    seeds: Sequence[int],
+    parent: str | None = None,
+    weights_folder: str = "adhoc",
+) -> list[Run]:
+    """Resolves and checks every run, prepares data and fetches weights, before the first training step.
+
+    Raises:
+        UserError: anything that would stop one of the runs later and can be known now.
+    """  # fmt: skip
+    device = execution.resolve_device(params.execution)
+    check_engine(params, device)
+    starts = [parse(name, params.model.backbone) for name in inits]
+    for init in starts:
+        check_backbone(init.backbone)
+    records = {name: catalog.lookup(name, root) for name in tasks}
+    for name, task in records.items():
+        protocol = parameters.protocol(params, name, task.segmentation)
+        objectives.check(task, parameters.task_params(params, name).image_size, protocol)
+    receipts = {init: weights.obtain(init, root, weights_folder) for init in starts}
+    caches = {name: preparation.prepare(task, params, root) for name, task in records.items()}
+    return [
+        Run(
+            init=init,
+            task=task,
+            seed=seed,
+            params=params,
+            device=device,
+            prepared=caches[task].folder.resolve(),
+            manifest_digest=caches[task].digest,
+            marks=caches[task].marks,
+            weights_sha256=receipt.tensors_sha256 if (receipt := receipts[init]) else "random",
+            root=root.resolve(),
+            parent=parent,
+            fold=fold,
+        )
+        for task in tasks
+        for init in starts
+        for seed in seeds
+        for fold in (range(caches[task].manifest["folds"]) or (None,))
+    ]
+
+
+def check_engine(params: Params, device: str) -> None:
+    """Refuses a precision that the device has no arithmetic for.
+
+    Raises:
+        UserError: bf16 without bf16 instructions.
+    """
+    if params.engine.precision == "bf16":
+        here = torch.cuda.is_bf16_supported() if device == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        if not here:
+            raise UserError(f"engine.precision is bf16, but this {device} has no bf16 arithmetic; use fp32")
