@@ -35,6 +35,7 @@ ui: .venv/installed
 	@if command -v uv >/dev/null; then uv pip install -q --python $(BIN)/python -r requirements.lock; \
 	elif $(BIN)/python -m pip install -q uv && $(BIN)/uv pip install -q --python $(BIN)/python -r requirements.lock; then :; \
 	else $(BIN)/python -m pip install -q --no-deps -r requirements.lock; fi
+	@$(BIN)/python -m pip install -q --no-deps --editable .  # the command `medtransfer`
 	@touch $@
 
 # After a change of pyproject.toml.
