@@ -150,7 +150,7 @@ def test_real_files_are_read_or_refused_with_a_reason(name: str) -> None:
         return
     header = pydicom.dcmread(FILES[name], force=True, stop_before_pixels=True)
     for channels, mode in ((1, "L"), (3, "RGB")):
-        image = read_image(picture, channels, ())  # type: ignore[arg-type]
+        image = read_image(picture, channels, ())  # type: ignore[arg-type]  # 1 or 3
         assert (image.mode, image.size) == (mode, (header.Columns, header.Rows))
         assert np.asarray(image).dtype == np.uint8
         assert np.ptp(np.asarray(image)) > 0 or image.size == (16, 16)  # some of these are flat
@@ -410,7 +410,7 @@ def test_common_images_keep_their_pixels(tmp_path: Path) -> None:
         image = Image.fromarray(colours).convert(mode)
         image.save(tmp_path / f"{mode}.png")
         for channels, wanted in ((1, "L"), (3, "RGB")):
-            found = read_image(Picture(tmp_path / f"{mode}.png"), channels, ())  # type: ignore[arg-type]
+            found = read_image(Picture(tmp_path / f"{mode}.png"), channels, ())  # type: ignore[arg-type]  # 1 or 3
             assert np.array_equal(np.asarray(found), np.asarray(image.convert(wanted)))
             assert found.resize((1, 1)).size == (1, 1)  # usable after its file is closed
     for suffix in ("jpg", "bmp", "gif", "tif", "ppm"):

@@ -13,15 +13,12 @@ import yaml
 
 from medtransfer import params as parameters
 from medtransfer.errors import UserError
-from medtransfer.tasks import METRICS, TASKS, Folds, Kind, Layout, Task
+from medtransfer.tasks import METRICS, PLANES, TASKS, Folds, Kind, Layout, Task
 
 FILE = "task.yaml"
 
 NO_PATIENT = "none"
 """what stands for the patient column where patients are not known"""
-
-MASKS = 8
-"""most labels of a segmentation task: each is a bit of a byte"""
 
 VAL_SHARE = 0.1
 """of the units outside a fold that is tested, those that val takes, unless `split.val` says otherwise"""
@@ -175,7 +172,7 @@ def _metric(said: Description) -> str:
 def _laws(said: Description) -> list[tuple[bool, str]]:
     """Lists what must hold, each with the words for when it does not."""
     kind, labels, segmentation = said.kind, len(said.labels), said.kind == "segmentation"
-    low, high = {"binary": (1, 1), "multiclass": (2, 1000), "segmentation": (1, MASKS)}.get(kind, (1, 1000))
+    low, high = {"binary": (1, 1), "multiclass": (2, 1000), "segmentation": (1, PLANES)}.get(kind, (1, 1000))
     columns = set(_mask_columns(said))
     valid = [name for name in METRICS[kind] if name != "kappa" or said.ordinal]
     metric = _metric(said)

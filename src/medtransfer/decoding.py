@@ -34,9 +34,6 @@ RECIPE = (
 POWERS = np.arange(256, dtype=np.int64)[:, None] ** np.array([1, 2])
 """gray level -> itself and its square"""
 
-PLANES = 8
-"""most masks of one image: labels and extras are the bits of a byte"""
-
 
 @dataclass(frozen=True)
 class Decoded:

@@ -92,7 +92,7 @@ def _header(file: BinaryIO, head: bytes) -> tuple[Dataset, bool]:
     except Exception as error:
         raise UserError(f"the DICOM header cannot be read: {error}; the file is damaged, get it again") from error
     found = any(name in header for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
-    if not shaped or not (found if whole else file.peek(1)):  # type: ignore[attr-defined]
+    if not shaped or not (found if whole else file.peek(1)):  # type: ignore[attr-defined]  # buffered
         raise UserError(
             f"looked for an image, found a DICOM file without pixel data ({kind}, {rows} rows, {columns} columns); it"
             " is cut off or no image: get it again or leave it out"

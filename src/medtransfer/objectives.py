@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,8 +19,6 @@ from medtransfer.cache import Prepared
 from medtransfer.errors import UserError
 from medtransfer.preparation import slug
 from medtransfer.tasks import Task
-
-Forward = Callable[[Tensor], Tensor]
 
 TERMS = ("intersection", "predicted", "target")
 """what is counted of every image and label, in pixels"""

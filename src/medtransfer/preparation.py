@@ -20,14 +20,14 @@ from medtransfer import audit, cache, datasets, description, facts, files, leaks
 from medtransfer.audit import SPLITS
 from medtransfer.cache import Facts, Manifest, Prepared, Skipped, load
 from medtransfer.datasets import Sample
-from medtransfer.decoding import PLANES, RECIPE, Decoder, signature
+from medtransfer.decoding import RECIPE, Decoder, signature
 from medtransfer.errors import UserError
 from medtransfer.params import Data, Params, task_params
 from medtransfer.rows import JOURNAL, Rows, moments
 from medtransfer.sources import Source, source
 from medtransfer.sources import fingerprint as fingerprint_of
 from medtransfer.splits import assign
-from medtransfer.tasks import Task
+from medtransfer.tasks import PLANES, Task
 
 log = logging.getLogger("medtransfer")
 

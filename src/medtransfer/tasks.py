@@ -11,6 +11,9 @@ Windows = tuple[tuple[float, float], ...]
 """(level, width) in Hounsfield units, one per channel of the prepared image"""
 
 
+PLANES = 8
+"""most masks of one image: labels and extras are the bits of a byte"""
+
 METRICS: dict[Kind, tuple[str, ...]] = {
     "multilabel": ("auc", "average_precision"),
     "binary": ("auc", "average_precision"),
