@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from medtransfer import objectives, streams, weights
+from medtransfer import backbones, objectives, streams
 from medtransfer import params as parameters
 from medtransfer.cache import Prepared
 from medtransfer.initializations import IMAGENET_MEAN, IMAGENET_STD
@@ -88,7 +88,7 @@ def assemble(params: Params, task: Task, data: Prepared, folder: Path, seed: int
     torch.set_num_threads(1)
     protocol = parameters.protocol(params, task.name, task.segmentation)
     goal = objectives.objective(task, data, protocol, CPU)
-    tensors = weights.bare_state(BACKBONE, streams.seed_of(seed, "backbone"), "one")
+    tensors = backbones.bare_state(BACKBONE, streams.seed_of(seed, "backbone"), "one")
     built = Trainer(
         goal.build(BACKBONE, tensors, streams.seed_of(seed, "head")),
         goal,

@@ -15,7 +15,7 @@ HEAVY = {
 LAYERS = [
     {"params", "errors", "files", "progress"},
     {"datasets", "tasks", "catalog", "runlengths", "pixels", "dicom", "formats", "initializations", "streams"},
-    {"phantoms", "metrics", "statistics", "audit", "splits", "sources", "rows", "cache", "downloads"},
+    {"phantoms", "metrics", "statistics", "audit", "splits", "sources", "rows", "cache", "downloads", "backbones"},
     {"facts", "decoding", "sheets", "description", "leaks", "fetching"},
     {"preparation", "weights", "augmentation"},
     {"loading", "models", "objectives"},

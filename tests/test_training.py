@@ -209,11 +209,11 @@ def test_a_checkpoint_that_cannot_be_written_keeps_the_former(top: Path, tmp_pat
 
 
 def test_head_and_decoder_do_not_depend_on_the_initialization(top: Path) -> None:
-    from medtransfer import models, weights
+    from medtransfer import backbones, models
 
     drawn: list[Any] = []
     for seed in (1, 2):
-        tensors = weights.bare_state(fakes.BACKBONE, seed, "one")
+        tensors = backbones.bare_state(fakes.BACKBONE, seed, "one")
         head: Any = models.classifier(fakes.BACKBONE, 3, tensors, 9)
         unet: Any = models.segmenter(fakes.BACKBONE, 1, tensors, 9)
         drawn.append((head.head.weight, [p for n, p in unet.named_parameters() if not n.startswith("encoder")]))

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from medtransfer import downloads, weights
+from medtransfer import backbones, downloads, weights
 from medtransfer.errors import UserError
 from medtransfer.initializations import RECORDS, Initialization, parse
 
@@ -24,7 +24,7 @@ SMALL = "resnet10t"
 @pytest.fixture(scope="module")
 def tensors() -> dict[str, Tensor]:
     torch.manual_seed(5)
-    return dict(weights.bare_backbone(SMALL).state_dict())
+    return dict(backbones.bare_backbone(SMALL).state_dict())
 
 
 def file_init(path: Path) -> Initialization:
@@ -134,8 +134,8 @@ def test_packaged_imagenet_weights_are_real(tmp_path: Path) -> None:
     assert (receipt.mean, receipt.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert receipt.source_sha256.startswith("57934424")
     tensors = weights.state(init, tmp_path, 0, "one")
-    model = weights.bare_backbone("tf_efficientnet_lite0").eval()
-    weights.load_into(model, tensors, init.backbone)
+    model = backbones.bare_backbone("tf_efficientnet_lite0").eval()
+    backbones.load_into(model, tensors, init.backbone)
     with torch.inference_mode():
         features = model(torch.zeros(1, 3, 64, 64))
     assert torch.isfinite(features).all()
@@ -214,14 +214,14 @@ def test_a_failed_download_says_where_to_get_and_put_the_file_and_leaves_nothing
 def test_a_feature_extractor_takes_the_backbones_tensors(backbone: str) -> None:
     import timm
 
-    tensors = weights.bare_backbone(backbone).state_dict()
+    tensors = backbones.bare_backbone(backbone).state_dict()
     extractor = timm.create_model(backbone, features_only=True, pretrained=False)
-    weights.load_into(extractor, tensors, backbone)
+    backbones.load_into(extractor, tensors, backbone)
     own = list(extractor.state_dict().values())
     assert sum(any(torch.equal(a, b) for b in tensors.values() if b.shape == a.shape) for a in own) == len(own)
     lacking = {k: v for k, v in tensors.items() if k != next(iter(tensors))}
     with pytest.raises(UserError, match="lack"):
-        weights.load_into(extractor, lacking, backbone)
+        backbones.load_into(extractor, lacking, backbone)
 
 
 def test_timm_names_are_imagenet_1k_alone() -> None:
@@ -238,4 +238,4 @@ def test_saved_layout_is_timms(tmp_path: Path, tensors: dict[str, Tensor]) -> No
     torch.save({f"module.{k}": v for k, v in tensors.items()}, path)
     weights.obtain(file_init(path), tmp_path)
     saved = load_file(next((tmp_path / "data/weights/adhoc").glob("*.safetensors")))
-    weights.bare_backbone(SMALL).load_state_dict(saved, strict=True)
+    backbones.bare_backbone(SMALL).load_state_dict(saved, strict=True)

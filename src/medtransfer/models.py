@@ -10,7 +10,7 @@ import torch
 from segmentation_models_pytorch.base import initialization
 from torch import Tensor, nn
 
-from medtransfer import weights
+from medtransfer import backbones
 from medtransfer.errors import UserError
 
 STRIDE = 32
@@ -22,7 +22,7 @@ class Classifier(nn.Module):
 
     def __init__(self, backbone: str, labels: int) -> None:
         super().__init__()
-        self.backbone = weights.bare_backbone(backbone)
+        self.backbone = backbones.bare_backbone(backbone)
         features: Any = self.backbone.num_features
         self.head = nn.Linear(int(features), labels)
         nn.init.normal_(self.head.weight, std=0.01)  # as published
@@ -41,7 +41,7 @@ def classifier(backbone: str, labels: int, tensors: Mapping[str, Tensor], head_s
         model = Classifier(backbone, labels)
         torch.manual_seed(head_seed)  # once more: backbones differ in what they draw before the head
         nn.init.normal_(model.head.weight, std=0.01)
-    weights.load_into(model.backbone, tensors, backbone)
+    backbones.load_into(model.backbone, tensors, backbone)
     return model
 
 
@@ -62,5 +62,5 @@ def segmenter(backbone: str, labels: int, tensors: Mapping[str, Tensor], head_se
         torch.manual_seed(head_seed)  # once more: encoders differ in what they draw before the decoder
         initialization.initialize_decoder(model.decoder)
         initialization.initialize_head(model.segmentation_head)
-    weights.load_into(model.encoder.model, tensors, backbone)
+    backbones.load_into(model.encoder.model, tensors, backbone)
     return cast(nn.Module, model)

@@ -21,9 +21,10 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from medtransfer import downloads, files
+from medtransfer.backbones import bare_backbone, bare_state, some
 from medtransfer.errors import UserError
 from medtransfer.initializations import (
     IMAGENET_MEAN,
@@ -85,12 +86,6 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         sha.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
-
-
-def bare_backbone(name: str) -> nn.Module:
-    """Builds a timm backbone without its classifier, with timm's random weights."""
-    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
-    return model
 
 
 def obtain(init: Initialization, root: Path, folder: str = "adhoc") -> Receipt | None:
@@ -161,18 +156,6 @@ def state(init: Initialization, root: Path, seed: int, random_last_bn: str) -> d
     return tensors
 
 
-def bare_state(backbone: str, seed: int, random_last_bn: str) -> dict[str, Tensor]:
-    """Draws a backbone from a seed as timm does; `random_last_bn` says what timm's zeroed batch norms get."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = bare_backbone(backbone)
-    for module in model.modules():
-        zeroed = isinstance(module, nn.BatchNorm2d) and module.affine and not bool(module.weight.any())
-        if zeroed and random_last_bn == "one":
-            nn.init.ones_(module.weight)  # type: ignore[arg-type]  # a batch norm's weight is a parameter
-    return dict(model.state_dict())
-
-
 def convert(init: Initialization, source: Path) -> tuple[Receipt, dict[str, Tensor]]:
     """Reads a checkpoint file and accounts for every key of it and of the backbone.
 
@@ -197,8 +180,8 @@ def convert(init: Initialization, source: Path) -> tuple[Receipt, dict[str, Tens
     if missing or unexpected or shapes:
         raise UserError(
             f"{source} does not fit the backbone {init.backbone} ({len(wanted)} tensors): "
-            f"{len(missing)} missing {_some(missing)}, {len(unexpected)} unexpected {_some(unexpected)}, "
-            f"{len(shapes)} of another shape {_some(shapes)}. "
+            f"{len(missing)} missing {some(missing)}, {len(unexpected)} unexpected {some(unexpected)}, "
+            f"{len(shapes)} of another shape {some(shapes)}. "
             "Name the right backbone with @<backbone>, or another file."
         )
     tensors = {k: found[k].to(w.dtype).contiguous().clone() if k in found else w for k, w in wanted.items()}
@@ -223,10 +206,6 @@ def convert(init: Initialization, source: Path) -> tuple[Receipt, dict[str, Tens
         timm_version=timm.__version__,
     )
     return receipt, tensors
-
-
-def _some(keys: tuple[str, ...] | list[str]) -> str:
-    return f"({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" if keys else ""
 
 
 def _licence(init: Initialization) -> str:
@@ -341,21 +320,3 @@ def _source_file(init: Initialization, root: Path) -> Path:
     if not place.is_file():
         downloads.download(address, place, what=f"init {init.canonical}")
     return place
-
-
-def load_into(module: nn.Module, tensors: Mapping[str, Tensor], backbone: str) -> None:
-    """Fills a backbone, or timm's feature extractor of it, with backbone tensors; every one of its own is set.
-
-    timm's feature extractors join the first two parts of a key (`stages.0.x` becomes `stages_0.x`) and leave out
-    what comes after the last feature map.
-
-    Raises:
-        UserError: the module has a tensor that the weights lack.
-    """
-    joined = {key.replace(".", "_", 1): value for key, value in tensors.items()}
-    own = module.state_dict()
-    filled = {key: tensors[key] if key in tensors else joined.get(key) for key in own}
-    missing = tuple(key for key, value in filled.items() if value is None)
-    if missing:
-        raise UserError(f"weights of {backbone} lack {len(missing)} tensors of its encoder {_some(missing)}")
-    module.load_state_dict(filled, strict=True)
