@@ -37,6 +37,8 @@ class Record:
     """key prefixes (before `prefix` is stripped) of heads that are left out on purpose"""
     mean: Triple = IMAGENET_MEAN
     std: Triple = IMAGENET_STD
+    padding: Literal["", "pool", "all"] = ""
+    """what was padded as TensorFlow's SAME does in pre-training: nothing, the max-pool, or every strided operation"""
     licence: str
     method: str
     """pre-training data and method"""
@@ -97,6 +99,11 @@ class Initialization:
         if self.path:
             name = f"file-{hashlib.sha256(self.path.encode()).hexdigest()[:8]}"
         return f"{name}--{re.sub(r'[^A-Za-z0-9._-]', '_', self.backbone)}"
+
+    @property
+    def padding(self) -> str:
+        """Says what its pre-training padded as TensorFlow's SAME does: `""`, `pool` or `all`."""
+        return self.record.padding
 
     @property
     def random(self) -> bool:
