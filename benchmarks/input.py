@@ -26,9 +26,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from medtransfer.augmentation import Views, sample
-from medtransfer.initializations import IMAGENET_MEAN, IMAGENET_STD
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Augmentation
+from medtransfer.zoo import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE, BATCH = 224, 32
 AUGMENTATION = Augmentation(

@@ -23,11 +23,11 @@ import torch
 from medtransfer import backbones, objectives
 from medtransfer import params as parameters
 from medtransfer.cache import Prepared
-from medtransfer.initializations import IMAGENET_MEAN, IMAGENET_STD
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Params
 from medtransfer.tasks import TASKS
 from medtransfer.training import Trainer
+from medtransfer.zoo import IMAGENET_MEAN, IMAGENET_STD
 
 ROUNDS = 7
 
@@ -50,7 +50,8 @@ def make_trainer(backbone: str, size: int, segmentation: bool, params: Params, d
         mean=IMAGENET_MEAN, std=IMAGENET_STD, channels_last=params.engine.channels_last,
     )  # fmt: skip
     return Trainer(
-        goal.build(backbone, backbones.bare_state(backbone, 0, "one"), 0), goal, loader, {"train": data.rows("train")},
+        goal.build(backbone, backbones.bare_state(backbone, 0, "one"), 0, size), goal, loader,
+        {"train": data.rows("train")},
         protocol=protocol, engine=params.engine, seed=0, device=device, folder=Path(tempfile.gettempdir()),
     )  # fmt: skip
 

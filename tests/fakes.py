@@ -13,11 +13,11 @@ from PIL import Image
 from medtransfer import backbones, objectives, streams
 from medtransfer import params as parameters
 from medtransfer.cache import Prepared
-from medtransfer.initializations import IMAGENET_MEAN, IMAGENET_STD
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Params
 from medtransfer.tasks import TASKS, Task
 from medtransfer.training import Trainer
+from medtransfer.zoo import IMAGENET_MEAN, IMAGENET_STD
 
 BACKBONE = "test_resnet"
 """timm's own test network, a few hundred thousand parameters"""
@@ -89,8 +89,9 @@ def assemble(params: Params, task: Task, data: Prepared, folder: Path, seed: int
     protocol = parameters.protocol(params, task.name, task.segmentation)
     goal = objectives.objective(task, data, protocol, CPU)
     tensors = backbones.bare_state(BACKBONE, streams.seed_of(seed, "backbone"), "one")
+    size = parameters.task_params(params, task.name).image_size
     built = Trainer(
-        goal.build(BACKBONE, tensors, streams.seed_of(seed, "head")),
+        goal.build(BACKBONE, tensors, streams.seed_of(seed, "head"), size),
         goal,
         loader(data, task, protocol, params),
         {split: data.rows(split) for split in ("train", "val", "test")},

@@ -79,7 +79,7 @@ def test_a_medmnist_set_becomes_a_task(pneumonia: Path, tmp_path: Path, caplog: 
 
 def test_a_set_with_a_wrong_checksum_leaves_no_task(pneumonia: Path, tmp_path: Path) -> None:
     pneumonia.write_bytes(pneumonia.read_bytes() + b"x")
-    with pytest.raises(UserError, match="md5 expected"):
+    with pytest.raises(UserError, match="expected md5"):
         fetching.fetch("pneumoniamnist", tmp_path, 28)
     assert not (tmp_path / "data/raw").exists()
 

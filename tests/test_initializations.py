@@ -6,7 +6,8 @@ import pytest
 
 from medtransfer import params as parameters
 from medtransfer.errors import UserError
-from medtransfer.initializations import RECORDS, check_backbone, expected, parse
+from medtransfer.initializations import check_backbone, expected, parse
+from medtransfer.params import OwnInit
 
 
 @pytest.mark.parametrize(
@@ -16,6 +17,9 @@ from medtransfer.initializations import RECORDS, check_backbone, expected, parse
         ("imagenet@resnet50", "imagenet@resnet50", "imagenet--resnet50"),
         ("swav", "swav@resnet50", "swav--resnet50"),
         ("random", "random@tf_efficientnet_lite0", "random--tf_efficientnet_lite0"),
+        ("imagenet+inat2021", "imagenet+inat2021@resnet50", "imagenet_inat2021--resnet50"),
+        ("dino@resnet50", "dino@resnet50", "dino--resnet50"),
+        ("moco-v3@vit_base_patch16_224", "moco-v3@vit_base_patch16_224", "moco-v3--vit_base_patch16_224"),
     ],
 )
 def test_names_resolve_their_backbone(name: str, canonical: str, slug: str) -> None:
@@ -25,9 +29,9 @@ def test_names_resolve_their_backbone(name: str, canonical: str, slug: str) -> N
 
 def test_file_names_keep_their_own_at_signs() -> None:
     plain = parse("file:/a/b@2x.pth", "resnet50")
-    assert (plain.path, plain.backbone) == ("/a/b@2x.pth", "resnet50")
+    assert (plain.local, plain.backbone) == ("/a/b@2x.pth", "resnet50")
     bound = parse("file:/a/b@2x.pth@resnet18", "resnet50")
-    assert (bound.path, bound.backbone) == ("/a/b@2x.pth", "resnet18")
+    assert (bound.local, bound.backbone) == ("/a/b@2x.pth", "resnet18")
     assert bound.slug.startswith("file-")
     assert len({bound.slug, plain.slug, parse("file:/a/c.pth@resnet18", "resnet50").slug}) == 3
 
@@ -36,9 +40,15 @@ def test_file_names_keep_their_own_at_signs() -> None:
     ("name", "words"),
     [
         ("imgenet", "Did you mean imagenet?"),
-        ("moco", "Valid inits: imagenet, random, swav"),
+        ("moco", "Did you mean moco-v3?"),
+        ("nothing", "file:<path or address>; `inits` lists them"),
+        ("moco-v3@resnet18", "exists for the backbones resnet50, vit_base_patch16_224 only, got 'resnet18'"),
+        ("timm:resnet50", "must be timm:<architecture>.<tag>"),
+        ("timm:resnet50.a1_in1k@resnet50", "must be timm:<architecture>.<tag>"),
         ("swav@resnet18", "exists for the backbone resnet50 only"),
         ("imagenet+chestxray14", "no `pretrain` stage yet"),
+        ("imagenet@resnet50+chexpert", "no `pretrain` stage yet"),
+        ("imagenet+inat2021+chexpert", "no `pretrain` stage yet"),
     ],
 )
 def test_unknown_names_are_refused(name: str, words: str) -> None:
@@ -55,13 +65,28 @@ def test_unknown_backbones_are_refused_with_near_names() -> None:
         check_backbone("resnet50.tv_in1k")
 
 
-def test_every_record_states_what_it_is() -> None:
-    for name, record in RECORDS.items():
-        assert record.name == name
-        assert record.licence
-        assert record.method
-        assert (record.source == "url") == bool(record.url)
-        assert all(0 < s <= 1 for s in record.std)
+def test_a_timm_tag_is_its_own_name() -> None:
+    init = parse("timm:vit_base_patch16_224.augreg_in21k", "resnet50")
+    assert init.canonical == "timm:vit_base_patch16_224.augreg_in21k"
+    assert init.backbone == "vit_base_patch16_224"
+    assert init.slug.endswith("--vit_base_patch16_224")
+    assert init.slug != parse("timm:vit_base_patch16_224.mae", "resnet50").slug
+
+
+def test_an_init_of_ones_own_is_a_name_like_others() -> None:
+    entry = OwnInit(file="s3://b/w.pth", backbone="resnet18", prefix="encoder.", drop=("decoder.*",), licence="ours")
+    init = parse("ours", "resnet50", {"ours": entry})
+    assert (init.canonical, init.slug, init.local) == ("ours@resnet18", "ours--resnet18", "")
+    assert init.source is not None
+    assert (init.source.prefix, init.source.drop, init.source.layout) == ("encoder.", ("decoder.*",), "names")
+    with pytest.raises(UserError, match="only, got 'resnet50'"):
+        parse("ours@resnet50", "resnet50", {"ours": entry})
+
+
+@pytest.mark.parametrize(("name", "words"), [("swav", "is the name of a published init"), ("a/b", "may hold letters")])
+def test_names_of_ones_own_do_not_clash(name: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        parse(name, "resnet50", {name: OwnInit(file="w.pth", backbone="resnet18")})
 
 
 def test_the_benchmarks_inits_are_expected_by_canonical_name(top: Path) -> None:

@@ -214,8 +214,8 @@ def test_head_and_decoder_do_not_depend_on_the_initialization(top: Path) -> None
     drawn: list[Any] = []
     for seed in (1, 2):
         tensors = backbones.bare_state(fakes.BACKBONE, seed, "one")
-        head: Any = models.classifier(fakes.BACKBONE, 3, tensors, 9)
-        unet: Any = models.segmenter(fakes.BACKBONE, 1, tensors, 9)
+        head: Any = models.classifier(fakes.BACKBONE, 3, tensors, 9, 32)
+        unet: Any = models.segmenter(fakes.BACKBONE, 1, tensors, 9, 32)
         drawn.append((head.head.weight, [p for n, p in unet.named_parameters() if not n.startswith("encoder")]))
         assert torch.equal(next(head.backbone.parameters()), tensors[next(iter(tensors))])
     assert torch.equal(drawn[0][0], drawn[1][0])

@@ -90,7 +90,7 @@ def tasks(params: Params, root: Path) -> None:
 
     from medtransfer import listing
 
-    Console().print(listing.table(params, root))
+    Console().print(listing.tasks(params, root))
 
 
 @verb("data", "tasks")
@@ -112,24 +112,35 @@ def fetch(params: Params, root: Path, dataset: str, size: str = "224") -> None:
     fetching.fetch(dataset, root, int(size))
 
 
-@verb("model", "benchmark")
+@verb("model", "inits", "benchmark")
+def inits(params: Params, root: Path) -> None:
+    """List the initializations: backbones, pre-training, licence, and what is on disk or where to get it."""
+    from rich.console import Console
+
+    from medtransfer import listing
+
+    Console().print(listing.inits(params, root))
+
+
+@verb("model", "inits", "benchmark")
 def weights(params: Params, root: Path, init: str = "all") -> None:
     """Fetch, verify and convert the weights of one init, or of all of the benchmark."""
     from medtransfer import weights as store
-    from medtransfer.initializations import parse
+    from medtransfer.initializations import check_backbone, parse
 
     names = params.benchmark.inits if init == "all" else (init,)
     folder = "benchmark" if init == "all" else "adhoc"
     (root / "data/weights" / folder).mkdir(parents=True, exist_ok=True)
-    for name in names:
-        receipt = store.obtain(parse(name, params.model.backbone), root, folder)
+    starts = [parse(name, params.model.backbone, params.inits) for name in names]
+    for start in starts:
+        check_backbone(start.backbone)
+    for start in starts:
+        receipt = store.obtain(start, root, folder)
         if receipt:
-            log.info(
-                "%s: %d tensors, %d parameters, from %s", name, receipt.matched, receipt.parameters, receipt.source
-            )
+            log.info("%s", store.summary(receipt, store.verify(start, root)))
 
 
-TRAINING = ("data", "tasks", "model", "classification", "segmentation", "engine", "execution", "benchmark")
+TRAINING = ("data", "tasks", "model", "inits", "classification", "segmentation", "engine", "execution", "benchmark")
 """sections that training reads; a change of one re-trains only the runs whose resolved fields change"""
 
 
@@ -168,7 +179,7 @@ def benchmark(params: Params, root: Path, task: str = "all") -> None:
         launcher.table(markdown_table(cells), digests(cells))
 
 
-@verb("benchmark", "comparison", "model")
+@verb("benchmark", "comparison", "model", "inits")
 def compare(params: Params, root: Path) -> None:
     """Turn the benchmark's finished runs into tables, a figure and a report under data/results."""
     from medtransfer import comparison, report, tracking
@@ -183,7 +194,7 @@ def compare(params: Params, root: Path) -> None:
     log.info("wrote data/results/runs.csv, comparison.csv and report/; `python -m medtransfer show` prints the table")
 
 
-@verb("benchmark", "comparison", "model")
+@verb("benchmark", "comparison", "model", "inits")
 def show(params: Params, root: Path) -> None:
     """Print the comparison table of the last `compare` and say where the report is."""
     from rich.console import Console

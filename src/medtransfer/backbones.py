@@ -1,19 +1,32 @@
-"""timm backbones: built bare, drawn from a seed, filled with tensors in timm's layout."""
+"""timm backbones: built bare, drawn from a seed, filled with tensors in timm's layout, fitted to an input side."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import timm
 import torch
+from timm.layers import Conv2dSame, create_pool2d, resample_abs_pos_embed
 from torch import Tensor, nn
 
 from medtransfer.errors import UserError
 
+REFUSALS = (RuntimeError, AssertionError, ValueError, TypeError, KeyError, IndexError, AttributeError)
+"""what timm and segmentation-models-pytorch raise where an architecture cannot be used as asked"""
 
-def bare_backbone(name: str) -> nn.Module:
-    """Builds a timm backbone without its classifier, with timm's random weights."""
-    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
+
+def size_arguments(name: str, image_size: int | None) -> dict[str, int]:
+    """Says what timm must be told of the input's side, in pixels: nothing for architectures that take any."""
+    fixed = timm.models.get_pretrained_cfg(name).fixed_input_size
+    return {"img_size": image_size} if fixed and image_size else {}
+
+
+def bare_backbone(name: str, image_size: int | None = None) -> nn.Module:
+    """Builds a timm backbone without its classifier, with timm's random weights; None: for the published side."""
+    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **size_arguments(name, image_size))
     return model
 
 
@@ -29,24 +42,150 @@ def bare_state(backbone: str, seed: int, random_last_bn: str) -> dict[str, Tenso
     return dict(model.state_dict())
 
 
+@functools.lru_cache(maxsize=64)
+def width(name: str, image_size: int) -> int:
+    """Returns the number of features that the bare backbone gives; timm's `num_features` is that before its head."""
+    with torch.device("meta"), torch.inference_mode():
+        features: Tensor = bare_backbone(name, image_size).eval()(torch.empty(2, 3, image_size, image_size))
+    return features.shape[-1]
+
+
+@functools.lru_cache(maxsize=64)
+def shapes(name: str, image_size: int | None = None) -> Mapping[str, torch.Size]:
+    """Returns the shape of every tensor of a bare backbone; None: at the published side."""
+    if image_size and not size_arguments(name, image_size):
+        return shapes(name)
+    with torch.device("meta"):
+        return {key: tensor.shape for key, tensor in bare_backbone(name, image_size).state_dict().items()}
+
+
+@functools.lru_cache(maxsize=64)
+def strides(name: str) -> tuple[int, ...]:
+    """Returns the strides of the feature maps that timm's feature extractor gives, in pixels, the finest first.
+
+    Raises:
+        UserError: the architecture has no feature extractor.
+    """
+    try:
+        with torch.device("meta"):
+            model: Any = timm.create_model(name, pretrained=False, features_only=True)
+    except REFUSALS as error:
+        raise UserError(f"backbone {name} offers no feature maps, so it cannot segment: {words(error)}") from error
+    return tuple(model.feature_info.reduction())
+
+
+@functools.lru_cache(maxsize=64)
+def patch_size(name: str) -> int:
+    """Returns the side of the patches that an architecture cuts its input into, in pixels; 1 if it cuts none.
+
+    Such patches do not overlap, and what is left at the edge would be dropped without a word.
+    """
+    with torch.device("meta"):
+        model = bare_backbone(name)
+    cut = getattr(getattr(model, "patch_embed", None), "proj", None)
+    return cut.stride[0] if isinstance(cut, nn.Conv2d) and cut.stride == cut.kernel_size else 1
+
+
+def published_side(name: str) -> int:
+    """Returns the side of the input that timm's default weights of an architecture were trained on, in pixels."""
+    return int(timm.models.get_pretrained_cfg(name).input_size[-1])
+
+
+def sources(own: Iterable[str], given: Iterable[str]) -> dict[str, str | None]:
+    """Finds for each key of a backbone, or of timm's feature extractor of it, its key in the backbone; None: nowhere.
+
+    timm's feature extractors join the first two parts of a key (`stages.0.x` becomes `stages_0.x`) or put `model.` or
+    `body.` before it, and leave out what comes after the last feature map.
+    """
+    names: dict[str, str] = {}
+    for key in given:
+        names |= {key.replace(".", "_", 1): key, f"model.{key}": key, f"body.{key}": key}
+    names |= {key: key for key in given}
+    return {key: names.get(key) for key in own}
+
+
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], backbone: str) -> None:
     """Fills a backbone, or timm's feature extractor of it, with backbone tensors; every one of its own is set.
-
-    timm's feature extractors join the first two parts of a key (`stages.0.x` becomes `stages_0.x`) and leave out
-    what comes after the last feature map.
 
     Raises:
         UserError: the module has a tensor that the weights lack.
     """
-    joined = {key.replace(".", "_", 1): value for key, value in tensors.items()}
-    own = module.state_dict()
-    filled = {key: tensors[key] if key in tensors else joined.get(key) for key in own}
-    missing = tuple(key for key, value in filled.items() if value is None)
+    found = sources(module.state_dict(), tensors)
+    missing = tuple(key for key, source in found.items() if source is None)
     if missing:
         raise UserError(f"weights of {backbone} lack {len(missing)} tensors of its encoder {some(missing)}")
-    module.load_state_dict(filled, strict=True)
+    module.load_state_dict({key: tensors[source] for key, source in found.items() if source}, strict=True)
+
+
+def fitted(module: nn.Module, tensors: Mapping[str, Tensor], backbone: str, image_size: int) -> Mapping[str, Tensor]:
+    """Resamples those tensors of the published side whose shape depends on the input's side; no other is touched.
+
+    The resampling is timm's own: that of its loading code for the architecture or, for a square grid of position
+    embeddings without class token that this leaves alone (as Hiera's), `timm.layers.resample_abs_pos_embed`.
+
+    Args:
+        module: what is filled: the backbone built for `image_size`, or a feature extractor of it.
+        tensors: of the backbone at its published side.
+        backbone: timm architecture.
+        image_size: side of the input, in pixels.
+
+    Raises:
+        UserError: timm has no rule for one of them.
+    """
+    published, here = shapes(backbone), shapes(backbone, image_size)
+    needed = set(sources(module.state_dict(), tensors).values())
+    sized = [key for key in here if key in needed and here[key] != published[key]]
+    if not sized:
+        return tensors
+    overlay = {"state_dict": dict(tensors), "custom_load": False, "classifier": None}  # no classifier: loads strictly
+    arguments = {"num_classes": 0, **size_arguments(backbone, image_size)}
+    try:
+        loaded = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay, **arguments).state_dict()
+    except RuntimeError:  # a shape that timm's code does not change
+        loaded = {key: _regridded(key, tensors[key], here[key], backbone) for key in sized}
+    return {**tensors, **{key: loaded[key] for key in sized}}
+
+
+def _regridded(key: str, tensor: Tensor, shape: torch.Size, backbone: str) -> Tensor:
+    """Resamples a square grid of position embeddings, (1, side * side, channels)."""
+    tokens = (tensor.shape[1], shape[1])
+    square = tensor.ndim == 3 and len(tensor) == 1 and all(math.isqrt(count) ** 2 == count for count in tokens)
+    if not square or not key.endswith("pos_embed"):
+        raise UserError(f"timm has no rule that fits {key} of {backbone} to another side")
+    side = math.isqrt(shape[1])
+    resampled: Tensor = resample_abs_pos_embed(tensor, [side, side], num_prefix_tokens=0)
+    return resampled
+
+
+def same_padding(module: nn.Module, kind: str) -> None:
+    """Lets a network pad as TensorFlow's SAME does (more at the end than at the start), in place; no key changes.
+
+    torch pads both sides alike. With stride 1 and an odd kernel the two agree, and 1x1 kernels pad nothing.
+
+    Args:
+        module: a convolutional network.
+        kind: `pool`: max-pools only (SimCLR); `all`: every strided convolution too (BYOL); empty: nothing.
+    """
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if kind and isinstance(child, nn.MaxPool2d):  # timm pads it with minus infinity
+                setattr(parent, name, create_pool2d("max", child.kernel_size, child.stride, padding="same"))
+            elif kind == "all" and isinstance(child, nn.Conv2d) and max(child.stride) > 1:
+                setattr(parent, name, _same_convolution(child))
+
+
+def _same_convolution(conv: nn.Conv2d) -> nn.Module:
+    shape = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride)
+    same: nn.Conv2d = Conv2dSame(*shape, dilation=conv.dilation, groups=conv.groups, bias=conv.bias is not None)
+    same.weight, same.bias = conv.weight, conv.bias
+    return same
 
 
 def some(keys: Sequence[str]) -> str:
     """Names the first of many keys, for messages."""
     return f"({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" if keys else ""
+
+
+def words(error: Exception) -> str:
+    """Says on one line what a library said."""
+    return " ".join(str(error).split())[:300] or "it gives no reason"

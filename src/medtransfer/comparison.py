@@ -14,11 +14,12 @@ from typing import Any, Literal
 
 from medtransfer import params, statistics
 from medtransfer.errors import UserError
+from medtransfer.initializations import seen
 
 FIRST_LINES = {
     "synthetic": "Synthetic phantoms: this tests the software and says nothing about weights.",
     "partial": "Partial data: images of a dataset are missing, so no number stands beside a published one.",
-    "contaminated": "Contaminated: an initialization was pre-trained on images of a test set.",
+    "contaminated": "Contaminated: an initialization was pre-trained on the dataset that a test set is taken from.",
     "patients unknown": "Patients unknown: images of one patient may be in several splits; the unit is the image.",
 }
 """mark -> the sentence that stands over every table and figure with such a run"""
@@ -219,11 +220,6 @@ def _difference(one: Any, two: Any) -> tuple[str, str]:
     return mine, its
 
 
-def _applicable(init: str, task: str) -> bool:
-    """Says whether an init may stand on a task: not if it was pre-trained on the same dataset, whose name it has."""
-    return task not in init.rpartition("@")[2].split("+")[1:]
-
-
 def _row(task: str, init: str, seeds: Sequence[int], index: Mapping[tuple[str, str, int, Any], Cell]) -> Row:
     folds = max((cell.folds for cell in index.values() if cell.task == task), default=0)
     groups = {fold: [index.get((task, init, seed, fold)) for seed in seeds] for fold in range(folds)}
@@ -233,7 +229,7 @@ def _row(task: str, init: str, seeds: Sequence[int], index: Mapping[tuple[str, s
     scored = {unit: [run.score for run in group if run.score is not None] for unit, group in whole.items()}
     scores = {unit: sum(found) / len(found) for unit, found in scored.items() if len(found) == len(groups[unit])}
     every = [run for group in runs.values() for run in group]
-    applicable = _applicable(init, task)
+    applicable = task not in seen(init)
     return Row(
         task=task,
         init=init,

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
+import socket
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import requests
 import urllib3
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from medtransfer import files
+from medtransfer import files, objectstore
 from medtransfer.errors import UserError
 
 log = logging.getLogger("medtransfer")
@@ -30,6 +34,8 @@ TIMEOUT = (15.0, 60.0)
 """seconds to connect, and between two pieces"""
 ATTEMPTS = 5
 """in a row that bring nothing new"""
+OFFLINE_ATTEMPTS = 2
+"""in a row while there is no network"""
 BACKOFF = 1.0
 """seconds before the second attempt, doubled for each further one"""
 LONGEST_WAIT = 120.0
@@ -44,14 +50,20 @@ class _AgainError(Exception):
     """What another attempt may mend: the reason, and the seconds to wait that the server asks for."""
 
 
+class _OfflineError(_AgainError):
+    """What a few more seconds hardly mend: there is no network."""
+
+
 def download(url: str, target: Path, *, sha256: str = "", md5: str = "", size: int | None = None, what: str) -> str:
     """Brings a file to `target`, unless it is there already, and checks it; returns its sha256.
 
+    Without a whole hash from the caller, the file is also held to what its server states of it (`objectstore.stated`).
+
     Args:
-        url: http or https.
+        url: http, https or s3 (`s3://bucket/key`, see `objectstore.get`).
         target: beside it, `.part` holds what came so far and `.part.json` what it is a part of.
-        sha256: expected, if known.
-        md5: expected, if known.
+        sha256: expected, if known, or its first digits, 6 or more.
+        md5: likewise.
         size: expected number of bytes, if known.
         what: for whom, the first words of messages.
 
@@ -60,8 +72,11 @@ def download(url: str, target: Path, *, sha256: str = "", md5: str = "", size: i
     """
     expected = {"size": "" if size is None else str(size), "sha256": sha256.lower(), "md5": md5.lower()}
     job = _Job(url, target, expected, what)
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise job.refuse("only http and https are downloaded")
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https", "s3"):
+        raise job.refuse("only http, https and s3 are downloaded")
+    for kind, digits in objectstore.DIGITS.items():
+        if not re.fullmatch(f"([0-9a-f]{{6,{digits}}})?", expected[kind]):
+            raise job.refuse(f"{kind} must be 6 to {digits} hexadecimal digits, got {expected[kind]!r}")
     try:
         lock = target.with_name(f".{target.name}.lock")
         with files.lock(lock, wait=False) as alone:
@@ -80,19 +95,33 @@ def remember(lock_file: Path, name: str, sha256: str, where: Path) -> None:
     Raises:
         UserError: the file is another one than at its first download, or the lock file cannot be read.
     """
+    with files.lock(lock_file.with_name(f".{lock_file.name}.lock")):
+        noted = _noted(lock_file)
+        if name not in noted:
+            files.write_text(lock_file, json.dumps({**noted, name: sha256}, indent=1, sort_keys=True) + "\n")
+            log.info("noted the sha256 of %s in %s: commit that file", name, lock_file.name)
+        elif noted[name] != sha256:
+            raise UserError(
+                f"{where} is not the file of the first download: expected sha256 {noted[name]} ({lock_file.name}), "
+                f"found {sha256}. To get it again, delete it; to accept a file that its publisher changed, take the "
+                f"line {name!r} out of {lock_file}; then run the same command"
+            )
+
+
+def known(lock_file: Path, name: str) -> str:
+    """Looks up the sha256 that was noted of a file at its first download; empty where none was.
+
+    Raises:
+        UserError: the lock file cannot be read.
+    """
+    return _noted(lock_file).get(name, "")
+
+
+def _noted(lock_file: Path) -> dict[str, str]:
     try:
-        known: dict[str, str] = json.loads(lock_file.read_text()) if lock_file.is_file() else {}
-    except ValueError as error:
-        raise UserError(f"{lock_file} is not JSON ({error}); mend it or get it from git again") from error
-    if name not in known:
-        files.write_text(lock_file, json.dumps({**known, name: sha256}, indent=1, sort_keys=True) + "\n")
-        log.info("noted the sha256 of %s in %s: commit that file", name, lock_file.name)
-    elif known[name] != sha256:
-        raise UserError(
-            f"{where} is not the file of the first download: expected sha256 {known[name]} ({lock_file.name}), found "
-            f"{sha256}. To get it again, delete it; to accept a file that its publisher changed, take the line "
-            f"{name!r} out of {lock_file}; then run the same command"
-        )
+        return dict(json.loads(lock_file.read_text())) if lock_file.is_file() else {}
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{lock_file} is not JSON of names ({error}); mend it or get it from git again") from error
 
 
 @dataclass(frozen=True)
@@ -132,34 +161,46 @@ class _Job:
 
     def run(self) -> str:
         if self.target.is_file():
-            found, wrong = self.check(self.target)
+            found, wrong = self.check(self.target, {})
             if wrong:  # perhaps put there by hand, so not removed
                 raise UserError(f"{self.what}: {self.target} is not {self.shown}: {wrong}. Delete it to get it again")
             return found
         log.info("%s: downloading %s", self.what, self.shown)
         with _progress(self.target.name) as show:
             self.insist(show)
-        found, wrong = self.check(self.part)
+        found, wrong = self.check(self.part, self.stated())
         if wrong:
             self.drop()
             raise self.refuse(f"{wrong}; what came was removed")
-        with files.replacing(self.target) as temporary:
-            os.replace(self.part, temporary)
+        with open(self.part, "rb") as whole:
+            os.fsync(whole.fileno())
+        os.replace(self.part, self.target)
         self.drop()
         return found
 
-    def check(self, path: Path) -> tuple[str, str]:
-        """Returns a file's sha256 and what of it is not as expected."""
+    def stated(self) -> Mapping[str, str]:
+        """Returns what the server stated of the version that the part is of; empty where our own hash is whole."""
+        whole = any(len(self.expected[kind]) == digits for kind, digits in objectstore.DIGITS.items())
+        return {} if whole else self.noted().get("stated", {})
+
+    def check(self, path: Path, stated: Mapping[str, str]) -> tuple[str, str]:
+        """Returns a file's sha256 and what of it is not as expected or as its server stated."""
+        claims = [(kind, value, "") for kind, value in self.expected.items() if value]
+        claims += [(kind, value, " (stated by the server)") for kind, value in stated.items()]
         found = {"sha256": files.sha256(path), "size": str(path.stat().st_size)}
-        if self.expected["md5"]:
+        if any(kind == "md5" for kind, *_ in claims):
             with open(path, "rb") as stream:
                 found["md5"] = hashlib.file_digest(stream, "md5").hexdigest()
-        wrong = [f"{k} expected {e}, found {found[k]}" for k, e in self.expected.items() if e and found[k] != e]
+        wrong = []
+        for kind, value, by in claims:
+            short = len(value) < objectstore.DIGITS.get(kind, 0)
+            if value != (found[kind][: len(value)] if short else found[kind]):
+                wrong.append(f"expected {kind} {value}{'...' if short else ''}{by}, found {found[kind]}")
         return found["sha256"], "; ".join(wrong)
 
     def insist(self, show: Show) -> None:
         """Makes attempts until the part is whole or several in a row brought nothing new."""
-        failures, most = 0, self.have()
+        failures, most = 0, (begun := self.have())
         while True:
             try:
                 return self.attempt(show)
@@ -168,7 +209,8 @@ class _Job:
                 failures, most = 1 if self.have() > most else failures + 1, max(most, self.have())
                 if asked:
                     reason += f", and to wait {asked:.0f} s"
-                if failures >= ATTEMPTS or asked > LONGEST_WAIT:
+                offline = isinstance(again, _OfflineError) and most == begun  # a network that was there may come back
+                if failures >= (OFFLINE_ATTEMPTS if offline else ATTEMPTS) or asked > LONGEST_WAIT:
                     if not self.resumable()[0]:
                         self.drop()
                     raise self.refuse(reason) from again
@@ -182,31 +224,53 @@ class _Job:
         if have:
             headers |= {"Range": f"bytes={have}-", "If-Range": validator}
         try:
-            with requests.get(self.url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+            with self.ask(headers) as answer:
                 if answer.status_code == 416 and answer.headers.get("Content-Range") == f"bytes */{have}":
                     return  # a process died between the last byte and the rename
                 self.write(answer, self.start(answer, have, validator), show)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            # The error's own text may hold the whole address, with what is secret in it.
-            reason = f"{type(error).__name__} with {urllib.parse.urlsplit(self.url).hostname}"
-            passing = (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError)
-            raise (_AgainError(reason, 0.0) if isinstance(error, passing) else self.refuse(reason)) from error
+            raise self.failure(error) from error
+
+    def ask(self, headers: Mapping[str, str]) -> requests.Response:
+        if urllib.parse.urlsplit(self.url).scheme == "s3":
+            return objectstore.get(self.url, headers=headers, timeout=TIMEOUT)
+        return requests.get(self.url, headers=headers, stream=True, timeout=TIMEOUT)
+
+    def failure(self, error: Exception) -> Exception:
+        """Says in our words why no answer came, or not all of it."""
+        host = urllib.parse.urlsplit(self.url).hostname or ""
+        # The text of other errors may hold the whole address, with what is secret in it.
+        reason = str(error) if isinstance(error, objectstore.StoreError) else f"{type(error).__name__} with {host}"
+        if _offline(error, host):
+            return _OfflineError(f"{reason}; no such name, or no network", 0.0)
+        passing = (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError)
+        return _AgainError(reason, 0.0) if isinstance(error, passing) else self.refuse(reason)
+
+    def noted(self) -> dict[str, Any]:
+        """Reads what was noted of the part: address, validator, what the server stated; empty if it is not of ours."""
+        with contextlib.suppress(OSError, ValueError):
+            notes = json.loads(self.notes.read_text())
+            if isinstance(notes, dict) and notes.get("url") == self.shown:
+                return notes
+        return {}
 
     def resumable(self) -> tuple[int, str]:
         """Says how many bytes are there and of which version of the file; 0 if that is not known."""
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            notes = json.loads(self.notes.read_text())
-            if notes["url"] == self.shown and notes["validator"]:
-                return self.have(), str(notes["validator"])
-        return 0, ""
+        validator = self.noted().get("validator", "")
+        return (self.have(), validator) if validator else (0, "")
 
     def start(self, answer: requests.Response, have: int, validator: str) -> int:
         """Reads from an answer's head at which byte its content starts."""
         status, headers = answer.status_code, answer.headers
+        packed = headers.get("Content-Encoding", "").lower()
+        if status in (200, 206) and packed not in ("", "identity"):
+            raise self.refuse(f"the server sends the file packed by {packed}, though it was asked not to")
         same = _validator(answer) in ("", validator)  # a server may overlook If-Range
+        noted = self.noted().get("stated", {})
+        same = same and all(noted.get(kind, value) == value for kind, value in objectstore.stated(answer).items())
         if status == 206 and same and headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             return have
-        if status in (206, 416):
+        if status in (206, 412, 416):
             self.drop()
             raise _AgainError("the file changed on the server, starting over", 0.0)
         if status in (408, 429) or status >= 500:
@@ -229,7 +293,7 @@ class _Job:
             raise self.refuse(f"{self.target.parent} has {room} bytes free, {total - start} are needed: make room")
         if not start:
             self.drop()  # first, so that notes never stand beside a part of another version
-            self.notes.write_text(json.dumps({"url": self.shown, "validator": _validator(answer)}))
+        self.note(answer)
         done = start
         with open(self.part, "ab") as out:
             # Bytes as they come: `iter_content` decodes, and loses the last piece when a connection breaks.
@@ -239,11 +303,40 @@ class _Job:
         if total is not None and done != total:
             raise _AgainError(f"got {done} of {total} bytes", 0.0)
 
+    def note(self, answer: requests.Response) -> None:
+        """Notes of which version the part is, and what the server states of it, beside what it stated before."""
+        before = self.noted()
+        validator, stated = _validator(answer) or before.get("validator", ""), before.get("stated", {})
+        notes = {"url": self.shown, "validator": validator, "stated": {**stated, **objectstore.stated(answer)}}
+        files.write_text(self.notes, json.dumps(notes))
+
 
 def _validator(answer: requests.Response) -> str:
     """Names the version of a file: by a strong ETag, which alone If-Range takes, else by its date."""
     tag = answer.headers.get("ETag", "")
     return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified", "")
+
+
+def _offline(error: BaseException | None, host: str) -> bool:
+    """Says whether a name could not be resolved or no network leads to a host."""
+    while error and not isinstance(error, socket.gaierror):
+        if isinstance(error, OSError) and error.errno == errno.ENETUNREACH:
+            return not _routed(host)
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _routed(host: str) -> bool:
+    """Says whether a network leads to any address of a host; connecting a datagram socket sends nothing.
+
+    The error of the last address tried is told: without IPv6 an unreachable network, though IPv4 was refused.
+    """
+    with contextlib.suppress(OSError):
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, 80, type=socket.SOCK_DGRAM):
+            with contextlib.suppress(OSError), socket.socket(family, kind, protocol) as probe:
+                probe.connect(address)
+                return True
+    return False
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from medtransfer import (
     PROTOCOL_VERSION,
     catalog,
+    conversion,
     files,
     metrics,
     objectives,
@@ -33,7 +34,6 @@ from medtransfer import (
 from medtransfer import params as parameters
 from medtransfer.cache import Prepared, load
 from medtransfer.errors import UserError
-from medtransfer.initializations import IMAGENET_MEAN, IMAGENET_STD, Initialization, Triple
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Classification
 from medtransfer.runs import Run
@@ -130,13 +130,6 @@ def _cache(folder: Path, digest: str, device: str, task: str, root: Path) -> Cac
     return Cache(prepared.images, objectives.targets(record, prepared), torch.device(device), len(record.labels))
 
 
-def input_normalization(init: Initialization, rule: str) -> tuple[Triple, Triple]:
-    """Says the input mean and std under one of the rules `init`, `imagenet` and `none`."""
-    if rule == "none":
-        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    return (IMAGENET_MEAN, IMAGENET_STD) if rule == "imagenet" else weights.normalization(init)
-
-
 def trainer(run: Run) -> tuple[Trainer, Prepared]:
     """Builds everything that training needs, from the run alone."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
@@ -148,12 +141,15 @@ def trainer(run: Run) -> tuple[Trainer, Prepared]:
     cache = _cache(run.prepared, run.manifest_digest, run.device, run.task, run.root)
     goal = objectives.objective(task, prepared, protocol, device)
     tensors = weights.state(run.init, run.root, streams.seed_of(run.seed, "backbone"), run.params.model.random_last_bn)
-    model = goal.build(run.init.backbone, tensors, streams.seed_of(run.seed, "head"))
-    mean, std = input_normalization(run.init, protocol.normalization)
+    size, settings = parameters.task_params(run.params, run.task).image_size, run.params.model
+    padding = run.init.padding if settings.padding == "init" else ""
+    seed = streams.seed_of(run.seed, "head")
+    model = goal.build(run.init.backbone, tensors, seed, size, settings.decoder, padding)
+    mean, std = conversion.normalization(run.init, protocol.normalization)
     loader = Loader(
         cache,
         prepared.samples["id"].tolist(),
-        size=parameters.task_params(run.params, run.task).image_size,
+        size=size,
         batch_size=protocol.batch_size,
         crop_fraction=protocol.crop_fraction,
         mean=mean,

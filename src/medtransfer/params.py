@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
+import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -94,6 +95,43 @@ class Model:
     """timm architecture that an init without `@` takes, unless it exists for one backbone only"""
     random_last_bn: Literal["one", "zero"]
     """weight of each residual block's last batch norm under `random`: one as in torchvision, zero as in timm"""
+    decoder: Literal["auto", "unet", "upernet", "dpt"]
+    """segmentation; auto: unet for feature maps of stride 2 to 32, dpt for maps of one stride, else upernet"""
+    padding: Literal["init", "torch"]
+    """init: as TensorFlow's SAME where the init's pre-training padded so; torch: as torch for all inits"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnInit:
+    """An initialization of the user's own: a checkpoint, and how its keys become the backbone's."""
+
+    file: str
+    """path, or an address that begins with http://, https:// or s3://"""
+    backbone: str
+    """timm architecture"""
+    prefix: str = ""
+    """leading part of the backbone's keys in the file; where neither it nor `drop` is given, it is looked for"""
+    drop: tuple[str, ...] = ()
+    """patterns of whole keys that are left out, as `module.fc.*`; `*` is any text"""
+    nested: tuple[str, ...] | None = None
+    """keys that lead to the tensors in the file, as [state_dict]; null: looked for"""
+    member: str = ""
+    """place of the checkpoint inside a zip or tar archive"""
+    sha256: str = ""
+    """of the file, if known"""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """of the input in [0, 1], red, green, blue"""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    padding: Literal["", "pool", "all"] = ""
+    """what was padded as TensorFlow's SAME does: nothing, the max-pool, or every strided operation"""
+    data: str = "not stated"
+    """what it was pre-trained on"""
+    method: str = "not stated"
+    licence: str = "not stated"
+
+    def __post_init__(self) -> None:
+        _require(bool(self.file), "inits.*.file is a path or an address", file=self.file)
+        _require(all(s > 0 for s in self.std), "inits.*.std > 0", std=self.std)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +169,10 @@ class Training:
     optimizer: Literal["adam", "adamw", "sgd"]
     lr: float
     """learning rate at the start (after warm-up)"""
+    backbone_lr: float
+    """the backbone's rate as a multiple of lr; 0: its parameters and its batch norms' statistics stay as they are"""
+    layer_decay: float
+    """the rate of each block of the backbone is that of the next one times this"""
     weight_decay: float
     batch_size: int
     schedule: Literal["plateau", "cosine", "constant"]
@@ -155,6 +197,14 @@ class Training:
 
     def __post_init__(self) -> None:
         _require(self.lr > 0, "lr > 0", lr=self.lr)
+        _require(self.backbone_lr >= 0, "backbone_lr >= 0", backbone_lr=self.backbone_lr)
+        _require(0 < self.layer_decay <= 1, "0 < layer_decay <= 1", layer_decay=self.layer_decay)
+        _require(
+            self.backbone_lr > 0 or self.layer_decay == 1,
+            "layer_decay == 1 where backbone_lr == 0, because a frozen backbone has no rates",
+            backbone_lr=self.backbone_lr,
+            layer_decay=self.layer_decay,
+        )
         _require(self.weight_decay >= 0, "weight_decay >= 0", weight_decay=self.weight_decay)
         for name in ("batch_size", "max_epochs", "min_steps", "patience"):
             _require(getattr(self, name) >= 1, f"{name} >= 1", **{name: getattr(self, name)})
@@ -250,6 +300,7 @@ class Params:
     data: Data
     phantoms: Phantoms
     tasks: Mapping[str, TaskParams]
+    inits: Mapping[str, OwnInit]
     model: Model
     classification: Classification
     segmentation: Segmentation
@@ -326,8 +377,13 @@ def _convert(value: Any, kind: Any, name: str) -> Any:
         return _check(
             value in arguments and not isinstance(value, bool), value, value, name, f"one of {list(arguments)}"
         )
+    if origin is types.UnionType:  # of one type and None
+        return None if value is None else _convert(value, arguments[0], name)
     if origin is tuple:
-        _check(isinstance(value, list | tuple), value, value, name, "a list")
+        law, words = isinstance(value, list | tuple), "a list"
+        if Ellipsis not in arguments:
+            law, words = law and len(value) == len(arguments), f"a list of {len(arguments)}"
+        _check(law, value, value, name, words)
         return tuple(_convert(item, arguments[0], f"{name}[{index}]") for index, item in enumerate(value))
     if origin is not None and issubclass(origin, Mapping):
         _check(isinstance(value, Mapping), value, value, name, "a mapping")

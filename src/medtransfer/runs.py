@@ -5,19 +5,22 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from medtransfer import PROTOCOL_VERSION, catalog, execution, objectives, preparation, weights
+from medtransfer import PROTOCOL_VERSION, catalog, conversion, execution, models, objectives, preparation, weights
 from medtransfer import params as parameters
 from medtransfer.errors import UserError
-from medtransfer.initializations import Initialization, check_backbone, parse
+from medtransfer.initializations import Initialization, check_backbone, parse, seen
 from medtransfer.params import Params
 from medtransfer.tasks import Task
+
+log = logging.getLogger("medtransfer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,16 +55,25 @@ class Run:
         return catalog.lookup(self.task, self.root)
 
     @property
+    def protocol(self) -> parameters.Classification | parameters.Segmentation:
+        """Is what the task is fine-tuned under."""
+        return parameters.protocol(self.params, self.task, self.record.segmentation)
+
+    @property
     def fields(self) -> dict[str, Any]:
         """Lists the parameters that this verb reads for this kind of task, by dotted name."""
         task = self.record
         sizes = parameters.task_params(self.params, self.task)
         kind = "segmentation" if task.segmentation else "classification"
-        fields = parameters.flatten(parameters.protocol(self.params, self.task, task.segmentation), kind)
+        fields = parameters.flatten(self.protocol, kind)
         if not task.uncertain:
             fields.pop("classification.uncertain", None)
         fields |= parameters.flatten(self.params.engine, "engine")
         fields[f"tasks.{self.task}.image_size"] = sizes.image_size
+        if task.segmentation:
+            fields["model.decoder"] = models.resolved_decoder(self.init.backbone, self.params.model.decoder)
+        if self.init.padding:
+            fields["model.padding"] = self.params.model.padding
         if self.init.random:
             fields["model.random_last_bn"] = self.params.model.random_last_bn
         if self.device == "cpu":
@@ -86,6 +98,7 @@ class Run:
             "manifest": self.manifest_digest,
             "seed": self.seed,
             "fields": self.fields,
+            "input": conversion.normalization(self.init, self.protocol.normalization),
             "protocol_version": PROTOCOL_VERSION,
         }
         if self.fold is not None:
@@ -114,13 +127,16 @@ def plan(
     """  # fmt: skip
     device = execution.resolve_device(params.execution)
     check_engine(params, device)
-    starts = [parse(name, params.model.backbone) for name in inits]
+    starts = [parse(name, params.model.backbone, params.inits) for name in inits]
     for init in starts:
         check_backbone(init.backbone)
     records = {name: catalog.lookup(name, root) for name in tasks}
     for name, task in records.items():
         protocol = parameters.protocol(params, name, task.segmentation)
-        objectives.check(task, parameters.task_params(params, name).image_size, protocol)
+        for backbone in sorted({init.backbone for init in starts}):
+            size = parameters.task_params(params, name).image_size
+            objectives.check(task, size, protocol, backbone, params.model.decoder)
+    pairs = applicable(starts, records)
     receipts = {init: weights.obtain(init, root, weights_folder) for init in starts}
     caches = {name: preparation.prepare(task, params, root) for name, task in records.items()}
     return [
@@ -132,17 +148,36 @@ def plan(
             device=device,
             prepared=caches[task].folder.resolve(),
             manifest_digest=caches[task].digest,
-            marks=caches[task].marks,
+            marks=(*caches[task].marks, *_contaminated(init, records[task])),
             weights_sha256=receipt.tensors_sha256 if (receipt := receipts[init]) else "random",
             root=root.resolve(),
             parent=parent,
             fold=fold,
         )
-        for task in tasks
-        for init in starts
+        for task, init in pairs
         for seed in seeds
         for fold in (range(caches[task].manifest["folds"]) or (None,))
     ]
+
+
+def applicable(inits: Sequence[Initialization], tasks: Mapping[str, Task]) -> list[tuple[str, Initialization]]:
+    """Pairs tasks and initializations, but for those that were pre-trained on the task's own dataset.
+
+    Raises:
+        UserError: no pair is left.
+    """
+    pairs = [(name, init) for name in tasks for init in inits]
+    left_out = [(name, init) for name, init in pairs if tasks[name].dataset in seen(init.canonical)]
+    words = ", ".join(f"{init.canonical} on {name}" for name, init in left_out)
+    if left_out and len(left_out) == len(pairs):
+        raise UserError(f"not applicable: {words}: pre-trained on the task's own dataset, so the score says nothing")
+    if left_out:
+        log.info("not applicable, left out: %s (pre-trained on the task's own dataset)", words)
+    return [pair for pair in pairs if pair not in left_out]
+
+
+def _contaminated(init: Initialization, task: Task) -> tuple[str, ...]:
+    return ("contaminated",) if seen(init.canonical) & set(task.derived_from) else ()
 
 
 def check_engine(params: Params, device: str) -> None:

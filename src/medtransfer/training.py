@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from medtransfer import files, streams
+from medtransfer import files, optimizers, streams
 from medtransfer.errors import UserError
 from medtransfer.loading import Batch, Loader
 from medtransfer.objectives import Objective, Prediction
@@ -85,7 +85,7 @@ class Trainer:
         layout = torch.channels_last if engine.channels_last else torch.contiguous_format
         self.model = model.to(device, memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks it
         self.forward = torch.compile(self.model) if engine.compile else self.model
-        self.optimizer = build_optimizer(self.model, protocol)
+        self.optimizer = optimizers.build_optimizer(self.model, protocol)
         self.maximize = protocol.monitor != "val_loss"
         self.plateau = ReduceLROnPlateau(
             self.optimizer,
@@ -125,7 +125,7 @@ class Trainer:
 
     def _train(self, epoch: int) -> tuple[float, int]:
         """Takes one epoch of steps; nothing is read back from the device inside it."""
-        self.model.train()
+        optimizers.set_training(self.model, self.protocol)
         torch.manual_seed(streams.seed_of(self.seed, "dropout", epoch))
         total, images = torch.zeros((), device=self.device), 0
         batches = self.loader.train(
@@ -181,8 +181,8 @@ class Trainer:
             factor = 1.0
         else:
             return
-        for group in self.optimizer.param_groups:
-            group["lr"] = p.lr * factor
+        self.optimizer.param_groups[0]["lr"] = p.lr * factor
+        optimizers.follow(self.optimizer)
 
     def _update(self, scores: dict[str, float]) -> None:
         """Applies the one rule: the monitored score decides schedule, checkpoint and stop.
@@ -202,6 +202,7 @@ class Trainer:
         self.fit.history.append(scores)
         if self.protocol.schedule == "plateau" and self.fit.epoch > self.protocol.warmup_epochs:
             self.plateau.step(value)
+            optimizers.follow(self.optimizer)
 
     def _progress(self, scores: dict[str, float]) -> Progress:
         left = (self.protocol.max_epochs - self.fit.epoch) * self.fit.seconds / self.fit.epoch
@@ -269,13 +270,3 @@ class Trainer:
         return self.objective.finish(val, self.rows["val"], thresholds), self.objective.finish(
             test, self.rows["test"], thresholds
         )
-
-
-def build_optimizer(model: nn.Module, protocol: Training) -> torch.optim.Optimizer:
-    """Builds torch's fused optimizer; SGD has momentum 0.9 and Nesterov's step."""
-    groups: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-    common: dict[str, Any] = {"lr": protocol.lr, "weight_decay": protocol.weight_decay, "fused": True}
-    if protocol.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, nesterov=True, **common)
-    kind = torch.optim.Adam if protocol.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, **common)

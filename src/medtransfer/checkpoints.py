@@ -1,0 +1,196 @@
+"""Where the file of an initialization is: on disk, in an installed package, or to be downloaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+
+from medtransfer import downloads, files
+from medtransfer.errors import UserError
+from medtransfer.initializations import Initialization
+from medtransfer.zoo import IMAGENET_TAGS, PACKAGED, TIMM_SHA256, Source
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a checkpoint."""
+
+    address: str
+    """where it is published; for a user's own file, its path as given"""
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The files of an initialization, on this disk."""
+
+    path: Path
+    """of the first one"""
+    source: Source
+    files: tuple[File, ...]
+
+
+def find(init: Initialization, root: Path) -> Checkpoint:
+    """Finds the checkpoint of an initialization, downloading what is not in `data/downloads` yet.
+
+    Raises:
+        UserError: it cannot be had; the message says what a person does to get it.
+    """
+    source = resolve(init)
+    if init.local:
+        path = Path(init.local)
+        if not path.is_file():
+            raise UserError(f"init {init.record.name}: looked for the file {path.resolve()}, found none")
+        return Checkpoint(path, source, (_measured(init.local, path),))
+    if packaged(init):
+        package, name = PACKAGED[init.backbone]
+        path = _packaged_file(init.backbone)
+        return Checkpoint(path, source, (_measured(f"package {package}, {name}", path),))
+    addresses = (source.url, *source.beside)
+    places = [place(init, source, address, root) for address in addresses]
+    found = [_bring(init, source, address, where, root) for address, where in zip(addresses, places, strict=True)]
+    return Checkpoint(places[0], source, tuple(found))
+
+
+def _measured(address: str, path: Path) -> File:
+    return File(address, files.sha256(path), path.stat().st_size)
+
+
+def _bring(init: Initialization, source: Source, address: str, where: Path, root: Path) -> File:
+    first = address == source.url
+    if not address and not where.is_file():
+        steps = "\n".join(f"  {n}. {step.format(place=where)}" for n, step in enumerate(source.steps, 1))
+        raise UserError(f"init {init.canonical}: looked for {where}, found none. No program may fetch it:\n{steps}")
+    if not address:
+        return _measured(source.steps[0], where)
+    stated = source.sha256 if first else ""
+    noted = "" if len(stated) == 64 else downloads.known(root / downloads.LOCK_FILE, where.name)
+    try:
+        sha256 = downloads.download(
+            address,
+            where,
+            sha256=noted or stated,
+            md5=source.md5 if first else "",
+            what=f"init {init.canonical}",
+        )
+    except UserError as error:
+        if noted and noted in str(error):
+            raise UserError(
+                f"{error}. That hash was noted in {downloads.LOCK_FILE} at the first download; to accept a file that "
+                f"its publisher changed, take the line {where.name!r} out of it"
+            ) from error
+        raise
+    return File(address, sha256, where.stat().st_size)
+
+
+def note(checkpoint: Checkpoint, init: Initialization, root: Path) -> None:
+    """Notes in the lock file the hashes of published files for which the table has none, once they proved good."""
+    if init.local or packaged(init):
+        return
+    for file, address in zip(checkpoint.files, (checkpoint.source.url, *checkpoint.source.beside), strict=True):
+        if file.sha256 != checkpoint.source.sha256:
+            where = place(init, checkpoint.source, address, root)
+            downloads.remember(root / downloads.LOCK_FILE, where.name, file.sha256, where)
+
+
+def place(init: Initialization, source: Source, address: str, root: Path) -> Path:
+    """Says where a published file lies or is to be put; this folder may be a link to one that many share."""
+    name = Path(urllib.parse.urlsplit(address).path).name
+    if source.tag:
+        name = f"{source.tag}{Path(name).suffix}"
+    elif init.record.family == "yours":
+        name = f"{init.slug}-{name}"
+    elif source.file and address == source.url:
+        name = source.file
+    return root / "data/downloads" / name
+
+
+def packaged(init: Initialization) -> bool:
+    """Says whether an installed package holds the weights."""
+    return init.record.name == "imagenet" and init.backbone in PACKAGED
+
+
+def _packaged_file(backbone: str) -> Path:
+    package, name = PACKAGED[backbone]
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"the Python package {package} with the weights of {backbone} is not installed; install requirements.lock"
+        )
+    return Path(spec.origin).parent / name
+
+
+def resolve(init: Initialization) -> Source:
+    """Finds what is known of an initialization's file: in the table, or from timm for a tag.
+
+    Raises:
+        UserError: the initialization does not exist for the backbone.
+    """
+    if packaged(init):
+        return Source(url=PACKAGED[init.backbone][1], layout="lite0", drop=("_fc.*",))
+    name = timm_name(init)
+    if not name:
+        assert init.source is not None  # `parse` gave it a backbone of its table, or timm_name a tag
+        return init.source
+    config = timm.models.get_pretrained_cfg(name)
+    url = config.url or ""
+    if (config.hf_hub_id or "").startswith("timm/"):
+        url = f"https://huggingface.co/{config.hf_hub_id}/resolve/main/model.safetensors"
+    if not url:
+        raise UserError(f"timm says no address for {name}; get the file by hand and use file:<path>@{init.backbone}")
+    return Source(url=url, tag=name, sha256=TIMM_SHA256.get(name, ""), nested=None, layout="timm")
+
+
+def timm_name(init: Initialization) -> str:
+    """Names the timm tag that an initialization is for its backbone; empty if it has a file of its own.
+
+    Raises:
+        UserError: timm has no such tag for the backbone.
+    """
+    if init.source is not None and not init.source.tag:
+        return ""
+    backbone, record = init.backbone, init.record
+    wanted = init.source.tag.partition(".")[2] if init.source else ""
+    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{backbone}.*")]
+    valid = [wanted] if wanted else list(record.tags) or imagenet_tags(backbone, tags)
+    found = [tag for tag in valid if tag in tags]
+    if found:
+        return f"{backbone}.{found[0]}"
+    if record.tags:
+        raise UserError(f"init {record.name} exists for {', '.join(backbones(init))}; got {backbone!r}")
+    raise UserError(
+        f"timm has no weights of {backbone} {f'with the tag {wanted}' if wanted else 'from ImageNet-1k alone'}; "
+        f"its tags: {', '.join(tags) or 'none'}"
+    )
+
+
+def imagenet_tags(backbone: str, tags: list[str]) -> list[str]:
+    """Lists the tags that were trained on ImageNet-1k alone, the one that `imagenet` means first."""
+    plain = [tag for tag in tags if tag.endswith("in1k") and "_ft_" not in tag and "dist" not in tag]
+    first = IMAGENET_TAGS.get(backbone) or (timm.models.get_pretrained_cfg(backbone).tag if plain else "")
+    return sorted(plain, key=lambda tag: tag != first)
+
+
+def backbones(init: Initialization) -> list[str]:
+    """Lists the backbones that an initialization exists for, short names first; empty for any."""
+    listed = [name.partition(".")[0] for tag in init.record.tags for name in timm.list_pretrained(f"*.{tag}")]
+    return [*init.record.sources, *sorted(listed, key=lambda name: (len(name), name))]
+
+
+def tag_config(init: Initialization) -> Any:
+    """Returns timm's own description of the tag that an initialization is; None if it is none."""
+    name = "" if init.random else timm_name(init)
+    return timm.models.get_pretrained_cfg(name) if name else None
+
+
+def on_disk(init: Initialization, root: Path) -> Path | None:
+    """Finds the first file of a checkpoint without fetching anything."""
+    source = resolve(init)
+    path = Path(init.local) if init.local else place(init, source, source.url, root)
+    return path if path.is_file() else None

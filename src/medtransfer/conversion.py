@@ -1,0 +1,291 @@
+"""A checkpoint becomes backbone tensors in timm's layout, with a receipt that accounts for every key of the file.
+
+Nothing is loaded leniently: every backbone tensor is found with its shape, and every other tensor of the file is left
+out by a named rule, or the file is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor
+
+from medtransfer import checkpoints, containers
+from medtransfer.backbones import bare_backbone, some
+from medtransfer.checkpoints import Checkpoint, File
+from medtransfer.containers import Content
+from medtransfer.errors import UserError
+from medtransfer.fingerprints import fingerprint
+from medtransfer.initializations import Initialization
+from medtransfer.layouts import LAYOUTS, Found, spread_gray
+from medtransfer.zoo import IMAGENET_MEAN, IMAGENET_STD, UNIT_RANGE, Triple, commercial
+
+HEADS = (
+    "fc.*",
+    "classifier.*",
+    "head.*",
+    "head_dist.*",
+    "heads.*",
+    "projector.*",
+    "predictor.*",
+    "projection_head.*",
+    "prototypes.*",
+)
+"""keys behind the backbone's prefix that are left out of users' own files"""  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What was loaded, from where, and what became of every key of the file."""
+
+    init: str
+    backbone: str
+    files: tuple[File, ...]
+    container: str
+    beside: tuple[str, ...]
+    """what else was in the file, not looked at"""
+    layout: str
+    """the rule that turned the file's keys into timm's"""
+    recipe: Mapping[str, Any]
+    """what was asked for; weights whose recipe is another one are converted again"""
+    keys: Mapping[str, str]
+    """timm's key -> key in the file"""
+    dropped: Mapping[str, tuple[str, ...]]
+    """rule -> keys that it left out"""
+    filled: tuple[str, ...]
+    """counters of batch norm that the file lacks; they start at zero"""
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    adapted: tuple[str, ...]
+    """what was changed in the numbers, in words"""
+    tensors_sha256: str
+    parameters: int
+    mean: Triple
+    std: Triple
+    padding: str
+    data: str
+    method: str
+    paper: str
+    licence: str
+    commercial: str
+    """whether the licence permits commercial use: yes, no, or unclear"""
+    note: str
+    fingerprint: tuple[float, ...]
+    """numbers of the features of a fixed input, in evaluation mode"""
+    versions: Mapping[str, str]
+
+    @property
+    def source(self) -> str:
+        """Names the first file for messages."""
+        return self.files[0].address
+
+
+def convert(init: Initialization, checkpoint: Checkpoint) -> tuple[Receipt, dict[str, Tensor]]:
+    """Reads a checkpoint and accounts for every key of it and of the backbone.
+
+    Raises:
+        UserError: unreadable file, missing or unexpected keys, or wrong shapes.
+    """
+    source = checkpoint.source
+    content = containers.read(checkpoint.path, source.nested, source.member)
+    wanted = dict(bare_backbone(init.backbone).state_dict())
+    try:
+        taken = _by_timm(source.tag, content) if source.tag else _by_layout(init, checkpoint, content, wanted)
+        tensors, adapted = _fit(init, taken.found, wanted)
+    except UserError as error:
+        raise UserError(f"{checkpoint.path} is not the checkpoint of {init.canonical}: {error}") from error
+    used = {key for key, _ in taken.found.values()}
+    gone = {key for keys in taken.dropped.values() for key in keys}
+    unexpected = tuple(key for key in content.tensors if key not in used | gone)
+    if unexpected:
+        raise UserError(
+            f"{checkpoint.path} is not the checkpoint of {init.canonical}: {len(unexpected)} unexpected "
+            f"{some(unexpected)} that no rule leaves out. {_advice(init)}"
+        )
+    return _receipt(init, checkpoint, content, taken, tensors, adapted), tensors
+
+
+@dataclass(frozen=True)
+class _Taken:
+    found: Found
+    dropped: dict[str, tuple[str, ...]]
+    rule: str
+
+
+def _by_layout(init: Initialization, checkpoint: Checkpoint, content: Content, wanted: Mapping[str, Tensor]) -> _Taken:
+    source, tensors = checkpoint.source, content.tensors
+    found = LAYOUTS[source.layout](tensors, wanted, init.backbone, source.prefix)
+    found = {name: value for name, value in found.items() if name in wanted}
+    used = {key for key, _ in found.values()}
+    prefix, drop = source.prefix, source.drop
+    if source.layout == "found":
+        prefix = next((key.removesuffix(name) for name, (key, _) in found.items()), "")
+        drop = tuple(prefix + head for head in HEADS)
+    left = [key for key in tensors if key not in used]
+    dropped: dict[str, tuple[str, ...]] = {}
+    for rule in drop:
+        matched = tuple(key for key in left if fnmatch.fnmatchcase(key, rule))
+        left = [key for key in left if key not in matched]
+        dropped |= {rule: matched} if matched else {}
+    return _Taken(found, dropped, f"{source.layout}, prefix {prefix!r}")
+
+
+def _by_timm(tag: str, content: Content) -> _Taken:
+    """Lets timm load its own file, strictly and with its classifier, and takes the backbone out of that."""
+    overlay = {"state_dict": dict(content.tensors), "custom_load": False}
+    try:
+        model = timm.create_model(tag, pretrained=True, pretrained_cfg_overlay=overlay)
+    except (RuntimeError, KeyError, AttributeError, ValueError) as error:
+        raise UserError(f"timm cannot load it as {tag}: {' '.join(str(error).split())[:600]}") from error
+    whole = model.state_dict()
+    bare = bare_backbone(tag.partition(".")[0]).state_dict()
+    same = {name: (name, whole[name]) for name in bare if name in whole}
+    classifier = tuple(key for key in content.tensors if key in whole and key not in bare)
+    renamed = tuple(key for key in content.tensors if key not in whole)
+    dropped = {"timm's classifier": classifier} if classifier else {}
+    return _Taken(same, dropped | ({"renamed or left out by timm": renamed} if renamed else {}), f"timm's {tag}")
+
+
+def _fit(init: Initialization, found: Found, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Holds what was found to the backbone's names and shapes."""
+    adapted: list[str] = []
+    if init.record.family == "yours":
+        found, adapted = _spread(init, found, wanted)
+    missing = [k for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
+    shapes = [
+        f"{found[k][0]} {tuple(found[k][1].shape)} for {tuple(w.shape)}"
+        for k, w in wanted.items()
+        if k in found and found[k][1].shape != w.shape
+    ]
+    if missing or shapes:
+        raise UserError(
+            f"of the {len(wanted)} tensors of the backbone {init.backbone}, {len(missing)} are missing "
+            f"{some(missing)}, {len(shapes)} have another shape {some(shapes)}. {_advice(init)}"
+        )
+    if init.source is not None and init.source.layout == "radimagenet":
+        adapted.append("conv1: channels turned round, trained on BGR")
+    return {
+        k: found[k][1].to(w.dtype).contiguous().clone() if k in found else torch.zeros_like(w)
+        for k, w in wanted.items()
+    }, tuple(adapted)
+
+
+def _spread(init: Initialization, found: Found, wanted: Mapping[str, Tensor]) -> tuple[Found, list[str]]:
+    """Lets a first convolution of gray images take three equal channels."""
+    first = timm.models.get_pretrained_cfg(init.backbone).first_conv
+    name = f"{first}.weight"
+    if not isinstance(first, str) or name not in found or name not in wanted:
+        return found, []
+    key, tensor = found[name]
+    like = wanted[name]
+    if tensor.ndim != 4 or tensor.shape[1] != 1 or tensor[:, 0].shape != like[:, 0].shape:
+        return found, []
+    return {**found, name: (key, spread_gray(tensor, like))}, [f"{name}: one channel spread over three by thirds"]
+
+
+def _advice(init: Initialization) -> str:
+    if init.record.family == "yours":
+        return "Name its backbone with @<backbone>, or give a key rule under `inits` of params.yaml."
+    return "Its publisher may have changed it: get it again, or use file:<path> for a file of your own."
+
+
+def _receipt(
+    init: Initialization,
+    checkpoint: Checkpoint,
+    content: Content,
+    taken: _Taken,
+    tensors: Mapping[str, Tensor],
+    adapted: tuple[str, ...],
+) -> Receipt:
+    mean, std = normalization(init)
+    licence = licence_of(init)
+    record = init.record
+    return Receipt(
+        init=record.name,
+        backbone=init.backbone,
+        files=checkpoint.files,
+        container=content.container,
+        beside=content.beside,
+        layout=taken.rule,
+        recipe=recipe(init),
+        keys={name: key for name, (key, _) in taken.found.items()},
+        dropped=taken.dropped,
+        filled=tuple(name for name in tensors if name not in taken.found),
+        missing=(),
+        unexpected=(),
+        adapted=adapted,
+        tensors_sha256=digest(tensors),
+        parameters=sum(t.numel() for k, t in tensors.items() if t.is_floating_point() and "running_" not in k),
+        mean=mean,
+        std=std,
+        padding=record.padding,
+        data=record.data,
+        method=record.method,
+        paper=record.paper,
+        licence=licence,
+        commercial=commercial(licence),
+        note=record.note,
+        fingerprint=fingerprint(init.backbone, tensors, init.padding),
+        versions={"timm": timm.__version__, "torch": torch.__version__},
+    )
+
+
+def recipe(init: Initialization) -> dict[str, Any]:
+    """Lists all that decides what is made of a checkpoint, as plain data."""
+    fields = dataclasses.asdict(checkpoints.resolve(init))
+    fields |= {
+        "mean": init.record.mean,
+        "std": init.record.std,
+        "padding": init.padding,
+        "licence": init.record.licence,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(fields))
+    return plain
+
+
+def licence_of(init: Initialization) -> str:
+    """Names the licence of the weights: the record's, or the timm tag's own."""
+    config: Any = None if init.record.licence else checkpoints.tag_config(init)
+    return init.record.licence or str((config and config.license) or "not stated")
+
+
+def normalization(init: Initialization, rule: str = "init") -> tuple[Triple, Triple]:
+    """Says the mean and std that inputs in [0, 1] get, per channel in RGB order.
+
+    Args:
+        init: the initialization.
+        rule: `init`: what it was trained with, `random` takes `imagenet`'s; `imagenet`: ImageNet's; `none`: 0 and 1.
+    """
+    if rule == "none":
+        return UNIT_RANGE["mean"], UNIT_RANGE["std"]
+    if rule == "imagenet":
+        return IMAGENET_MEAN, IMAGENET_STD
+    config: Any = _reference(init.backbone) if init.random else checkpoints.tag_config(init)
+    if config:
+        return tuple(config.mean), tuple(config.std)
+    return init.record.mean or IMAGENET_MEAN, init.record.std or IMAGENET_STD
+
+
+def _reference(backbone: str) -> Any:
+    """Finds what `imagenet` is for a backbone; None where timm has no such weights."""
+    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{backbone}.*")]
+    plain = checkpoints.imagenet_tags(backbone, tags)
+    return timm.models.get_pretrained_cfg(f"{backbone}.{plain[0]}") if plain else None
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Hashes tensors by name, type, shape and bytes, independent of their order."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
