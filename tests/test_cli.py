@@ -238,6 +238,30 @@ def test_tasks_are_listed_with_what_is_here(
         assert words in shown, words
 
 
+def test_initializations_are_listed_with_what_is_here(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "220")
+    entry = "{ours: {file: w.pth, backbone: test_resnet, licence: MIT, data: our scans}}"
+    text = (root / "params.yaml").read_text().replace("inits: {}", f"inits: {entry}")
+    (root / "params.yaml").write_text(text)
+    (root / "data/downloads").mkdir(parents=True)
+    (root / "data/downloads/swav_800ep_pretrain.pth.tar").write_bytes(b"")
+    run(("inits",), root)
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in ("random *", "swav", "CC-BY-NC-4.0 │ no │ resnet50: downloaded",
+                  "our scans; not stated │ MIT │ yes │ no",
+                  "by hand, `medtransfer weights inat2021` prints how", "any with ImageNet-1k weights in timm",
+                  "dinov3-license │ unclear", "timm:<architecture>.<tag>", "moco-v3/r-50-1000ep"):  # fmt: skip
+        assert words in shown, words
+
+
+def test_weights_says_what_was_loaded(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(("weights", "imagenet@tf_efficientnet_lite0"), root)
+    for words in ("294 tensors matched", "2 left out by rule", "3371008 parameters", "commercial use: yes", "57934424"):
+        assert words in caplog.text, words
+
+
 def test_an_audit_finds_the_images_of_another_task(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     own_task(root)
     run(("audit", "mine", "--against", "shenzhen"), root)
