@@ -13,7 +13,7 @@ HEAVY = {
     "optuna": {"tuning"},
 }
 LAYERS = [
-    {"params", "errors", "files", "progress"},
+    {"params", "records", "errors", "files", "progress"},
     {"datasets", "tasks", "catalog", "runlengths", "pixels", "dicom", "formats", "zoo", "initializations", "streams"},
     {
         "phantoms",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from medtransfer import comparison, figures, params, report, statistics, tasks
+from medtransfer import comparison, figures, params, records, report, statistics, tasks
 from medtransfer.errors import UserError
 
 RANDOM, IMAGENET = "random@tf_efficientnet_lite0", "imagenet@tf_efficientnet_lite0"
@@ -37,8 +37,8 @@ def resolved(task: str) -> dict[str, Any]:
     """Lays out what a run under params.yaml reads."""
     here = params.load(ROOT / "params.yaml")
     kind = "segmentation" if tasks.TASKS[task].segmentation else "classification"
-    flat = params.flatten(params.protocol(here, task, kind == "segmentation"), kind)
-    flat |= params.flatten(here.engine, "engine")
+    flat = records.flatten(params.protocol(here, task, kind == "segmentation"), kind)
+    flat |= records.flatten(here.engine, "engine")
     return flat | {f"tasks.{task}.image_size": 96, "execution.threads_per_run": 8}
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
-from medtransfer import params as parameters
+from medtransfer import records
 from medtransfer.errors import UserError
 from medtransfer.tasks import METRICS, PLANES, TASKS, Folds, Kind, Layout, Task
 
@@ -94,7 +94,7 @@ def sizes(root: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted((root / "data/raw").glob(f"*/{FILE}")):
         try:
-            tree = parameters.parse_yaml(path.read_text())
+            tree = records.parse_yaml(path.read_text())
             side = tree["image_size"]
             cache = tree.get("cache_size") or side
             found[path.parent.name] = {"image_size": side, "cache_size": cache, "changes": tree.get("changes") or {}}
@@ -107,7 +107,7 @@ def _task(name: str, path: Path) -> Task:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UserError(f"{path.parent}: the folder's name is the task's and must be of [A-Za-z0-9._-]; rename it")
     try:
-        tree = parameters.parse_yaml(path.read_text())
+        tree = records.parse_yaml(path.read_text())
     except (yaml.YAMLError, UnicodeError) as error:
         raise UserError(f"{path} is not YAML: {error}") from error
     if isinstance(tree, dict) and isinstance(tree.get("labels"), list):
@@ -115,7 +115,7 @@ def _task(name: str, path: Path) -> Task:
     if isinstance(tree, dict) and tree.get("patient", "") is None:
         tree["patient"] = NO_PATIENT
     try:
-        said = parameters.convert(tree, Description)
+        said = records.convert(tree, Description)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     for law, words in _laws(said):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from medtransfer import params, statistics
+from medtransfer import params, records, statistics
 from medtransfer.errors import UserError
 from medtransfer.initializations import seen
 
@@ -183,7 +183,7 @@ def _read(path: Path) -> Cell:
         if isinstance(score, float) and score - score != 0:  # nan or infinity
             raise UserError(f"{path}: score {name} is {score}; an undefined score must be absent, not a stand-in")
     try:
-        return params.convert({name: tree[name] for name in names}, Cell)
+        return records.convert({name: tree[name] for name in names}, Cell)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 

@@ -6,21 +6,16 @@ option, the `-P` of `mlflow run`, the `-S` of `dvc exp run` and the MLflow param
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import re
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
 
+from medtransfer import records
 from medtransfer.errors import UserError
-
-T = TypeVar("T")
 
 
 def _require(law: bool, words: str, **values: object) -> None:
@@ -310,26 +305,6 @@ class Params:
     comparison: Comparison
 
 
-class _Yaml12Loader(yaml.SafeLoader):
-    """YAML with the floats of version 1.2, in which `1e-3` is a number."""
-
-
-_Yaml12Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:float"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Yaml12Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
-    list("-+0123456789."),
-)
-
-
-def parse_yaml(text: str) -> Any:
-    """Reads YAML text; the one loader that files and command-line values go through."""
-    return yaml.load(text, Loader=_Yaml12Loader)  # a SafeLoader subclass: builds plain data only
-
-
 def load(
     path: Path, overrides: Mapping[str, str] | None = None, tasks: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Params:
@@ -347,88 +322,14 @@ def load(
     if not path.is_file():
         raise UserError(f"looked for the parameter file {path}, found none; run from the repository's top folder")
     try:
-        tree = parse_yaml(path.read_text())
+        tree = records.parse_yaml(path.read_text())
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {error}") from error
     if tasks and isinstance(tree, dict) and isinstance(tree.get("tasks"), dict):
         tree["tasks"] = {**tasks, **tree["tasks"]}
     for name, text in (overrides or {}).items():
         _set(tree, name, text)
-    return convert(tree, Params)
-
-
-def convert(value: object, kind: type[T], name: str = "") -> T:
-    """Converts plain data to a declared type.
-
-    Raises:
-        UserError: a key is unknown or missing, or a value has another type.
-    """
-    result: T = _convert(value, kind, name)
-    return result
-
-
-def _convert(value: Any, kind: Any, name: str) -> Any:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return _convert_section(value, typing.cast(type, kind), name)
-    if kind is Any:
-        return value
-    if origin is Literal:
-        return _check(
-            value in arguments and not isinstance(value, bool), value, value, name, f"one of {list(arguments)}"
-        )
-    if origin is types.UnionType:  # of one type and None
-        return None if value is None else _convert(value, arguments[0], name)
-    if origin is tuple:
-        law, words = isinstance(value, list | tuple), "a list"
-        if Ellipsis not in arguments:
-            law, words = law and len(value) == len(arguments), f"a list of {len(arguments)}"
-        _check(law, value, value, name, words)
-        return tuple(_convert(item, arguments[0], f"{name}[{index}]") for index, item in enumerate(value))
-    if origin is not None and issubclass(origin, Mapping):
-        _check(isinstance(value, Mapping), value, value, name, "a mapping")
-        return {str(key): _convert(item, arguments[1], f"{name}.{key}") for key, item in value.items()}
-    if kind in (float, int, bool) and isinstance(value, str):  # "3e-4" in quotes means what 3e-4 means
-        value = parse_yaml(value)
-    if kind is float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(
-            _check(number and abs(value) != float("inf") and value == value, value, value, name, "a finite number")
-        )
-    if kind is int:
-        whole = not isinstance(value, bool) and (
-            isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-        )
-        return int(_check(whole, value, value, name, "a whole number"))
-    return _check(isinstance(value, kind), value, value, name, {bool: "true or false", str: "text"}[kind])
-
-
-def _check(law: bool, result: Any, value: object, name: str, wanted: str) -> Any:
-    if not law:
-        raise UserError(f"parameter {name} must be {wanted}, got {value!r}")
-    return result
-
-
-def _convert_section(value: Any, kind: type, name: str) -> Any:
-    prefix = f"{name}." if name else ""
-    _check(isinstance(value, Mapping), value, value, name or "params", "a mapping of names to values")
-    hints = typing.get_type_hints(kind)
-    for key in value:
-        if key not in hints:
-            raise UserError(
-                f"unknown parameter {prefix}{key}{_nearest(f'{prefix}{key}', [f'{prefix}{h}' for h in hints])}"
-            )
-    needed = [f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING]
-    for key in needed:
-        if key not in value:
-            raise UserError(f"missing parameter {prefix}{key}: it must be given, with `{key}: ...`")
-    return kind(**{key: _convert(value[key], hint, f"{prefix}{key}") for key, hint in hints.items() if key in value})
-
-
-def _nearest(name: str, valid: typing.Iterable[str]) -> str:
-    names = list(valid)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; the nearest valid name is {near[0]}" if near else f"; valid names: {', '.join(names)}"
+    return records.convert(tree, Params)
 
 
 def _set(tree: Any, name: str, text: str) -> None:
@@ -437,29 +338,17 @@ def _set(tree: Any, name: str, text: str) -> None:
     node = tree
     for depth, key in enumerate(path):
         if not isinstance(node, dict) or key not in node:
-            raise UserError(f"unknown parameter {name}{_nearest(name, flatten(tree))}")
+            raise UserError(f"unknown parameter {name}{records.nearest(name, records.flatten(tree))}")
         node = node[key]
         if key == "changes" and depth == 2:  # tasks.<task>.changes.<dotted name of the kind's section>
             path, last = path[: depth + 1], ".".join([*path[depth + 1 :], last])
             break
     if not isinstance(node, dict) or (last not in node and path[-1:] != ["changes"]):
-        raise UserError(f"unknown parameter {name}{_nearest(name, flatten(tree))}")
+        raise UserError(f"unknown parameter {name}{records.nearest(name, records.flatten(tree))}")
     try:
-        node[last] = parse_yaml(text)
+        node[last] = records.parse_yaml(text)
     except yaml.YAMLError as error:
         raise UserError(f"the value of {name} is not YAML: {text!r}") from error
-
-
-def flatten(node: object, prefix: str = "") -> dict[str, Any]:
-    """Lays a section (or the whole of `Params`) out as dotted name -> plain value."""
-    if dataclasses.is_dataclass(node) and not isinstance(node, type):
-        node = {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
-    if not isinstance(node, Mapping) or not node:
-        return {prefix: list(node) if isinstance(node, tuple) else node}
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
 
 
 def protocol(params: Params, task: str, segmentation: bool) -> Classification | Segmentation:
@@ -470,29 +359,20 @@ def protocol(params: Params, task: str, segmentation: bool) -> Classification | 
     """
     kind: type[Classification] | type[Segmentation] = Segmentation if segmentation else Classification
     name = kind.__name__.lower()
-    tree = _unflatten(flatten(getattr(params, name)))
+    tree = records.unflatten(records.flatten(getattr(params, name)))
     for key, value in task_params(params, task).changes.items():
         full = f"tasks.{task}.changes.{key}"
-        valid = flatten(getattr(params, name))
+        valid = records.flatten(getattr(params, name))
         if key not in valid:
-            raise UserError(f"unknown parameter {full}{_nearest(full, [f'tasks.{task}.changes.{v}' for v in valid])}")
+            raise UserError(
+                f"unknown parameter {full}{records.nearest(full, [f'tasks.{task}.changes.{v}' for v in valid])}"
+            )
         *path, last = key.split(".")
         node = tree
         for part in path:
             node = node[part]
         node[last] = value
-    return convert(tree, kind, name)
-
-
-def _unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for name, value in flat.items():
-        *path, last = name.split(".")
-        node = tree
-        for part in path:
-            node = node.setdefault(part, {})
-        node[last] = value
-    return tree
+    return records.convert(tree, kind, name)
 
 
 def task_params(params: Params, task: str) -> TaskParams:

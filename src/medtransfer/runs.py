@@ -13,7 +13,17 @@ from typing import Any
 
 import torch
 
-from medtransfer import PROTOCOL_VERSION, catalog, conversion, execution, models, objectives, preparation, weights
+from medtransfer import (
+    PROTOCOL_VERSION,
+    catalog,
+    conversion,
+    execution,
+    models,
+    objectives,
+    preparation,
+    records,
+    weights,
+)
 from medtransfer import params as parameters
 from medtransfer.errors import UserError
 from medtransfer.initializations import Initialization, check_backbone, parse, seen
@@ -65,10 +75,10 @@ class Run:
         task = self.record
         sizes = parameters.task_params(self.params, self.task)
         kind = "segmentation" if task.segmentation else "classification"
-        fields = parameters.flatten(self.protocol, kind)
+        fields = records.flatten(self.protocol, kind)
         if not task.uncertain:
             fields.pop("classification.uncertain", None)
-        fields |= parameters.flatten(self.params.engine, "engine")
+        fields |= records.flatten(self.params.engine, "engine")
         fields[f"tasks.{self.task}.image_size"] = sizes.image_size
         if task.segmentation:
             fields["model.decoder"] = models.resolved_decoder(self.init.backbone, self.params.model.decoder)
@@ -130,15 +140,15 @@ def plan(
     starts = [parse(name, params.model.backbone, params.inits) for name in inits]
     for init in starts:
         check_backbone(init.backbone)
-    records = {name: catalog.lookup(name, root) for name in tasks}
-    for name, task in records.items():
+    found = {name: catalog.lookup(name, root) for name in tasks}
+    for name, task in found.items():
         protocol = parameters.protocol(params, name, task.segmentation)
         for backbone in sorted({init.backbone for init in starts}):
             size = parameters.task_params(params, name).image_size
             objectives.check(task, size, protocol, backbone, params.model.decoder)
-    pairs = applicable(starts, records)
+    pairs = applicable(starts, found)
     receipts = {init: weights.obtain(init, root, weights_folder) for init in starts}
-    caches = {name: preparation.prepare(task, params, root) for name, task in records.items()}
+    caches = {name: preparation.prepare(task, params, root) for name, task in found.items()}
     return [
         Run(
             init=init,
@@ -148,7 +158,7 @@ def plan(
             device=device,
             prepared=caches[task].folder.resolve(),
             manifest_digest=caches[task].digest,
-            marks=(*caches[task].marks, *_contaminated(init, records[task])),
+            marks=(*caches[task].marks, *_contaminated(init, found[task])),
             weights_sha256=receipt.tensors_sha256 if (receipt := receipts[init]) else "random",
             root=root.resolve(),
             parent=parent,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medtransfer import params, statistics
+from medtransfer import params, records, statistics
 from medtransfer.comparison import Cell, Row, as_word, kind_of, of_task, shared_marks
 
 METRICS = {
@@ -244,9 +244,9 @@ def _mean_text(runs: Sequence[Cell], name: str, expected: int) -> str:
 
 def _published(published: params.Params, task: str, kind: str) -> dict[str, Any]:
     """Lays out the published parameters of a task, its own changes resolved."""
-    flat = params.flatten(published)
+    flat = records.flatten(published)
     if task in published.tasks:
-        flat |= params.flatten(params.protocol(published, task, kind == "segmentation"), kind)
+        flat |= records.flatten(params.protocol(published, task, kind == "segmentation"), kind)
     return flat
 
 
