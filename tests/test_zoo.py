@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medtransfer import checkpoints as places
-from medtransfer import containers, conversion, fingerprints, models, weights
+from medtransfer import containers, conversion, fingerprints, layouts, models, weights
 from medtransfer.backbones import bare_backbone, load_into, same_padding
 from medtransfer.errors import UserError
 from medtransfer.initializations import Initialization, parse
@@ -179,6 +179,17 @@ def test_what_does_not_account_for_the_backbone_is_refused_with_file_and_keys(
             conversion.convert(init, checkpoint)
         assert str(path) in str(error.value), what
         assert words in str(error.value), (what, str(error.value))
+
+
+@pytest.mark.parametrize("architecture", ["test_convnext", "swin_tiny_patch4_window7_224"])
+def test_original_layouts_take_timms_own_names_too(architecture: str) -> None:
+    """The chest X-ray ConvNeXt and Swin may have been trained by timm's classes."""
+    state = stands_in(architecture)
+    layout = layouts.LAYOUTS["swin" if architecture.startswith("swin") else "convnext"]
+    if architecture.startswith("swin"):  # whose timm names of today say where a stage begins, not ends
+        state = {key: tensor for key, tensor in state.items() if ".downsample." not in key}
+    found = layout({f"module.{key}": tensor for key, tensor in state.items()}, state, architecture, "module.")
+    assert {key: source for key, (source, _) in found.items()} == {key: f"module.{key}" for key in state}
 
 
 def test_a_file_of_another_hash_is_refused_and_nothing_converted(root: Path, resnet50: dict[str, Tensor]) -> None:

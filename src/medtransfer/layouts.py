@@ -122,8 +122,8 @@ def _byol_name(key: str) -> str:
     kind, _, number = module.rpartition("_")
     if leaf not in _BYOL_LEAVES:
         return ""
-    if module in ("initial_conv", "initial_batchnorm"):
-        return f"{'conv1' if module == 'initial_conv' else 'bn1'}.{_BYOL_LEAVES[leaf]}"
+    if initial := re.fullmatch(r"initial_(conv|batchnorm)(_1)?", module):
+        return f"{'conv1' if initial[1] == 'conv' else 'bn1'}.{_BYOL_LEAVES[leaf]}"
     if not group or not block:
         return ""
     place = f"layer{int(group.rpartition('_')[2]) + 1}.{block.rpartition('_')[2]}"
