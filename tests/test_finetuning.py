@@ -84,6 +84,7 @@ def test_a_finished_run_is_logged_whole_and_costs_no_training_again(
     assert run.data.params["classification.lr"] == "0.001"
     assert run.data.params["tasks.shenzhen.cache_size"] == "36"
     assert {"init", "task", "seed", "verb", "digest", "manifest_digest"} <= set(run.data.tags)
+    assert "drawn from the seed" in run.data.tags["mlflow.note.content"]
     assert run.data.metrics["test_auc"] == cell["scores"]["test_auc"]
     assert {"train_loss", "val_loss", "val_auc", "images_per_second", "cost_epochs"} <= set(run.data.metrics)
     assert any(name.startswith("system/") for name in run.data.metrics)

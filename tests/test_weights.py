@@ -145,6 +145,15 @@ def test_packaged_imagenet_weights_are_real(tmp_path: Path) -> None:
     assert features.std() > 0.01
 
 
+def test_a_run_says_what_it_starts_from(tmp_path: Path) -> None:
+    init = parse("imagenet", "tf_efficientnet_lite0")
+    weights.obtain(init, tmp_path)
+    lines = weights.description(init, tmp_path).splitlines()
+    assert lines[0].startswith("imagenet@tf_efficientnet_lite0: ImageNet-1k; supervised")
+    assert any("294 tensors matched" in line and line.startswith("- ") for line in lines)
+    assert "drawn from the seed" in weights.description(parse("random", "resnet50"), tmp_path)
+
+
 def test_random_is_drawn_from_the_seed_as_torchvision_or_timm_draws(tmp_path: Path) -> None:
     init = parse("random", "resnet50")
     assert weights.obtain(init, tmp_path) is None

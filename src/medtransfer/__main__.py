@@ -137,7 +137,8 @@ def weights(params: Params, root: Path, init: str = "all") -> None:
     for start in starts:
         receipt = store.obtain(start, root, folder)
         if receipt:
-            log.info("%s", store.summary(receipt, store.verify(start, root)))
+            lines = [*store.summary(receipt), f"features as in the receipt, to {store.verify(start, root):.0e}"]
+            log.info("%s", "\n  ".join(lines))
 
 
 TRAINING = ("data", "tasks", "model", "inits", "classification", "segmentation", "engine", "execution", "benchmark")

@@ -95,11 +95,11 @@ def _identity(run: Run) -> tracking.Identity:
         "seed": str(run.seed),
         "verb": "finetune",
         "device": run.device,
-        "fold": "" if run.fold is None else str(run.fold),
         "manifest_digest": run.manifest_digest,
         "weights_sha256": run.weights_sha256,
         "protocol_version": str(PROTOCOL_VERSION),
         "marks": ", ".join(run.marks),
+        "mlflow.note.content": weights.description(run.init, run.root),
         "mlflow.source.name": "medtransfer finetune",
         "mlflow.source.type": "LOCAL",
         "mlflow.user": os.environ.get("USER", ""),
@@ -110,6 +110,7 @@ def _identity(run: Run) -> tracking.Identity:
     params = {"init": run.init.canonical, "task": run.task, "seed": run.seed, **run.shown}
     if run.fold is not None:
         params["fold"] = run.fold
+        tags["fold"] = str(run.fold)
     return tracking.Identity(
         name=run.name, task=run.task, digest=run.digest, tags=tags, params=params, folder=run.folder, parent=run.parent
     )

@@ -129,17 +129,26 @@ def verify(init: Initialization, root: Path) -> float:
     return deviation
 
 
-def summary(receipt: Receipt, deviation: float) -> str:
+def summary(receipt: Receipt) -> list[str]:
     """Says in a few lines what a receipt holds."""
     dropped, counters = sum(map(len, receipt.dropped.values())), len(receipt.filled)
     lines = [f"{receipt.init}@{receipt.backbone}: {receipt.data}; {receipt.method}. {receipt.paper}"]
     lines += [f"from {file.address}, {file.bytes} bytes, sha256 {file.sha256}" for file in receipt.files]
-    lines += [
+    return [
+        *lines,
         f"{len(receipt.keys)} tensors matched ({receipt.container}; {receipt.layout}), {dropped} left out by rule, "
         f"{counters} counters at zero, 0 missing, 0 unexpected; {receipt.parameters} parameters",
         *receipt.adapted,
         f"input mean {receipt.mean}, std {receipt.std}, of [0, 1]; SAME padding: {receipt.padding or 'none'}",
         f"licence {receipt.licence}, commercial use: {receipt.commercial}",
-        f"sha256 of the tensors {receipt.tensors_sha256}; features as in the receipt to {deviation:.0e}",
+        f"sha256 of the tensors {receipt.tensors_sha256}",
     ]
-    return "\n  ".join(lines)
+
+
+def description(init: Initialization, root: Path) -> str:
+    """Says in Markdown what a run starts from; for people who look at it in MLflow."""
+    path = None if init.random else _existing(init, root)
+    if path is None:
+        return f"{init.canonical}: drawn from the seed"
+    first, *others = summary(read_receipt(path))
+    return "\n".join([first, "", *(f"- {line}" for line in others)])
