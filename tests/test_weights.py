@@ -247,6 +247,7 @@ def test_timm_names_are_imagenet_1k_alone() -> None:
     assert tag("imagenet@swin_base_patch4_window7_224") == "swin_base_patch4_window7_224.ms_in1k"
     assert tag("imagenet-v2@resnet152") == "resnet152.tv2_in1k"
     assert tag("dino@resnet50") == ""
+    assert checkpoints.resolve(parse("timm:gcvit_tiny.in1k", "x")).sha256 == "ac783954"
     assert checkpoints.resolve(parse("imagenet@resnet50", "x")).url == (
         "https://huggingface.co/timm/resnet50.tv_in1k/resolve/main/model.safetensors"
     )

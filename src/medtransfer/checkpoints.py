@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +145,9 @@ def resolve(init: Initialization) -> Source:
         url = f"https://huggingface.co/{config.hf_hub_id}/resolve/main/model.safetensors"
     if not url:
         raise UserError(f"timm says no address for {name}; get the file by hand and use file:<path>@{init.backbone}")
-    return Source(url=url, tag=name, sha256=TIMM_SHA256.get(name, ""), nested=None, layout="timm")
+    stated = re.search(r"-([0-9a-f]{8})\.\w+$", url)  # torch.hub's way to state a file's hash in its name
+    sha256 = TIMM_SHA256.get(name) or (stated[1] if stated else "")
+    return Source(url=url, tag=name, sha256=sha256, nested=None, layout="timm")
 
 
 def timm_name(init: Initialization) -> str:
