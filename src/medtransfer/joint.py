@@ -1,0 +1,126 @@
+"""One interval for a difference over seeds and patients, which are crossed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy import stats
+
+from medtransfer.delong import patient_index
+from medtransfer.errors import UserError
+from medtransfer.resampling import Array, matrix
+from medtransfer.statistics import ROUNDING
+
+MAX_SEEDS = 1000
+"""additional seeds that are looked at"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointInterval:
+    """An interval for a mean difference over seeds and patients, with its parts."""
+
+    method: str
+    estimate: float
+    level: float
+    seeds: int
+    patients: int
+    patient_error: float
+    """standard error from patients; with one seed it holds the residual too"""
+    seed_error: float | None = None
+    """standard error from seeds and residual; its square and that of `patient_error` add up"""
+    df: float | None = None
+    """of both parts together"""
+    low: float | None = None
+    high: float | None = None
+    verdict: Literal["enough", "needs more seeds", "needs more test patients", "unknown"] = "unknown"
+    """whether the half width is below the margin, and what would bring it there"""
+    more_seeds: int | None = None
+    """additional seeds that would bring the half width below the margin; None where no number is known to"""
+    note: str = ""
+
+
+def joint_interval(contributions: Any, *, level: float = 0.95, margin: float | None = None) -> JointInterval:
+    """Gives one interval for a mean difference over seeds and patients, which are crossed: both are random.
+
+    Two-way analysis of variance without replication: with mean squares of seeds S, patients P and residual R over s
+    seeds and p patients, the variance of the mean is estimated by S / (s p) (seeds and residual) plus
+    max(P - R, 0) / (s p) (patients). The t quantile has the degrees of freedom of Satterthwaite (Biometrics Bulletin
+    1946) for these two parts, at least s - 1. Satterthwaite is a little short where few seeds dominate, so
+    the interval is never narrower than that of the seeds alone (t with s - 1).
+
+    Args:
+        contributions: seeds x patients: the paired difference, such as a row of `delong.contributions` minus
+            another, or `per_patient`; the mean over patients is the difference of that seed.
+        level: of the interval.
+        margin: the half width that is wanted; None: no verdict.
+
+    Raises:
+        UserError: the shape does not fit, a number is not finite, `margin <= 0`, or `level` is not in (0, 1).
+    """
+    numbers = matrix(contributions, "contributions", "seeds x patients")
+    seeds, patients = numbers.shape
+    if patients < 2 or not 0 < level < 1 or (margin is not None and margin <= 0):
+        raise UserError(f"patients >= 2, 0 < level < 1, margin > 0 must hold, got {patients}, {level}, {margin}")
+    known: dict[str, Any] = {"method": "crossed seeds and patients, Satterthwaite t", "level": level}
+    known |= {"estimate": float(numbers.mean()), "seeds": seeds, "patients": patients}
+    by_seed, by_patient = numbers.mean(axis=1), numbers.mean(axis=0)
+    of_patients = float(by_patient.var(ddof=1) / patients)
+    if seeds == 1:
+        return JointInterval(patient_error=of_patients**0.5, note="one seed: its part is unknown", **known)
+    residual = numbers - by_seed[:, None] - by_patient + numbers.mean()
+    noise = float((residual**2).sum() / ((seeds - 1) * (patients - 1)))
+    per_seed = float(by_seed.var(ddof=1))
+    of_patients = max(of_patients - noise / (seeds * patients), 0.0)
+    if per_seed + of_patients <= (ROUNDING * max(1.0, float(np.abs(numbers).max()))) ** 2:
+        return JointInterval(patient_error=0.0, seed_error=0.0, note="no variance over seeds and patients", **known)
+    df, half = (float(x) for x in _half_width(per_seed, of_patients, np.array(seeds), patients, level))
+    verdict = _verdict(per_seed, of_patients, seeds, patients, level, margin)
+    return JointInterval(
+        patient_error=of_patients**0.5, seed_error=(per_seed / seeds) ** 0.5, df=df,
+        low=known["estimate"] - half, high=known["estimate"] + half, **verdict, **known,
+    )  # fmt: skip
+
+
+def per_patient(values: Any, patients: Sequence[Any] | Array | None = None) -> Array:
+    """Gathers numbers per image (seeds x images) per patient, so that the mean over patients is that over images.
+
+    A patient counts with all its images: its number is the mean plus its images' deviations from it, summed, times
+    patients / images.
+
+    Raises:
+        UserError: the shape does not fit, or a number is not finite.
+    """
+    numbers = matrix(values, "values", "seeds x images")
+    index, number = patient_index(patients, numbers.shape[1])
+    center = numbers.mean(axis=1, keepdims=True)
+    sums = np.stack([np.bincount(index, weights=row, minlength=number) for row in numbers - center])
+    return np.asarray(center + sums * number / numbers.shape[1])
+
+
+def _half_width(per_seed: float, of_patients: float, seeds: Array, patients: int, level: float) -> tuple[Array, Array]:
+    """Computes degrees of freedom and half width of the joint interval for each number of seeds."""
+    of_seeds = per_seed / seeds
+    whole = of_seeds + of_patients
+    share = of_seeds / whole  # so that tiny variances do not underflow when squared
+    df = np.maximum(1 / (share**2 / (seeds - 1) + (1 - share) ** 2 / (patients - 1)), seeds - 1)
+    quantile = (1 + level) / 2
+    both = stats.t.ppf(quantile, df) * np.sqrt(whole)
+    return df, np.maximum(both, stats.t.ppf(quantile, seeds - 1) * np.sqrt(of_seeds))
+
+
+def _verdict(
+    per_seed: float, of_patients: float, seeds: int, patients: int, level: float, margin: float | None
+) -> dict[str, Any]:
+    """Says what brings the half width below the margin, with the variances taken as they are estimated."""
+    if margin is None:
+        return {"note": "no margin, no verdict"}
+    below = _half_width(per_seed, of_patients, seeds + np.arange(MAX_SEEDS + 1), patients, level)[1] < margin
+    if below.any():
+        more = int(below.argmax())
+        return {"verdict": "needs more seeds" if more else "enough", "more_seeds": more}
+    if stats.t.ppf((1 + level) / 2, patients - 1) * of_patients**0.5 >= margin:
+        return {"verdict": "needs more test patients", "note": "patients alone are too few for the margin"}
+    return {"verdict": "needs more test patients", "note": f"{MAX_SEEDS} more seeds are not enough"}

@@ -1,0 +1,323 @@
+"""Uncertainty from patients.
+
+Patients are resampled, not images: a patient drawn twice brings all its images twice. One draw serves all models and
+seeds, so that differences are paired. A draw is a weight per image, so nothing is sorted again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse, stats
+
+from medtransfer.delong import checked, patient_index
+from medtransfer.errors import UserError
+from medtransfer.statistics import ROUNDING
+
+Array = npt.NDArray[Any]
+Kernel = Callable[[Array, Array, Array], Array]
+
+BLOCK = 500_000
+"""weights (images x resamples) held at a time"""
+MAX_REDRAWS = 100
+"""times the number of resamples that may be redrawn before the classes count as too rare"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistic:
+    """A score of several models under weights of the images."""
+
+    name: str
+    images: int
+    score: Callable[[Array], Array]
+    """weights (images x resamples) -> models x resamples"""
+    defined: Callable[[Array], Array]
+    """weights (images x resamples) -> whether the score exists, per resample"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resamples:
+    """Scores of all models on the same resamples of the patients."""
+
+    name: str
+    values: Array
+    """models x resamples"""
+    point: Array
+    """models: the score of the images as they are"""
+    jackknife: Array
+    """models x patients: the score without the patient; nan where undefined"""
+    redrawn: int
+    """resamples without both classes, drawn anew"""
+    patients: int
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A bootstrap interval over patients."""
+
+    method: Literal["percentile", "bca"]
+    statistic: str
+    estimate: float
+    level: float
+    patients: int
+    images: int
+    resamples: int
+    redrawn: int
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+    """why there is no interval, or why it has no width"""
+
+
+def mean_auc(targets: Any, scores: Any) -> Statistic:
+    """Defines the area under the ROC curve, ties half, as the mean over labels.
+
+    Args:
+        targets: images x labels, 0 or 1, or -1 for uncertain: left out for that label.
+        scores: models x images x labels.
+
+    Raises:
+        UserError: input is bad, or a label lacks a class: its area is undefined and may not enter a mean.
+    """
+    return _ranked("mean AUC", targets, scores, _auc, tied=0.5)
+
+
+def average_precision(targets: Any, scores: Any) -> Statistic:
+    """Defines average precision (no interpolation, tied scores share one threshold), as the mean over labels.
+
+    Args: as in `mean_auc`.
+
+    Raises:
+        UserError: as in `mean_auc`.
+    """
+    return _ranked("mean average precision", targets, scores, _precision, tied=0.0)
+
+
+def mean(values: Any, name: str = "mean") -> Statistic:
+    """Defines the mean over images of one number per image: models x images.
+
+    Raises:
+        UserError: the shape does not fit, or a number is not finite.
+    """
+    numbers = matrix(values, "values", "models x images")
+    # Not `@`: its rows may differ in the last bit, and equal models must have equal scores.
+    return Statistic(
+        name=name,
+        images=numbers.shape[1],
+        score=lambda weights: np.einsum("mi,ib->mb", numbers, weights) / weights.sum(axis=0),
+        defined=lambda weights: np.ones(weights.shape[1], dtype=np.bool_),
+    )
+
+
+def dice(terms: Any) -> Statistic:
+    """Defines Dice as the mean per image, an image empty in target and prediction counting 1.0.
+
+    Args:
+        terms: models x images x (intersection, predicted, target) in pixels.
+
+    Raises:
+        UserError: the shape does not fit, or a number is negative or not finite.
+    """
+    counts = np.asarray(terms, dtype=np.float64)
+    if counts.ndim != 3 or counts.shape[2] != 3 or 0 in counts.shape or not (np.isfinite(counts) & (counts >= 0)).all():
+        raise UserError(f"terms must be models x images x 3 finite numbers of pixels, got shape {counts.shape}")
+    total = counts[..., 1] + counts[..., 2]
+    return mean(np.where(total == 0, 1.0, 2 * counts[..., 0] / np.where(total == 0, 1.0, total)), "mean Dice")
+
+
+def bootstrap(
+    statistic: Statistic, rng: np.random.Generator, *, patients: Sequence[Any] | Array | None = None, resamples: int
+) -> Resamples:
+    """Scores all models on the same resamples of the patients, and without each patient.
+
+    Args:
+        statistic: what is scored.
+        rng: where the resamples are drawn from.
+        patients: one id per image; None: every image is a patient of its own.
+        resamples: number of resamples.
+
+    Raises:
+        UserError: there are fewer than two patients, `resamples < 1`, or resamples hardly ever have both classes.
+    """
+    index, number = patient_index(patients, statistic.images)
+    if number < 2 or resamples < 1:
+        raise UserError(f"`patients >= 2 and resamples >= 1` must hold, got {number} and {resamples}")
+    block = max(1, BLOCK // statistic.images)
+    values, redrawn, done = [], 0, 0
+    while done < resamples:
+        weights = _draw(rng, number, min(block, resamples - done))[index]
+        kept = statistic.defined(weights)
+        redrawn += int((~kept).sum())
+        done += int(kept.sum())
+        if redrawn > MAX_REDRAWS * resamples:
+            raise UserError(f"{redrawn} resamples of {number} patients lack a class: too few patients have the finding")
+        values.append(statistic.score(weights[:, kept] if not kept.all() else weights))
+    starts = range(0, number, block)
+    left_out = [_without(statistic, index, np.arange(start, min(start + block, number))) for start in starts]
+    return Resamples(
+        name=statistic.name, values=np.concatenate(values, axis=1), redrawn=redrawn, patients=number,
+        point=statistic.score(np.ones((statistic.images, 1), dtype=np.float32))[:, 0],
+        jackknife=np.concatenate(left_out, axis=1), images=statistic.images,
+    )  # fmt: skip
+
+
+def interval(
+    resamples: Resamples,
+    a: Sequence[int],
+    b: Sequence[int] = (),
+    *,
+    method: Literal["percentile", "bca"] = "bca",
+    level: float = 0.95,
+) -> Interval:
+    """Gives the interval of the mean score of models `a`, or of their mean difference from `b`, pair by pair.
+
+    bca: bias-corrected and accelerated (Efron, JASA 1987), acceleration by the jackknife over patients.
+
+    Args:
+        resamples: of all models.
+        a: rows of the models, such as the seeds of one initialization.
+        b: rows to subtract, seed by seed; empty: none.
+        method: percentile or bca.
+        level: of the interval.
+
+    Raises:
+        UserError: a row does not exist, the rows do not pair, or `level` is not between 0 and 1.
+    """
+    rows, count = [*a, *b], len(resamples.point)
+    if not a or (b and len(a) != len(b)) or not all(0 <= row < count for row in rows) or not 0 < level < 1:
+        raise UserError(f"rows of 0 to {count - 1} in pairs and a level in (0, 1) are needed, got {a}, {b} and {level}")
+    point, drawn, left_out = (_combined(x, a, b) for x in (resamples.point, resamples.values, resamples.jackknife))
+    estimate = float(point)
+    tail = (1 - level) / 2
+    note = ""
+    ends: tuple[float, float] | None = (tail, 1 - tail)
+    if np.ptp(drawn) <= ROUNDING * max(1.0, abs(estimate)):
+        note = "no variance over patients"
+    elif method == "bca":
+        ends, note = _bca_ends(estimate, drawn, left_out, (tail, 1 - tail))
+    low, high = (float(x) for x in np.quantile(drawn, ends)) if ends else (None, None)
+    return Interval(
+        method=method, statistic=resamples.name, estimate=estimate, level=level, patients=resamples.patients,
+        images=resamples.images, resamples=len(drawn), redrawn=resamples.redrawn, low=low, high=high, note=note,
+    )  # fmt: skip
+
+
+def _ranked(name: str, targets: Any, scores: Any, kernel: Kernel, tied: float) -> Statistic:
+    """Defines a mean over labels of a statistic of ranks; what depends on the ranks is made ready once.
+
+    Args:
+        name: of the statistic.
+        targets: see `mean_auc`.
+        scores: see `mean_auc`.
+        kernel: computes the statistic of one model and label from weights.
+        tied: share of a tied negative that counts as ranked below the positive.
+    """
+    truth, values = checked(targets, scores)
+    with_it, without = (truth == 1).astype(np.float32).T, (truth == 0).astype(np.float32).T
+    lacking = np.flatnonzero(~(with_it.any(axis=1) & without.any(axis=1))).tolist()
+    if lacking:
+        raise UserError(f"labels {lacking} lack a class, so {name} is undefined for them; leave them out")
+    bins = [[_bins(target, model[:, k], tied) for k, target in enumerate(truth.T)] for model in values]
+
+    def score(weights: Array) -> Array:
+        negatives = without @ weights
+        found = [[kernel(up @ weights, _running(down @ weights), negatives[k]) for k, (up, down) in enumerate(model)]
+                 for model in bins]  # fmt: skip
+        return np.asarray(np.mean(found, axis=1))
+
+    def defined(weights: Array) -> Array:
+        return np.asarray(((with_it @ weights > 0) & (without @ weights > 0)).all(axis=0))
+
+    return Statistic(name=name, images=len(truth), score=score, defined=defined)
+
+
+def _bins(target: Array, scores: Array, tied: float) -> tuple[Any, Any]:
+    """Makes two sparse matrices, distinct scores of the positives (ascending) x images, that sum weights.
+
+    The first sums the positives of each score. The running sum of the second is the weight of negatives below it.
+    """
+    positives, negatives = np.flatnonzero(target == 1), np.flatnonzero(target == 0)
+    cuts, level = np.unique(scores[positives], return_inverse=True)
+    low, high = (np.searchsorted(cuts, scores[negatives], side=side) for side in ("left", "right"))
+    rows, columns = np.concatenate([low, high]), np.concatenate([negatives, negatives])
+    # A negative between two cuts has low == high, so its two shares add up to one.
+    shares = np.repeat([tied, 1 - tied], len(negatives))
+    kept = (rows < len(cuts)) & (shares > 0)
+    shape = (len(cuts), len(scores))
+    ones = np.ones(len(positives), dtype=np.float32)
+    below = sparse.csr_matrix((shares[kept].astype(np.float32), (rows[kept], columns[kept])), shape=shape)
+    return sparse.csr_matrix((ones, (level, positives)), shape=shape), below
+
+
+def _running(sums: Array) -> Array:
+    """Sums rows from the first on, in place: several times faster than `cumsum`, which walks down each column."""
+    for row in range(1, len(sums)):
+        sums[row] += sums[row - 1]
+    return sums
+
+
+def _auc(positives: Array, below: Array, negatives: Array) -> Array:
+    """Computes the area from weights of positives and of negatives below them (scores x resamples)."""
+    pairs = positives.sum(axis=0, dtype=np.float64) * negatives
+    return np.asarray((positives * below).sum(axis=0, dtype=np.float64) / pairs)
+
+
+def _precision(positives: Array, below: Array, negatives: Array) -> Array:
+    """Computes average precision from the same weights."""
+    found = _running(positives[::-1].copy())[::-1]
+    precision = found / np.maximum(found + negatives - below, 1.0)  # a cut without any weight counts for nothing
+    return np.asarray((positives * precision).sum(axis=0, dtype=np.float64) / found[0])
+
+
+def _draw(rng: np.random.Generator, patients: int, resamples: int) -> Array:
+    """Draws how often each patient is in each resample: patients x resamples."""
+    cells = rng.integers(0, patients, (resamples, patients)) * resamples + np.arange(resamples)[:, None]
+    counts = np.bincount(cells.ravel(), minlength=patients * resamples)
+    return counts.reshape(patients, resamples).astype(np.float32)
+
+
+def _without(statistic: Statistic, index: Array, patients: Array) -> Array:
+    """Scores all models without each of the patients, nan where that is undefined: models x patients."""
+    weights = (index[:, None] != patients).astype(np.float32)
+    kept = statistic.defined(weights)
+    scores = statistic.score(np.where(kept, weights, 1.0).astype(np.float32))
+    return np.where(kept, scores, np.nan)
+
+
+def _combined(scores: Array, a: Sequence[int], b: Sequence[int]) -> Array:
+    """Averages the rows `a`, or their differences from the rows `b`."""
+    return np.asarray((scores[list(a)] - scores[list(b)]).mean(axis=0) if b else scores[list(a)].mean(axis=0))
+
+
+def _bca_ends(
+    estimate: float, drawn: Array, left_out: Array, ends: tuple[float, float]
+) -> tuple[tuple[float, float] | None, str]:
+    """Moves the quantiles for bias and skew; None, with the reason, where that is impossible."""
+    if not np.isfinite(left_out).all():
+        return None, "no BCa interval: a class comes from a single patient"
+    share = float(((drawn < estimate).mean() + (drawn <= estimate).mean()) / 2)
+    if not 0 < share < 1:
+        return None, "no BCa interval: the estimate lies outside all resamples"
+    influence = left_out.mean() - left_out
+    scale = float((influence**2).sum()) ** 1.5
+    skew = float((influence**3).sum()) / (6 * scale) if scale else 0.0
+    bias, z = stats.norm.ppf(share), stats.norm.ppf(ends)
+    moved = stats.norm.cdf(bias + (bias + z) / (1 - skew * (bias + z)))
+    return (float(moved[0]), float(moved[1])), ""
+
+
+def matrix(values: Any, name: str, shape: str) -> Array:
+    """Checks numbers in rows and columns.
+
+    Raises:
+        UserError: the shape does not fit, or a number is not finite.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim != 2 or numbers.size == 0 or not np.isfinite(numbers).all():
+        raise UserError(f"{name} must be finite numbers, {shape}, got shape {numbers.shape}")
+    return numbers
