@@ -19,6 +19,7 @@ LAYERS = [
         "phantoms",
         "metrics",
         "statistics",
+        "randomization",
         "delong",
         "resampling",
         "joint",

@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from medtransfer.errors import UserError
-from medtransfer.statistics import Summary, Test, corrected_t_test, summary, t_test, t_test_from_summary
+from medtransfer.randomization import least_p, permutation_test, wilcoxon_test
+from medtransfer.statistics import Alternative, Summary, Test, corrected_t_test, summary, t_test, t_test_from_summary
 
 RNG = np.random.default_rng(0)
 A, B = RNG.normal(0.8, 0.01, 6), RNG.normal(0.81, 0.03, 6)
@@ -191,3 +192,35 @@ def test_corrected_resampled_t_refuses_what_is_not_paired_by_fold() -> None:
         corrected_t_test([0.5, 0.6], [0.6, 0.7], ratio=0)
     with pytest.raises(UserError, match="len"):
         corrected_t_test([0.5, 0.6], [0.6], ratio=0.2)
+
+
+@pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])
+@pytest.mark.parametrize("n", [3, 5, 8])
+def test_every_alternative_against_scipy(alternative: Alternative, n: int) -> None:
+    generator = np.random.default_rng(n)
+    a, b = generator.normal(0.80, 0.01, n), generator.normal(0.81, 0.02, n)
+    theirs = {
+        "pooled": stats.ttest_ind(a, b, alternative=alternative),
+        "welch": stats.ttest_ind(a, b, alternative=alternative, equal_var=False),
+        "paired": stats.ttest_rel(a, b, alternative=alternative),
+    }
+    tests: tuple[Test, ...] = ("pooled", "welch", "paired")
+    for test in tests:
+        ours, interval = t_test(a, b, test=test, alternative=alternative), theirs[test].confidence_interval(0.95)
+        assert (ours.p, ours.low, ours.high) == pytest.approx((theirs[test].pvalue, interval.low, interval.high))
+    signed = stats.wilcoxon(a, b, alternative=alternative, method="exact").pvalue
+    assert wilcoxon_test(a, b, alternative=alternative).p == pytest.approx(signed)
+    flipped = stats.permutation_test((a - b,), np.mean, permutation_type="samples", alternative=alternative).pvalue
+    ours_flipped = permutation_test(a, b, paired=True, generator=generator, alternative=alternative)
+    assert ours_flipped.p == pytest.approx(flipped)
+
+
+def test_a_test_that_cannot_reach_alpha_says_so() -> None:
+    ranked = wilcoxon_test([2, 4, 6, 9, 11], [1, 2, 3, 4, 5])
+    assert (ranked.p, ranked.least, least_p("wilcoxon", 5)) == (0.0625, 0.0625, 0.0625)
+    assert "no outcome can reach alpha=0.05" in ranked.note
+    labelled = permutation_test([1, 2, 3], [4, 5, 6.5], paired=False, generator=np.random.default_rng(0))
+    assert labelled.p == pytest.approx(2 / 20) == least_p("label", 3)
+    assert "no outcome can reach" in labelled.note
+    assert least_p("paired", 2) == 0.0
+    assert least_p("paired", 1) is None
