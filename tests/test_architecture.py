@@ -23,6 +23,7 @@ LAYERS = [
         "delong",
         "resampling",
         "joint",
+        "ranks",
         "audit",
         "splits",
         "sources",
