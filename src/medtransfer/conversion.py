@@ -166,10 +166,9 @@ def _fit(init: Initialization, found: Found, wanted: Mapping[str, Tensor]) -> tu
         if k in found and found[k][1].shape != w.shape
     ]
     if missing or shapes:
-        raise UserError(
-            f"of the {len(wanted)} tensors of the backbone {init.backbone}, {len(missing)} are missing "
-            f"{some(missing)}, {len(shapes)} have another shape {some(shapes)}. {_advice(init)}"
-        )
+        named = {"are missing": missing, "have another shape": shapes}
+        words = ", ".join(f"{len(keys)} {what} {some(keys)}" for what, keys in named.items() if keys)
+        raise UserError(f"of the {len(wanted)} tensors of the backbone {init.backbone}, {words}. {_advice(init)}")
     if init.source is not None and init.source.layout == "radimagenet":
         adapted.append("conv1: channels turned round, trained on BGR")
     return {
