@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Triple = tuple[float, float, float]
 
@@ -109,8 +109,8 @@ _BYOL = (
 _HEADS = ("fc.*", "head.*", "classifier.*")
 
 
-def _resnet50(**fields: object) -> dict[str, Source]:
-    return {"resnet50": Source(**fields)}  # type: ignore[arg-type]  # Source's own fields, checked where it is built
+def _resnet50(**fields: Any) -> dict[str, Source]:
+    return {"resnet50": Source(**fields)}
 
 
 def _newt(name: str, data: str, start: str, file: str, prefix: str = "") -> Record:
@@ -132,10 +132,15 @@ def _newt(name: str, data: str, start: str, file: str, prefix: str = "") -> Reco
     )
 
 
-def _ssl(name: str, method: str, paper: str, licence: str, source: dict[str, Source], **other: object) -> Record:
-    norm = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "data": "ImageNet-1k", "family": "self-supervised"}
-    known: dict[str, object] = {"name": name, "method": method, "paper": paper, "licence": licence, "sources": source}
-    return Record(**(norm | known | other))  # type: ignore[arg-type]  # Record's own fields
+def _ssl(name: str, method: str, paper: str, licence: str, source: dict[str, Source], **other: Any) -> Record:
+    norm: dict[str, Any] = {
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
+        "data": "ImageNet-1k",
+        "family": "self-supervised",
+    }
+    known: dict[str, Any] = {"name": name, "method": method, "paper": paper, "licence": licence, "sources": source}
+    return Record(**(norm | known | other))
 
 
 def _adapted(name: str, data: str, sources: dict[str, Source], datasets: tuple[str, ...] = ()) -> Record:
