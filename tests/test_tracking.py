@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 
 from medtransfer import files, tracking
 from medtransfer.errors import UserError
+from medtransfer.tracking.launcher import Launcher
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +129,7 @@ def test_a_launcher_is_named_tagged_and_gets_the_message(tmp_path: Path, monkeyp
     client = tracking.connect(tmp_path)
     run_id = client.create_run("0").info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
-    launcher = tracking.Launcher(tmp_path)
+    launcher = Launcher(tmp_path)
     with launcher:
         launcher.start("finetune swav", {"verb": "finetune"})
         launcher.table("| a |", json.dumps(["d1"]))

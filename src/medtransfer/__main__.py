@@ -7,6 +7,7 @@ other option is a dotted parameter: `--classification.lr 3e-4`.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import difflib
 import inspect
 import logging
@@ -15,10 +16,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medtransfer import params as parameters
 from medtransfer.errors import UserError
 from medtransfer.params import Params
+
+if TYPE_CHECKING:
+    from medtransfer.findings import Findings
 
 log = logging.getLogger("medtransfer")
 
@@ -148,11 +153,11 @@ TRAINING = ("data", "tasks", "model", "inits", "classification", "segmentation",
 @verb(*TRAINING)
 def finetune(params: Params, root: Path, init: str, task: str = "all", seed: str = "all") -> None:
     """Fine-tune one init on a task and seed, or on all of the benchmark's."""
-    from medtransfer import tracking
     from medtransfer.benchmark import digests, markdown_table, run_all
     from medtransfer.runs import plan
+    from medtransfer.tracking.launcher import Launcher
 
-    launcher = tracking.Launcher(root)
+    launcher = Launcher(root)
     with launcher:
         launcher.start(f"finetune {init} {task} {seed}", {"verb": "finetune"})
         inits = params.benchmark.inits if init == "all" else (init,)
@@ -164,11 +169,11 @@ def finetune(params: Params, root: Path, init: str, task: str = "all", seed: str
 @verb(*TRAINING)
 def benchmark(params: Params, root: Path, task: str = "all") -> None:
     """Run what is missing of the benchmark's inits and seeds on one task or all; write data/results/cells."""
-    from medtransfer import tracking
     from medtransfer.benchmark import digests, markdown_table, run_all, write_cells
     from medtransfer.runs import plan
+    from medtransfer.tracking.launcher import Launcher
 
-    launcher = tracking.Launcher(root)
+    launcher = Launcher(root)
     with launcher:
         launcher.start(f"benchmark {task}", {"verb": "benchmark"})
         names = _tasks(params, task)
@@ -180,36 +185,58 @@ def benchmark(params: Params, root: Path, task: str = "all") -> None:
         launcher.table(markdown_table(cells), digests(cells))
 
 
-@verb("benchmark", "comparison", "model", "inits")
-def compare(params: Params, root: Path) -> None:
-    """Turn the benchmark's finished runs into tables, a figure and a report under data/results."""
-    from medtransfer import comparison, report, tracking
-    from medtransfer.initializations import expected
-
-    cells = root / "data/results/cells"
-    wanted = expected(params)
-    published = parameters.load(root / "presets/paper.yaml")
-    report.write(cells, wanted, params.comparison, published, root / "data/results")
-    for difference in tracking.differences(root, comparison.select(comparison.collect(cells), wanted)):
-        log.warning("%s", difference)
-    log.info("wrote data/results/runs.csv, comparison.csv and report/; `python -m medtransfer show` prints the table")
+COMPARED = ("benchmark", "comparison", "claims", "model", "inits")
+"""sections that the comparison reads"""
 
 
-@verb("benchmark", "comparison", "model", "inits")
+@verb(*COMPARED)
+def compare(params: Params, root: Path, reference: str = "params", against: str = "params") -> None:
+    """Turn the benchmark's finished runs into tables, figures and a report under data/results."""
+    from medtransfer import exports, report
+    from medtransfer.tracking import comparing
+    from medtransfer.tracking.launcher import Launcher
+
+    launcher, out = Launcher(root), root / "data/results"
+    with launcher:
+        launcher.start("compare", {"verb": "compare"})
+        findings = _find(params, root, reference, against)
+        missing = [(row.task, row.init, seed) for row in findings.rows for seed in row.missing if row.unit == "seed"]
+        for line in comparing.differences(root, findings.cells, missing):
+            log.warning("%s", line)
+        report.write(findings, parameters.load(root / "presets/paper.yaml"), out / "cells", out)
+        for answer in findings.answers:
+            log.info("%s: %s", answer.scope, answer.text)
+        comparing.record(root, out, parent=launcher.run_id, **exports.comparison_run(findings))
+    log.info("wrote data/results/*.csv and data/results/report; `python -m medtransfer show` prints the table")
+
+
+@verb(*COMPARED)
 def show(params: Params, root: Path) -> None:
-    """Print the comparison table of the last `compare` and say where the report is."""
+    """Print the comparison table of the benchmark's runs and say where the report is."""
     from rich.console import Console
 
-    from medtransfer import comparison, report
-    from medtransfer.initializations import expected
+    from medtransfer import report
 
-    cells = comparison.collect(root / "data/results/cells")
+    quick = dataclasses.replace(params, comparison=dataclasses.replace(params.comparison, resamples=0))
     console = Console()
-    console.print(report.console_table(cells, expected(params), params.comparison))
+    console.print(report.console_table(_find(quick, root, "params", "params")))
     console.print(f"Report: {root / 'data/results/report/index.html'}", soft_wrap=True)
     console.print(
         "Every run, with curves: `make ui` opens MLflow on this machine, http://127.0.0.1:5000", soft_wrap=True
     )
+
+
+def _find(params: Params, root: Path, reference: str, against: str) -> Findings:
+    """Compares; `params` stands for what the parameters say, `none` for no file of published numbers."""
+    from medtransfer import findings
+    from medtransfer.initializations import expected, parse
+
+    name = params.comparison.reference if reference == "params" else reference
+    if against != "params":
+        files = () if against == "none" else (against,)
+        params = dataclasses.replace(params, comparison=dataclasses.replace(params.comparison, against=files))
+    start = parse(name, params.model.backbone, params.inits)
+    return findings.find(root / "data/results/cells", expected(params), params, root, start.canonical)
 
 
 def _tasks(params: Params, task: str) -> tuple[str, ...]:
@@ -324,9 +351,9 @@ def main() -> None:
     except UserError as error:
         sys.stderr.write(f"medtransfer: {error}\n")
         if os.environ.get("MLFLOW_RUN_ID"):
-            from medtransfer import tracking
+            from medtransfer.tracking.launcher import Launcher
 
-            tracking.Launcher(root).fail(f"{' '.join(sys.argv[1:2])}: refused", str(error))
+            Launcher(root).fail(f"{' '.join(sys.argv[1:2])}: refused", str(error))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("medtransfer: stopped; the same command goes on from there\n")

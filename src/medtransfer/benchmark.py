@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 
-from medtransfer import execution, finetuning, tracking
+from medtransfer import examples, execution, finetuning, tracking
 from medtransfer.errors import UserError
 from medtransfer.finetuning import RESULTS
 from medtransfer.params import Execution
@@ -128,6 +128,8 @@ def write_cells(runs: Sequence[Run], folder: Path) -> None:
         target.mkdir(parents=True)
         for name in RESULTS:
             shutil.copyfile(run.folder / name, target / name)
+        if (run.folder / examples.FILE).is_file():  # a run that was restored from MLflow has none
+            shutil.copyfile(run.folder / examples.FILE, target / examples.FILE)
 
 
 def markdown_table(cells: Sequence[dict[str, Any]]) -> str:

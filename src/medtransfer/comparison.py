@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,11 +64,27 @@ class Cell:
     """images per split"""
     split: str
     """how the splits came about, and their hash"""
+    dataset: str
+    unit: Literal["patient", "study", "image"]
+    """the statistical unit of the test images"""
+    history: tuple[Mapping[str, float], ...]
+    """losses and val scores, epoch by epoch"""
+    tested: tuple[str, ...] = ()
+    """labels whose scores are averaged, as in score names; empty: written by an earlier version"""
+    margin: float | None = None
+    """smallest difference in the primary metric that matters; None: written by an earlier version"""
+    derived_from: tuple[str, ...] = ()
+    """datasets whose images this one re-releases"""
 
     @property
     def score(self) -> float | None:
         """The primary score; None where it is undefined."""
         return self.scores.get(f"test_{self.metric}")
+
+    @property
+    def val_score(self) -> float | None:
+        """The primary metric on val, with the model of the chosen epoch; None where it is undefined."""
+        return self.scores.get(f"best_val_{self.metric}")
 
     @property
     def backbone(self) -> str:
@@ -108,7 +124,10 @@ class Row:
     """one per seed (or fold), in the same order"""
     ratio: float
     """test images per training image"""
+    val: float | None
+    """mean primary score on val; None where a run lacks it"""
     summary: statistics.Summary | None
+    """None unless every seed (or fold) has a score: an incomplete row is named, not averaged"""
     marks: tuple[str, ...]
     best: bool = False
     difference: float | None = None
@@ -175,17 +194,20 @@ def _read(path: Path) -> Cell:
         tree = json.loads(path.read_text())
     except ValueError as error:
         raise UserError(f"{path} is corrupt ({error}); remove its folder and run `finetune` again") from error
-    names = [field.name for field in fields(Cell)]
-    missing = [name for name in names if not isinstance(tree, dict) or name not in tree]
+    missing = [field.name for field in fields(Cell) if not isinstance(tree, dict) or _required(field, tree)]
     if missing:
         raise UserError(f"{path} is not a finished run: it lacks {', '.join(missing)}")
     for name, score in dict(tree["scores"]).items():
         if isinstance(score, float) and score - score != 0:  # nan or infinity
             raise UserError(f"{path}: score {name} is {score}; an undefined score must be absent, not a stand-in")
     try:
-        return records.convert({name: tree[name] for name in names}, Cell)
+        return records.convert({field.name: tree[field.name] for field in fields(Cell) if field.name in tree}, Cell)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _required(field: Field[Any], tree: Mapping[str, Any]) -> bool:
+    return field.name not in tree and field.default is MISSING
 
 
 def _refuse_duplicates(cells: Sequence[Cell]) -> None:
@@ -222,14 +244,15 @@ def _difference(one: Any, two: Any) -> tuple[str, str]:
 
 def _row(task: str, init: str, seeds: Sequence[int], index: Mapping[tuple[str, str, int, Any], Cell]) -> Row:
     folds = max((cell.folds for cell in index.values() if cell.task == task), default=0)
-    groups = {fold: [index.get((task, init, seed, fold)) for seed in seeds] for fold in range(folds)}
-    groups = groups or {seed: [index.get((task, init, seed, None))] for seed in seeds}
+    applicable = task not in seen(init)
+    known = index if applicable else {}
+    groups = {fold: [known.get((task, init, seed, fold)) for seed in seeds] for fold in range(folds)}
+    groups = groups or {seed: [known.get((task, init, seed, None))] for seed in seeds}
     runs = {unit: [run for run in group if run is not None] for unit, group in groups.items()}
     whole = {unit: group for unit, group in runs.items() if len(group) == len(groups[unit])}
     scored = {unit: [run.score for run in group if run.score is not None] for unit, group in whole.items()}
     scores = {unit: sum(found) / len(found) for unit, found in scored.items() if len(found) == len(groups[unit])}
     every = [run for group in runs.values() for run in group]
-    applicable = task not in seen(init)
     return Row(
         task=task,
         init=init,
@@ -241,9 +264,15 @@ def _row(task: str, init: str, seeds: Sequence[int], index: Mapping[tuple[str, s
         missing=tuple(unit for unit in groups if unit not in whole and applicable),
         scores=tuple(scores.values()),
         ratio=every[0].counts["test"] / every[0].counts["train"] if every else 0.0,
-        summary=statistics.summary(list(scores.values())) if scores else None,
+        val=_val(every) if every and len(scores) == len(groups) else None,
+        summary=statistics.summary(list(scores.values())) if scores and len(scores) == len(groups) else None,
         marks=tuple(sorted({mark for run in every for mark in run.marks})),
     )
+
+
+def _val(runs: Sequence[Cell]) -> float | None:
+    scores = [run.val_score for run in runs if run.val_score is not None]
+    return sum(scores) / len(scores) if len(scores) == len(runs) else None
 
 
 def _against_best(column: Sequence[Row], comparison: params.Comparison) -> list[Row]:

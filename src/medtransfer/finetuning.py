@@ -24,6 +24,7 @@ from medtransfer import (
     PROTOCOL_VERSION,
     catalog,
     conversion,
+    examples,
     files,
     metrics,
     objectives,
@@ -36,6 +37,7 @@ from medtransfer.cache import Prepared, load
 from medtransfer.errors import UserError
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Classification
+from medtransfer.preparation import slug
 from medtransfer.runs import Run
 from medtransfer.training import Fit, Progress, Trainer
 
@@ -183,6 +185,8 @@ def _train(run: Run, tracked: tracking.TrackedRun, report: Callable[[Progress], 
     )
     with files.replacing(run.folder / "predictions.parquet") as temporary:
         test.table.to_parquet(temporary, index=False)
+    if (shown := examples.collect(built, run.record, test.table)) is not None:
+        examples.save(run.folder / examples.FILE, shown)  # stays here: images are not for MLflow
     cell = _cell(run, prepared, fit, scores, cost)
     cell["mlflow_run_id"] = tracked.run_id
     files.write_text(run.folder / "cell.json", json.dumps(cell, indent=1))
@@ -207,6 +211,9 @@ def _cell(run: Run, prepared: Prepared, fit: Fit, scores: dict[str, float], cost
         "marks": list(run.marks),
         "labels": len(tested or task.labels),
         "undefined": metrics.undefined_labels(test[tested].to_numpy(), tested),
+        "tested": [slug(label) for label in tested or task.labels],
+        "margin": task.margin,
+        "derived_from": list(task.derived_from),
         "scores": scores,
         "best": {"epoch": fit.best_epoch, "monitor": fit.best},
         "history": fit.history,

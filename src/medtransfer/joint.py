@@ -33,6 +33,8 @@ class JointInterval:
     """standard error from seeds and residual; its square and that of `patient_error` add up"""
     df: float | None = None
     """of both parts together"""
+    p: float | None = None
+    """two-sided, of no difference; at or below 1 - level exactly where 0 lies outside of the interval"""
     low: float | None = None
     high: float | None = None
     verdict: Literal["enough", "needs more seeds", "needs more test patients", "unknown"] = "unknown"
@@ -75,11 +77,14 @@ def joint_interval(contributions: Any, *, level: float = 0.95, margin: float | N
     per_seed = float(by_seed.var(ddof=1))
     of_patients = max(of_patients - noise / (seeds * patients), 0.0)
     if per_seed + of_patients <= (ROUNDING * max(1.0, float(np.abs(numbers).max()))) ** 2:
-        return JointInterval(patient_error=0.0, seed_error=0.0, note="no variance over seeds and patients", **known)
+        note = "no variance over seeds and patients"
+        same = abs(known["estimate"]) <= ROUNDING * max(1.0, float(np.abs(numbers).max()))
+        return JointInterval(patient_error=0.0, seed_error=0.0, p=1.0 if same else None, note=note, **known)
     df, half = (float(x) for x in _half_width(per_seed, of_patients, np.array(seeds), patients, level))
     verdict = _verdict(per_seed, of_patients, seeds, patients, level, margin)
     return JointInterval(
         patient_error=of_patients**0.5, seed_error=(per_seed / seeds) ** 0.5, df=df,
+        p=_two_sided(abs(known["estimate"]), per_seed / seeds, of_patients, df, seeds),
         low=known["estimate"] - half, high=known["estimate"] + half, **verdict, **known,
     )  # fmt: skip
 
@@ -109,6 +114,13 @@ def _half_width(per_seed: float, of_patients: float, seeds: Array, patients: int
     quantile = (1 + level) / 2
     both = stats.t.ppf(quantile, df) * np.sqrt(whole)
     return df, np.maximum(both, stats.t.ppf(quantile, seeds - 1) * np.sqrt(of_seeds))
+
+
+def _two_sided(difference: float, of_seeds: float, of_patients: float, df: float, seeds: int) -> float:
+    """Computes the p-value that belongs to the interval: the larger of both parts' and the seeds' alone."""
+    both = stats.t.sf(difference / (of_seeds + of_patients) ** 0.5, df)
+    alone = stats.t.sf(difference / of_seeds**0.5, seeds - 1) if of_seeds > 0 else 0.0
+    return float(2 * max(both, alone))
 
 
 def _verdict(

@@ -281,11 +281,43 @@ class Comparison:
     """The statistical comparison."""
 
     test: Literal["pooled", "welch", "paired"]
-    """two-sided t-test against the best: pooled as published"""
+    """two-sided t-test of the published form of table, against the best: pooled as published"""
     alpha: float
+    reference: str
+    """init that every other is compared with, as in benchmark.inits"""
+    resamples: int
+    """bootstrap resamples of the test patients; 0: none, the intervals of single scores are left out"""
+    against: tuple[str, ...]
+    """CSV files of published numbers that stand beside ours, relative to the repository's top folder"""
+    published_n: int
+    """runs behind a published mean where its file has no `n`: inferred from published marks of significance"""
+    images: Literal["none", "synthetic", "all"]
+    """which test images the report may show: it can be passed on, and then they leave the data folder"""
 
     def __post_init__(self) -> None:
         _require(0 < self.alpha < 1, "0 < comparison.alpha < 1", alpha=self.alpha)
+        _require(self.resamples >= 0, "comparison.resamples >= 0", resamples=self.resamples)
+        _require(self.published_n >= 2, "comparison.published_n >= 2", published_n=self.published_n)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A statement about initializations that the report weighs: `better` minus `than`, averaged over tasks."""
+
+    says: str
+    """the statement in words"""
+    better: str
+    """init, or a family of them such as `self-supervised`: the one that is best on val; X is any dataset, one by one"""
+    than: tuple[str, ...]
+    """inits or families: the claim holds if it holds against each of them"""
+    tasks: tuple[str, ...]
+    """tasks, or `classification`, `segmentation`, `all`"""
+    minus: tuple[str, ...]
+    """tasks whose mean difference is subtracted, for a claim about an interaction; [] = none"""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.than), "claims.*.than names an init or more", than=self.than)
+        _require(bool(self.tasks), "claims.*.tasks names a task or more", tasks=self.tasks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,6 +335,7 @@ class Params:
     execution: Execution
     benchmark: Benchmark
     comparison: Comparison
+    claims: Mapping[str, Claim]
 
 
 def load(

@@ -1,157 +1,143 @@
-"""The report: CSV files, Markdown, a page and a table for the terminal, from the cells that `finetune` wrote.
+"""The report: CSV files, tables in four languages, figures and one page, from the findings.
 
-Reads one `cell.json` per run and writes only below the results folder.
+Writes only below the results folder.
 """
 
 from __future__ import annotations
 
 import base64
-import csv
-import html
-import io
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import jinja2
+from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer import files, params
-from medtransfer.comparison import Cell, Row, collect, compare, first_lines, select
-from medtransfer.figures import figure, to_png
-from medtransfer.tables import Entry, Grid, Section, score_grid, score_notes, sections_of
+from medtransfer import examples, exports, figures, files, gallery, params, progress, writing
+from medtransfer.comparison import first_lines
+from medtransfer.findings import Findings
+from medtransfer.sections import sections_of, verdicts
+from medtransfer.sections.scores import score_grid, score_notes
+from medtransfer.tables import Section
 
-CSS = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1b1b1b; max-width: 68rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem; margin-bottom: .3rem } h2 { font-size: 1.1rem; margin-top: 2.2rem }
-.mark { background: #fff3cd; border-left: 4px solid #e69f00; padding: .5rem .8rem; margin: .5rem 0 }
-.scroll { overflow-x: auto }
-table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem .8rem; text-align: left; border-bottom: 1px solid #ddd; vertical-align: top }
-th { border-bottom: 2px solid #888 } td + td { white-space: nowrap }
-p.note, li { font-size: .9rem; color: #444; margin: .25rem 0 } img { max-width: 100% }
-"""
+TITLE = "Comparison of initializations"
+HALF = 1100
+"""pixels of a figure that two stand beside each other with"""
 
 
-def write(
-    cells: Path, benchmark: params.Benchmark, comparison: params.Comparison, published: params.Params, out: Path
-) -> str:
-    """Compares the benchmark's runs and writes `runs.csv`, `comparison.csv` and `report/` below `out`.
+@dataclass(frozen=True)
+class Picture:
+    """A figure as the page shows it."""
+
+    png: bytes
+    caption: str
+
+    @property
+    def wide(self) -> bool:
+        """Says whether the figure needs the page's whole width; PNG keeps its own in bytes 16 to 20."""
+        return int.from_bytes(self.png[16:20], "big") > HALF
+
+    @property
+    def data(self) -> str:
+        """Is the PNG in base64."""
+        return base64.b64encode(self.png).decode()
+
+
+def write(findings: Findings, published: params.Params, cells: Path, out: Path) -> None:
+    """Writes the CSV files, `metrics.json` and `report/`: the page, its Markdown, tables and figures.
 
     Args:
-        cells: folder of finished runs.
-        benchmark: the expected runs, with canonical init names; other runs in the folder are named and left out.
-        comparison: test and alpha.
+        findings: what is reported.
         published: the published protocol, against which deviations are listed.
+        cells: folder of finished runs, for their example images.
         out: results folder.
-
-    Returns:
-        The report as Markdown.
-
-    Raises:
-        UserError: cells are corrupt, duplicated or mixed.
     """
-    found = collect(cells)
-    chosen = select(found, benchmark)
-    rows = compare(chosen, benchmark, comparison)
-    sections = sections_of(chosen, rows, benchmark, comparison, published, len(found) - len(chosen))
-    picture = to_png(figure(chosen, rows, benchmark))
-    markdown = _markdown(first_lines(chosen), sections)
-    _save(out / "runs.csv", _csv(_run_records(chosen)))
-    _save(out / "comparison.csv", _csv(_comparison_records(chosen, rows, comparison)))
-    _save(out / "report" / "comparison.png", picture)
-    _save(out / "report" / "comparison.md", markdown)
-    _save(out / "report" / "index.html", _page(first_lines(chosen), sections, picture))
-    return markdown
+    shutil.rmtree(out / "report", ignore_errors=True)
+    tables = {
+        "runs": exports.runs(findings.cells),
+        "comparison": exports.comparison(findings),
+        "contrasts": exports.contrasts(findings),
+        "claims": exports.claims(findings),
+        "curves": exports.curves(findings.cells),
+    }
+    for name, records in tables.items():
+        _save(out / f"{name}.csv", writing.records_csv(records))
+    _save(out / "metrics.json", json.dumps(exports.metrics(findings), indent=1, sort_keys=True) + "\n")
+    images = _examples(findings, cells)
+    sections = [*sections_of(findings, published), *_image_sections(images)]
+    pictures = _draw(findings, images, out / "report" / "figures")
+    first = first_lines(findings.cells)
+    for section in sections:
+        _save_table(out / "report" / "tables", section, first if section.scores else [])
+    _save(out / "report" / "comparison.md", _markdown(first, sections, pictures))
+    _save(out / "report" / "index.html", _page(findings, first, sections, pictures))
 
 
-def console_table(cells: Sequence[Cell], benchmark: params.Benchmark, comparison: params.Comparison) -> RenderableType:
-    """Lays the comparison out for the terminal: one row per initialization, one column per task."""
-    chosen = select(cells, benchmark)
-    rows = compare(chosen, benchmark, comparison)
-    grid = score_grid(chosen, rows, benchmark)
-    table = Table()
+def console_table(findings: Findings) -> RenderableType:
+    """Lays the answer and the scores out for the terminal: one row per initialization, one column per task."""
+    grid, table = score_grid(findings), Table()
     for index, title in enumerate(grid.header):
         table.add_column(Text(title), justify="right" if index else "left", no_wrap=not index)
     for line in grid.rows:
         table.add_row(*(Text(entry.text, style="bold" if entry.best else "") for entry in line))
-    notes = score_notes(chosen, rows, benchmark, comparison, len(cells) - len(chosen))
-    above = [Text(line, style="bold yellow") for line in first_lines(chosen)]
-    return Group(*above, table, *(Text(note, style="dim") for note in notes))
+    above = [Text(line, style="bold yellow") for line in first_lines(findings.cells)]
+    answer = [Text(f"{answer.scope}: {answer.text}", style="bold") for answer in findings.answers]
+    return Group(*above, table, *(Text(note, style="dim") for note in score_notes(findings)), *answer)
 
 
-def _run_records(cells: Iterable[Cell]) -> list[dict[str, Any]]:
-    return [
-        {
-            "task": cell.task,
-            "init": cell.init,
-            "seed": cell.seed,
-            "fold": cell.fold,
-            "metric": name,
-            "value": value,
-            "digest": cell.digest,
-            "marks": " ".join(cell.marks),
-            "labels_defined": cell.labels - len(cell.undefined),
-            "labels": cell.labels,
-            "device": cell.device,
-            "protocol_version": cell.protocol_version,
-            "manifest_digest": cell.manifest_digest,
-            "weights_sha256": cell.weights_sha256,
-            "mlflow_run_id": cell.mlflow_run_id,
-        }
-        for cell in cells
-        for name, value in sorted({**cell.scores, **cell.cost}.items())
+def _examples(findings: Findings, cells: Path) -> dict[str, examples.Examples]:
+    """Reads the example images of each task's chosen initialization, if the parameters let the report show them."""
+    found = {}
+    chosen = {answer.scope: answer.chosen for answer in findings.answers}
+    for cell in findings.cells:
+        path = cells / cell.task / cell.digest / "examples.npz"
+        shown = findings.settings.images == "all" or (
+            findings.settings.images == "synthetic" and "synthetic" in cell.marks
+        )
+        if shown and chosen.get(cell.task) == cell.init and cell.task not in found and path.is_file():
+            found[cell.task] = examples.load(path)
+    return found
+
+
+def _image_sections(images: Mapping[str, examples.Examples]) -> list[Section]:
+    note = (
+        "Best and worst test images of the chosen initialization's first seed, at most one per patient, as the network "
+        "saw them. Look at them before you trust a number; a heat map says where the network looked, not why."
+    )
+    head = [Section(title="Test images", slug="images", notes=(note,))] if images else []
+    return head + [
+        Section(level=3, title=task, slug=f"images-{task}", figures=(f"images-{task}",), scores=True) for task in images
     ]
 
 
-def _comparison_records(
-    cells: Sequence[Cell], rows: Iterable[Row], comparison: params.Comparison
-) -> list[dict[str, Any]]:
-    firsts = {cell.task: cell for cell in reversed(cells)}
-    return [_comparison_record(row, firsts.get(row.task), comparison) for row in rows]
-
-
-def _comparison_record(row: Row, cell: Cell | None, comparison: params.Comparison) -> dict[str, Any]:
-    """Lays out a row; an empty value means undefined, missing or not applicable."""
-    test = row.test
-    return {
-        "task": row.task,
-        "init": row.init,
-        "metric": cell.metric if cell else None,
-        "mean": row.summary.mean if row.summary else None,
-        "std": row.summary.std if row.summary else None,
-        "n": len(row.seeds),
-        "best": row.best,
-        "difference": row.difference,
-        "p": test.p if test else None,
-        "separated": row.separated,
-        "test": test.test if test else comparison.test,
-        "statistic": test.statistic if test else None,
-        "df": test.df if test else None,
-        "ddof": 1,
-        "alpha": comparison.alpha,
-        "correction": "none",
-        "unit": "run" if row.unit == "seed" else "fold",
-        "labels_defined": cell.labels - len(cell.undefined) if cell else None,
-        "labels": cell.labels if cell else None,
-        "applicable": row.applicable,
-        "seeds": " ".join(map(str, row.seeds)),
-        "undefined": " ".join(map(str, row.undefined)),
-        "missing": " ".join(map(str, row.missing)),
-        "marks": " ".join(row.marks),
-        "note": test.note if test else "",
+def _draw(findings: Findings, images: Mapping[str, examples.Examples], folder: Path) -> dict[str, Picture]:
+    """Draws every figure as PNG and SVG."""
+    drawn: dict[str, tuple[Figure, str]] = {
+        slug: (figure, figures.caption(slug, findings)) for slug, figure in figures.drawings(findings).items()
     }
+    for task, found in images.items():
+        drawn[f"images-{task}"] = (gallery.figure(found, task), f"{task}: best and worst test images.")
+    pictures = {}
+    with progress.bar("figures", len(drawn), "figures") as advance:
+        for slug, (figure, caption) in drawn.items():
+            pictures[slug] = Picture(figures.to_png(figure), caption)
+            _save(folder / f"{slug}.png", pictures[slug].png)
+            _save(folder / f"{slug}.svg", figures.to_svg(figure))
+            advance()
+    return pictures
 
 
-def _csv(records: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    for record in records:
-        words = {True: "true", False: "false"}
-        writer.writerow({k: words[v] if isinstance(v, bool) else v for k, v in record.items()})
-    return text.getvalue()
+def _save_table(folder: Path, section: Section, above: Sequence[str]) -> None:
+    if section.grid is None:
+        return
+    _save(folder / f"{section.slug}.csv", writing.table_csv(section.grid))
+    _save(folder / f"{section.slug}.md", writing.table_markdown(section.grid) + "\n")
+    _save(folder / f"{section.slug}.tex", writing.table_tex(section, section.grid, above))
 
 
 def _save(path: Path, content: str | bytes) -> None:
@@ -160,54 +146,26 @@ def _save(path: Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def _markdown(first: Sequence[str], sections: Iterable[Section]) -> str:
-    parts = [*first, "# Comparison of initializations"]
+def _markdown(first: Sequence[str], sections: Sequence[Section], pictures: Mapping[str, Picture]) -> str:
+    parts = [*first, f"# {TITLE}"]
     for section in sections:
-        parts.append(f"## {section.title}")
+        parts.append(f"{'#' * section.level} {section.title}")
         parts += first if section.scores else []
-        parts += [_markdown_table(section.grid)] if section.grid else []
+        parts += [writing.table_markdown(section.grid)] if section.grid else []
         notes = [f"- {note}" if section.bullets else note for note in section.notes]
         parts += ["\n".join(notes)] if section.bullets else notes
-        parts += ["![Scores by task](comparison.png)"] if section.picture else []
+        parts += [f"![{pictures[s].caption}](figures/{s}.png)" for s in section.figures if s in pictures]
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_table(grid: Grid) -> str:
-    def text(entry: Entry) -> str:
-        words = entry.text.replace("|", "\\|")
-        return f"**{words}**" if entry.best else words
-
-    lines = [[text(Entry(title)) for title in grid.header], ["---"] * len(grid.header)]
-    lines += [[text(entry) for entry in row] for row in grid.rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _page(first: Sequence[str], sections: Iterable[Section], picture: bytes) -> str:
-    marks = [f'<p class="mark">{html.escape(line)}</p>' for line in first]
-    body = [*marks, "<h1>Comparison of initializations</h1>"]
-    for section in sections:
-        body.append(f"<h2>{html.escape(section.title)}</h2>")
-        body += marks if section.scores else []
-        body += [_page_table(section.grid)] if section.grid else []
-        notes = map(html.escape, section.notes)
-        body += (
-            ["<ul>", *(f"<li>{note}</li>" for note in notes), "</ul>"]
-            if section.bullets
-            else [f'<p class="note">{note}</p>' for note in notes]
-        )
-        if section.picture:
-            data = base64.b64encode(picture).decode()
-            body.append(f'<p><img alt="Scores by task" src="data:image/png;base64,{data}"></p>')
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Comparison</title>'
-    head += f"<style>{CSS}</style>"
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(body) + "\n</body></html>\n"
-
-
-def _page_table(grid: Grid) -> str:
-    def line(tag: str, entries: Iterable[Entry]) -> str:
-        texts = (f"<strong>{html.escape(e.text)}</strong>" if e.best else html.escape(e.text) for e in entries)
-        return "<tr>" + "".join(f"<{tag}>{text}</{tag}>" for text in texts) + "</tr>"
-
-    head = line("th", map(Entry, grid.header))
-    lines = "\n".join(line("td", row) for row in grid.rows)
-    return f'<div class="scroll"><table><thead>{head}</thead>\n<tbody>\n{lines}\n</tbody></table></div>'
+def _page(
+    findings: Findings, first: Sequence[str], sections: Sequence[Section], pictures: Mapping[str, Picture]
+) -> str:
+    loader = jinja2.PackageLoader("medtransfer")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("report.html").render(
+        title=TITLE, first=first, answers=findings.answers, method=verdicts.answer_method(findings),
+        sections=sections[1:], pictures=pictures,
+    )  # fmt: skip

@@ -175,7 +175,7 @@ class TrackedRun:
 def open_run(root: Path, identity: Identity) -> TrackedRun:
     """Opens the run of a digest: the unfinished one if there is one, else a new one."""
     client = connect(root)
-    experiment = _experiment(client, PREFIX + identity.task)
+    place = experiment(client, PREFIX + identity.task)
     tags = {
         **identity.tags,
         "digest": identity.digest,
@@ -190,14 +190,14 @@ def open_run(root: Path, identity: Identity) -> TrackedRun:
         client.update_run(run_id, status="RUNNING", name=identity.name)
         client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
     else:
-        run_id = client.create_run(experiment, tags=tags, run_name=identity.name).info.run_id
+        run_id = client.create_run(place, tags=tags, run_name=identity.name).info.run_id
         params = [Param(k, str(v)) for k, v in identity.params.items()]
         for i in range(0, len(params), CHUNK):
             client.log_batch(run_id, params=params[i : i + CHUNK])
     return TrackedRun(client, run_id, Journal(identity.folder / "journal.jsonl"))
 
 
-def _experiment(client: MlflowClient, name: str) -> str:
+def experiment(client: MlflowClient, name: str) -> str:
     """Finds or makes an experiment; another worker may make it at the same moment."""
     for _ in range(2):
         found = client.get_experiment_by_name(name)
@@ -212,10 +212,10 @@ def _experiment(client: MlflowClient, name: str) -> str:
 
 def find(client: MlflowClient, task: str, digest: str) -> list[Run]:
     """Finds the runs of a digest, newest first."""
-    experiment = client.get_experiment_by_name(PREFIX + task)
-    if experiment is None:
+    found = client.get_experiment_by_name(PREFIX + task)
+    if found is None:
         return []
-    return list(client.search_runs([experiment.experiment_id], f"tags.digest = '{digest}'"))
+    return list(client.search_runs([found.experiment_id], f"tags.digest = '{digest}'"))
 
 
 def finished(client: MlflowClient, task: str, digest: str) -> Run | None:
@@ -247,65 +247,3 @@ def reap(client: MlflowClient) -> int:
                 client.set_terminated(run.info.run_id, "KILLED")
                 gone += 1
     return gone
-
-
-class Launcher:
-    """The run that `mlflow run` opened before this code started; where there is none, nothing happens.
-
-    Its lock is held while the block runs, so that a launcher whose process was killed is found.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.run_id = os.environ.get("MLFLOW_RUN_ID")
-        self.root = root
-        self.lock = root.resolve() / "data/runs/launchers" / f"{self.run_id}.lock"
-        self._held = contextlib.ExitStack()
-
-    def __enter__(self) -> Launcher:
-        if self.run_id:
-            self._held.enter_context(files.lock(self.lock))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._held.close()
-
-    def start(self, name: str, tags: Mapping[str, str]) -> None:
-        """Names and tags the launcher."""
-        if self.run_id:
-            client = connect(self.root)
-            client.update_run(self.run_id, name=name)
-            own = {"host": socket.gethostname(), "lock": str(self.lock)}
-            client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in {**tags, **own}.items()])
-
-    def table(self, markdown: str, digests: str) -> None:
-        """Shows a table of the children as the launcher's description and artifact, and tags their digests."""
-        if self.run_id:
-            client = connect(self.root)
-            client.set_tag(self.run_id, "mlflow.note.content", markdown)
-            client.set_tag(self.run_id, "digests", digests[:5000])
-            client.log_text(self.run_id, markdown, "runs.md")
-
-    def fail(self, name: str, message: str) -> None:
-        """Tags the launcher with what went wrong; `mlflow run` ends it FAILED by our exit code."""
-        if self.run_id:
-            client = connect(self.root)
-            client.set_tag(self.run_id, "error", message[:5000])
-            if "verb" not in client.get_run(self.run_id).data.tags:  # refused before it was named
-                client.update_run(self.run_id, name=name)
-
-
-def differences(root: Path, cells: Iterable[Any]) -> list[str]:
-    """Says which of these cells MLflow does not hold as finished, or holds with another primary score."""
-    try:
-        client = connect(root)
-    except UserError as error:
-        return [f"compared from files alone: {error}"]
-    found = []
-    for cell in cells:
-        run = finished(client, cell.task, cell.digest)
-        key = f"test_{cell.metric}"
-        if run is None:
-            found.append(f"{cell.task} {cell.init} seed {cell.seed}: MLflow has no finished run {cell.digest}")
-        elif key in cell.scores and run.data.metrics.get(key) != cell.scores[key]:
-            found.append(f"{cell.task} {cell.init} seed {cell.seed}: MLflow says {key} {run.data.metrics.get(key)}")
-    return found

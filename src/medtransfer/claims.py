@@ -1,0 +1,341 @@
+"""Weighs the claims of the parameters on our own runs and on published numbers.
+
+A claim is a mean over tasks of differences between initializations, with one interval: the tasks' variances add up.
+Tasks that share images count as one.
+
+The member that stands for a family is chosen so that the choice does not help the claim. On own runs it is the best on
+val, task by task. A published table has no val scores, so it is the member with the best mean difference in test, one
+for all tasks, and the level is alpha / number of members (Bonferroni). The best one of each task would need far more:
+with 14 equal members on 6 tasks, each of 5 runs, this level would call them better in 42 tables of 100.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from medtransfer import published, records, statistics
+from medtransfer.errors import UserError
+from medtransfer.initializations import seen
+from medtransfer.joint import JointInterval, joint_interval
+from medtransfer.params import Claim
+from medtransfer.published import FAMILIES, Published, check_entry, dataset_of, matches, members, split
+from medtransfer.tasks import TASKS
+from medtransfer.zoo import RECORDS
+
+Word = Literal["supported", "contradicted", "undecided", "not testable"]
+Names = tuple[str, ...]
+Interval = statistics.TTest | JointInterval
+
+KINDS = ("all", "classification", "segmentation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskScores:
+    """Our own runs on one task: every init with the same seeds in the same order."""
+
+    task: str
+    segmentation: bool
+    group: str
+    """tasks that share images have one group and count once"""
+    scores: Mapping[str, tuple[float, ...]]
+    """canonical name -> a test score per seed"""
+    contributions: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """canonical name -> seeds x patients, whose mean over patients is the seed's score; empty: seeds alone"""
+    val: Mapping[str, float] = field(default_factory=dict)
+    """canonical name -> mean val score"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """`better` minus `than` on one task."""
+
+    task: str
+    group: str
+    weight: float = 0.0
+    """of the task in the estimate over tasks; negative for the tasks of `minus`"""
+    better: Names
+    """inits that stood for that side: one, or one per dataset X, which are averaged"""
+    than: Names
+    estimate: float
+    error: float
+    """standard error; 0 where nothing varies"""
+    df: float | None
+    """None where nothing varies, so that there is no interval"""
+    low: float | None
+    high: float | None
+    n: int
+    """seeds, or the fewest runs behind a published mean"""
+    method: Literal["seeds and patients", "seeds", "published means"]
+    digitised: bool = False
+    """a number is measured in a figure"""
+    contaminated: bool = False
+    """an init was pre-trained on images that the task's are taken from"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A claim's `better` against one entry of its `than`, averaged over tasks."""
+
+    better: str
+    """as in the claim, so is `than`"""
+    than: str
+    verdict: Word
+    estimate: float | None = None
+    """None where the comparison is not testable"""
+    df: float | None = None
+    low: float | None = None
+    """None where it is not testable, or nothing varies"""
+    high: float | None = None
+    alpha: float
+    """1 - level of all intervals, after the correction for a choice among members"""
+    groups: int = 0
+    """of tasks; those of one group share images"""
+    differences: tuple[Difference, ...] = ()
+    notes: Names = ()
+
+    @property
+    def digitised(self) -> bool:
+        """Says whether a number is measured in a figure."""
+        return any(one.digitised for one in self.differences)
+
+    @property
+    def contaminated(self) -> bool:
+        """Says whether an init was pre-trained on images that a task's are taken from."""
+        return any(one.contaminated for one in self.differences)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What one body of evidence says of a claim."""
+
+    says: str
+    paper: str = ""
+    """whose numbers they are; empty: our own runs"""
+    backbone: str = ""
+    """of our own runs; empty for published numbers, and where no init is `better`"""
+    verdict: Word
+    parts: tuple[Part, ...]
+    """one per entry of `than`"""
+    notes: Names = ()
+    """on the evidence as a whole"""
+
+
+@dataclass(frozen=True)
+class _Table:
+    """One task of either kind of evidence."""
+
+    task: str
+    segmentation: bool
+    group: str
+    inits: Names
+    val: Mapping[str, float]
+    subtract: Callable[[Names, Names, float], Difference | str]
+    """mean over the first inits minus mean over the second at a level, or why there is none"""
+
+
+def check(claims: Mapping[str, Claim], tasks: Collection[str], own: Iterable[str] = ()) -> None:
+    """Refuses words that mean nothing; `tasks` are all there are, `own` are the names of the user's own inits.
+
+    Raises:
+        UserError: a claim names an unknown task, init, family or dataset; the message has the nearest valid name.
+    """
+    datasets = {task.dataset for task in TASKS.values()} | set(tasks)
+    datasets |= {part for name in RECORDS for part in name.removesuffix("-published").split("+")[1:]}
+    words = [*KINDS, *tasks]
+    for name, claim in claims.items():
+        for word in (*claim.tasks, *claim.minus):
+            if word not in words:
+                raise UserError(f"claims.{name}: unknown task {word!r}{records.nearest(word, words)}")
+        for entry in (claim.better, *claim.than):
+            check_entry(entry, list(own), list(datasets), f"claims.{name}")
+
+
+def on_runs(claim: Claim, tasks: Sequence[TaskScores], *, alpha: float) -> tuple[Verdict, ...]:
+    """Weighs a claim that `check` has passed on our own runs: a verdict per backbone that has both sides, else one.
+
+    A bare name in `than` is that of the backbone of `better`. What luck a seed gives val and test alike stays in the
+    choice of a family's member.
+
+    Raises:
+        UserError: `alpha` is not in (0, 1), or numbers are not finite or do not fit together.
+    """
+    statistics.require_level(alpha)
+    tables = []
+    for task in tasks:
+        dataset = TASKS[task.task].dataset if task.task in TASKS else task.task
+        names = tuple(name for name in task.scores if dataset not in seen(name))
+        subtract = functools.partial(_subtract_runs, task)
+        tables.append(_Table(task.task, task.segmentation, task.group, names, task.val, subtract))
+    inits = sorted({name for table in tables for name in table.inits})
+    backbones = sorted({split(name)[1] for name in inits if matches(claim.better, name, None)})
+    both = [b for b in backbones if any(matches(than, name, b) for than in claim.than for name in inits)]
+    return tuple(_verdict(claim, tables, alpha, backbone=backbone) for backbone in both or backbones[:1] or [""])
+
+
+def on_published(claim: Claim, rows: Sequence[Published], *, alpha: float) -> Verdict:
+    """Weighs a claim that `check` has passed on the numbers of one paper, which names no backbone.
+
+    Raises:
+        UserError: `alpha` is not in (0, 1), or the rows are not those of one paper.
+    """
+    statistics.require_level(alpha)
+    papers = {row.paper for row in rows}
+    if len(papers) != 1:
+        raise UserError(f"a claim is weighed on the numbers of one paper, got {len(papers)}: {sorted(papers)}")
+    cells: dict[str, dict[str, Published]] = {}
+    for row in (row for row in rows if row.score):
+        cells.setdefault(row.task, {})[row.init] = row
+    assumed = sorted({row.n for row in rows if not row.n_stated})
+    notes = [f"n = {n} runs per mean is assumed, not stated" for n in assumed] + [published.repeated(rows)]
+    tables = []
+    for task, column in cells.items():
+        row, subtract = next(iter(column.values())), functools.partial(_subtract_published, column)
+        tables.append(_Table(task, row.segmentation, row.group, tuple(column), {}, subtract))
+    return _verdict(claim, tables, alpha, paper=papers.pop(), notes=tuple(filter(None, notes)))
+
+
+def _subtract_runs(task: TaskScores, better: Names, than: Names, alpha: float) -> Difference | str:
+    """Subtracts runs paired by seed: over seeds and patients where every init has contributions."""
+    seeds = {len(task.scores[name]) for name in (*better, *than)}
+    if len(seeds) > 1 or seeds == {1}:
+        return "a single seed" if seeds == {1} else "not all seeds of both sides"
+    a, b = (np.mean([task.scores[name] for name in side], axis=0) for side in (better, than))
+    test = statistics.t_test(a, b, test="paired", alpha=alpha)
+    known: dict[str, Any] = {"estimate": test.difference, "better": better, "than": than, "n": len(a)}
+    if any(len(task.contributions.get(name, ())) != len(a) for name in (*better, *than)):
+        return _on_task(task.task, task.group, test, alpha, method="seeds", **known)
+    first, second = (np.mean([task.contributions[name] for name in side], axis=0) for side in (better, than))
+    interval = joint_interval(first - second, level=1 - alpha)
+    return _on_task(task.task, task.group, interval, alpha, method="seeds and patients", **known)
+
+
+def _subtract_published(cells: Mapping[str, Published], better: Names, than: Names, alpha: float) -> Difference | str:
+    first, second = ([cells[name] for name in side] for side in (better, than))
+    rows = [*first, *second]
+    if any(row.std is None for row in rows):
+        return f"no published std of {', '.join(row.init for row in rows if row.std is None)}"
+    test = published.difference(first, second, alpha=alpha)
+    return _on_task(
+        rows[0].task, rows[0].group, test, alpha, method="published means", estimate=test.difference, better=better,
+        than=than, n=min(row.n for row in rows), digitised=any(row.digitised for row in rows),
+    )  # fmt: skip
+
+
+def _on_task(task: str, group: str, interval: Interval, alpha: float, **known: Any) -> Difference:
+    """Centres an interval on the estimate and takes its standard error along."""
+    images = {group, *(TASKS[task].derived_from if task in TASKS else ())}
+    known["contaminated"] = any(images & seen(name) for name in (*known["better"], *known["than"]))
+    if interval.low is None or interval.high is None or interval.df is None:
+        return Difference(task=task, group=group, error=0.0, df=None, low=None, high=None, **known)
+    half = (interval.high - interval.low) / 2
+    ends = {"low": known["estimate"] - half, "high": known["estimate"] + half}
+    if isinstance(interval, JointInterval):
+        error = math.hypot(interval.patient_error, interval.seed_error or 0.0)
+    else:
+        error = half / float(stats.t.isf(alpha / 2, interval.df))
+    return Difference(task=task, group=group, error=error, df=interval.df, **ends, **known)
+
+
+def _verdict(claim: Claim, tables: Sequence[_Table], alpha: float, **where: Any) -> Verdict:
+    """Weighs every part of a claim; one part against it is enough against it, for it all are needed."""
+    compare = functools.partial(_best_part if "paper" in where else _part, claim, tables, where.get("backbone", ""))
+    parts = tuple(compare(claim.better, than, alpha) for than in claim.than)
+    order: tuple[Word, ...] = ("contradicted", "not testable", "undecided", "supported")
+    overall = next(word for word in order if word in {part.verdict for part in parts})
+    return Verdict(says=claim.says, verdict=overall, parts=parts, **where)
+
+
+def _best_part(claim: Claim, tables: Sequence[_Table], backbone: str, better: str, than: str, alpha: float) -> Part:
+    """Compares each member of a family, one for all tasks, and keeps the best of `better`, the hardest of `than`."""
+    inits = sorted({name for table in tables for name in table.inits})
+    pairs = list(itertools.product(members(better, than, inits), members(than, better, inits)))
+    parts = [_part(claim, tables, backbone, *pair, alpha / len(pairs)) for pair in pairs]
+    if not parts:  # a family without members: the one comparison says so
+        return _part(claim, tables, backbone, better, than, alpha)
+    most = max(len(part.differences) for part in parts)
+    whole = [part for part in parts if len(part.differences) == most]
+    hardest = {part.better: part for part in sorted(whole, key=lambda part: -(part.estimate or 0.0))}
+    chosen = max(hardest.values(), key=lambda part: part.estimate or 0.0)
+    words = f"{chosen.better} against {chosen.than} is chosen among {len(pairs)} by the published test scores"
+    choice = [f"{words}, so the level is 1 - {alpha:g} / {len(pairs)}"] if len(pairs) > 1 and most else []
+    return replace(chosen, better=better, than=than, notes=(*choice, *chosen.notes))
+
+
+def _part(claim: Claim, tables: Sequence[_Table], backbone: str, better: str, than: str, alpha: float) -> Part:
+    """Averages the differences over the tasks that have both sides; the others are named."""
+    part = Part(better=better, than=than, verdict="not testable", alpha=alpha)
+    meant = [table for table in tables if _is_meant(table, (*claim.tasks, *claim.minus))]
+    results = {table.task: _difference(table, backbone, better, than, alpha) for table in meant}
+    found = {task: result for task, result in results.items() if isinstance(result, Difference)}
+    reasons = dict.fromkeys(result for result in results.values() if isinstance(result, str))
+    notes = [f"{reason} on {', '.join(t for t in results if results[t] == reason)}" for reason in reasons]
+    named = {*claim.tasks, *claim.minus} - {*KINDS, *results}
+    notes += [f"no numbers on {', '.join(sorted(named))}"] if named else []
+    weights: dict[str, float] = {}
+    for words, sign in ((claim.tasks, 1), (claim.minus, -1)):
+        some = [table for table in meant if table.task in found and _is_meant(table, words)]
+        if words and not some:
+            return replace(part, notes=(*notes, f"no task of {', '.join(words)} has both {better} and {than}"))
+        sizes = Counter(table.group for table in some)
+        for table in some:
+            weights[table.task] = weights.get(table.task, 0) + sign / len(sizes) / sizes[table.group]
+    differences = tuple(replace(found[task], weight=weight) for task, weight in weights.items())
+    return _weighed(replace(part, differences=differences, notes=tuple(notes)))
+
+
+def _weighed(part: Part) -> Part:
+    """Adds estimate and verdict; a difference that does not vary has nothing to be measured against."""
+    still = [one for one in part.differences if one.df is None]
+    notes = (f"nothing varies on {', '.join(one.task for one in still)}",) if still else ()
+    sums = [(one.weight, one.estimate, one.error, one.df or math.inf) for one in part.differences]
+    whole = published.weighted_sum(sums, alpha=part.alpha)
+    if whole.low is None or whole.high is None or any(abs(one.estimate) > statistics.ROUNDING for one in still):
+        whole = replace(whole, df=None, low=None, high=None)
+    elif len(part.differences) == 1:  # a joint interval has a floor that its variance does not show
+        whole = replace(whole, low=part.differences[0].low, high=part.differences[0].high)
+    verdict: Word = "undecided"
+    if (whole.low or 0.0) > 0 or (whole.high or 0.0) < 0:
+        verdict = "supported" if whole.difference > 0 else "contradicted"
+    return replace(
+        part, verdict=verdict, estimate=whole.difference, df=whole.df, low=whole.low, high=whole.high,
+        groups=len({one.group for one in part.differences}), notes=(*notes, *part.notes),
+    )  # fmt: skip
+
+
+def _difference(table: _Table, backbone: str, better: str, than: str, alpha: float) -> Difference | str:
+    """Finds who stands for both sides on a task and subtracts them, or says what is missing."""
+    absent = [entry for entry in (better, than) if not any(matches(entry, name, None) for name in table.inits)]
+    if absent:
+        return f"no {' and no '.join(absent)}"
+    sides: list[dict[str, str]] = []
+    for entry, other in ((better, than), (than, better)):
+        names = [name for name in table.inits if matches(entry, name, backbone)]
+        if split(entry)[0] in FAMILIES and names:
+            names = [name for name in names if name in table.val and not matches(other, name, backbone)]
+            names = sorted(names, key=lambda name: (-table.val[name], name))[:1]
+            if not names:
+                return f"no val score of {entry}"
+        if not names:
+            return f"no {entry} of backbone {backbone}" if backbone else f"no {entry} without a backbone"
+        sides.append({dataset_of(entry, name): name for name in names})
+    if all(split(entry)[0].endswith("+X") for entry in (better, than)):
+        common = [x for x in sides[0] if x in sides[1]]
+        sides = [{x: side[x] for x in common} for side in sides]
+    if not sides[0]:
+        return f"no dataset X of both {better} and {than}"
+    return table.subtract(tuple(sides[0].values()), tuple(sides[1].values()), alpha)
+
+
+def _is_meant(table: _Table, words: Sequence[str]) -> bool:
+    kind = "segmentation" if table.segmentation else "classification"
+    return any(word in ("all", kind, table.task) for word in words)

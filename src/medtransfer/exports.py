@@ -1,0 +1,191 @@
+"""Findings -> plain records for CSV and JSON files; an empty value means undefined, missing or not applicable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from medtransfer import records
+from medtransfer.comparison import Cell, Row, of_task
+from medtransfer.contrasts import Contrast
+from medtransfer.findings import Findings
+
+Record = dict[str, Any]
+
+
+def runs(cells: Iterable[Cell]) -> list[Record]:
+    """Lists every score and cost of every run, one record each."""
+    return [
+        {
+            "task": cell.task,
+            "init": cell.init,
+            "seed": cell.seed,
+            "fold": cell.fold,
+            "metric": name,
+            "value": value,
+            "digest": cell.digest,
+            "marks": " ".join(cell.marks),
+            "labels_defined": cell.labels - len(cell.undefined),
+            "labels": cell.labels,
+            "device": cell.device,
+            "protocol_version": cell.protocol_version,
+            "manifest_digest": cell.manifest_digest,
+            "weights_sha256": cell.weights_sha256,
+            "mlflow_run_id": cell.mlflow_run_id,
+        }
+        for cell in cells
+        for name, value in sorted({**cell.scores, **cell.cost}.items())
+    ]
+
+
+def comparison(findings: Findings) -> list[Record]:
+    """Lists every initialization on every task, with the test of the published form against the best."""
+    return [_comparison(findings, row) for row in findings.rows]
+
+
+def _comparison(findings: Findings, row: Row) -> Record:
+    own = of_task(findings.cells, row.task)
+    cell, test = (own[0] if own else None), row.test
+    patients = findings.evidence[row.task].intervals.get(row.init) if row.task in findings.evidence else None
+    return {
+        "task": row.task,
+        "init": row.init,
+        "metric": cell.metric if cell else None,
+        "mean": row.summary.mean if row.summary else None,
+        "std": row.summary.std if row.summary else None,
+        "n": len(row.seeds),
+        "val": row.val,
+        "patients_low": patients.low if patients else None,
+        "patients_high": patients.high if patients else None,
+        "best": row.best,
+        "difference": row.difference,
+        "p": test.p if test else None,
+        "separated": row.separated,
+        "test": test.test if test else findings.settings.test,
+        "statistic": test.statistic if test else None,
+        "df": test.df if test else None,
+        "ddof": 1,
+        "alpha": findings.settings.alpha,
+        "correction": "none",
+        "unit": "run" if row.unit == "seed" else "fold",
+        "labels_defined": cell.labels - len(cell.undefined) if cell else None,
+        "labels": cell.labels if cell else None,
+        "applicable": row.applicable,
+        "seeds": " ".join(map(str, row.seeds)),
+        "undefined": " ".join(map(str, row.undefined)),
+        "missing": " ".join(map(str, row.missing)),
+        "marks": " ".join(row.marks),
+        "note": test.note if test else "",
+    }
+
+
+def contrasts(findings: Findings) -> list[Record]:
+    """Lists every difference with its interval: with the reference, the best on val, and that of all tasks."""
+    return [_contrast(findings, contrast) for contrast in findings.contrasts]
+
+
+def _contrast(findings: Findings, contrast: Contrast) -> Record:
+    joint, effect, superiority = contrast.joint, contrast.effect, contrast.superiority
+    return {
+        "task": contrast.task,
+        "family": contrast.family,
+        "init": contrast.init,
+        "against": contrast.against,
+        "n": contrast.seeds.n[0] if contrast.seeds.n else 0,
+        "unit": contrast.basis,
+        "estimate": contrast.estimate,
+        "low": contrast.low,
+        "high": contrast.high,
+        "p": contrast.p,
+        "p_adjusted": contrast.p_adjusted,
+        "correction": "Holm within task and family",
+        "alpha": findings.settings.alpha,
+        "separated": contrast.separated(findings.settings.alpha),
+        "seeds_test": contrast.seeds.test,
+        "seeds_p": contrast.seeds.p,
+        "seeds_low": contrast.seeds.low,
+        "seeds_high": contrast.seeds.high,
+        "patients": joint.patients if joint else None,
+        "patient_error": joint.patient_error if joint else None,
+        "seed_error": joint.seed_error if joint else None,
+        "hedges_g": effect.g if effect else None,
+        "superiority": superiority.estimate if superiority else None,
+        "margin": contrast.margin,
+        "equivalent": contrast.equivalent,
+        "seeds_needed": contrast.seeds_needed,
+        "more_seeds": joint.more_seeds if joint else None,
+        "power": joint.verdict if joint else None,
+        "note": contrast.note,
+    }
+
+
+def claims(findings: Findings) -> list[Record]:
+    """Lists every claim against everything it is said to be better than, on each body of evidence."""
+    return [
+        {
+            "claim": name,
+            "evidence": verdict.paper or "own runs",
+            "backbone": verdict.backbone,
+            "better": part.better,
+            "than": part.than,
+            "estimate": part.estimate,
+            "low": part.low,
+            "high": part.high,
+            "alpha": part.alpha,
+            "verdict": part.verdict,
+            "claim_verdict": verdict.verdict,
+            "digitised": part.digitised,
+            "contaminated": part.contaminated,
+            "notes": " | ".join(part.notes),
+        }
+        for name, verdicts in findings.claims.items()
+        for verdict in verdicts
+        for part in verdict.parts
+    ]
+
+
+def curves(cells: Iterable[Cell]) -> list[Record]:
+    """Lists the primary metric on val, epoch by epoch, as a mean over the seeds that reached the epoch."""
+    found: dict[tuple[str, str, int], list[float]] = {}
+    for cell in cells:
+        for epoch, scores in enumerate(cell.history):
+            if f"val_{cell.metric}" in scores:
+                found.setdefault((cell.task, cell.init, epoch), []).append(scores[f"val_{cell.metric}"])
+    return [
+        {"series": f"{task} {init}", "task": task, "init": init, "epoch": epoch, "val": sum(v) / len(v), "n": len(v)}
+        for (task, init, epoch), v in sorted(found.items())
+    ]
+
+
+def metrics(findings: Findings) -> dict[str, Any]:
+    """Sums the comparison up for `dvc metrics show`: task -> init -> mean and std of the test score."""
+    found: dict[str, Any] = {}
+    for row in findings.rows:
+        if row.summary is not None:
+            found.setdefault(row.task, {})[row.init] = {"mean": row.summary.mean, "std": row.summary.std}
+    return found
+
+
+def comparison_run(findings: Findings) -> dict[str, Any]:
+    """Says how the comparison stands in MLflow: its digest, tags, parameters, metrics and description."""
+    benchmark, settings = findings.benchmark, findings.settings
+    parameters = records.flatten(settings, "comparison") | records.flatten(benchmark, "benchmark")
+    parameters["comparison.reference"] = findings.reference
+    numbers = [comparison(findings), contrasts(findings), claims(findings), sorted(c.digest for c in findings.cells)]
+    digest = hashlib.sha256(json.dumps([numbers, parameters], sort_keys=True).encode()).hexdigest()[:32]
+    marks = sorted({mark for cell in findings.cells for mark in cell.marks})
+    chosen = {(answer.scope, answer.chosen) for answer in findings.answers}
+    means = {row.task: row.summary.mean for row in findings.rows if row.summary and (row.task, row.init) in chosen}
+    return {
+        "digest": digest,
+        "tags": {
+            "marks": ", ".join(marks),
+            "answer": findings.answers[0].verdict,
+            "chosen": findings.answers[0].chosen,
+        },
+        "params": parameters,
+        "metrics": {f"chosen_test_{task}": mean for task, mean in means.items()},
+        "text": "\n\n".join(answer.text for answer in findings.answers),
+    }

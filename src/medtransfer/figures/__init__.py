@@ -1,0 +1,77 @@
+"""Findings -> the figures of the report, as PNG and SVG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from medtransfer.figures import bars, claims, cost, curves, forest, kinds, labels, pairs, ranks, scores, style
+from medtransfer.findings import Findings
+
+ORDER = (
+    "scores", "forest", "ranks", "bars", "pairs", "curves", "cost", "labels", "claims", "segmentation-classification",
+)  # fmt: skip
+WHOLE: dict[str, tuple[Callable[[Findings], Figure | None], Callable[[Findings], str]]] = {
+    "scores": (scores.draw, scores.caption),
+    "ranks": (ranks.draw, ranks.caption),
+    "pairs": (pairs.draw, pairs.caption),
+    "curves": (curves.draw, curves.caption),
+    "cost": (cost.draw, cost.caption),
+    "claims": (claims.draw, claims.caption),
+    "segmentation-classification": (kinds.draw, kinds.caption),
+}
+"""name -> how a figure of all tasks is drawn and captioned"""
+BY_TASK: dict[str, tuple[Callable[[Findings, str], Figure | None], Callable[[Findings, str], str]]] = {
+    "forest": (forest.draw, forest.caption),
+    "bars": (bars.draw, bars.caption),
+    "labels": (labels.draw, labels.caption),
+}
+"""name -> how a figure of one task is drawn and captioned; its slug is `<name>-<task>`"""
+
+
+def drawings(findings: Findings) -> dict[str, Figure]:
+    """Draws every figure that has something to show: slug -> figure, in the order of the report."""
+    found: dict[str, Figure | None] = {}
+    with matplotlib.rc_context(style.RC):
+        for name in ORDER:
+            if name in WHOLE:
+                found[name] = WHOLE[name][0](findings)
+            else:
+                found |= {f"{name}-{task}": BY_TASK[name][0](findings, task) for task in findings.benchmark.tasks}
+        return {slug: _fixed(picture) for slug, picture in found.items() if picture is not None}
+
+
+def caption(slug: str, findings: Findings) -> str:
+    """Says what a figure shows: n, interval, test, ddof, correction."""
+    if slug in WHOLE:
+        return WHOLE[slug][1](findings)
+    name, _, task = slug.partition("-")
+    return BY_TASK[name][1](findings, task)
+
+
+def to_png(figure: Figure) -> bytes:
+    """Writes a figure as PNG bytes, equal for equal figures."""
+    return _written(figure, "png", {"Software": None})
+
+
+def to_svg(figure: Figure) -> bytes:
+    """Writes a figure as SVG bytes with its text as text, equal for equal figures."""
+    return _written(figure, "svg", {"Date": None, "Creator": None})
+
+
+def _fixed(figure: Figure) -> Figure:
+    """Lays a figure out once, so that every form of it is the same."""
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
+    figure.set_layout_engine("none")
+    return figure
+
+
+def _written(figure: Figure, form: str, metadata: dict[str, None]) -> bytes:
+    data = io.BytesIO()
+    with matplotlib.rc_context(style.RC):
+        figure.savefig(data, format=form, metadata=metadata)
+    return data.getvalue()

@@ -1,0 +1,98 @@
+"""The claims: each part's difference with its interval, on our own runs and on published numbers."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from medtransfer.claims import Part, Verdict
+from medtransfer.figures import style, words
+from medtransfer.figures.style import Look
+from medtransfer.findings import Findings
+
+LOOKS = {
+    "supported": style.BETTER,
+    "contradicted": style.WORSE,
+    "undecided": style.OPEN,
+    "not testable": Look(style.GREY, "x"),
+}
+ROW = 0.4
+"""inches"""
+
+
+def draw(findings: Findings) -> Figure | None:
+    """Draws one panel per claim, one row per part and body of evidence."""
+    claims = {name: _lines(verdicts) for name, verdicts in findings.claims.items()}
+    if not any(part.estimate is not None for lines in claims.values() for _, part in lines):
+        return None
+    labels = {name: [_label(verdict, part) for verdict, part in lines] for name, lines in claims.items()}
+    longest = [line for texts in labels.values() for text in texts for line in text.splitlines()]
+    heights = [ROW * len(lines) + 0.85 for lines in claims.values()]
+    picture = Figure(figsize=(style.inches(longest) + 6.4, sum(heights) + 1.2), layout="constrained")
+    panels = picture.subplots(len(claims), 1, squeeze=False, height_ratios=heights).ravel().tolist()
+    for panel, (name, lines) in zip(panels, claims.items(), strict=True):
+        panel.set_title("\n".join([name, *textwrap.wrap(lines[0][0].says, 76)]), loc="left")
+        style.rows(panel, labels[name])
+        _draw_claim(panel, [part for _, part in lines])
+    style.headline(picture, findings.cells, "Claims: mean difference over tasks, with its interval")
+    style.legend(picture, _legend())
+    return picture
+
+
+def caption(findings: Findings) -> str:
+    """Says what is shown."""
+    return (
+        f"Claims on our own runs and on each paper's numbers: mean difference over tasks in percentage points with "
+        f"its {words.level(findings)} interval (t, degrees of freedom of Welch and Satterthwaite), the differences of "
+        "single tasks as small grey dots, crosses where they are subtracted. Hollow: numbers measured in a published "
+        "figure. Where one of several stands for a family by its published test scores the level is corrected "
+        "(Bonferroni); claims are not corrected for each other."
+    )
+
+
+def _lines(verdicts: Sequence[Verdict]) -> list[tuple[Verdict, Part]]:
+    return [(verdict, part) for verdict in verdicts for part in verdict.parts]
+
+
+def _label(verdict: Verdict, part: Part) -> str:
+    own = f"our runs, {verdict.backbone}" if verdict.backbone else "our runs"
+    return "\n".join(words.shorten(text) for text in (verdict.paper or own, f"{part.better} against {part.than}"))
+
+
+def _draw_claim(panel: Axes, parts: Sequence[Part]) -> None:
+    panel.axvline(0, color=style.BLACK, lw=0.8)
+    for place, part in enumerate(parts):
+        _draw_part(panel, place, part)
+        style.beside(panel, place, part.verdict + (",\ncontaminated" if part.contaminated else ""))
+    style.widen(panel)
+    if all(part.estimate is None for part in parts):
+        panel.set_xticks([])
+    else:
+        panel.set_xlabel("percentage points")
+
+
+def _draw_part(panel: Axes, place: int, part: Part) -> None:
+    if part.estimate is None:
+        return
+    look = LOOKS[part.verdict]
+    for one in part.differences:
+        panel.plot(100 * one.estimate, place + 0.25, "o" if one.weight >= 0 else "x", color="#8C8C8C", ms=3)
+    if part.low is not None and part.high is not None:
+        panel.plot([100 * part.low, 100 * part.high], [place - 0.1] * 2, color=look.colour, lw=1.8)
+    face = "white" if part.digitised else look.colour
+    panel.plot(100 * part.estimate, place - 0.1, look.marker, color=look.colour, mfc=face, ms=7, mew=1.3)
+
+
+def _legend() -> list[Line2D]:
+    looks = [("supported", style.BETTER), ("contradicted", style.WORSE), ("undecided", style.OPEN)]
+    handles = [Line2D([], [], color=c, marker=m, ms=7, lw=1.8, label=said) for said, (c, m) in looks]
+    hollow = Line2D([], [], color=style.BLACK, marker="o", mfc="white", ms=7, lw=0, label="from a published figure")
+    return [
+        *handles,
+        hollow,
+        Line2D([], [], color="#8C8C8C", marker="o", ms=3, lw=0, label="one task (cross: subtracted)"),
+    ]

@@ -1,0 +1,134 @@
+"""What all figures share: colours, sizes, panels, headings, rows and labels that do not overlap."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.optimize import isotonic_regression
+
+from medtransfer.comparison import Cell, first_lines
+
+BLACK, ORANGE, SKY, GREEN, BLUE, RED, PINK = "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
+COLOURS = (BLUE, ORANGE, GREEN, RED, SKY, PINK, BLACK)
+"""Okabe and Ito's without yellow: distinct to colour-blind readers; a marker, line style or hatch says the same"""
+GREY, PALE = "#6F6F6F", "#E3E3E3"
+
+RC: dict[Any, Any] = {
+    "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8, "xtick.labelsize": 8, "ytick.labelsize": 8,
+    "legend.fontsize": 8, "figure.titlesize": 10, "figure.dpi": 150, "savefig.dpi": "figure",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "grid.color": PALE,
+    "hatch.linewidth": 0.6, "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "medtransfer",
+}  # fmt: skip
+"""Matplotlib's settings while figures are drawn and written"""
+
+LETTER = 0.068
+"""inches that a letter of 8 points takes, a little more than the mean"""
+
+
+class Look(NamedTuple):
+    """How a verdict is drawn."""
+
+    colour: str
+    marker: str
+
+
+BETTER, WORSE, ALIKE, OPEN = Look(BLUE, "^"), Look(RED, "v"), Look(GREEN, "s"), Look(GREY, "o")
+
+
+def inches(labels: Collection[str]) -> float:
+    """Measures the longest label, roughly."""
+    return LETTER * max(map(len, labels), default=0) + 0.15
+
+
+def shape(number: int, most: int) -> tuple[int, int]:
+    """Lays panels out in lines of equal length: (lines, panels in a line), at most `most` in a line."""
+    lines = -(-number // most)
+    return lines, -(-number // lines)
+
+
+def panels(picture: Figure, number: int, most: int, **options: Any) -> list[Axes]:
+    """Adds `number` panels, line by line."""
+    lines, columns = shape(number, most)
+    found: list[Axes] = picture.subplots(lines, columns, squeeze=False, **options).ravel().tolist()
+    for spare in found[number:]:
+        spare.remove()
+    return found[:number]
+
+
+def headline(picture: Figure, cells: Iterable[Cell], title: str) -> None:
+    """Writes the sentences of the runs' marks and a title above the panels, broken to the figure's width."""
+    letters = int(picture.get_figwidth() * 0.78 / LETTER)
+    lines = [wrapped for line in [*first_lines(cells), title] for wrapped in textwrap.wrap(line, letters)]
+    picture.suptitle("\n".join(lines))
+
+
+def legend(picture: Figure, handles: Sequence[Artist]) -> None:
+    """Explains the signs below the panels, in as many columns as the width holds."""
+    if not handles:
+        return
+    column = inches([str(handle.get_label()) for handle in handles]) + 0.65
+    most = max(1, int(picture.get_figwidth() / column))
+    picture.legend(handles=list(handles), loc="outside lower center", ncols=min(most, len(handles)))
+
+
+def rows(panel: Axes, labels: Sequence[str]) -> None:
+    """Makes a panel of rows, the first one on top."""
+    panel.set_yticks(range(len(labels)), labels)
+    panel.set_ylim(len(labels) - 0.5, -0.5)
+    panel.tick_params(axis="y", length=0)
+    panel.grid(axis="x")
+    panel.spines["left"].set_visible(False)
+    panel.margins(x=0.1)
+
+
+def beside(panel: Axes, place: float, words: str) -> None:
+    """Writes words to the right of a row."""
+    panel.text(1.02, place, words, transform=panel.get_yaxis_transform(), va="center")
+
+
+def widen(panel: Axes, least: float = 0.5) -> None:
+    """Keeps the horizontal axis at least this wide: a spread that is nothing must not look like something."""
+    low, high = panel.get_xlim()
+    if high - low < least:
+        panel.set_xlim((low + high - least) / 2, (low + high + least) / 2)
+
+
+def column_labels(panel: Axes, labels: Sequence[str], width: float) -> None:
+    """Labels the columns of a panel, upright where the longest is wider than a column's width in inches."""
+    upright = inches(labels) > width
+    panel.set_xticks(range(len(labels)), labels, rotation=90 if upright else 0)
+    panel.tick_params(axis="x", length=0)
+
+
+def spread(places: Sequence[float], gap: float) -> list[float]:
+    """Moves places in [0, 1] as little as possible (least squares) until they are `gap` apart, in their order."""
+    order = np.argsort(places, kind="stable")
+    steps = gap * np.arange(len(places))
+    room = min(0.0, 1 - gap * (len(places) - 1)) / 2
+    moved = isotonic_regression(np.asarray(places)[order] - steps).x if len(places) else np.array([])
+    result = np.empty(len(places))
+    result[order] = np.clip(moved, room, max(room, 1 - room - gap * (len(places) - 1))) + steps
+    return [float(place) for place in result]
+
+
+def label_points(panel: Axes, points: Sequence[tuple[float, float, str]], height: float) -> None:
+    """Labels points (x, y, label) in a column to the right of a panel, each with a thin line to its point.
+
+    Args:
+        panel: with its final limits.
+        points: in data units.
+        height: of the panel in inches, roughly.
+    """
+    low, high = panel.get_ylim()
+    places = spread([(y - low) / (high - low) for _, y, _ in points], 0.15 / height)
+    for (x, y, label), place in zip(points, places, strict=True):
+        panel.annotate(
+            label, (x, y), xytext=(1.05, place), textcoords="axes fraction", va="center",
+            arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.4, "shrinkA": 0, "shrinkB": 2, "relpos": (0, 0.5)},
+        )  # fmt: skip

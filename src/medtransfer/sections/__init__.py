@@ -1,0 +1,47 @@
+"""Findings -> the parts of the report, in the order in which a person wants to know them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from medtransfer import params
+from medtransfer.comparison import kind_of
+from medtransfer.findings import Findings
+from medtransfer.sections import contrasts, protocol, scores, verdicts
+from medtransfer.tables import Section
+
+
+def sections_of(findings: Findings, published: params.Params) -> list[Section]:
+    """Lays out the whole report.
+
+    Args:
+        findings: the comparison.
+        published: parameters of the published protocol, against which deviations are listed.
+    """
+    cells = findings.cells
+    kinds = sorted({kind_of(cell) for cell in cells})
+    found: list[Section | None] = [
+        verdicts.answer(findings),
+        scores.scores(findings),
+        *contrasts.against_reference(findings),
+        contrasts.candidates(findings),
+        contrasts.over_tasks(findings),
+        contrasts.by_kind(findings),
+        verdicts.claims(findings),
+        *_under("Beside published numbers", scores.printed(findings)),
+        contrasts.intervals(findings),
+        *_under("Labels", scores.labels(findings)),
+        *_under("Further scores", scores.further(findings)),
+        *_under("Protocol", [protocol.deviations(cells, kind, published) for kind in kinds]),
+        protocol.unsaid(cells),
+        *protocol.protocol(cells),
+        protocol.ledger(findings),
+        *_under("Hashes", protocol.hashes(findings)),
+    ]
+    return [section for section in found if section is not None]
+
+
+def _under(title: str, sections: list[Section]) -> list[Section]:
+    """Puts sections of one kind under a heading."""
+    head = Section(title=title, slug=title.lower().replace(" ", "-"))
+    return [head, *(replace(section, level=3) for section in sections)] if sections else []

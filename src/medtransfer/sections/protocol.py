@@ -1,0 +1,168 @@
+"""What the runs were made under: deviations from the published protocol, what it does not say, the ledger, hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medtransfer import params, records
+from medtransfer.comparison import Cell, as_word, kind_of, of_task
+from medtransfer.findings import Findings
+from medtransfer.tables import Section, grid
+
+NOT_DEVIATIONS = ("benchmark.", "comparison.", "execution.", "phantoms.", "data.phantoms", "data.partial")
+"""parameters that say where and how much is run, not how: a difference is no deviation from a protocol"""
+
+UNSAID = (
+    ("", "How many runs a mean is over: the printed table's marks are consistent with n = 5, which is inferred."),
+    ("", "The figures' marks are consistent with n = 3 to 10, by task, or they are not made by one rule."),
+    ("", "Which std and which t-test: here the sample std (ddof 1); the authors' code computes ddof 0."),
+    ("", "Seeds: the authors' code sets none; here every random stream has one."),
+    ("", "Hardware and run time: not stated; the authors' code computes in fp32."),
+    ("", "Validation images: not augmented here; the authors' segmentation code augments them as in training."),
+    ("classification", "Input normalization of classification: ImageNet's in the authors' code, for every init."),
+    ("segmentation", "Input normalization of segmentation: by default only a division by 255 in the authors' code."),
+    ("segmentation", "Which Dice: here the mean per image, 1.0 when target and prediction are empty."),
+    ("", "Order of geometric changes: the authors' code rotates after cropping, which leaves black corners."),
+    ("", "Image size before cropping: the authors crop from the original, a smaller cache enlarges small crops."),
+    ("chestxray14", "chestxray14: how val patients were drawn; here a seeded, patient-disjoint 13% of train_val."),
+    ("shenzhen", "shenzhen: how the split was drawn; the authors publish lists, here a seeded, patient-disjoint draw."),
+    ("montgomery", "montgomery: the split; here a seeded, patient-disjoint draw."),
+    ("chexpert", "chexpert: which images are val and test; here a seeded 5% of train.csv's patients, and valid.csv."),
+    ("rsna_pe", "rsna_pe: split, windowing and level; here drawn by study, three windows, slices (exams beside them)."),
+    ("siim", "siim: the split, and whether empty images count; here drawn by patient, Dice on images with a mask."),
+    ("drive", "drive: size and validation share of the augmented copy used; here the original files, 4 of 20 for val."),
+    ("inat2021", "Which weights `inat2021` is: trained from scratch, or started from ImageNet."),
+)  # fmt: skip
+"""(what it concerns: "" = all, a kind, a dataset or an initialization; what the paper does not say and what we do)"""
+
+
+def _published(published: params.Params, task: str, kind: str) -> dict[str, Any]:
+    """Lays out the published parameters of a task, its own changes resolved."""
+    flat = records.flatten(published)
+    if task in published.tasks:
+        flat |= records.flatten(params.protocol(published, task, kind == "segmentation"), kind)
+    return flat
+
+
+def deviations(cells: Sequence[Cell], kind: str, published: params.Params) -> Section:
+    """Lists what differs from the published protocol: parameter, here, published."""
+    own = [cell for cell in cells if kind_of(cell) == kind]
+    present = sorted({cell.task for cell in own})
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for task in present:
+        for difference in _differences(of_task(own, task), _published(published, task, kind)):
+            found.setdefault(difference, []).append(task)
+    lines = []
+    for (name, here, theirs), where in sorted(found.items()):
+        suffix = "" if where == present else f" ({', '.join(where)})"
+        lines.append((name + suffix, here, theirs))
+    unknown = [task for task in present if task not in published.tasks]
+    notes = [f"Not a task of the published protocol: {', '.join(unknown)}."] if unknown else []
+    if not lines:
+        notes.append("No parameter differs.")
+    laid = grid(("parameter", "here", "published"), lines) if lines else None
+    title = f"Deviations from the published protocol: {kind}"
+    return Section(title=title, slug=f"deviations-{kind}", grid=laid, notes=tuple(notes))
+
+
+def _differences(cells: Sequence[Cell], theirs: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Lists (parameter, here, published) of one task; several values here are joined."""
+    read = [{"model.backbone": cell.backbone, **cell.params} for cell in cells]
+    differences = []
+    for name in sorted({name for run in read for name in run if not name.startswith(NOT_DEVIATIONS)}):
+        values = [run[name] for run in read if name in run]
+        if name not in theirs or any(value != theirs[name] for value in values):
+            here = ", ".join(dict.fromkeys(map(as_word, values)))
+            short = name.split(".", 2)[2] if name.startswith("tasks.") else name
+            differences.append((short, here, as_word(theirs[name]) if name in theirs else "not stated"))
+    return differences
+
+
+def unsaid(cells: Sequence[Cell]) -> Section:
+    """Lists what the published protocol leaves open, and what is done here."""
+    present = {""} | {kind_of(cell) for cell in cells} | {cell.task for cell in cells}
+    present |= {part.split("@")[0] for cell in cells for part in cell.init.split("+")}
+    notes = tuple(text for scope, text in UNSAID if scope in present)
+    return Section(title="What the published protocol does not say", slug="unsaid", level=3, notes=notes, bullets=True)
+
+
+def ledger(findings: Findings) -> Section:
+    """Tabulates what each initialization was given on each task: runs, tuning, epochs, time."""
+    cells, lines = findings.cells, []
+    for task in findings.benchmark.tasks:
+        for init in findings.benchmark.inits:
+            runs = [cell for cell in cells if (cell.task, cell.init) == (task, init)]
+            if runs:
+                lines.append((task, init, str(len(runs)), "none", *_costs(runs)))
+    header = ("task", "init", "runs", "tuning", "epochs per run", "seconds per run", "GPU seconds per run")
+    whole = sum(cell.cost.get("seconds", 0.0) for cell in cells)
+    notes = [f"{len(cells)} runs, {whole / 3600:.2f} hours of run time in all. Tuning: none, one recipe for all inits."]
+    for task in findings.benchmark.tasks:
+        for cell in of_task(cells, task)[:1]:
+            counts = ", ".join(f"{split} {count}" for split, count in cell.counts.items())
+            notes.append(f"{task}: device {cell.device}; images: {counts}; split {cell.split}.")
+    return Section(
+        title="Ledger",
+        slug="ledger",
+        grid=grid(header, lines),
+        notes=tuple(notes),
+        figures=("cost", "curves"),
+        folded=True,
+    )
+
+
+def _costs(runs: Sequence[Cell]) -> list[str]:
+    entries = []
+    for name in ("epochs", "seconds", "gpu_seconds"):
+        values = [cell.cost[name] for cell in runs if name in cell.cost]
+        entries.append(f"{sum(values) / len(values):.1f}" if values else "-")
+    return entries
+
+
+def protocol(cells: Sequence[Cell]) -> list[Section]:
+    """Lists every parameter that the runs of a kind read; where tasks differ, by task."""
+    return [
+        _parameters([cell for cell in cells if kind_of(cell) == kind], kind)
+        for kind in sorted(set(map(kind_of, cells)))
+    ]
+
+
+def _parameters(cells: Sequence[Cell], kind: str) -> Section:
+    found: dict[str, dict[str, list[str]]] = {}
+    for cell in cells:
+        for name, value in cell.params.items():
+            tasks = found.setdefault(name, {}).setdefault(as_word(value), [])
+            if cell.task not in tasks:
+                tasks.append(cell.task)
+    lines = []
+    for name, values in sorted(found.items()):
+        several = len(values) > 1
+        words = [f"{value} ({', '.join(tasks)})" if several else value for value, tasks in values.items()]
+        lines.append((name, "; ".join(words)))
+    title = f"Parameters of the runs: {kind}"
+    return Section(
+        title=title, slug=f"parameters-{kind}", level=3, grid=grid(("parameter", "value"), lines), folded=True
+    )
+
+
+def hashes(findings: Findings) -> list[Section]:
+    """Lists what the numbers rest on, down to every file: data, weights, runs, libraries."""
+    cells = findings.cells
+    inputs = sorted({("data", cell.task, cell.manifest_digest) for cell in cells})
+    inputs += sorted({("weights", cell.init, str(cell.weights_sha256)) for cell in cells})
+    versions = sorted({f"{name} {version}" for cell in cells for name, version in cell.versions.items()})
+    protocols = ", ".join(sorted({str(cell.protocol_version) for cell in cells}))
+    note = f"Protocol version {protocols}; {', '.join(versions)}. Data: digest of the prepared cache; weights: sha256."
+    runs = [
+        (cell.task, cell.init, str(cell.seed), "-" if cell.fold is None else str(cell.fold), cell.digest,
+         str(cell.mlflow_run_id or "-"))
+        for cell in cells
+    ]  # fmt: skip
+    header = ("task", "init", "seed", "fold", "digest", "MLflow run")
+    return [
+        Section(
+            title="Inputs", slug="inputs", grid=grid(("what", "name", "digest"), inputs), notes=(note,), folded=True
+        ),
+        Section(title="Runs", slug="runs", grid=grid(header, runs), folded=True),
+    ]

@@ -1,0 +1,217 @@
+"""The table in the published form, the published numbers beside ours, and the other test scores."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from medtransfer import statistics
+from medtransfer.comparison import Cell, Row, of_task, shared_marks
+from medtransfer.findings import Findings
+from medtransfer.published import Published, repeated, split
+from medtransfer.tables import METRICS, Entry, Grid, Section, column_title, metric_name, percent, points
+
+
+def scores(findings: Findings) -> Section:
+    """Lays out the table in the published form: mean and std, best bold, what is not separated from it marked."""
+    figures = ("scores", *(f"bars-{task}" for task in findings.benchmark.tasks), "pairs")
+    return Section(
+        title="Scores", slug="scores", grid=score_grid(findings), notes=tuple(score_notes(findings)),
+        figures=figures, scores=True,
+    )  # fmt: skip
+
+
+def score_grid(findings: Findings) -> Grid:
+    """Lays out the comparison: one row per initialization, one column per task."""
+    cells, benchmark = findings.cells, findings.benchmark
+    titles = [column_title(of_task(cells, task), task) for task in benchmark.tasks]
+    shared = {task: shared_marks(of_task(cells, task)) for task in benchmark.tasks}
+    texts = {(row.task, row.init): _score_entry(row, shared[row.task]) for row in findings.rows}
+    lines = [(Entry(init), *(texts[task, init] for task in benchmark.tasks)) for init in benchmark.inits]
+    return Grid(header=("init", *titles), rows=tuple(lines))
+
+
+def _score_entry(row: Row, shared: set[str]) -> Entry:
+    if row.summary is None:
+        if row.undefined:
+            return Entry("undefined")
+        return Entry(f"{row.expected - len(row.missing)} of {row.expected} {row.unit}s" if row.seeds else "-")
+    dagger = " †" if row.separated is False else ""
+    own = sorted(set(row.marks) - shared)
+    return Entry(percent(row.summary) + dagger + (f" ({', '.join(own)})" if own else ""), row.best)
+
+
+def score_notes(findings: Findings) -> list[str]:
+    """Says what the comparison rests on: test, n, marks, and what is missing."""
+    rows, cells = findings.rows, findings.cells
+    notes = [_method(findings)]
+    expected = sum(row.expected for row in rows if row.applicable)
+    missing = sum(len(row.missing) for row in rows)
+    if missing:
+        words = _runs(rows, "missing")
+        notes.append(f"{missing} of {expected} runs missing; an init is averaged when it has all: {words}.")
+    if any(row.undefined for row in rows):
+        notes.append(f"Undefined (no test label has both classes): {_runs(rows, 'undefined')}.")
+    notes += _label_notes(cells, findings.benchmark.tasks)
+    untested = [f"{row.task} {row.init} ({row.test.note})" for row in rows if row.test and row.test.p is None]
+    if untested:
+        notes.append(f"No test possible: {'; '.join(untested)}.")
+    unsuited = [f"{row.init} on {row.task}" for row in rows if not row.applicable]
+    if unsuited:
+        notes.append(f"Not applicable (pre-trained on the task's own dataset): {'; '.join(unsuited)}.")
+    if count := findings.left_out:
+        notes.append(f"{count} finished {'run' if count == 1 else 'runs'} outside this benchmark left out.")
+    return notes + _version_notes(cells)
+
+
+def _runs(rows: Iterable[Row], field: str) -> str:
+    """Names runs by task, init and seeds, for a note."""
+    named = [(row, getattr(row, field)) for row in rows if getattr(row, field)]
+    return "; ".join(
+        f"{row.task} {row.init} {row.unit}{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+        for row, seeds in named
+    )
+
+
+def _method(findings: Findings) -> str:
+    rows, settings = findings.rows, findings.settings
+    marks = sorted({mark for cell in findings.cells for mark in cell.marks})
+    units = {row.unit for row in rows if row.summary is not None} or {"seed"}
+    words = {"seed": ("run (seed)", f"{settings.test} t-test")}
+    words["fold"] = ("fold (mean over its seeds)", "corrected resampled t-test, paired by fold")
+    unit = " or ".join(f"{words[name][0]}, n = {_number(rows, name)}" for name in sorted(units, reverse=True))
+    test = " or ".join(words[name][1] for name in sorted(units, reverse=True))
+    return (
+        f"Mean ± std of the test score in percent; unit: {unit}, ddof 1. Best of each column bold, "
+        f"picked by these same scores; † = not separated from it (p > {settings.alpha:g}, {test}, "
+        f"two-sided, correction: none), which is not the same as equivalent. Marks: {', '.join(marks) or 'none'}."
+    )
+
+
+def _number(rows: Sequence[Row], unit: str) -> str:
+    counts = sorted({row.summary.n for row in rows if row.summary is not None and row.unit == unit})
+    return f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}" if counts else "0"
+
+
+def _label_notes(cells: Sequence[Cell], tasks: Sequence[str]) -> list[str]:
+    firsts = [of_task(cells, task)[0] for task in tasks if of_task(cells, task)]
+    return [
+        f"{cell.task}: mean over {cell.labels - len(cell.undefined)} of {cell.labels} labels; undefined in test: "
+        f"{', '.join(cell.undefined)}. Not comparable with a mean over other labels."
+        for cell in firsts
+        if cell.undefined
+    ]
+
+
+def _version_notes(cells: Sequence[Cell]) -> list[str]:
+    found = Counter(", ".join(f"{name} {version}" for name, version in sorted(c.versions.items())) for c in cells)
+    if len(found) == 1:
+        return []
+    return [
+        "Library versions differ: "
+        + "; ".join(f"{words} ({count} {'run' if count == 1 else 'runs'})" for words, count in found.items())
+        + "."
+    ]
+
+
+def further(findings: Findings) -> list[Section]:
+    """Tabulates the other test scores of each task: AUC or one form of Dice alone is not enough."""
+    found = []
+    for task in findings.benchmark.tasks:
+        own = of_task(findings.cells, task)
+        primary = own[0].metric if own else ""
+        names = [name for name in METRICS if name != primary and any(f"test_{name}" in cell.scores for cell in own)]
+        if names:
+            found.append(_further(findings, task, own, names))
+    return found
+
+
+def _further(findings: Findings, task: str, own: Sequence[Cell], names: Sequence[str]) -> Section:
+    lines = []
+    for init in findings.benchmark.inits:
+        runs = [cell for cell in own if cell.init == init]
+        expected = len(findings.benchmark.seeds) * max(1, own[0].folds)
+        lines.append((Entry(init), *(Entry(_mean_text(runs, f"test_{name}", expected)) for name in names)))
+    grid = Grid(header=("init", *(METRICS[name] for name in names)), rows=tuple(lines))
+    notes = ("Mean ± std over the same runs in percent, ddof 1; not tested.",)
+    title = f"Further scores: {task}"
+    return Section(title=title, slug=f"further-{task}", grid=grid, notes=notes, scores=True, folded=True)
+
+
+def _mean_text(runs: Sequence[Cell], name: str, expected: int) -> str:
+    found = [cell.scores[name] for cell in runs if name in cell.scores]
+    if found and len(found) < expected:
+        return f"{len(found)} of {expected} runs"
+    return percent(statistics.summary(found) if found else None)
+
+
+def labels(findings: Findings) -> list[Section]:
+    """Shows every label's AUC: a mean hides which findings an initialization helps with."""
+    own = {task: of_task(findings.cells, task) for task in findings.benchmark.tasks}
+    shown = [task for task, cells in own.items() if cells and len(cells[0].tested) > 1 and cells[0].metric == "auc"]
+    note = "Mean over seeds of each label's test AUC in percent, best of a column bold; not tested."
+    return [
+        Section(title=f"Labels: {task}", slug=f"labels-{task}", notes=(note,), figures=(f"labels-{task}",), scores=True)
+        for task in shown
+    ]
+
+
+def printed(findings: Findings) -> list[Section]:
+    """Sets published scores beside ours, where both have an initialization and a task."""
+    found = []
+    for paper in dict.fromkeys(row.paper for row in findings.published):
+        rows = [row for row in findings.published if row.paper == paper and row.score]
+        index = {(row.task, row.init): row for row in rows}
+        tasks = [task for task in findings.benchmark.tasks if any(row.task == task for row in rows)]
+        inits = [init for init in findings.benchmark.inits if any((task, split(init)[0]) in index for task in tasks)]
+        if inits:
+            found.append(_beside(findings, paper, rows, index, tasks, inits))
+    return found
+
+
+def _beside(
+    findings: Findings,
+    paper: str,
+    rows: Sequence[Published],
+    index: Mapping[tuple[str, str], Published],
+    tasks: Sequence[str],
+    inits: Sequence[str],
+) -> Section:
+    ours = {(row.task, row.init): row for row in findings.rows}
+    lines = []
+    for init in inits:
+        for task in tasks:
+            theirs, own = index.get((task, split(init)[0])), ours[task, init]
+            if theirs is not None:
+                summary = statistics.Summary(mean=theirs.mean, std=theirs.std, n=theirs.n)
+                gap = own.summary.mean - theirs.mean if own.summary else None
+                texts = (
+                    init,
+                    task,
+                    percent(own.summary),
+                    percent(summary) + (" (digitised)" if theirs.digitised else ""),
+                )
+                lines.append(tuple(map(Entry, (*texts, _n(theirs), points(gap)))))
+    header = ("init", "task", "here", "published", "n", "here - published, points")
+    marks = {mark for cell in findings.cells for mark in cell.marks} & {"synthetic", "partial"}
+    notes = [f"{paper}. Published numbers come without their runs, so the difference is not tested."]
+    notes += (
+        [f"The data here is {' and '.join(sorted(marks))}: the difference says nothing about weights."] if marks else []
+    )
+    notes.append("(digitised) = measured in a figure; n in brackets is inferred (comparison.published_n), not stated.")
+    notes += [repeated(rows)] if repeated(rows) else []
+    slug = "published-" + "".join(c if c.isalnum() else "-" for c in paper.lower()).strip("-")
+    return Section(
+        title=f"Beside published numbers: {paper}", slug=slug, notes=tuple(notes), scores=True,
+        grid=Grid(header=header, rows=tuple(lines)), folded=True,
+    )  # fmt: skip
+
+
+def _n(row: Published) -> str:
+    return str(row.n) if row.n_stated else f"({row.n})"
+
+
+def primary(findings: Findings, task: str) -> str:
+    """Names the primary metric of a task."""
+    own = of_task(findings.cells, task)
+    return metric_name(own[0].metric) if own else "score"

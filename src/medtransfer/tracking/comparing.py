@@ -1,0 +1,135 @@
+"""What MLflow knows of the compared runs, and the comparison as a run of its own."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run
+from mlflow.exceptions import MlflowException
+
+from medtransfer.comparison import Cell
+from medtransfer.errors import UserError
+from medtransfer.tracking import CHUNK, PREFIX, connect, experiment, finished
+
+log = logging.getLogger("medtransfer")
+
+COMPARISON = "comparison"
+"""experiment of the comparisons"""
+PAGE = 1000
+"""runs that one search returns"""
+PARAM_LENGTH = 6000
+"""characters of a parameter that MLflow keeps"""
+
+
+def differences(root: Path, cells: Iterable[Cell], missing: Iterable[tuple[str, str, int]] = ()) -> list[str]:
+    """Says what MLflow holds otherwise than these cells, and how far it knows the missing runs to be.
+
+    Args:
+        root: the repository's top folder.
+        cells: finished runs, looked for by digest.
+        missing: (task, init, seed) of runs that are no cells.
+    """
+    try:
+        client = connect(root)
+    except UserError as error:
+        return [f"compared from files alone: {error}"]
+    cells, missing = list(cells), list(missing)
+    found = []
+    for task in dict.fromkeys([*(cell.task for cell in cells), *(task for task, _, _ in missing)]):
+        runs = _runs(client, task)
+        by_digest: dict[str, list[Run]] = {}
+        for run in runs:
+            if run.info.status == "FINISHED":
+                by_digest.setdefault(run.data.tags.get("digest", ""), []).append(run)
+        found += [words for c in cells if c.task == task for words in _difference(c, by_digest.get(c.digest, []))]
+        found += [_whereabouts(runs, *key) for key in missing if key[0] == task]
+    return found
+
+
+def _runs(client: MlflowClient, task: str) -> list[Run]:
+    """Finds all fine-tuning runs of a task, newest first."""
+    place = client.get_experiment_by_name(PREFIX + task)
+    if place is None:
+        return []
+    found: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs([place.experiment_id], "tags.verb = 'finetune'", max_results=PAGE, page_token=token)
+        found += list(page)
+        token = page.token
+        if not token:
+            return found
+
+
+def _difference(cell: Cell, runs: Sequence[Run]) -> list[str]:
+    key, where = f"test_{cell.metric}", f"{cell.task} {cell.init} seed {cell.seed}"
+    if not runs:
+        return [f"{where}: MLflow has no finished run {cell.digest}"]
+    scores = [run.data.metrics.get(key) for run in runs]
+    if any(score != cell.scores.get(key) for score in scores):
+        held = ", ".join(str(score) for score in scores)
+        return [f"{where}: MLflow says {key} {held}, the compared run {cell.scores.get(key)}"]
+    return (
+        [f"{where}: MLflow holds {len(runs)} finished runs of one digest, with equal scores"] if len(runs) > 1 else []
+    )
+
+
+def _whereabouts(runs: Sequence[Run], task: str, init: str, seed: int) -> str:
+    """Says how far MLflow knows a missing run to be; its newest attempt counts."""
+    own = [run for run in runs if run.data.tags.get("init") == init and run.data.tags.get("seed") == str(seed)]
+    where = f"{task} {init} seed {seed} is missing"
+    if not own:
+        return f"{where}: MLflow has no such run; run `benchmark`"
+    status, error = own[0].info.status, own[0].data.tags.get("error", "")
+    if status == "FINISHED":
+        return f"{where} in data/results/cells, but finished in MLflow: run `benchmark`, which brings it here"
+    return f"{where}: {status} in MLflow{f' ({error})' if error else ''}; run `benchmark`, which resumes it"
+
+
+def record(
+    root: Path,
+    folder: Path,
+    *,
+    digest: str,
+    tags: Mapping[str, str],
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    text: str,
+    parent: str | None,
+) -> None:
+    """Logs a comparison with its whole report as a run of its own; one that is there already is left as it is.
+
+    Args:
+        root: the repository's top folder.
+        folder: of the results; its `report` and CSV files become the run's artifacts.
+        digest: of what was compared and how.
+        tags: more tags.
+        params: dotted names.
+        metrics: a few numbers that sum it up.
+        text: Markdown, shown as the run's description.
+        parent: the launcher's run.
+    """
+    try:
+        client = connect(root)
+        if finished(client, COMPARISON, digest) is not None:
+            log.info("MLflow has this comparison already (digest %s)", digest)
+            return
+        own = {"verb": "compare", "digest": digest, "mlflow.note.content": text, **tags}
+        if parent:
+            own["mlflow.parentRunId"] = parent
+        place = experiment(client, PREFIX + COMPARISON)
+        run_id = client.create_run(place, tags=own, run_name=f"comparison-{digest[:8]}").info.run_id
+        now = int(time.time() * 1000)
+        entries = [Param(name, str(value)[:PARAM_LENGTH]) for name, value in params.items()]
+        client.log_batch(run_id, metrics=[Metric(k, v, now, 0) for k, v in metrics.items()], params=entries[:CHUNK])
+        client.log_artifacts(run_id, str(folder / "report"), "report")
+        for path in sorted(folder.glob("*.csv")):
+            client.log_artifact(run_id, str(path))
+        client.set_terminated(run_id, "FINISHED")
+    except (MlflowException, UserError, OSError) as error:
+        log.warning("the comparison is in %s, but MLflow did not take it: %s", folder, error)
