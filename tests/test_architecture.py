@@ -27,6 +27,7 @@ LAYERS = [
         "effects",
         "multiplicity",
         "published",
+        "entries",
         "audit",
         "splits",
         "sources",

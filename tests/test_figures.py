@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from medtransfer import figures, findings, params
+from medtransfer import comparison, figures, findings, params, statistics
 from medtransfer.figures import bars, cost, curves, forest, style, words
 from tests import results
 
@@ -216,7 +216,7 @@ def test_bars_mark_what_is_worse_in_brackets(small: findings.Findings, drawn: di
     assert re.fullmatch(r"\(\*+\)", marks[0])
     assert re.fullmatch(r"\*+", marks[2])
     base, row = (r for r in small.of_task("montgomery") if r.init in (IMAGENET, INAT))
-    p = bars.test(row, base, small).p
+    p = comparison.test_rows(row, base, small.settings).p
     assert p is not None
     assert len(marks[2]) == (p < 0.05) + (p < 0.01) + (p < 0.001)
 
@@ -402,11 +402,23 @@ def test_one_seed_has_no_interval_no_std_and_no_test(tmp_path: Path) -> None:
 
 def test_folds_are_tested_as_folds(small: findings.Findings) -> None:
     rows = tuple(dataclasses.replace(row, unit="fold", ratio=0.25) for row in small.rows)
-    base, row = (r for r in rows if r.task == "montgomery" and r.init in (IMAGENET, INAT))
-    assert bars.test(row, base, small).test == "corrected"
-    text = figures.caption("bars-montgomery", dataclasses.replace(small, rows=rows))
+    found = dataclasses.replace(small, rows=rows)
+    row, base = (r for r in rows if r.task == "montgomery" and r.init in (RANDOM, IMAGENET))
+    p = statistics.corrected_t_test(row.scores, base.scores, ratio=0.25).p
+    assert p is not None
+    stars = "*" * ((p < 0.05) + (p < 0.01) + (p < 0.001))
+    assert bars.mark(row, base, found) == f"({stars})"
+    text = figures.caption("bars-montgomery", found)
     assert "n = 3 folds" in text
     assert "corrected resampled t-test" in text
+
+
+def test_a_test_by_signs_that_cannot_reach_alpha_marks_nothing(small: findings.Findings) -> None:
+    found = dataclasses.replace(small, settings=dataclasses.replace(small.settings, test="wilcoxon"))
+    picture = bars.draw(found, "montgomery")
+    assert picture is not None
+    assert [text.get_text() for text in picture.axes[0].texts] == ["n.s."] * 3
+    assert "Wilcoxon's signed ranks" in figures.caption("bars-montgomery", found)
 
 
 def test_no_text_overlaps_another_or_leaves_the_figure(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import average_precision_score
 
 from medtransfer import findings, params, report
 from medtransfer.errors import UserError
@@ -224,6 +225,30 @@ def test_a_metric_without_patients_parts_rests_on_seeds(tmp_path: Path) -> None:
     assert contrast(found, "shenzhen", RANDOM).joint is None
     assert contrast(found, "shenzhen", RANDOM).basis == "seeds"
     assert "seeds alone count" in found.evidence["shenzhen"].note
+
+
+def test_average_precision_has_intervals_but_no_sum_over_patients(tmp_path: Path) -> None:
+    results.write(tmp_path, {RANDOM: 0.0, IMAGENET: 0.5}, ("shenzhen",), range(3))
+    for path in tmp_path.glob("*/*/cell.json"):
+        table = pd.read_parquet(path.parent / "predictions.parquet")
+        score = average_precision_score(table["target.Tuberculosis"], table["probability.Tuberculosis"])
+        names = {"test_average_precision": score, "best_val_average_precision": score}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"metric": "average_precision", "scores": names}))
+    found = compared(tmp_path, {RANDOM: 0.0, IMAGENET: 0.5}, tasks=("shenzhen",), seeds=range(3), make=False)
+    interval = found.evidence["shenzhen"].intervals[IMAGENET]
+    assert interval.low is not None
+    assert interval.low < interval.estimate
+    assert contrast(found, "shenzhen", RANDOM).joint is None
+    assert "in differences seeds alone count" in found.evidence["shenzhen"].note
+
+
+def test_the_answer_over_tasks_has_a_posterior(tmp_path: Path) -> None:
+    tasks = ("shenzhen", "montgomery", "drive", "rsna_pe")
+    found = compared(tmp_path, {IMAGENET: 0.5, SWAV: 1.5}, tasks=tasks, seeds=range(3))
+    assert found.posterior is not None
+    assert found.posterior.better is not None
+    assert found.posterior.better > 0.9
+    assert compared(tmp_path, {IMAGENET: 0.5, RANDOM: 0.1}, tasks=tasks, seeds=range(3)).posterior is None
 
 
 SCORED: dict[str, Any] = {"scores": {"test_kappa": 0.5, "best_val_kappa": 0.5}}

@@ -8,8 +8,9 @@ import pytest
 from scipy import stats
 
 from medtransfer import published
+from medtransfer.entries import check_entry, matches, split
 from medtransfer.errors import UserError
-from medtransfer.published import Published, bare_name, check_entry, matches, split
+from medtransfer.published import Published, bare_name
 
 HEADER = "paper,initialization,task,metric,mean,std,source"
 ROW = "A 2030,SwAV,TXC,AUC %,95.72,0.50,PRINTED: table 1"

@@ -162,6 +162,16 @@ def test_runs_csv_has_one_row_per_run_and_metric(cells: Path, published: params.
     assert any(r["metric"] == "seconds" and float(r["value"]) == 30.5 for r in rows)
 
 
+def test_a_test_by_signs_says_what_it_cannot_reach(cells: Path, published: params.Params) -> None:
+    markdown = write(cells, published, test="wilcoxon")
+    assert "(p > 0.05, Wilcoxon's signed ranks, paired by seed, two-sided, correction: none)" in markdown
+    assert "At n=(3,) no outcome can reach alpha=0.05: p is 0.25 or more." in markdown
+    rows = read_csv(cells.parent / "comparison.csv")
+    assert [(row["test"], row["separated"]) for row in rows if row["p"]] == [("wilcoxon", "false")] * 2
+    write(cells, published, test="sign-flip")
+    assert [row["p"] for row in read_csv(cells.parent / "comparison.csv") if row["p"]] == ["0.25", "0.5"]
+
+
 @pytest.mark.parametrize("test", ["pooled", "welch", "paired"])
 def test_comparison_csv(cells: Path, published: params.Params, test: Literal["pooled", "welch", "paired"]) -> None:
     write(cells, published, test=test)

@@ -24,11 +24,12 @@ import numpy.typing as npt
 from scipy import stats
 
 from medtransfer import published, records, statistics
+from medtransfer.entries import FAMILIES, check_entry, dataset_of, matches, members, split
 from medtransfer.errors import UserError
 from medtransfer.initializations import seen
 from medtransfer.joint import JointInterval, joint_interval
 from medtransfer.params import Claim
-from medtransfer.published import FAMILIES, Published, check_entry, dataset_of, matches, members, split
+from medtransfer.published import Published
 from medtransfer.tasks import TASKS
 from medtransfer.zoo import RECORDS
 

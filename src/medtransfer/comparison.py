@@ -12,9 +12,22 @@ from dataclasses import MISSING, Field, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from medtransfer import params, records, statistics
+import numpy as np
+
+from medtransfer import params, randomization, records, statistics
 from medtransfer.errors import UserError
 from medtransfer.initializations import seen
+
+ScoreTest = statistics.TTest | randomization.RandomizationTest
+
+TEST_NAMES = {
+    "pooled": "pooled t-test",
+    "welch": "Welch's t-test",
+    "paired": "t-test paired by seed",
+    "wilcoxon": "Wilcoxon's signed ranks, paired by seed",
+    "sign-flip": "permutation of signs, paired by seed",
+}
+"""comparison.test -> its name as a person reads it"""
 
 FIRST_LINES = {
     "synthetic": "Synthetic phantoms: this tests the software and says nothing about weights.",
@@ -132,7 +145,7 @@ class Row:
     best: bool = False
     difference: float | None = None
     """mean minus the best mean"""
-    test: statistics.TTest | None = None
+    test: ScoreTest | None = None
     separated: bool | None = None
     """None for the best itself and where no test is possible"""
 
@@ -291,21 +304,25 @@ def _tested(row: Row, best: Row, comparison: params.Comparison) -> Row:
     difference = _mean(row) - _mean(best)
     if row is best:
         return replace(row, best=True, difference=difference)
-    test = _test(row, best, comparison.test)
+    test = test_rows(row, best, comparison)
     return replace(row, difference=difference, test=test, separated=test.separated(comparison.alpha))
 
 
-def _test(row: Row, best: Row, test: statistics.Test) -> statistics.TTest:
-    if test != "paired" and row.unit == "seed":
-        return statistics.t_test(row.scores, best.scores, test=test)
-    one, two = dict(zip(row.seeds, row.scores, strict=True)), dict(zip(best.seeds, best.scores, strict=True))
-    common = [seed for seed in row.seeds if seed in two]
-    if not common:
-        return statistics.TTest(test=test, difference=_mean(row) - _mean(best), note=f"no {row.unit} in common")
-    mine, its = [one[s] for s in common], [two[s] for s in common]
+def test_rows(row: Row, other: Row, comparison: params.Comparison) -> ScoreTest:
+    """Tests two complete rows of a task by the test of the published form; folds by the corrected one.
+
+    Complete rows have the same seeds in the same order, so that a paired test pairs runs of one seed.
+    """
     if row.unit == "fold":
-        return statistics.corrected_t_test(mine, its, ratio=row.ratio)
-    return statistics.t_test(mine, its, test=test)
+        return statistics.corrected_t_test(row.scores, other.scores, ratio=row.ratio, alpha=comparison.alpha)
+    if comparison.test == "wilcoxon":
+        return randomization.wilcoxon_test(row.scores, other.scores, alpha=comparison.alpha)
+    if comparison.test == "sign-flip":
+        generator = np.random.default_rng(0)
+        return randomization.permutation_test(
+            row.scores, other.scores, paired=True, generator=generator, alpha=comparison.alpha
+        )
+    return statistics.t_test(row.scores, other.scores, test=comparison.test, alpha=comparison.alpha)
 
 
 def first_lines(cells: Iterable[Cell]) -> list[str]:

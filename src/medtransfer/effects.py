@@ -5,6 +5,7 @@ Every number is of a against b, and higher scores are better. "Equivalent" is sa
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -17,8 +18,8 @@ from medtransfer.statistics import ROUNDING, Array, Scores, Test, differences, f
 
 LARGEST_T = 1000.0
 """size of a t up to which the noncentral t is inverted; SciPy's was checked that far"""
-LARGEST_RATIO = 1e6
-"""margin in std above which a larger one changes no power; SciPy's noncentral t fails from 1e9 on"""
+LARGEST_RATIO = 1000.0
+"""margin in std that a larger one is taken as, which can only ask for more seeds; SciPy's was checked that far"""
 MOST_SEEDS = 1000
 """seeds that `seeds_needed` looks at"""
 
@@ -241,7 +242,9 @@ def seeds_needed(
         law = "`std >= 0, margin > 0` (both finite), `0 < alpha < 1, 0 < power < 1` must hold"
         raise UserError(f"{law}, got {std}, {margin}, {alpha}, {power}")
     ratio = LARGEST_RATIO if margin >= LARGEST_RATIO * std else margin / std
-    return next((n for n in range(2, MOST_SEEDS + 1) if _power(n, ratio, alpha, paired) >= power), None)
+    seeds = range(2, MOST_SEEDS + 1)
+    place = bisect.bisect_left(seeds, power, key=lambda n: _power(n, ratio, alpha, paired))  # it rises with n
+    return seeds[place] if place < len(seeds) else None
 
 
 def _alpha(level: float) -> float:

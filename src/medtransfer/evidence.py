@@ -21,8 +21,8 @@ from medtransfer.statistics import Array
 TERMS = ("intersection", "predicted", "target")
 TOLERANCE = 1e-6
 """between a logged score and the one that its predictions give"""
-Parts = tuple[Array, resampling.Statistic, Array]
-"""runs x patients: what a patient adds to a run's score; the score as a statistic; the rows that it is over"""
+Parts = tuple[Array | None, resampling.Statistic, Array]
+"""runs x patients: what a patient adds to a run's score, None where it is no sum; the statistic; the rows it is over"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +69,14 @@ def gather(cells: Sequence[Cell], folder: Path, *, resamples: int, level: float,
     if isinstance(parts, str):
         return replace(blank, note=f"{parts}; seeds alone count")
     values, statistic, rows = parts
-    _check_scores(cells, values, first.metric)
-    groups = _by_init(cells)
-    found = replace(blank, contributions={init: values[places] for init, places in groups.items()})
+    _check_scores(cells, statistic)
+    groups, found = _by_init(cells), blank
+    if values is None:
+        found = replace(blank, note=f"{first.metric} is no sum over patients; in differences seeds alone count")
+    else:
+        found = replace(blank, contributions={init: values[places] for init, places in groups.items()})
     if not resamples:
-        return replace(found, note="comparison.resamples is 0: no intervals of single scores")
+        return replace(found, note=found.note or "comparison.resamples is 0: no intervals of single scores")
     return _with_intervals(found, statistic, patients[rows], groups, resamples, level, rng)
 
 
@@ -131,16 +134,31 @@ def _table(cell: Cell, folder: Path, columns: list[str] | None = None) -> pd.Dat
 
 
 def _auc(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | str:
+    found = _labels(cells, folder, table)
+    if isinstance(found, str):
+        return found
+    truth, scores = found
+    parts = delong.placements(truth, scores, table["patient"].to_numpy())
+    if parts.counts[:, :2].min() < 2:
+        return "a label has all its images of one class from a single patient"
+    return delong.contributions(parts), resampling.mean_auc(truth, scores), np.arange(len(truth))
+
+
+def _average_precision(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | str:
+    found = _labels(cells, folder, table)
+    if isinstance(found, str):
+        return found
+    return None, resampling.average_precision(*found), np.arange(len(table))
+
+
+def _labels(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> tuple[Array, Array] | str:
+    """Reads targets (images x labels) and probabilities (runs x images x labels) of the labels with both classes."""
     names = [name.removeprefix("target.") for name in map(str, table.columns) if name.startswith("target.")]
     labels = [label for label in cells[0].tested or names if {0, 1} <= set(table[f"target.{label}"])]
     if not labels:
         return "no label has both classes in test"
     truth = table[[f"target.{label}" for label in labels]].to_numpy()
-    scores = _read(cells, folder, [f"probability.{label}" for label in labels])
-    parts = delong.placements(truth, scores, table["patient"].to_numpy())
-    if parts.counts[:, :2].min() < 2:
-        return "a label has all its images of one class from a single patient"
-    return delong.contributions(parts), resampling.mean_auc(truth, scores), np.arange(len(truth))
+    return truth, _read(cells, folder, [f"probability.{label}" for label in labels])
 
 
 def _dice(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | str:
@@ -168,17 +186,19 @@ def _image_dice(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> tup
     return np.where(total == 0, 1.0, 2 * overlap / np.maximum(total, 1)), target[0] > 0
 
 
-def _check_scores(cells: Sequence[Cell], values: Array, metric: str) -> None:
-    for cell, own in zip(cells, values.mean(axis=1), strict=True):
+def _check_scores(cells: Sequence[Cell], statistic: resampling.Statistic) -> None:
+    whole = statistic.score(np.ones((statistic.images, 1), dtype=np.float32))[:, 0]
+    for cell, own in zip(cells, whole, strict=True):
         if cell.score is None or abs(cell.score - own) > TOLERANCE:
             raise UserError(
-                f"{cell.label}: its predictions give {metric} {own:.6f}, its cell.json says {cell.score}; "
+                f"{cell.label}: its predictions give {cell.metric} {own:.6f}, its cell.json says {cell.score}; "
                 "the files do not belong together: remove the folder and run `benchmark` again"
             )
 
 
 _METRICS: Mapping[str, Callable[[Sequence[Cell], Path, pd.DataFrame], Parts | str]] = {
     "auc": _auc,
+    "average_precision": _average_precision,
     "dice": _dice,
     "dice_positives": _dice_positives,
 }

@@ -11,6 +11,7 @@ from medtransfer import records
 from medtransfer.comparison import Cell, Row, of_task
 from medtransfer.contrasts import Contrast
 from medtransfer.findings import Findings
+from medtransfer.statistics import TTest
 
 Record = dict[str, Any]
 
@@ -65,7 +66,7 @@ def _comparison(findings: Findings, row: Row) -> Record:
         "separated": row.separated,
         "test": test.test if test else findings.settings.test,
         "statistic": test.statistic if test else None,
-        "df": test.df if test else None,
+        "df": test.df if isinstance(test, TTest) else None,
         "ddof": 1,
         "alpha": findings.settings.alpha,
         "correction": "none",

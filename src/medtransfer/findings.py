@@ -15,7 +15,7 @@ from medtransfer.comparison import Cell, Row, of_task
 from medtransfer.contrasts import Contrast, Family
 from medtransfer.evidence import Evidence, gather
 from medtransfer.published import Published
-from medtransfer.ranks import Friedman, Nemenyi, Ranks
+from medtransfer.ranks import Friedman, Nemenyi, Ranks, SignedRank
 from medtransfer.tables import metric_name
 from medtransfer.tasks import TASKS
 
@@ -47,6 +47,8 @@ class Findings:
     val_ranks: Ranks
     friedman: Friedman
     nemenyi: Nemenyi
+    posterior: SignedRank | None
+    """of the best mean rank on val minus the reference, over tasks, in units of their margins; None: the same init"""
     answers: tuple[Answer, ...]
     """over all tasks first where there are several, then by task"""
     claims: Mapping[str, tuple[Verdict, ...]]
@@ -101,6 +103,7 @@ def find(folder: Path, benchmark: params.Benchmark, settings: params.Params, roo
         val_ranks=val_ranks,
         friedman=ranks.friedman(test_ranks),
         nemenyi=ranks.nemenyi(test_ranks, alpha=settings.comparison.alpha),
+        posterior=_posterior(cells, contrasted, overall),
         answers=_answers(rows, benchmark, contrasted, ranked, val_ranks, test_ranks, settings.comparison.alpha, cells),
         claims=_weigh(settings, _task_scores(cells, rows, evidence, benchmark), printed),
         published=tuple(printed),
@@ -190,6 +193,15 @@ def _best(rows: Sequence[Row], task: str, alpha: float) -> tuple[tuple[str, ...]
         return None
     names = tuple(row.init for row in column)
     return names, multiplicity.with_best([row.scores for row in column], paired=True, alpha=alpha)
+
+
+def _posterior(cells: Sequence[Cell], contrasted: Sequence[Contrast], overall: str) -> SignedRank | None:
+    found = [c for c in contrasted if c.family == "reference" and c.init == overall and c.margin]
+    if not found:
+        return None
+    groups = [group_of(of_task(cells, contrast.task)[0]) for contrast in found]
+    differences = [contrast.estimate / (contrast.margin or 1) for contrast in found]
+    return ranks.signed_rank(differences, rope=1.0, rng=np.random.default_rng(SEED), groups=groups)
 
 
 def _answers(

@@ -280,8 +280,8 @@ class Benchmark:
 class Comparison:
     """The statistical comparison."""
 
-    test: Literal["pooled", "welch", "paired"]
-    """two-sided t-test of the published form of table, against the best: pooled as published"""
+    test: Literal["pooled", "welch", "paired", "wilcoxon", "sign-flip"]
+    """two-sided test of the published form of table, against the best: t-tests, pooled as published, or by signs"""
     alpha: float
     reference: str
     """init that every other is compared with, as in benchmark.inits"""

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from medtransfer.figures import bars, claims, cost, curves, forest, kinds, labels, pairs, ranks, scores, style
 from medtransfer.findings import Findings
 
-ORDER = (
+_ORDER = (
     "scores", "forest", "ranks", "bars", "pairs", "curves", "cost", "labels", "claims", "segmentation-classification",
 )  # fmt: skip
-WHOLE: dict[str, tuple[Callable[[Findings], Figure | None], Callable[[Findings], str]]] = {
+_WHOLE: dict[str, tuple[Callable[[Findings], Figure | None], Callable[[Findings], str]]] = {
     "scores": (scores.draw, scores.caption),
     "ranks": (ranks.draw, ranks.caption),
     "pairs": (pairs.draw, pairs.caption),
@@ -24,7 +24,7 @@ WHOLE: dict[str, tuple[Callable[[Findings], Figure | None], Callable[[Findings],
     "segmentation-classification": (kinds.draw, kinds.caption),
 }
 """name -> how a figure of all tasks is drawn and captioned"""
-BY_TASK: dict[str, tuple[Callable[[Findings, str], Figure | None], Callable[[Findings, str], str]]] = {
+_BY_TASK: dict[str, tuple[Callable[[Findings, str], Figure | None], Callable[[Findings, str], str]]] = {
     "forest": (forest.draw, forest.caption),
     "bars": (bars.draw, bars.caption),
     "labels": (labels.draw, labels.caption),
@@ -36,20 +36,20 @@ def drawings(findings: Findings) -> dict[str, Figure]:
     """Draws every figure that has something to show: slug -> figure, in the order of the report."""
     found: dict[str, Figure | None] = {}
     with matplotlib.rc_context(style.RC):
-        for name in ORDER:
-            if name in WHOLE:
-                found[name] = WHOLE[name][0](findings)
+        for name in _ORDER:
+            if name in _WHOLE:
+                found[name] = _WHOLE[name][0](findings)
             else:
-                found |= {f"{name}-{task}": BY_TASK[name][0](findings, task) for task in findings.benchmark.tasks}
+                found |= {f"{name}-{task}": _BY_TASK[name][0](findings, task) for task in findings.benchmark.tasks}
         return {slug: _fixed(picture) for slug, picture in found.items() if picture is not None}
 
 
 def caption(slug: str, findings: Findings) -> str:
     """Says what a figure shows: n, interval, test, ddof, correction."""
-    if slug in WHOLE:
-        return WHOLE[slug][1](findings)
+    if slug in _WHOLE:
+        return _WHOLE[slug][1](findings)
     name, _, task = slug.partition("-")
-    return BY_TASK[name][1](findings, task)
+    return _BY_TASK[name][1](findings, task)
 
 
 def to_png(figure: Figure) -> bytes:

@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from medtransfer import statistics
-from medtransfer.comparison import Row, of_task
+from medtransfer.comparison import Row, of_task, test_rows
 from medtransfer.figures import style, words
 from medtransfer.findings import Findings
 
@@ -50,22 +49,15 @@ def caption(findings: Findings, task: str) -> str:
     whole = words.complete(findings, task)
     return (
         f"{task}: mean test score and one std (whisker, ddof 1), {words.number(whole)}; line and band: mean and one "
-        f"std of {findings.reference}. Marks: two-sided {words.test(findings, whole)} against it, correction: none: "
+        f"std of {findings.reference}. Marks: {words.test(findings, whole)}, two-sided, against it, correction: none: "
         "n.s., * p < 0.05, ** p < 0.01, *** p < 0.001, in brackets where worse than it. "
         "The vertical axis is cut: it does not begin at 0."
     )
 
 
-def test(row: Row, base: Row, findings: Findings) -> statistics.TTest:
-    """Tests a row against the reference as the published form of table does; folds share training images."""
-    if row.unit == "fold":
-        return statistics.corrected_t_test(row.scores, base.scores, ratio=row.ratio)
-    return statistics.t_test(row.scores, base.scores, test=findings.settings.test)
-
-
 def mark(row: Row, base: Row, findings: Findings) -> str:
     """Marks the significance of a difference; in brackets where the reference is better."""
-    result = test(row, base, findings)
+    result = test_rows(row, base, findings.settings)
     if result.p is None:
         return "no\ntest"
     stars = next((stars for bound, stars in STARS if result.p < bound), "n.s.")

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from medtransfer.comparison import Row
+from medtransfer.comparison import Row, test_rows
+from medtransfer.entries import matches
 from medtransfer.figures import bars, style, words
 from medtransfer.findings import Findings
-from medtransfer.published import matches
 
 HATCHES = ("//", "\\\\", "xx", "--", "||", "++", "oo", "**")
 WIDTH, PITCH = 12.5, 0.5
@@ -50,8 +50,8 @@ def caption(findings: Findings) -> str:
     whole = [row for task in findings.benchmark.tasks for row in words.complete(findings, task)]
     return (
         f"Mean test score and one std (whisker, ddof 1) of random, {findings.reference} and other supervised weights, "
-        f"{words.number(whole)}. p above a bar: two-sided {words.test(findings, whole)} against {findings.reference}, "
-        "correction: none. The vertical axes are cut: they do not begin at 0."
+        f"{words.number(whole)}. p above a bar: {words.test(findings, whole)}, two-sided, against "
+        f"{findings.reference}, correction: none. The vertical axes are cut: they do not begin at 0."
     )
 
 
@@ -94,4 +94,4 @@ def _draw_task(panel: Axes, findings: Findings, task: str, looks: dict[str, tupl
 def _p(row: Row, base: Row | None, findings: Findings) -> str:
     if base is None or row is base:
         return ""
-    return "\n".join(words.p_value(bars.test(row, base, findings).p).rsplit(" ", 1))
+    return "\n".join(words.p_value(test_rows(row, base, findings.settings).p).rsplit(" ", 1))

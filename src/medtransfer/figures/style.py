@@ -30,6 +30,9 @@ RC: dict[Any, Any] = {
 LETTER = 0.068
 """inches that a letter of 8 points takes, a little more than the mean"""
 
+LINE = 0.17
+"""inches that a line of the heading takes; every figure has room for two"""
+
 
 class Look(NamedTuple):
     """How a verdict is drawn."""
@@ -65,6 +68,7 @@ def headline(picture: Figure, cells: Iterable[Cell], title: str) -> None:
     """Writes the sentences of the runs' marks and a title above the panels, broken to the figure's width."""
     letters = int(picture.get_figwidth() * 0.78 / LETTER)
     lines = [wrapped for line in [*first_lines(cells), title] for wrapped in textwrap.wrap(line, letters)]
+    picture.set_figheight(picture.get_figheight() + LINE * max(0, len(lines) - 2))
     picture.suptitle("\n".join(lines))
 
 

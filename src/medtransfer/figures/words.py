@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from medtransfer.comparison import Row, of_task
+from medtransfer.comparison import TEST_NAMES, Row, of_task
+from medtransfer.entries import split
 from medtransfer.findings import Findings
-from medtransfer.published import split
 from medtransfer.tables import column_title
 from medtransfer.tables import p_value as number_of_p
 
@@ -80,7 +80,7 @@ def count(number: int, noun: str) -> str:
 def test(findings: Findings, rows: Iterable[Row]) -> str:
     """Names the test of the published form of table."""
     folds = {row.unit for row in rows} == {"fold"}
-    return "corrected resampled t-test paired by fold" if folds else f"{findings.settings.test} t-test"
+    return "corrected resampled t-test, paired by fold" if folds else TEST_NAMES[findings.settings.test]
 
 
 def level(findings: Findings) -> str:

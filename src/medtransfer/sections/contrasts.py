@@ -146,6 +146,7 @@ def over_tasks(findings: Findings) -> Section | None:
         f"the mean rank at this number of seeds of these tasks ({100 * ranks.confidence:g} %, bootstrap of seeds), not "
         "of the ranks of the true means.",
         _rank_test(findings),
+        *_posterior(findings),
     ]
     return Section(
         title="Ranks over tasks", slug="ranks", grid=grid(header, lines), notes=tuple(notes),
@@ -161,6 +162,18 @@ def _rank_test(findings: Findings) -> str:
     if nemenyi.critical_difference is None:
         return f"{words} {nemenyi.note}."
     return f"{words} Nemenyi's critical difference at {nemenyi.alpha:g}: {nemenyi.critical_difference:.2f} ranks."
+
+
+def _posterior(findings: Findings) -> list[str]:
+    found = findings.posterior
+    if found is None or found.worse is None or found.within is None or found.better is None:
+        return []
+    overall = findings.answers[0].chosen
+    return [
+        f"{overall} against {findings.reference} on a further task like these {found.n} (Bayesian signed-rank test "
+        f"with the tasks' margins as region of practical equivalence): better by more than the margin with probability "
+        f"{found.better:.2f}, within it {found.within:.2f}, worse {found.worse:.2f}."
+    ]
 
 
 def by_kind(findings: Findings) -> Section | None:
@@ -179,8 +192,8 @@ def by_kind(findings: Findings) -> Section | None:
     if not lines or not all(split.values()):
         return None
     note = (
-        f"Mean difference from {findings.reference} in percentage points over "
-        f"{' and '.join(f'{len(tasks)} {kind} tasks' for kind, tasks in split.items())}; - where a task lacks runs. "
+        f"Mean difference from {findings.reference} in percentage points, averaged over "
+        f"the tasks of a kind ({'; '.join(', '.join(tasks) for tasks in split.values())}); - where a task lacks runs. "
         "The claims test such differences."
     )
     header = ("init", *split)

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from medtransfer import statistics
-from medtransfer.comparison import Cell, Row, of_task, shared_marks
+from medtransfer.comparison import TEST_NAMES, Cell, Row, of_task, shared_marks
+from medtransfer.entries import split
 from medtransfer.findings import Findings
-from medtransfer.published import Published, repeated, split
+from medtransfer.published import Published, repeated
 from medtransfer.tables import METRICS, Entry, Grid, Section, column_title, metric_name, percent, points
 
 
@@ -56,6 +57,8 @@ def score_notes(findings: Findings) -> list[str]:
     untested = [f"{row.task} {row.init} ({row.test.note})" for row in rows if row.test and row.test.p is None]
     if untested:
         notes.append(f"No test possible: {'; '.join(untested)}.")
+    limits = dict.fromkeys(row.test.note for row in rows if row.test and row.test.p is not None and row.test.note)
+    notes += [f"{note[0].upper()}{note[1:]}." for note in limits]
     unsuited = [f"{row.init} on {row.task}" for row in rows if not row.applicable]
     if unsuited:
         notes.append(f"Not applicable (pre-trained on the task's own dataset): {'; '.join(unsuited)}.")
@@ -77,7 +80,7 @@ def _method(findings: Findings) -> str:
     rows, settings = findings.rows, findings.settings
     marks = sorted({mark for cell in findings.cells for mark in cell.marks})
     units = {row.unit for row in rows if row.summary is not None} or {"seed"}
-    words = {"seed": ("run (seed)", f"{settings.test} t-test")}
+    words = {"seed": ("run (seed)", TEST_NAMES[settings.test])}
     words["fold"] = ("fold (mean over its seeds)", "corrected resampled t-test, paired by fold")
     unit = " or ".join(f"{words[name][0]}, n = {_number(rows, name)}" for name in sorted(units, reverse=True))
     test = " or ".join(words[name][1] for name in sorted(units, reverse=True))

@@ -25,15 +25,15 @@ def claims(findings: Findings) -> Section | None:
     """Tabulates the claims: estimate, interval and verdict on our own runs and on published numbers."""
     if not findings.claims:
         return None
-    lines, notes = [], []
+    lines: list[tuple[str, ...]] = []
+    notes: list[str] = []
     for name, verdicts in findings.claims.items():
         notes.append(f"{name}: {verdicts[0].says}")
         for verdict in verdicts:
             lines += [_line(name, verdict, part) for part in verdict.parts]
-            notes += [f"{name}, {_source(verdict)}: {note}" for note in verdict.notes if note]
-            notes += [
-                f"{name}, {_source(verdict)}, against {p.than}: {note}" for p in verdict.parts for note in p.notes
-            ]
+            notes += [f"{name}, {_source(verdict)}: {words}." for words in _reasons(verdict)]
+    every = [verdict for verdicts in findings.claims.values() for verdict in verdicts]
+    general = sorted({f"{_source(verdict)}: {note}." for verdict in every for note in verdict.notes})
     header = ("claim", "evidence", "better", "than", "difference, points", "interval", "verdict", "claim as a whole")
     method = (
         f"Two-sided {100 * (1 - findings.settings.alpha):g} % intervals for these tasks: supported = above 0, "
@@ -42,9 +42,15 @@ def claims(findings: Findings) -> Section | None:
         "(Bonferroni)."
     )
     return Section(
-        title="Claims", slug="claims", grid=grid(header, lines), notes=(method, *dict.fromkeys(notes)),
+        title="Claims", slug="claims", grid=grid(header, lines), notes=(method, *notes, *general),
         figures=("claims",), scores=True, bullets=True,
     )  # fmt: skip
+
+
+def _reasons(verdict: Verdict) -> list[str]:
+    """Says, once, what limits the parts of a verdict; of one that is not testable only the last word, why it is not."""
+    found = [note for part in verdict.parts for note in (part.notes[-1:] if part.estimate is None else part.notes)]
+    return list(dict.fromkeys(found))
 
 
 def _source(verdict: Verdict) -> str:
