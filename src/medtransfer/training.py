@@ -115,9 +115,9 @@ class Trainer:
         trained = time.perf_counter() - start
         collected, val_loss = self.predict("val", views=1)
         prediction = self.objective.finish(collected, self.rows["val"], None)
-        scores = {"train_loss": loss, "val_loss": val_loss, "lr": self.optimizer.param_groups[0]["lr"]}
         metric = self.objective.metric
-        scores |= {f"val_{name}": value for name, value in prediction.scores.items() if name.split(".")[0] == metric}
+        scores = {f"val_{name}": value for name, value in prediction.scores.items() if name.split(".")[0] == metric}
+        scores |= {"train_loss": loss, "val_loss": val_loss, "lr": self.optimizer.param_groups[0]["lr"]}
         self._update(scores)
         self.fit.images += images
         self.fit.seconds += time.perf_counter() - start

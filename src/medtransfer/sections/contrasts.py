@@ -121,7 +121,8 @@ def candidates(findings: Findings) -> Section | None:
     note = (
         f"Multiple comparisons with the best (Hsu 1981) at {findings.settings.alpha:g}, over seeds paired by seed, the "
         "family is all candidates of a task: the best one is among these unless the seeds were unlucky. Patients are "
-        "not in it: on other patients the set may differ."
+        "not in it: on other patients the set may differ. The differences are taken as equally variable: an init whose "
+        "seeds vary far more than the others' is left out too often."
     )
     return Section(title="May be the best", slug="best", grid=grid(("task", "inits", "left"), lines), notes=(note,))
 

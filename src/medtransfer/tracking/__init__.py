@@ -109,7 +109,7 @@ class TrackedRun:
             run_id, sampling_interval=SYSTEM_METRICS_SECONDS, samples_before_logging=1, resume_logging=True,
             tracking_uri=client.tracking_uri,
         )  # fmt: skip
-        self._monitor.start()
+        self._monitored = False
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Sends what is behind the last checkpoint, then puts these metrics into the journal."""
@@ -128,6 +128,9 @@ class TrackedRun:
             for i in range(0, len(metrics), 10 * CHUNK):
                 self.client.log_batch(self.run_id, metrics=metrics[i : i + 10 * CHUNK])
             self._sent = len(lines)
+            if metrics and not self._monitored:  # after the first scores: MLflow's comparison shows the first metric
+                self._monitor.start()
+                self._monitored = True
         except MlflowException as error:
             log.warning(
                 "MLflow did not take metrics of run %s, they wait in %s: %s", self.run_id, self.journal.path, error
@@ -159,7 +162,9 @@ class TrackedRun:
         Raises:
             UserError: some metrics could not be sent; they are kept, and the run is not called finished.
         """
-        self._monitor.finish()
+        if self._monitored:
+            self._monitor.finish()
+        self._monitored = True  # the last metrics need no monitor
         self.send()
         if self._sent < len(self.journal.lines()) and status == "FINISHED":
             raise UserError(
