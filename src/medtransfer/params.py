@@ -286,7 +286,8 @@ class Comparison:
     reference: str
     """init that every other is compared with, as in benchmark.inits"""
     resamples: int
-    """bootstrap resamples of the test patients; 0: none, the intervals of single scores are left out"""
+    """bootstrap resamples of the test patients; 0: none, the intervals of single scores are left out; 10,000 of 25,000
+    images cost half a second per run and label"""
     against: tuple[str, ...]
     """CSV files of published numbers that stand beside ours, relative to the repository's top folder"""
     published_n: int

@@ -21,8 +21,10 @@ from medtransfer.statistics import ROUNDING
 Array = npt.NDArray[Any]
 Kernel = Callable[[Array, Array, Array], Array]
 
-BLOCK = 500_000
+BLOCK = 1_500_000
 """weights (images x resamples) held at a time"""
+LEAST_BLOCK = 256
+"""resamples held at a time where images are many: fewer would cost more in calls than in arithmetic"""
 MAX_REDRAWS = 100
 """times the number of resamples that may be redrawn before the classes count as too rare"""
 
@@ -147,7 +149,7 @@ def bootstrap(
     index, number = patient_index(patients, statistic.images)
     if number < 2 or resamples < 1:
         raise UserError(f"`patients >= 2 and resamples >= 1` must hold, got {number} and {resamples}")
-    block = max(1, BLOCK // statistic.images)
+    block = max(LEAST_BLOCK, BLOCK // statistic.images)
     values, redrawn, done = [], 0, 0
     while done < resamples:
         weights = _draw(rng, number, min(block, resamples - done))[index]
