@@ -17,6 +17,7 @@ from sklearn.metrics import average_precision_score
 from medtransfer import findings, params, report
 from medtransfer.errors import UserError
 from medtransfer.findings import Findings
+from medtransfer.sections import contrasts
 from tests import results
 
 ROOT = Path(__file__).parents[1]
@@ -33,11 +34,13 @@ def compared(
     reference: str = IMAGENET,
     resamples: int = 100,
     make: bool = True,
+    as_published: bool = False,
     **options: Any,
 ) -> Findings:
     if make:
         results.write(folder, effects, tasks, seeds, **options)
-    here = params.load(ROOT / "params.yaml", {"comparison.resamples": str(resamples)})
+    changes = {"comparison.resamples": str(resamples), "comparison.as_published": str(as_published).lower()}
+    here = params.load(ROOT / "params.yaml", changes)
     benchmark = params.Benchmark(inits=tuple(effects), tasks=tuple(tasks), seeds=tuple(seeds))
     return findings.find(folder, benchmark, here, ROOT, reference)
 
@@ -179,6 +182,86 @@ def test_every_claim_is_weighed_on_published_numbers_too(tmp_path: Path) -> None
     assert set(found.claims) == set(params.load(ROOT / "params.yaml").claims)
     for verdicts in found.claims.values():
         assert verdicts[-1].paper.startswith("2021")
+
+
+# Contaminated runs
+
+ALL = (*TASKS, "siim")
+CONTINUED = "imagenet@resnet50+chestxray14"
+EFFECTS = {RANDOM: 0.0, IMAGENET: 0.5, CONTINUED: 1.5}
+
+
+def contaminated(folder: Path, *inits: str, **options: Any) -> Findings:
+    """Compares on three tasks, of which SIIM has runs with the mark."""
+    clean = {init: effect for init, effect in EFFECTS.items() if init not in inits}
+    results.write(folder, EFFECTS, TASKS, range(5))
+    results.write(folder, clean, ("siim",), range(5))
+    marked = {init: EFFECTS[init] for init in inits}
+    results.write(folder, marked, ("siim",), range(5), marks=["synthetic", "contaminated"])
+    return compared(folder, EFFECTS, tasks=ALL, make=False, **options)
+
+
+def test_a_contaminated_run_is_shown_and_in_no_comparison(tmp_path: Path) -> None:
+    found = contaminated(tmp_path, CONTINUED)
+    random, imagenet, continued = found.of_task("siim")
+    assert continued.summary is not None
+    assert continued.summary.mean > max(row.summary.mean for row in (random, imagenet) if row.summary)
+    assert (continued.barred, continued.compared, continued.best) == (True, False, False)
+    assert (continued.difference, continued.test, continued.separated) == (None, None, None)
+    assert imagenet.best
+    assert CONTINUED in found.evidence["siim"].intervals
+    own = [contrast for contrast in found.contrasts if contrast.task == "siim"]
+    assert own
+    assert all(CONTINUED not in (contrast.init, contrast.against) for contrast in own)
+    assert found.best["siim"][0] == (RANDOM, IMAGENET)
+    assert found.ranks.tasks == found.val_ranks.tasks == (0, 1)  # the tasks that all share
+    verdict = found.claims["continual pre-training"][0]
+    assert {one.task for part in verdict.parts for one in part.differences} == set(TASKS)
+    answer = found.answers[-1]
+    assert (answer.scope, answer.chosen) == ("siim", IMAGENET)
+    assert answer.text.endswith(f"Not compared, because contaminated: {CONTINUED}.")
+
+
+def test_on_the_other_tasks_the_same_init_is_compared(tmp_path: Path) -> None:
+    found = contaminated(tmp_path, CONTINUED)
+    assert all(contrast(found, task, CONTINUED).separated(0.05) for task in TASKS)
+    assert all(found.best[task][0] == tuple(EFFECTS) for task in TASKS)
+    assert found.answers[0].chosen == CONTINUED
+
+
+def test_as_published_the_contaminated_run_is_compared(tmp_path: Path) -> None:
+    found = contaminated(tmp_path, CONTINUED, as_published=True)
+    row = found.of_task("siim")[2]
+    assert (row.marks, row.barred, row.best) == (("contaminated", "synthetic"), False, True)
+    assert contrast(found, "siim", CONTINUED).separated(0.05)
+    assert found.best["siim"][0] == tuple(EFFECTS)
+    assert found.ranks.tasks == (0, 1, 2)
+    assert (found.answers[-1].chosen, "contaminated" in found.answers[-1].text) == (CONTINUED, False)
+
+
+def test_with_a_contaminated_reference_nothing_is_compared_with_it(tmp_path: Path) -> None:
+    found = contaminated(tmp_path, IMAGENET)
+    assert not found.family("siim", "reference")
+    assert [(c.init, c.against) for c in found.family("siim", "chosen")] == [(RANDOM, CONTINUED)]
+
+
+def test_a_task_of_contaminated_runs_alone_has_no_answer(tmp_path: Path) -> None:
+    found = contaminated(tmp_path, *EFFECTS)
+    assert [row.best for row in found.of_task("siim")] == [False] * 3
+    assert (found.answers[-1].verdict, found.answers[-1].chosen) == ("none", "")
+    assert "no initialization free of contamination has all its runs" in found.answers[-1].text
+    assert "siim" not in found.best
+    assert found.ranks.tasks == (0, 1)
+    ranks = contrasts.over_tasks(found)
+    assert ranks is not None
+    assert "1 = best; over shenzhen, montgomery." in ranks.notes[0]
+
+
+def test_of_a_benchmark_of_contaminated_runs_nothing_is_ranked(tmp_path: Path) -> None:
+    results.write(tmp_path, EFFECTS, ("siim",), range(3), marks=["contaminated"])
+    found = compared(tmp_path, EFFECTS, tasks=("siim",), seeds=range(3), make=False)
+    assert (found.ranked, found.ranks.mean, found.contrasts) == ((), (), ())
+    assert found.of_task("siim")[0].summary is not None
 
 
 # Predictions that do not belong

@@ -6,7 +6,7 @@ import pytest
 
 from medtransfer import params as parameters
 from medtransfer.errors import UserError
-from medtransfer.initializations import check_backbone, expected, parse
+from medtransfer.initializations import check_backbone, expected, parse, seen
 from medtransfer.params import OwnInit
 
 
@@ -19,12 +19,34 @@ from medtransfer.params import OwnInit
         ("random", "random@tf_efficientnet_lite0", "random--tf_efficientnet_lite0"),
         ("imagenet+inat2021", "imagenet+inat2021@resnet50", "imagenet_inat2021--resnet50"),
         ("dino@resnet50", "dino@resnet50", "dino--resnet50"),
+        (
+            "imagenet+chestxray14",
+            "imagenet@tf_efficientnet_lite0+chestxray14",
+            "imagenet--tf_efficientnet_lite0--chestxray14",
+        ),
+        ("swav+chexpert+shenzhen", "swav@resnet50+chexpert+shenzhen", "swav--resnet50--chexpert--shenzhen"),
+        ("imagenet+inat2021+chexpert", "imagenet+inat2021@resnet50+chexpert", "imagenet_inat2021--resnet50--chexpert"),
+        ("random@resnet18+mine", "random@resnet18+mine", "random--resnet18--mine"),
         ("moco-v3@vit_base_patch16_224", "moco-v3@vit_base_patch16_224", "moco-v3--vit_base_patch16_224"),
     ],
 )
 def test_names_resolve_their_backbone(name: str, canonical: str, slug: str) -> None:
     init = parse(name, "tf_efficientnet_lite0")
     assert (init.canonical, init.slug) == (canonical, slug)
+
+
+def test_only_known_datasets_are_split_off_a_file_name() -> None:
+    assert parse("file:/a+b.pth", "resnet50").chain == ()
+    init = parse("file:/a+b.pth@resnet18+chexpert", "resnet50")
+    assert (init.local, init.backbone, init.chain) == ("/a+b.pth", "resnet18", ("chexpert",))
+    assert parse("timm:resnet50.a1_in1k+chexpert", "resnet18").canonical == "timm:resnet50.a1_in1k+chexpert"
+
+
+def test_what_is_drawn_and_trained_is_not_random() -> None:
+    init = parse("random+chexpert", "resnet50")
+    assert not init.random
+    assert init.parent.random
+    assert seen(init.canonical) == {"chexpert"}
 
 
 def test_file_names_keep_their_own_at_signs() -> None:
@@ -46,9 +68,10 @@ def test_file_names_keep_their_own_at_signs() -> None:
         ("timm:resnet50", "must be timm:<architecture>.<tag>"),
         ("timm:resnet50.a1_in1k@resnet50", "must be timm:<architecture>.<tag>"),
         ("swav@resnet18", "exists for the backbone resnet50 only"),
-        ("imagenet+chestxray14", "no `pretrain` stage yet"),
-        ("imagenet@resnet50+chexpert", "no `pretrain` stage yet"),
-        ("imagenet+inat2021+chexpert", "no `pretrain` stage yet"),
+        ("imagenet++chexpert", "each dataset behind a + must be named, and once"),
+        ("imagenet+chexpert+chexpert", "each dataset behind a + must be named, and once"),
+        ("imgenet+chexpert", "Did you mean imagenet?"),
+        ("swav@resnet18+chexpert", "exists for the backbone resnet50 only"),
     ],
 )
 def test_unknown_names_are_refused(name: str, words: str) -> None:

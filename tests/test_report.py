@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from medtransfer import comparison, findings, params, records, report, statistics, tasks
+from medtransfer import comparison, exports, findings, params, records, report, statistics, tasks
 from medtransfer.errors import UserError
+from medtransfer.sections.scores import score_grid, score_notes
 
 RANDOM, IMAGENET = "random@tf_efficientnet_lite0", "imagenet@tf_efficientnet_lite0"
 CONTINUED = f"{IMAGENET}+shenzhen"
@@ -366,6 +367,34 @@ def test_marks_of_some_runs_stand_beside_their_score(cells: Path, published: par
     assert "| 74.00 ± 4.00 (contaminated) |" in markdown
     assert markdown.splitlines()[0] == SYNTHETIC
     assert markdown.splitlines()[2].startswith("Contaminated: ")
+
+
+def test_contaminated_runs_are_shown_and_the_table_says_that_they_are_not_compared(
+    cells: Path, published: params.Params
+) -> None:
+    for seed in range(3):
+        edit(find(cells, "montgomery", IMAGENET, seed), marks=["synthetic", "contaminated"])
+    markdown = write(cells, published)
+    assert f"| {RANDOM} | 74.00 ± 4.00 | **93.00 ± 3.00** |" in markdown
+    assert f"| {IMAGENET} | **91.00 ± 1.00** | 94.83 ± 0.76 (contaminated) |" in markdown
+    words = "Shown, and in no test, rank, choice or claim, because pre-trained on images that the test set is taken"
+    assert f"{words} from (contaminated): {IMAGENET} on montgomery. comparison.as_published: true" in markdown
+    rows = read_csv(cells.parent / "comparison.csv")
+    assert [row["compared"] for row in rows] == ["true", "true", "true", "false"]
+    assert (rows[3]["mean"] != "", rows[3]["p"], rows[3]["difference"]) == (True, "", "")
+
+
+def test_as_published_contaminated_runs_are_compared(cells: Path) -> None:
+    for seed in range(3):
+        edit(find(cells, "montgomery", IMAGENET, seed), marks=["synthetic", "contaminated"])
+    found = compared(cells, as_published=True)
+    lines = [[entry.text for entry in line] for line in score_grid(found).rows]
+    assert lines == [
+        [RANDOM, "74.00 ± 4.00", "93.00 ± 3.00 †"],
+        [IMAGENET, "91.00 ± 1.00", "94.83 ± 0.76 (contaminated)"],
+    ]
+    assert not any("in no test" in note for note in score_notes(found))
+    assert all(row["compared"] for row in exports.comparison(found))
 
 
 def test_console_table(cells: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from medtransfer import objectives
 from medtransfer import params as parameters
@@ -315,3 +316,91 @@ def test_several_regions_are_learned_and_scored_at_native_size_with_extras(top: 
     assert scores["fov_dice.Top"] == pytest.approx(scores["native_dice.Top"])  # the whole image is in view
     assert not any(name.startswith("observer2_") for name in scores)  # no second observer on disk
     assert test.table["native_target.Top"].gt(0).all()
+
+
+def again(built: Trainer, **changes: Any) -> Trainer:
+    """Builds a trainer as another one, with changes."""
+    return Trainer(
+        built.model, built.objective, built.loader, built.rows,
+        protocol=built.protocol, engine=built.engine, seed=built.seed, device=built.device, folder=built.folder,
+        **changes,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 8])
+def test_accumulated_gradients_are_those_of_the_whole_batch(
+    top: Path, tmp_path: Path, micro_batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network has no batch norm; in 64 bits, because Adam's first steps are as large for a tiny gradient."""
+    monkeypatch.setattr(fakes, "BACKBONE", "test_vit")
+    found: list[Any] = []
+    for changes in ({}, {"micro_batch": micro_batch}):
+        built, _ = fakes.trainer(top, tmp_path, classification__max_epochs="1", classification__batch_size="7")
+        built = again(built, **changes)
+        built.model.double()
+        built.forward = lambda inputs, model=built.model: model(inputs.double())
+        found.append((fit(built)[0][1], weights_of(built)))
+    (whole, first), (parts, second) = found
+    assert parts["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-6)
+    assert max(float((first[key] - second[key]).abs().max()) for key in first) < 1e-5  # found: 4e-7
+
+
+def test_micro_batches_hold_the_images_of_the_batch_in_order(top: Path, tmp_path: Path) -> None:
+    built, _ = fakes.trainer(top, tmp_path)
+
+    def batches(micro_batch: int) -> list[Any]:
+        made = again(built, micro_batch=micro_batch)
+        return list(made.loader.train(made.rows["train"], made.protocol.augmentation, 0, 0, 1))
+
+    whole, parts = batches(0), batches(3)
+    assert [len(part.rows) for part in parts] == [2, 3, 3] * 4
+    for place, batch in enumerate(whole):
+        three = parts[3 * place : 3 * place + 3]
+        assert torch.equal(torch.cat([part.inputs for part in three]), batch.inputs)
+        assert torch.equal(torch.cat([part.targets for part in three]), batch.targets)
+        assert [part.place.last for part in three] == [False, False, True]
+
+
+def test_val_and_the_best_file_see_the_average_of_the_weights_over_steps(top: Path, tmp_path: Path) -> None:
+    decay = 0.9
+    plain, _ = fakes.trainer(top, tmp_path, classification__max_epochs="1")
+    hand = weights_of(plain)
+    step = plain.step
+
+    def followed(*parts: Any) -> torch.Tensor:
+        loss = step(*parts)
+        for key, live in plain.model.state_dict().items():
+            hand[key] = decay * hand[key] + (1 - decay) * live if live.is_floating_point() else live.clone()
+        return loss
+
+    plain.step = followed  # type: ignore[method-assign]  # looked at from outside
+    fit(plain)
+    averaging, _ = fakes.trainer(top, tmp_path, classification__max_epochs="1")
+    averaging = again(averaging, ema=decay)
+    [(_, scores)] = fit(averaging)
+    trained = weights_of(plain)
+    assert all(torch.equal(tensor, trained[key]) for key, tensor in weights_of(averaging).items())
+    saved = load_file(averaging.best_file)
+    assert saved.keys() == hand.keys()
+    for key, tensor in hand.items():
+        torch.testing.assert_close(saved[key], tensor)
+    assert any(not torch.equal(saved[key], trained[key]) for key in hand)
+    plain.model.load_state_dict(saved)
+    assert scores["val_loss"] == plain.predict("val", views=1)[1]
+
+
+def test_a_resumed_run_with_an_average_gives_the_numbers_of_an_uninterrupted_one(top: Path, tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    whole = again(fakes.trainer(top, tmp_path / "whole")[0], ema=0.9, micro_batch=4)
+    logged = numbers(fit(whole))
+
+    def die(progress: Progress) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        again(fakes.trainer(top, tmp_path / "killed")[0], ema=0.9, micro_batch=4).run(lambda m, s: None, die)
+    resumed = again(fakes.trainer(top, tmp_path / "killed")[0], ema=0.9, micro_batch=4)
+    assert resumed.resume() == 1
+    assert numbers(fit(resumed)) == logged[1:]
+    assert resumed.best_file.read_bytes() == whole.best_file.read_bytes()

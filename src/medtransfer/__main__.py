@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import difflib
 import inspect
+import json
 import logging
 import os
 import sys
@@ -137,22 +138,47 @@ def weights(params: Params, root: Path, init: str = "all") -> None:
     folder = "benchmark" if init == "all" else "adhoc"
     (root / "data/weights" / folder).mkdir(parents=True, exist_ok=True)
     starts = [parse(name, params.model.backbone, params.inits) for name in names]
+    if init == "all":  # what a chain starts from; `pretrain` makes the rest
+        starts = list(dict.fromkeys(dataclasses.replace(start, chain=()) for start in starts))
     for start in starts:
         check_backbone(start.backbone)
     for start in starts:
-        receipt = store.obtain(start, root, folder)
+        receipt = store.ready(start, root, folder)
         if receipt:
             lines = [*store.summary(receipt), f"features as in the receipt, to {store.verify(start, root):.0e}"]
             log.info("%s", "\n  ".join(lines))
+
+
+PRETRAINING = ("data", "tasks", "model", "inits", "pretraining", "engine", "execution", "benchmark")
+"""sections that continual pre-training reads"""
+
+
+@verb(*PRETRAINING)
+def pretrain(params: Params, root: Path, init: str = "all", dataset: str = "none") -> None:
+    """Train an init further on a dataset: imagenet and chestxray14 make imagenet+chestxray14; all: the benchmark's."""
+    from medtransfer import lineage, pretraining
+    from medtransfer.tracking.launcher import Launcher
+
+    if (init == "all") != (dataset == "none"):
+        raise UserError("pretrain needs --init and --dataset, as in --init imagenet --dataset chestxray14, or neither")
+    launcher = Launcher(root)
+    with launcher:
+        launcher.start(f"pretrain {init} {dataset}", {"verb": "pretrain"})
+        names = params.benchmark.inits if init == "all" else (f"{init}+{dataset}",)
+        (root / lineage.FOLDER).mkdir(parents=True, exist_ok=True)
+        made = pretraining.make_all(names, params, root, params.benchmark.tasks, launcher.run_id)
+        words = [f"- {line}" for one in made for line in lineage.summary(one)]
+        launcher.table("\n".join(words) + "\n", json.dumps([one.digest for one in made]))
 
 
 TRAINING = ("data", "tasks", "model", "inits", "classification", "segmentation", "engine", "execution", "benchmark")
 """sections that training reads; a change of one re-trains only the runs whose resolved fields change"""
 
 
-@verb(*TRAINING)
+@verb(*TRAINING, "pretraining")
 def finetune(params: Params, root: Path, init: str, task: str = "all", seed: str = "all") -> None:
-    """Fine-tune one init on a task and seed, or on all of the benchmark's."""
+    """Fine-tune one init on a task and seed, or on all of the benchmark's; a missing pre-training is made first."""
+    from medtransfer import pretraining
     from medtransfer.benchmark import digests, markdown_table, run_all
     from medtransfer.runs import plan
     from medtransfer.tracking.launcher import Launcher
@@ -161,6 +187,8 @@ def finetune(params: Params, root: Path, init: str, task: str = "all", seed: str
     with launcher:
         launcher.start(f"finetune {init} {task} {seed}", {"verb": "finetune"})
         inits = params.benchmark.inits if init == "all" else (init,)
+        targets = dict.fromkeys((*params.benchmark.tasks, *_tasks(params, task)))
+        pretraining.make_all(inits, params, root, tuple(targets), launcher.run_id)
         planned = plan(params, root, inits, _tasks(params, task), _seeds(params, seed), launcher.run_id)
         cells = run_all(planned)
         launcher.table(markdown_table(cells), digests(cells))

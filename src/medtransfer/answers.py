@@ -44,7 +44,7 @@ def of_task(rows: Sequence[Row], contrasts: Sequence[Contrast], alpha: float, me
         words = "no initialization has all its runs" if not complete else "no score on val"
         return Answer(scope=task, verdict="none", text=f"No answer: {words}.")
     if not contrasts:
-        text = f"No answer: only {chosen.init} has all its runs; there is nothing to compare it with."
+        text = f"No answer: only {chosen.init} can be compared: the others lack runs."
         return Answer(scope=task, verdict="none", chosen=chosen.init, text=text)
     better = [c for c in contrasts if c.separated(alpha) and c.estimate < 0]
     worse = [c for c in contrasts if c.separated(alpha) and c.estimate > 0]

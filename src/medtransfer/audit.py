@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import IO, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ _RADIUS, _FLOOR = 2, 4.0  # thumbnail pixels; gray levels below which contrast i
 
 
 class Pair(TypedDict):
-    """Two samples in different splits."""
+    """Two samples in different splits, or of different tasks."""
 
     a: str
     b: str
@@ -123,18 +123,51 @@ def near(
     found = features(thumbnails, scratch=scratch)
     every = stride(splits)
     count, examples = 0, list[Pair]()
-    for a, b in _blocks(splits, block, every):
-        product = found[a] @ found[b].T
-        first, second = np.nonzero(product > NEAR)
-        other = keys[a[first]] != keys[b[second]]
-        first, second = first[other], second[other]
-        count += len(first)
-        order = np.argsort(-product[first, second], kind="stable")[:EXAMPLES]
-        for i, j in zip(first[order], second[order], strict=True):
-            pair = _pair(int(a[i]), int(b[j]), splits, ids)
-            examples.append(Pair(**pair, correlation=round(float(product[i, j]), 4)))
-        examples = sorted(examples, key=lambda pair: (-pair["correlation"], pair["a"], pair["b"]))[:EXAMPLES]
+    for one, two in combinations(split_names(splits), 2):
+        left, right = np.flatnonzero(splits == one)[::every], np.flatnonzero(splits == two)[::every]
+        for first, second, correlation in alike(found, left, right, block):
+            other = keys[first] != keys[second]
+            count += int(other.sum())
+            examples = closest(examples, first[other], second[other], correlation[other], ids, f"{one}/{two}")
     return Finding(count=count, examples=examples)
+
+
+def alike(
+    found: NDArray[np.float32], left: NDArray[np.intp], right: NDArray[np.intp], block: int = 2048
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]]:
+    """Yields, block by block, all pairs of a left and a right row that look the same, with their correlation.
+
+    Args:
+        found: `features`.
+        left: row numbers, as is `right`.
+        right: what they are compared with.
+        block: rows of one matrix product, which bounds the memory.
+    """
+    for start in range(0, len(left), block):
+        a = left[start : start + block]
+        rows = found[a]
+        for other in range(0, len(right), block):
+            b = right[other : other + block]
+            product = rows @ found[b].T
+            first, second = np.nonzero(product > NEAR)
+            yield a[first], b[second], product[first, second]
+
+
+def closest(
+    examples: Sequence[Pair],
+    first: NDArray[np.intp],
+    second: NDArray[np.intp],
+    correlation: NDArray[np.float32],
+    ids: Strings,
+    splits: str,
+) -> list[Pair]:
+    """Adds pairs of rows to the examples and keeps those that look most alike; the order of blocks leaves no trace."""
+    best = np.argsort(-correlation, kind="stable")[:EXAMPLES]
+    more = [
+        Pair(a=str(ids[i]), b=str(ids[j]), splits=splits, correlation=round(float(value), 4))
+        for i, j, value in zip(first[best], second[best], correlation[best], strict=True)
+    ]
+    return sorted([*examples, *more], key=lambda pair: (-pair["correlation"], pair["a"], pair["b"]))[:EXAMPLES]
 
 
 def stride(splits: Strings) -> int:
@@ -144,34 +177,30 @@ def stride(splits: Strings) -> int:
     return max(1, math.ceil(math.sqrt(pairs / PAIRS)))
 
 
-def _blocks(splits: Strings, block: int, every: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Yields the row numbers of every block of every pair of different splits."""
-    for one, two in combinations(split_names(splits), 2):
-        left, right = np.flatnonzero(splits == one)[::every], np.flatnonzero(splits == two)[::every]
-        for start in range(0, len(left), block):
-            for other in range(0, len(right), block):
-                yield left[start : start + block], right[other : other + block]
-
-
-def features(thumbnails: NDArray[np.uint8], block: int = 512, scratch: Path | None = None) -> NDArray[np.float32]:
+def features(
+    *thumbnails: NDArray[np.uint8], block: int = 512, scratch: Path | IO[bytes] | None = None
+) -> NDArray[np.float32]:
     """Turns thumbnails into unit vectors whose products are correlations: (num_images, 1024).
+
+    Several arrays are one set of images, in their order, and are never joined in memory.
 
     Local contrast normalization makes a change of brightness or gamma harmless; without what all images share
     (a circular field of view, the shape of a chest), images of one kind stop resembling each other.
     """
-    shape = (len(thumbnails), THUMBNAIL * THUMBNAIL)
+    shape = (sum(map(len, thumbnails)), THUMBNAIL * THUMBNAIL)
     flat: NDArray[np.float32]
     if scratch is None:
         flat = np.empty(shape, dtype=np.float32)
     else:
         flat = np.memmap(scratch, dtype=np.float32, mode="w+", shape=shape)
-    parts = [slice(start, start + block) for start in range(0, len(thumbnails), block)]
-    total = np.zeros(shape[1])
-    for rows in parts:
-        flat[rows] = _local_contrast(thumbnails[rows].astype(np.float64)).reshape(-1, shape[1])
+    total, done = np.zeros(shape[1]), 0
+    for images in (part[start : start + block] for part in thumbnails for start in range(0, len(part), block)):
+        rows = slice(done, done + len(images))
+        flat[rows] = _local_contrast(images.astype(np.float64)).reshape(-1, shape[1])
         total += flat[rows].sum(axis=0, dtype=np.float64)
-    common = (total / max(1, len(thumbnails))).astype(np.float32)
-    for rows in parts:
+        done += len(images)
+    common = (total / max(1, shape[0])).astype(np.float32)
+    for rows in (slice(start, start + block) for start in range(0, shape[0], block)):
         part = flat[rows] - common
         part -= part.mean(axis=1, keepdims=True)
         norm = np.linalg.norm(part, axis=1, keepdims=True)

@@ -142,12 +142,19 @@ class Row:
     summary: statistics.Summary | None
     """None unless every seed (or fold) has a score: an incomplete row is named, not averaged"""
     marks: tuple[str, ...]
+    barred: bool = False
+    """a run is contaminated and comparison.as_published is false: shown, and compared with nothing"""
     best: bool = False
     difference: float | None = None
     """mean minus the best mean"""
     test: ScoreTest | None = None
     separated: bool | None = None
     """None for the best itself and where no test is possible"""
+
+    @property
+    def compared(self) -> bool:
+        """Says whether the row enters tests, ranks and answers: it has all its scores and is not barred."""
+        return self.summary is not None and not self.barred
 
 
 def collect(cells: Path) -> list[Cell]:
@@ -197,7 +204,7 @@ def compare(cells: Sequence[Cell], benchmark: params.Benchmark, comparison: para
     index = {cell.key: cell for cell in cells}
     rows: list[Row] = []
     for task in benchmark.tasks:
-        column = [_row(task, init, benchmark.seeds, index) for init in benchmark.inits]
+        column = [_row(task, init, benchmark.seeds, index, comparison.as_published) for init in benchmark.inits]
         rows += _against_best(column, comparison)
     return rows
 
@@ -255,7 +262,9 @@ def _difference(one: Any, two: Any) -> tuple[str, str]:
     return mine, its
 
 
-def _row(task: str, init: str, seeds: Sequence[int], index: Mapping[tuple[str, str, int, Any], Cell]) -> Row:
+def _row(
+    task: str, init: str, seeds: Sequence[int], index: Mapping[tuple[str, str, int, Any], Cell], as_published: bool
+) -> Row:
     folds = max((cell.folds for cell in index.values() if cell.task == task), default=0)
     applicable = task not in seen(init)
     known = index if applicable else {}
@@ -266,6 +275,7 @@ def _row(task: str, init: str, seeds: Sequence[int], index: Mapping[tuple[str, s
     scored = {unit: [run.score for run in group if run.score is not None] for unit, group in whole.items()}
     scores = {unit: sum(found) / len(found) for unit, found in scored.items() if len(found) == len(groups[unit])}
     every = [run for group in runs.values() for run in group]
+    marks = {mark for run in every for mark in run.marks}
     return Row(
         task=task,
         init=init,
@@ -279,7 +289,8 @@ def _row(task: str, init: str, seeds: Sequence[int], index: Mapping[tuple[str, s
         ratio=every[0].counts["test"] / every[0].counts["train"] if every else 0.0,
         val=_val(every) if every and len(scores) == len(groups) else None,
         summary=statistics.summary(list(scores.values())) if scores and len(scores) == len(groups) else None,
-        marks=tuple(sorted({mark for run in every for mark in run.marks})),
+        marks=tuple(sorted(marks)),
+        barred="contaminated" in marks and not as_published,
     )
 
 
@@ -289,11 +300,10 @@ def _val(runs: Sequence[Cell]) -> float | None:
 
 
 def _against_best(column: Sequence[Row], comparison: params.Comparison) -> list[Row]:
-    present = [row for row in column if row.summary is not None]
-    if not present:
+    best = max(eligible(column), key=_mean, default=None)
+    if best is None:
         return list(column)
-    best = max(present, key=_mean)
-    return [_tested(row, best, comparison) if row.summary is not None else row for row in column]
+    return [_tested(row, best, comparison) if row.compared else row for row in column]
 
 
 def _mean(row: Row) -> float:
@@ -346,6 +356,11 @@ def as_word(value: object) -> str:
 def kind_of(cell: Cell) -> str:
     """Says which section of the parameters a run was trained under."""
     return "segmentation" if cell.kind == "segmentation" else "classification"
+
+
+def eligible(rows: Iterable[Row]) -> list[Row]:
+    """Takes the rows that enter tests, ranks and answers."""
+    return [row for row in rows if row.compared]
 
 
 def of_task(cells: Iterable[Cell], task: str) -> list[Cell]:

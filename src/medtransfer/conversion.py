@@ -267,7 +267,7 @@ def normalization(init: Initialization, rule: str = "init") -> tuple[Triple, Tri
         return UNIT_RANGE["mean"], UNIT_RANGE["std"]
     if rule == "imagenet":
         return IMAGENET_MEAN, IMAGENET_STD
-    config: Any = _reference(init.backbone) if init.random else checkpoints.tag_config(init)
+    config: Any = _reference(init.backbone) if init.record.family == "random" else checkpoints.tag_config(init)
     if config:
         return tuple(config.mean), tuple(config.std)
     return init.record.mean or IMAGENET_MEAN, init.record.std or IMAGENET_STD

@@ -74,6 +74,7 @@ def _comparison(findings: Findings, row: Row) -> Record:
         "labels_defined": cell.labels - len(cell.undefined) if cell else None,
         "labels": cell.labels if cell else None,
         "applicable": row.applicable,
+        "compared": row.compared,
         "seeds": " ".join(map(str, row.seeds)),
         "undefined": " ".join(map(str, row.undefined)),
         "missing": " ".join(map(str, row.missing)),

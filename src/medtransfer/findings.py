@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from medtransfer import answers, claims, comparison, contrasts, multiplicity, params, progress, published, ranks
 from medtransfer.answers import Answer
 from medtransfer.claims import Verdict
-from medtransfer.comparison import Cell, Row, of_task
+from medtransfer.comparison import Cell, Row, eligible, of_task
 from medtransfer.contrasts import Contrast, Family
 from medtransfer.evidence import Evidence, gather
 from medtransfer.published import Published
@@ -37,10 +37,10 @@ class Findings:
     rows: tuple[Row, ...]
     """by task and init, in the benchmark's order"""
     evidence: Mapping[str, Evidence]
-    """task -> what its predictions say; without the tasks that have no complete initialization"""
+    """task -> what its predictions say, of barred rows too; without the tasks that have no complete initialization"""
     contrasts: tuple[Contrast, ...]
     best: Mapping[str, tuple[tuple[str, ...], multiplicity.WithBest]]
-    """task -> the complete inits, and their multiple comparisons with the best"""
+    """task -> the compared inits, and their multiple comparisons with the best"""
     ranked: tuple[str, ...]
     """inits of the ranks"""
     ranks: Ranks
@@ -138,9 +138,10 @@ def group_of(cell: Cell) -> str:
 def _ranks(
     cells: Sequence[Cell], rows: Sequence[Row], benchmark: params.Benchmark, settings: params.Comparison
 ) -> tuple[Ranks, Ranks, tuple[str, ...]]:
-    """Ranks, by test and by val, the inits that have all runs on some task; a single task has no ranks over tasks."""
-    index = {(row.task, row.init): row for row in rows if row.summary is not None}
-    tasks = [task for task in benchmark.tasks if any((task, init) in index for init in benchmark.inits)]
+    """Ranks, by test and by val, the inits compared on some task; places of tasks are those of the evidence."""
+    index = {(row.task, row.init): row for row in eligible(rows)}
+    shown = {row.task for row in rows if row.summary is not None}
+    tasks = [task for task in benchmark.tasks if task in shown]
     inits = tuple(init for init in benchmark.inits if any((task, init) in index for task in tasks))
     groups = [group_of(of_task(cells, task)[0]) for task in tasks]
     test, val = [], []
@@ -148,8 +149,8 @@ def _ranks(
         found = [index.get((task, init)) for task in tasks]
         test.append([row.scores if row else None for row in found])
         val.append([[row.val] if row and row.val is not None else None for row in found])
-    if not tasks:
-        none = Ranks(tasks=(), groups=(), ranks=(), confidence=1 - settings.alpha, draws=0, note="no runs")
+    if not inits:
+        none = Ranks(tasks=(), groups=(), ranks=(), confidence=1 - settings.alpha, draws=0, note="no runs to compare")
         return none, none, ()
     rng, confidence = np.random.default_rng(SEED), 1 - settings.alpha
     paired = not any(cell.folds for cell in cells)
@@ -163,7 +164,7 @@ def _bases(
     """Lists (task, family, init that the others are compared with)."""
     bases: list[tuple[str, Family, str]] = []
     for task in benchmark.tasks:
-        chosen = answers.best_on_val([row for row in rows if row.task == task])
+        chosen = answers.best_on_val(eligible(row for row in rows if row.task == task))
         bases += [(task, "reference", reference), (task, "overall", overall)]
         bases += [(task, "chosen", chosen.init)] if chosen else []
     return bases
@@ -178,7 +179,7 @@ def _contrasts(
 ) -> list[Contrast]:
     found: list[Contrast] = []
     for task, kind, init in bases:
-        column = [row for row in rows if row.task == task and row.summary is not None]
+        column = eligible(row for row in rows if row.task == task)
         base = next((row for row in column if row.init == init), None)
         if base is not None:
             margin = of_task(cells, task)[0].margin
@@ -188,7 +189,7 @@ def _contrasts(
 
 def _best(rows: Sequence[Row], task: str, alpha: float) -> tuple[tuple[str, ...], multiplicity.WithBest] | None:
     """Compares with the best at once; folds share training images, so their errors are not those of the method."""
-    column = [row for row in rows if row.task == task and row.summary is not None and row.unit == "seed"]
+    column = [row for row in eligible(rows) if row.task == task and row.unit == "seed"]
     if len(column) < 2:
         return None
     names = tuple(row.init for row in column)
@@ -219,11 +220,24 @@ def _answers(
         column = [row for row in rows if row.task == task]
         own = [c for c in contrasted if c.task == task and c.family == "chosen"]
         metric = metric_name(of_task(cells, task)[0].metric) if of_task(cells, task) else ""
-        found.append(answers.of_task(column, own, alpha, metric))
+        found.append(_answer(column, own, alpha, metric))
     if len(benchmark.tasks) > 1:
         overall = [c for c in contrasted if c.family == "overall"]
         found.insert(0, answers.over_tasks(ranked, val_ranks, test_ranks, overall, alpha))
     return tuple(found)
+
+
+def _answer(column: Sequence[Row], contrasted: Sequence[Contrast], alpha: float, metric: str) -> Answer:
+    """Answers for one task without its barred rows, and names these."""
+    barred = [row.init for row in column if row.barred]
+    if not barred:
+        return answers.of_task(column, contrasted, alpha, metric)
+    words = f" Not compared, because contaminated: {', '.join(barred)}."
+    if not eligible(column):
+        text = f"No answer: no initialization free of contamination has all its runs.{words}"
+        return Answer(scope=column[0].task, verdict="none", text=text)
+    answer = answers.of_task(eligible(column), contrasted, alpha, metric)
+    return replace(answer, text=answer.text + words)
 
 
 def _task_scores(
@@ -231,7 +245,7 @@ def _task_scores(
 ) -> list[claims.TaskScores]:
     found = []
     for task in benchmark.tasks:
-        column = [row for row in rows if row.task == task and row.summary is not None and row.unit == "seed"]
+        column = [row for row in eligible(rows) if row.task == task and row.unit == "seed"]
         if column:  # the folds of a cross-validation are no independent runs
             first = of_task(cells, task)[0]
             found.append(

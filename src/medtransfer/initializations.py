@@ -1,6 +1,6 @@
 """Names of initializations: `<init>[@<backbone>]`, `timm:<architecture>.<tag>`, `file:<path or address>[@<backbone>]`.
 
-A `+<dataset>` behind them (continual pre-training) is parsed and refused until the `pretrain` stage exists.
+Any of them takes `+<dataset>`, once or more: continual pre-training, made by the verb `pretrain`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from medtransfer.errors import UserError
 from medtransfer.params import Benchmark, OwnInit, Params
+from medtransfer.tasks import TASKS
 from medtransfer.zoo import IMAGENET_MEAN, IMAGENET_STD, RECORDS, Record, Source
 
 
@@ -23,11 +24,19 @@ class Initialization:
 
     record: Record
     backbone: str
+    chain: tuple[str, ...] = ()
+    """datasets that the weights are pre-trained on further, in this order"""
 
     @property
     def canonical(self) -> str:
         """Names the initialization with its backbone resolved: tags, params and tables use it."""
-        return self.record.name if self.record.name.startswith("timm:") else f"{self.record.name}@{self.backbone}"
+        start = self.record.name if self.record.name.startswith("timm:") else f"{self.record.name}@{self.backbone}"
+        return "+".join((start, *self.chain))
+
+    @property
+    def parent(self) -> Initialization:
+        """Is what the last pre-training of the chain started from."""
+        return dataclasses.replace(self, chain=self.chain[:-1])
 
     @property
     def slug(self) -> str:
@@ -36,7 +45,7 @@ class Initialization:
         if ":" in name:
             kind, _, rest = name.partition(":")
             name = f"{kind}-{hashlib.sha256(rest.encode()).hexdigest()[:8]}"
-        return "--".join(re.sub(r"[^A-Za-z0-9._-]", "_", part) for part in (name, self.backbone))
+        return "--".join(re.sub(r"[^A-Za-z0-9._-]", "_", part) for part in (name, self.backbone, *self.chain))
 
     @property
     def source(self) -> Source | None:
@@ -51,7 +60,7 @@ class Initialization:
     @property
     def random(self) -> bool:
         """Says whether the weights are drawn anew for every seed."""
-        return self.record.family == "random"
+        return self.record.family == "random" and not self.chain
 
     @property
     def local(self) -> str:
@@ -63,22 +72,44 @@ class Initialization:
 def parse(name: str, default_backbone: str, own: Mapping[str, OwnInit] | None = None) -> Initialization:
     """Reads the name of an initialization; whether timm knows the backbone is `check_backbone`'s question.
 
+    Whether a dataset of a `+` exists is asked where it is prepared, because the user's own are found on disk.
+
     Args:
         name: as in `params.yaml` or on the command line.
         default_backbone: what a name without a backbone takes if its record has several.
         own: section `inits` of the parameters: records of the user's own.
 
     Raises:
-        UserError: unknown init, a backbone the init does not exist for, or continual pre-training.
+        UserError: unknown init, a backbone the init does not exist for, or a dataset twice in a chain.
     """
+    records = RECORDS | {key: _own_record(key, entry) for key, entry in (own or {}).items()}
+    start, chain = _split_chain(name, records)
+    if len(set(chain)) < len(chain) or any(not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", d) for d in chain):
+        raise UserError(f"init {name!r}: each dataset behind a + must be named, and once, got {list(chain)}")
+    return dataclasses.replace(_parse_start(start, default_backbone, records), chain=chain)
+
+
+def _split_chain(name: str, records: Mapping[str, Record]) -> tuple[str, tuple[str, ...]]:
+    """Splits `<start>+<dataset>...`; the name of a record or of a file may hold a + of its own."""
+    head, at, rest = name.partition("@")
+    if name.startswith("file:"):
+        parts = name.split("+")
+        count = next(k for k in range(len(parts), 0, -1) if k == 1 or parts[k - 1] not in TASKS)
+    elif at or name.startswith("timm:"):
+        start, *chain = rest.split("+") if at else name.split("+")
+        return f"{head}@{start}" if at else start, tuple(chain)
+    else:
+        parts = name.split("+")
+        count = next((k for k in range(len(parts), 0, -1) if "+".join(parts[:k]) in records), 1)
+    return "+".join(parts[:count]), tuple(parts[count:])
+
+
+def _parse_start(name: str, default_backbone: str, records: Mapping[str, Record]) -> Initialization:
     if name.startswith("file:"):
         return _parse_file(name, default_backbone)
     if name.startswith("timm:"):
         return _parse_timm(name)
-    records = RECORDS | {key: _own_record(key, entry) for key, entry in (own or {}).items()}
     head, at, backbone = name.partition("@")
-    if head.partition("+")[0] in records and ("+" in backbone or ("+" in head and head not in records)):
-        raise UserError(f"init {name!r} asks for continual pre-training; this version has no `pretrain` stage yet")
     if head not in records:
         near = difflib.get_close_matches(head, records, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
@@ -103,7 +134,7 @@ def _bind(record: Record, backbone: str, default: str) -> Initialization:
 def _parse_timm(name: str) -> Initialization:
     tagged = name.removeprefix("timm:")
     architecture, dot, tag = tagged.partition(".")
-    if not dot or not tag or "@" in tagged or "+" in tagged:
+    if not dot or not tag or "@" in tagged:
         raise UserError(f"init {name!r} must be timm:<architecture>.<tag>, as in timm:resnet50.a1_in1k")
     sources = {architecture: Source(tag=tagged)}
     record = Record(name=name, family="supervised", sources=sources, data="see its tag", method=f"timm's {tagged}")

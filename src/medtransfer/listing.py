@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer import cache, catalog, checkpoints, conversion, weights
+from medtransfer import cache, catalog, checkpoints, conversion, lineage, weights
 from medtransfer.errors import UserError
 from medtransfer.initializations import Initialization, parse
 from medtransfer.params import Params
@@ -83,8 +83,11 @@ def inits(params: Params, root: Path) -> Group:
         status = "" if init.random else ", ".join(here.get(init.record.name, ())) or _status(init, root)
         what = init.record.method if init.random else f"{init.record.data}; {init.record.method}"
         grid.add_row(init.record.name + star, _backbones(init), what, said, commercial(licence), status)
-    also = "Also timm:<architecture>.<tag> for any weights of timm, and file:<path or address>[@<backbone>]."
-    words = ["", also, "", "Where they are from", *map(_origin, bound)]
+    made = lineage.made(root)
+    also = "Also timm:<architecture>.<tag> for any weights of timm, and file:<path or address>[@<backbone>]; each takes"
+    also += " +<dataset>, see `pretrain`."
+    words = ["", also, *(["", "Pre-trained further here", *made] if made else [])]
+    words += ["", "Where they are from", *map(_origin, bound)]
     return Group(grid, *(Text(line, overflow="fold") for line in words))
 
 

@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,67 @@ RESIDENT_SHARE = 0.5
 
 
 @dataclass(frozen=True)
+class Part:
+    """What one forward of this process takes of the batch of an optimizer step: its places from `start` to `stop`."""
+
+    start: int
+    stop: int
+    joint: int
+    """images that the forwards of all processes take at this moment"""
+    images: int
+    """of the whole batch"""
+    last: bool
+    """the optimizer steps after it"""
+
+    @property
+    def count(self) -> int:
+        """Counts the images of this forward."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of every training batch a process takes, and how many images at a time.
+
+    Parts are as equal as they can be. So n processes that take m images at a time see together what one process that
+    takes n x m images at a time sees.
+    """
+
+    rank: int = 0
+    size: int = 1
+    """number of processes"""
+    micro_batch: int = 0
+    """images of one forward, at most; 0: all"""
+
+    def parts(self, images: int) -> list[Part]:
+        """Cuts a batch; in a small one, a process may have nothing to take."""
+        count = -(-images // (self.micro_batch * self.size)) if self.micro_batch else 1
+        edges = [images * number // count for number in range(count + 1)]
+        cuts = [
+            [low + (high - low) * rank // self.size for rank in (self.rank, self.rank + 1)]
+            for low, high in pairwise(edges)
+        ]
+        return [
+            Part(start, stop, high - low, images, high == images)
+            for (start, stop), (low, high) in zip(cuts, pairwise(edges), strict=True)
+        ]
+
+
+@dataclass(frozen=True)
 class Batch:
     """Inputs (B, 3, S, S), normalized, and targets: labels (B, L), 0 to 1 or -1 for none, or masks (B, L, S, S)."""
 
     inputs: Tensor
     targets: Tensor
     rows: NDArray[np.int64]
+    part: Part | None = None
+    """what it is of a training batch; None: all of it"""
+
+    @property
+    def place(self) -> Part:
+        """Says what it is of the batch of an optimizer step."""
+        count = len(self.rows)
+        return self.part or Part(0, count, count, count, True)
 
 
 class Cache:
@@ -132,8 +188,11 @@ class Loader:
         channels_last: bool,
         uncertain: str = "",
     ) -> None:
-        """Takes the cache and how its batches are made; `uncertain` is the policy for labels of -1."""
-        self.uncertain = uncertain
+        """Takes the cache and how its batches are made; `uncertain` is the policy for labels of -1.
+
+        `share` may be set after: what this process takes of every training batch.
+        """
+        self.uncertain, self.share = uncertain, Share()
         self.cache, self.size, self.batch_size, self.crop_fraction = cache, size, batch_size, crop_fraction
         self.keys = streams.sample_keys(ids)
         mean_1311, std_1311 = (torch.tensor(v, device=cache.device).reshape(1, 3, 1, 1) for v in (mean, std))
@@ -157,13 +216,24 @@ class Loader:
     def train(
         self, rows: NDArray[np.int64], augmentation: Augmentation, seed: int, epoch: int, min_steps: int
     ) -> Iterator[Batch]:
-        """Yields an epoch of augmented batches; a sample seen twice in an epoch is augmented twice."""
+        """Yields an epoch of augmented batches, cut as `share` says; a sample seen twice in it is augmented twice.
+
+        A process that has nothing to take of a part gets one image all the same, because not every network can be run
+        on none.
+        """
         seen = np.zeros(len(self.keys), dtype=np.int64)
-        plan = []
+        plan: list[tuple[NDArray[np.int64], NDArray[np.int64], Part]] = []
         for batch in self.order(rows, seed, epoch, min_steps):
-            plan.append((batch, seen[batch].copy()))
+            plan.extend((batch, seen[batch], part) for part in self.share.parts(len(batch)))
             np.add.at(seen, batch, 1)
-        yield from self._produce(lambda item: self._augmented(item[0], item[1], augmentation, seed, epoch), plan)
+
+        def make(item: tuple[NDArray[np.int64], NDArray[np.int64], Part]) -> Batch:
+            batch, visit, part = item
+            taken = slice(part.start, part.stop if part.count else part.start + 1)
+            made = self._augmented(batch[taken], visit[taken], augmentation, seed, epoch)
+            return Batch(made.inputs, made.targets, made.rows, part)
+
+        yield from self._produce(make, plan)
 
     def _augmented(
         self, rows: NDArray[np.int64], visit: NDArray[np.int64], augmentation: Augmentation, seed: int, epoch: int

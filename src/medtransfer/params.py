@@ -6,6 +6,7 @@ option, the `-P` of `mlflow run`, the `-S` of `dvc exp run` and the MLflow param
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -224,6 +225,57 @@ class Classification(Training):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pretraining(Training):
+    """Continual pre-training of a backbone on a dataset; what fine-tuning has too means the same."""
+
+    class_weights: Literal["none", "balanced"]
+    uncertain: Literal["lsr-ones", "lsr-zeros", "ones", "zeros", "ignore"]
+    method: str
+    """`supervised` by all labels of the dataset, or a self-supervised method, which needs none"""
+    image_size: int
+    """pixels: side of the network input; at most the task's cache_size"""
+    seed: int
+    """of order, augmentation and heads; weights that are drawn are drawn from it"""
+    micro_batch: int
+    """images of one forward pass, whose gradients are summed up to the batch; 0: the whole batch"""
+    ema: float
+    """decay per step of the averaged weights that are kept; 0: the weights themselves"""
+    projector: int
+    """self-supervised: width of the head that is thrown away"""
+    temperature: float
+    """simclr: divides the cosine similarities"""
+    masked: float
+    """mae: share of the patches that is hidden"""
+    probe: str
+    """self-supervised: task whose train and val tell how good the frozen features are, as val_probe; none: no probe"""
+    probe_every: int
+    """epochs from one probe to the next"""
+    probe_neighbours: int
+    """neighbours that vote"""
+    probe_images: int
+    """most images of train, and of val, that are looked at"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.image_size >= 16, "pretraining.image_size >= 16", image_size=self.image_size)
+        _require(self.seed >= 0, "pretraining.seed >= 0", seed=self.seed)
+        _require(
+            0 <= self.micro_batch <= self.batch_size, "0 <= micro_batch <= batch_size", micro_batch=self.micro_batch
+        )
+        _require(0 <= self.ema < 1, "0 <= pretraining.ema < 1", ema=self.ema)
+        _require(self.temperature > 0, "pretraining.temperature > 0", temperature=self.temperature)
+        _require(0 < self.masked < 1, "0 < pretraining.masked < 1", masked=self.masked)
+        for name in ("projector", "probe_every", "probe_neighbours", "probe_images"):
+            _require(getattr(self, name) >= 1, f"pretraining.{name} >= 1", **{name: getattr(self, name)})
+
+    @property
+    def classification(self) -> Classification:
+        """Is the same as a protocol of fine-tuning, for training by labels; test is never read."""
+        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(Training)}
+        return Classification(**shared, class_weights=self.class_weights, uncertain=self.uncertain, test_views=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Segmentation(Training):
     """Fine-tuning of encoder + decoder."""
 
@@ -294,6 +346,8 @@ class Comparison:
     """runs behind a published mean where its file has no `n`: inferred from published marks of significance"""
     images: Literal["none", "synthetic", "all"]
     """which test images the report may show: it can be passed on, and then they leave the data folder"""
+    as_published: bool
+    """contaminated runs enter tests, ranks and answers, as in the publication"""
 
     def __post_init__(self) -> None:
         _require(0 < self.alpha < 1, "0 < comparison.alpha < 1", alpha=self.alpha)
@@ -332,6 +386,7 @@ class Params:
     model: Model
     classification: Classification
     segmentation: Segmentation
+    pretraining: Pretraining
     engine: Engine
     execution: Execution
     benchmark: Benchmark

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -25,10 +26,12 @@ from medtransfer import (
     weights,
 )
 from medtransfer import params as parameters
+from medtransfer.conversion import Receipt
 from medtransfer.errors import UserError
 from medtransfer.initializations import Initialization, check_backbone, parse, seen
+from medtransfer.lineage import Lineage
 from medtransfer.params import Params
-from medtransfer.tasks import Task
+from medtransfer.tasks import TASKS, Task
 
 log = logging.getLogger("medtransfer")
 
@@ -147,7 +150,7 @@ def plan(
             size = parameters.task_params(params, name).image_size
             objectives.check(task, size, protocol, backbone, params.model.decoder)
     pairs = applicable(starts, found)
-    receipts = {init: weights.obtain(init, root, weights_folder) for init in starts}
+    receipts = {init: weights.ready(init, root, weights_folder) for init in starts}
     caches = {name: preparation.prepare(task, params, root) for name, task in found.items()}
     return [
         Run(
@@ -158,7 +161,7 @@ def plan(
             device=device,
             prepared=caches[task].folder.resolve(),
             manifest_digest=caches[task].digest,
-            marks=(*caches[task].marks, *_contaminated(init, found[task])),
+            marks=(*caches[task].marks, *_contaminated(init, found[task], receipts[init], caches[task].digest)),
             weights_sha256=receipt.tensors_sha256 if (receipt := receipts[init]) else "random",
             root=root.resolve(),
             parent=parent,
@@ -186,8 +189,19 @@ def applicable(inits: Sequence[Initialization], tasks: Mapping[str, Task]) -> li
     return [pair for pair in pairs if pair not in left_out]
 
 
-def _contaminated(init: Initialization, task: Task) -> tuple[str, ...]:
-    return ("contaminated",) if seen(init.canonical) & set(task.derived_from) else ()
+def _contaminated(
+    init: Initialization, task: Task, receipt: Receipt | Lineage | None, manifest_digest: str
+) -> tuple[str, ...]:
+    """Marks weights that saw images which the task's are taken from, or the other way round.
+
+    A pre-training that we ran left out whoever it found in val or test of the tasks that it looked through. Where it
+    found no one of a set that re-releases the same images, they may be cropped: the mark stays.
+    """
+    datasets = seen(init.canonical)
+    if isinstance(receipt, Lineage) and receipt.dropped and manifest_digest in receipt.targets.values():
+        datasets = seen(dataclasses.replace(init, chain=()).canonical)
+    taken = {dataset for dataset in datasets if dataset in TASKS and task.dataset in TASKS[dataset].derived_from}
+    return ("contaminated",) if datasets & set(task.derived_from) or taken else ()
 
 
 def check_engine(params: Params, device: str) -> None:

@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from medtransfer import files, optimizers, streams
+from medtransfer import conversion, distributed, files, optimizers, streams
 from medtransfer.errors import UserError
-from medtransfer.loading import Batch, Loader
+from medtransfer.loading import Batch, Loader, Share
 from medtransfer.objectives import Objective, Prediction
 from medtransfer.params import Engine, Training
 
@@ -79,7 +79,27 @@ class Trainer:
         seed: int,
         device: torch.device,
         folder: Path,
+        micro_batch: int = 0,
+        ema: float = 0.0,
+        group: distributed.Group | None = None,
     ) -> None:
+        """Takes the rows of every split, and a folder for checkpoint and best model.
+
+        `micro_batch` images make one forward (0: the whole batch); gradients are accumulated over them. A step is that
+        of the whole batch, up to the order of sums, if the loss is a mean over the images and no layer looks at
+        several: the statistics of batch norm are those of a micro-batch, and so are contrastive losses, Dice, and the
+        count of labels that are not ignored. `ema` is the decay per step of an average of the weights and of batch
+        norm's statistics (0: none); val sees the average, and `best.safetensors` holds it.
+
+        `group` trains together, each process with the same model, rows and folder. But for what dropout draws, the
+        numbers are those of one process up to the order of sums. An objective's loss sees the outputs of all
+        processes; `needs_whole_batch = False` saves that exchange where the loss is a mean over the images.
+        """
+        self.group, self.ema = group, ema
+        self.is_main = group is None or group.is_main
+        loader.share = Share(group.rank, group.size, micro_batch) if group else Share(micro_batch=micro_batch)
+        if group:
+            distributed.join_batch_norms(model, group)
         self.objective, self.loader, self.rows = objective, loader, rows
         self.protocol, self.engine, self.seed, self.device, self.folder = protocol, engine, seed, device, folder
         layout = torch.channels_last if engine.channels_last else torch.contiguous_format
@@ -94,18 +114,25 @@ class Trainer:
             patience=protocol.plateau_patience,
         )
         self.fit = Fit()
+        self.live = self.model.state_dict()
+        self.average = {key: tensor.clone() for key, tensor in self.live.items() if ema}
 
     def run(self, log_metrics: Log, report: Callable[[Progress], None]) -> Fit:
-        """Trains from where `resume` left it until the budget or the patience ends.
+        """Trains from where `resume` left it until the budget or the patience ends; the main process logs and writes.
 
         Raises:
-            UserError: the loss is not finite, or a checkpoint cannot be written.
+            UserError: the loss is not finite, a checkpoint cannot be written, or another process is gone.
         """
+        if self.group:
+            self.group.agree((self.fit.epoch, conversion.digest(self.live)), self.folder)
         while self.fit.epoch < self.protocol.max_epochs and self.fit.stale <= self.protocol.patience:
             scores = self._epoch(self.fit.epoch)
-            log_metrics(scores, self.fit.epoch - 1)
-            self._save()
-            report(self._progress(scores))
+            if self.is_main:
+                log_metrics(scores, self.fit.epoch - 1)
+                self._save()
+                report(self._progress(scores))
+        if self.group:
+            self.group.collect(None)  # until the first process has written the last epoch
         return self.fit
 
     def _epoch(self, epoch: int) -> dict[str, float]:
@@ -113,11 +140,15 @@ class Trainer:
         self._set_lr(epoch)
         loss, images = self._train(epoch)
         trained = time.perf_counter() - start
+        self._exchange()
         collected, val_loss = self.predict("val", views=1)
         prediction = self.objective.finish(collected, self.rows["val"], None)
+        self._exchange()
         metric = self.objective.metric
         scores = {f"val_{name}": value for name, value in prediction.scores.items() if name.split(".")[0] == metric}
         scores |= {"train_loss": loss, "val_loss": val_loss, "lr": self.optimizer.param_groups[0]["lr"]}
+        if self.group:
+            scores = self.group.collect(scores)[0]  # one decision, even where two GPUs differ in the last bit
         self._update(scores)
         self.fit.images += images
         self.fit.seconds += time.perf_counter() - start
@@ -126,14 +157,18 @@ class Trainer:
     def _train(self, epoch: int) -> tuple[float, int]:
         """Takes one epoch of steps; nothing is read back from the device inside it."""
         optimizers.set_training(self.model, self.protocol)
-        torch.manual_seed(streams.seed_of(self.seed, "dropout", epoch))
-        total, images = torch.zeros((), device=self.device), 0
+        rank = () if self.is_main else (self.loader.share.rank,)
+        torch.manual_seed(streams.seed_of(self.seed, "dropout", epoch, *rank))
+        total, images, parts = torch.zeros((), device=self.device), 0, list[Batch]()
         batches = self.loader.train(
             self.rows["train"], self.protocol.augmentation, self.seed, epoch, self.protocol.min_steps
         )
         for batch in batches:
-            total += self.step(batch) * len(batch.rows)
-            images += len(batch.rows)
+            parts.append(batch)
+            if batch.place.last:
+                total += self.step(*parts) * batch.place.images
+                images += batch.place.images
+                parts.clear()
         mean = float(total) / images
         if not math.isfinite(mean):
             raise UserError(
@@ -141,15 +176,47 @@ class Trainer:
             )
         return mean, images
 
-    def step(self, batch: Batch) -> Tensor:
-        """Takes one optimizer step; returns the loss, still on the device."""
-        with self._autocast():
-            logits = self.forward(batch.inputs)
-        loss = self.objective.loss(logits, batch.targets)
+    def step(self, *parts: Batch) -> Tensor:
+        """Takes one optimizer step on the parts of a batch; returns the batch's loss, still on the device."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's own stub is untyped
+        total = torch.zeros((), device=self.device)
+        for batch in parts:
+            total += self._backward(batch)
+        if self.group:
+            total = self.group.add_gradients(self.model.parameters(), total)
         self.optimizer.step()
-        return loss.detach()
+        self._follow()
+        return total
+
+    def _backward(self, batch: Batch) -> Tensor:
+        """Adds a part's gradients; returns what it adds to the batch's loss in the sum over parts and processes."""
+        place, joined = batch.place, self.group is not None and getattr(self.objective, "needs_whole_batch", True)
+        if self.group:
+            self.group.idle = not place.count
+        with self._autocast():
+            outputs = self.forward(batch.inputs)
+        if self.group and joined:
+            outputs, targets = self.group.gather((outputs, batch.targets))
+            loss = self.objective.loss(outputs, targets) * (place.joint / place.images)
+        elif place.count:
+            loss = self.objective.loss(outputs, batch.targets) * (place.count / place.images)
+        else:
+            loss = distributed.nothing(outputs)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own stub is untyped
+        return loss.detach() if self.is_main or not joined else torch.zeros_like(loss)
+
+    def _follow(self) -> None:
+        """Moves the average towards the weights; counters are copied."""
+        for key, held in self.average.items():
+            live = self.live[key]
+            held.copy_(held.lerp(live, 1 - self.ema) if held.is_floating_point() else live)
+
+    def _exchange(self) -> None:
+        """Puts the average, if there is one, into the model and the weights into its place, or back."""
+        for key, held in self.average.items():
+            kept = held.clone()
+            held.copy_(self.live[key])
+            self.live[key].copy_(kept)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.engine.precision == "fp32":
@@ -158,16 +225,23 @@ class Trainer:
 
     @torch.inference_mode()
     def predict(self, split: str, *, views: int, native: bool = False) -> tuple[NDArray[Any], float]:
-        """Collects the objective's numbers for every sample of a split, and the split's mean loss."""
+        """Collects the objective's numbers for every sample of a split, and the split's mean loss.
+
+        Several processes take each its share of the batches; all of them return the numbers of the whole split.
+        """
         self.model.eval()
-        parts, total, count = [], torch.zeros((), device=self.device), 0
-        for batch in self.loader.evaluate(self.rows[split], views):
+        rows, step = self.rows[split], max(1, self.loader.batch_size // views)
+        rows = self.group.share(rows, step) if self.group else rows
+        done = []
+        for batch in self.loader.evaluate(rows, views):
             with self._autocast():
                 logits = self.forward(batch.inputs)
-            total += self.objective.loss(logits, batch.targets) * len(batch.rows)
-            count += len(batch.rows)
-            parts.append(self.objective.collect(logits, batch.targets, batch.rows, native))
-        return np.concatenate(parts), float(total) / count
+            loss = self.objective.loss(logits, batch.targets).cpu()
+            done.append((self.objective.collect(logits, batch.targets, batch.rows, native), loss, len(batch.rows)))
+        if self.group:
+            done = [each for one in self.group.collect(done) for each in one]
+        total = sum((loss * count for _, loss, count in done), torch.zeros(()))
+        return np.concatenate([part for part, _, _ in done]), float(total) / sum(count for _, _, count in done)
 
     def _set_lr(self, epoch: int) -> None:
         """Sets warm-up and cosine rates, functions of the epoch alone; the plateau keeps its own."""
@@ -227,11 +301,12 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "fit": copy.copy(self.fit.__dict__),
+            "average": self.average,
         }
         try:
             if self.fit.best_epoch == self.fit.epoch - 1:
                 with files.replacing(self.best_file) as temporary:
-                    save_file({k: v.contiguous() for k, v in self.model.state_dict().items()}, temporary)
+                    save_file({k: v.contiguous() for k, v in (self.average or self.live).items()}, temporary)
             with files.replacing(self.checkpoint_file) as temporary:
                 torch.save(content, temporary)
         except (OSError, RuntimeError, SafetensorError) as error:  # how Python, torch and safetensors say disk full
@@ -251,6 +326,8 @@ class Trainer:
         try:
             content = torch.load(self.checkpoint_file, map_location=self.device, weights_only=True)
             self.model.load_state_dict(content["model"], strict=True)
+            for key, held in self.average.items():
+                held.copy_(content["average"][key])
         except Exception as error:  # whatever a damaged file makes torch raise, starting over mends it
             log.warning("checkpoint %s is unreadable (%s); the run starts over", self.checkpoint_file, error)
             return 0

@@ -11,17 +11,27 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from medtransfer import checkpoints, conversion, files, fingerprints
+from medtransfer import checkpoints, conversion, files, fingerprints, lineage
 from medtransfer.backbones import bare_state
 from medtransfer.checkpoints import File
 from medtransfer.conversion import Receipt, digest
 from medtransfer.errors import UserError
 from medtransfer.initializations import Initialization
+from medtransfer.lineage import Lineage
 
 log = logging.getLogger("medtransfer")
 
 TOLERANCE = 1e-3
 """largest deviation of fingerprints that is rounding: float32 kernels of other machines differ by about 1e-5"""
+
+
+def ready(init: Initialization, root: Path, folder: str = "adhoc") -> Receipt | Lineage | None:
+    """Makes sure that a run can start from an initialization: converted, or pre-trained here; None for random.
+
+    Raises:
+        UserError: as in `obtain`, or a chain is not made yet.
+    """
+    return _made(init, root) if init.chain else obtain(init, root, folder)
 
 
 def obtain(init: Initialization, root: Path, folder: str = "adhoc") -> Receipt | None:
@@ -49,6 +59,14 @@ def obtain(init: Initialization, root: Path, folder: str = "adhoc") -> Receipt |
     return receipt
 
 
+def _made(init: Initialization, root: Path) -> Lineage:
+    found = lineage.read(init, root)
+    if found is None:
+        command = f"pretrain --init {init.parent.canonical} --dataset {init.chain[-1]}"
+        raise UserError(f"{init.canonical} is not made yet: looked for {lineage.path(init, root)}; run `{command}`")
+    return found
+
+
 def _existing(init: Initialization, root: Path) -> Path | None:
     places = [root / "data/weights" / folder / f"{init.slug}.safetensors" for folder in ("benchmark", "adhoc")]
     return next((p for p in places if p.is_file() and p.with_suffix(".receipt.json").is_file()), None)
@@ -64,9 +82,14 @@ def _stale(init: Initialization, converted: Path) -> bool:
     return changed or receipt.recipe != conversion.recipe(init)
 
 
+def _receipt(init: Initialization, root: Path) -> Receipt | None:
+    found = _existing(init, root)
+    return read_receipt(found) if found else None
+
+
 def receipt_file(init: Initialization, root: Path) -> Path | None:
-    """Finds the receipt of converted weights; None for random."""
-    found = None if init.random else _existing(init, root)
+    """Finds the receipt of converted or pre-trained weights; None for random."""
+    found = None if init.random else lineage.path(init, root) if init.chain else _existing(init, root)
     return found and found.with_suffix(".receipt.json")
 
 
@@ -86,6 +109,8 @@ def converted(root: Path) -> dict[str, list[str]]:
     found: dict[str, set[str]] = {}
     for path in (root / "data/weights").glob("*/*.receipt.json"):
         said = json.loads(path.read_text())
+        if "parent" in said:  # pre-trained here
+            continue
         found.setdefault(said["init"], set()).add(said["backbone"])
     return {init: sorted(backbones) for init, backbones in found.items()}
 
@@ -98,13 +123,14 @@ def state(init: Initialization, root: Path, seed: int, random_last_bn: str) -> d
     """
     if init.random:
         return bare_state(init.backbone, seed, random_last_bn)
-    path = _existing(init, root)
-    if path is None:
+    path = lineage.path(init, root) if init.chain else _existing(init, root)
+    if path is None or not path.is_file():
         raise UserError(
             f"weights of {init.canonical} are not under data/weights; run `weights --init {init.record.name}`"
         )
     tensors = load_file(path)
-    if digest(tensors) != read_receipt(path).tensors_sha256:
+    expected = _made(init, root) if init.chain else read_receipt(path)
+    if digest(tensors) != expected.tensors_sha256:
         raise UserError(f"{path} differs from its receipt; delete both files and convert again")
     return tensors
 
@@ -115,10 +141,10 @@ def verify(init: Initialization, root: Path) -> float:
     Raises:
         UserError: this machine computes other features from the same tensors than the one that converted them.
     """
-    path = _existing(init, root)
+    path = None if init.random else lineage.path(init, root) if init.chain else _existing(init, root)
     if path is None:
         return 0.0
-    expected = read_receipt(path).fingerprint
+    expected = (_made(init, root) if init.chain else read_receipt(path)).fingerprint
     found = fingerprints.fingerprint(init.backbone, state(init, root, 0, "one"), init.padding)
     deviation = fingerprints.deviation(found, expected)
     if deviation > TOLERANCE:
@@ -129,8 +155,10 @@ def verify(init: Initialization, root: Path) -> float:
     return deviation
 
 
-def summary(receipt: Receipt) -> list[str]:
+def summary(receipt: Receipt | Lineage) -> list[str]:
     """Says in a few lines what a receipt holds."""
+    if isinstance(receipt, Lineage):
+        return lineage.summary(receipt)
     dropped, counters = sum(map(len, receipt.dropped.values())), len(receipt.filled)
     lines = [f"{receipt.init}@{receipt.backbone}: {receipt.data}; {receipt.method}. {receipt.paper}"]
     lines += [f"from {file.address}, {file.bytes} bytes, sha256 {file.sha256}" for file in receipt.files]
@@ -147,8 +175,8 @@ def summary(receipt: Receipt) -> list[str]:
 
 def description(init: Initialization, root: Path) -> str:
     """Says in Markdown what a run starts from; for people who look at it in MLflow."""
-    path = None if init.random else _existing(init, root)
-    if path is None:
+    receipt = None if init.random else _made(init, root) if init.chain else _receipt(init, root)
+    if receipt is None:
         return f"{init.canonical}: drawn from the seed"
-    first, *others = summary(read_receipt(path))
+    first, *others = summary(receipt)
     return "\n".join([first, "", *(f"- {line}" for line in others)])

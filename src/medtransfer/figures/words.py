@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from medtransfer.comparison import TEST_NAMES, Row, of_task
+from medtransfer.comparison import TEST_NAMES, Row, eligible, of_task
 from medtransfer.entries import split
 from medtransfer.findings import Findings
 from medtransfer.tables import column_title
@@ -47,8 +47,8 @@ def task_title(findings: Findings, task: str) -> str:
 
 
 def complete(findings: Findings, task: str) -> list[Row]:
-    """Takes the rows of a task that have all their runs."""
-    return [row for row in findings.of_task(task) if row.summary is not None]
+    """Takes the rows of a task that are compared: they have all their runs and are not contaminated."""
+    return eligible(findings.of_task(task))
 
 
 def reference(findings: Findings, task: str) -> Row | None:

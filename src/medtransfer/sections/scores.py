@@ -10,6 +10,7 @@ from medtransfer.comparison import TEST_NAMES, Cell, Row, of_task, shared_marks
 from medtransfer.entries import split
 from medtransfer.findings import Findings
 from medtransfer.published import Published, repeated
+from medtransfer.randomization import RandomizationTest
 from medtransfer.tables import METRICS, Entry, Grid, Section, column_title, metric_name, percent, points
 
 
@@ -57,11 +58,17 @@ def score_notes(findings: Findings) -> list[str]:
     untested = [f"{row.task} {row.init} ({row.test.note})" for row in rows if row.test and row.test.p is None]
     if untested:
         notes.append(f"No test possible: {'; '.join(untested)}.")
-    limits = dict.fromkeys(row.test.note for row in rows if row.test and row.test.p is not None and row.test.note)
+    limits = dict.fromkeys(row.test.note for row in rows if isinstance(row.test, RandomizationTest) and row.test.note)
     notes += [f"{note[0].upper()}{note[1:]}." for note in limits]
     unsuited = [f"{row.init} on {row.task}" for row in rows if not row.applicable]
     if unsuited:
         notes.append(f"Not applicable (pre-trained on the task's own dataset): {'; '.join(unsuited)}.")
+    barred = [f"{row.init} on {row.task}" for row in rows if row.barred]
+    if barred:
+        notes.append(
+            "Shown, and in no test, rank, choice or claim, because pre-trained on images that the test set is taken "
+            f"from (contaminated): {'; '.join(barred)}. comparison.as_published: true compares them, as published."
+        )
     if count := findings.left_out:
         notes.append(f"{count} finished {'run' if count == 1 else 'runs'} outside this benchmark left out.")
     return notes + _version_notes(cells)

@@ -1,0 +1,202 @@
+"""Which pre-training is which: one link of a chain, resolved and checked before any work starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medtransfer import (
+    PROTOCOL_VERSION,
+    catalog,
+    contamination,
+    conversion,
+    execution,
+    objectives,
+    preparation,
+    records,
+    selfsupervision,
+    streams,
+    weights,
+)
+from medtransfer import params as parameters
+from medtransfer.cache import Prepared
+from medtransfer.errors import UserError
+from medtransfer.initializations import Initialization, seen
+from medtransfer.lineage import Lineage
+from medtransfer.params import Params
+from medtransfer.tasks import Task
+
+log = logging.getLogger("medtransfer")
+
+SELF_SUPERVISED = ("projector", "temperature", "masked", "probe")
+"""fields of `pretraining` that training by labels does not read"""
+LABELLED = ("class_weights", "uncertain")
+"""fields that self-supervised training does not read"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """One pre-training of a chain, resolved before it starts."""
+
+    init: Initialization
+    """with the dataset that it is trained on as the last of its chain"""
+    task: Task
+    """of that dataset"""
+    prepared: Prepared
+    params: Params
+    device: str
+    parent_sha256: str
+    drop: NDArray[np.bool_]
+    """rows of the prepared data that are left out"""
+    targets: Mapping[str, str]
+    root: Path
+
+    @property
+    def supervised(self) -> bool:
+        """Says whether the dataset's labels are learnt."""
+        return self.params.pretraining.method == "supervised"
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Lists the parameters that the pre-training reads, by dotted name."""
+        fields = records.flatten(self.params.pretraining, "pretraining")
+        unread = SELF_SUPERVISED if self.supervised else LABELLED
+        if not self.supervised and self.params.pretraining.probe == "none":
+            unread = (*unread, "probe_")
+        fields = {k: v for k, v in fields.items() if not k.removeprefix("pretraining.").startswith(unread)}
+        fields |= records.flatten(self.params.engine, "engine")
+        if self.device == "cpu":
+            fields["execution.threads_per_run"] = self.params.execution.threads_per_run
+        if self.init.record.family == "random":
+            fields["model.random_last_bn"] = self.params.model.random_last_bn
+        if self.init.padding:
+            fields["model.padding"] = self.params.model.padding
+        return fields
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Lists the patients that are left out, by hash."""
+        return tuple(sorted(set(self.prepared.samples["patient"][self.drop])))
+
+    def identity(self, dropped: Sequence[str]) -> dict[str, Any]:
+        """Lists all that the tensors depend on, with these patients left out."""
+        return {
+            "verb": "pretrain",
+            "init": self.init.canonical,
+            "parent": self.parent_sha256,
+            "manifest": self.prepared.digest,
+            "dropped": list(dropped),
+            "fields": self.fields,
+            "input": list(conversion.normalization(self.init, self.params.pretraining.normalization)),
+            "protocol_version": PROTOCOL_VERSION,
+        }
+
+    @property
+    def digest(self) -> str:
+        """Identifies the pre-training: equal digests give equal tensors."""
+        return _digest(self.identity(self.dropped))
+
+    @property
+    def folder(self) -> Path:
+        """Holds checkpoint, journal and lock."""
+        return self.root / "data/runs" / self.digest
+
+
+def _digest(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def check(init: Initialization, params: Params, root: Path) -> None:
+    """Refuses a chain that cannot be made, before any work.
+
+    Raises:
+        UserError: an unknown dataset, one without labels for the method, one that the weights have seen already, or
+            sizes that do not fit.
+    """
+    before = seen(dataclasses.replace(init, chain=()).canonical)
+    for dataset in init.chain:
+        task = catalog.lookup(dataset, root)
+        if task.dataset in before:
+            raise UserError(f"{init.canonical}: its weights have seen {task.dataset} before; leave `+{dataset}` out")
+        if params.pretraining.method == "supervised" and task.segmentation:
+            raise UserError(
+                f"{init.canonical}: {dataset} has masks, no labels of images; set pretraining.method to a "
+                "self-supervised one"
+            )
+        before.add(task.dataset)
+        sizes = parameters.task_params(params, task.name)
+        if params.pretraining.image_size > sizes.cache_size:
+            raise UserError(
+                f"pretraining.image_size <= tasks.{task.name}.cache_size must hold, got "
+                f"{params.pretraining.image_size} and {sizes.cache_size}"
+            )
+        _check_method(init, task, params, root)
+
+
+def _check_method(init: Initialization, task: Task, params: Params, root: Path) -> None:
+    settings = params.pretraining
+    if settings.method == "supervised":
+        if settings.probe != "none":
+            raise UserError("pretraining.probe is for self-supervised methods; by labels the dataset's own val tells")
+        objectives.check(task, settings.image_size, settings.classification, init.backbone, params.model.decoder)
+        return
+    probed = settings.probe != "none"
+    selfsupervision.check(settings.method, init.backbone, method_settings(params), settings, probed)
+    if probed:
+        catalog.lookup(settings.probe, root)
+
+
+def method_settings(params: Params) -> selfsupervision.Settings:
+    """Takes what a self-supervised method reads."""
+    p = params.pretraining
+    return selfsupervision.Settings(projector=p.projector, temperature=p.temperature, masked=p.masked)
+
+
+def holds(found: Lineage, link: Link) -> bool:
+    """Says whether weights are what a link would make, but for patients that were left out in addition."""
+    return set(link.dropped) <= set(found.dropped) and found.digest == _digest(link.identity(found.dropped))
+
+
+def resolve(init: Initialization, params: Params, root: Path, targets: Sequence[str]) -> Link:
+    """Resolves the last pre-training of a chain; what it starts from is made already.
+
+    Args:
+        init: with a chain.
+        params: as in `pretraining.make`.
+        root: the repository's top folder.
+        targets: tasks whose val and test patients are left out.
+    """
+    task = catalog.lookup(init.chain[-1], root)
+    prepared = preparation.prepare(task, params, root)
+    others = [catalog.lookup(name, root) for name in dict.fromkeys(targets)]
+    looked = [preparation.prepare(other, params, root) for other in others if other.dataset != task.dataset]
+    drop = contamination.drop(prepared, looked)
+    if drop.any():
+        log.info("%s: %d of its images are of patients in val or test of a target, left out", task.name, drop.sum())
+    return Link(
+        init=init,
+        task=task,
+        prepared=prepared,
+        params=params,
+        device=execution.resolve_device(params.execution),
+        parent_sha256=conversion.digest(start_tensors(init.parent, params, root)),
+        drop=drop,
+        targets={one.manifest["task"]: one.digest for one in looked},
+        root=root.resolve(),
+    )
+
+
+def start_tensors(init: Initialization, params: Params, root: Path) -> dict[str, Tensor]:
+    """Reads what a pre-training starts from; drawn weights are drawn from its seed."""
+    seed = streams.seed_of(params.pretraining.seed, "backbone")
+    return weights.state(init, root, seed, params.model.random_last_bn)

@@ -1,0 +1,323 @@
+"""The verb `pretrain`: weights trained further on a dataset become an initialization like any other."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+import yaml
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor
+
+from medtransfer import (
+    PROTOCOL_VERSION,
+    catalog,
+    conversion,
+    distributed,
+    execution,
+    files,
+    fingerprints,
+    lineage,
+    objectives,
+    preparation,
+    progress,
+    selfsupervision,
+    streams,
+    tracking,
+    weights,
+)
+from medtransfer.backbones import bare_backbone
+from medtransfer.distributed import Group
+from medtransfer.errors import UserError
+from medtransfer.initializations import Initialization, parse
+from medtransfer.lineage import Lineage
+from medtransfer.links import Link, check, holds, method_settings, resolve, start_tensors
+from medtransfer.loading import Cache, Loader
+from medtransfer.params import Params
+from medtransfer.probing import Probe
+from medtransfer.training import Trainer
+
+log = logging.getLogger("medtransfer")
+
+EXPERIMENT = "pretraining"
+"""the experiment `medtransfer/pretraining`"""
+PATIENCE = 24 * 3600.0
+"""seconds that a process waits for the main one, which may prepare a large dataset; a dead one is noticed at once"""
+
+
+def make(
+    init: Initialization,
+    params: Params,
+    root: Path,
+    targets: Sequence[str],
+    parent_run: str | None = None,
+    group: Group | None = None,
+) -> Lineage:
+    """Makes the weights of a chain, missing links first; what is there and still holds is left as it is.
+
+    Of several processes the main one prepares, decides and writes; all of them train, on one shared folder.
+
+    Args:
+        init: with a chain.
+        params: sections `pretraining`, `engine`, `model`, `execution`, and what `prepare` reads.
+        root: the repository's top folder.
+        targets: tasks whose val and test patients are kept out of the training images.
+        parent_run: the launcher's run in MLflow.
+        group: the processes that train together; None: this one alone.
+
+    Raises:
+        UserError: the chain cannot be made, or training failed in a way the user can mend.
+    """
+    check(init, params, root)
+    if len(init.chain) > 1:
+        make(init.parent, params, root, targets, parent_run, group)
+    main = group is None or group.is_main
+    link = None
+    if main:
+        weights.ready(init.parent, root)
+        link = resolve(init, params, root, targets)
+    _meet(group)  # what the main process prepared is there
+    link = link or resolve(init, params, root, targets)
+    found = lineage.read(init, root)
+    if found is not None and holds(found, link):
+        log.info("%s is made already (digest %s)", init.canonical, found.digest)
+        return found
+    _meet(group)  # all have looked before the main process writes
+    if not main:
+        return _help(link, group)
+    with files.lock(link.folder / "lock", wait=False) as owned:
+        if not owned:
+            raise UserError(f"{init.canonical} is being pre-trained by another process here")
+        return _run(link, parent_run, group)
+
+
+def _meet(group: Group | None) -> None:
+    if group is not None:
+        group.collect(None)
+
+
+def _help(link: Link, group: Group | None) -> Lineage:
+    """Trains beside the main process, which alone logs and writes."""
+    built = trainer(link, group)
+    built.resume()
+    built.run(lambda *_: None, lambda _: None)
+    _meet(group)
+    made = lineage.read(link.init, link.root)
+    if made is None:
+        raise UserError(f"{link.init.canonical}: the main process wrote no receipt; is {link.root} one folder for all?")
+    return made
+
+
+def _run(link: Link, parent_run: str | None, group: Group | None) -> Lineage:
+    tracked = tracking.open_run(link.root, _identity(link, parent_run))
+    try:
+        made = _train(link, tracked, group)
+        tracked.end("FINISHED")
+    except BaseException as error:
+        status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+        tracked.end(status, f"{type(error).__name__}: {error}")
+        raise
+    _meet(group)
+    return made
+
+
+def _identity(link: Link, parent_run: str | None) -> tracking.Identity:
+    tags = {
+        "verb": "pretrain",
+        "init": link.init.canonical,
+        "parent": link.init.parent.canonical,
+        "parent_sha256": link.parent_sha256,
+        "dataset": link.task.dataset,
+        "manifest_digest": link.prepared.digest,
+        "device": link.device,
+        "protocol_version": str(PROTOCOL_VERSION),
+        "marks": ", ".join(link.prepared.marks),
+        "mlflow.note.content": f"{link.init.parent.canonical} pre-trained further on {link.task.dataset}",
+        "mlflow.source.name": "medtransfer pretrain",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.user": os.environ.get("USER", ""),
+        "mlflow.source.git.commit": files.git_commit(link.root),
+    }
+    known = {"init": link.init.canonical, "dataset": link.task.dataset, "seed": link.params.pretraining.seed}
+    return tracking.Identity(
+        name=link.init.canonical, task=EXPERIMENT, digest=link.digest, tags=tags, params={**known, **link.fields},
+        folder=link.folder, parent=parent_run,
+    )  # fmt: skip
+
+
+def trainer(link: Link, group: Group | None = None) -> Trainer:
+    """Builds everything that training needs, from the link alone."""
+    device = torch.device(link.device) if group is None else group.device
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
+    torch.use_deterministic_algorithms(link.params.engine.deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = not link.params.engine.deterministic
+    execution.set_threads(link.params.execution.threads_per_run)
+    settings = link.params.pretraining
+    goal = _objective(link, device)
+    seed = streams.seed_of(settings.seed, "head")
+    padding = link.init.padding if link.params.model.padding == "init" else ""
+    tensors = start_tensors(link.init.parent, link.params, link.root)
+    model = goal.build(link.init.backbone, tensors, seed, settings.image_size, "auto", padding)
+    built = Trainer(
+        model, goal, _loader(link, goal, device), _rows(link), protocol=settings, engine=link.params.engine,
+        seed=settings.seed, device=device, folder=link.folder,
+        micro_batch=settings.micro_batch, ema=settings.ema, group=group,
+    )  # fmt: skip
+    if isinstance(goal, selfsupervision.SelfSupervised):
+        goal.follow(built)
+    return built
+
+
+def _objective(link: Link, device: torch.device) -> objectives.Objective:
+    settings = link.params.pretraining
+    if link.supervised:
+        return objectives.objective(link.task, link.prepared, settings.classification, device)
+    return selfsupervision.objective(settings.method, method_settings(link.params), _probe(link, device))
+
+
+def _loader(link: Link, goal: objectives.Objective, device: torch.device) -> Loader:
+    settings, ids = link.params.pretraining, link.prepared.samples["id"].tolist()
+    if isinstance(goal, selfsupervision.SelfSupervised):
+        nothing = np.zeros((len(ids), 1), dtype=np.float32)  # in the place of labels
+        cache = Cache(link.prepared.images, nothing, device)
+        return goal.loader(cache, ids, backbone=link.init.backbone, augmentation=settings.augmentation, **_inputs(link))
+    cache = Cache(link.prepared.images, objectives.targets(link.task, link.prepared), device, len(link.task.labels))
+    return Loader(cache, ids, uncertain=settings.uncertain if link.task.uncertain else "", **_inputs(link))
+
+
+def _probe(link: Link, device: torch.device) -> Probe | None:
+    settings = link.params.pretraining
+    if settings.probe == "none":
+        return None
+    task = catalog.lookup(settings.probe, link.root)
+    prepared = preparation.prepare(task, link.params, link.root)
+    cache = Cache(prepared.images, objectives.targets(task, prepared), device, len(task.labels))
+    loader = Loader(cache, prepared.samples["id"].tolist(), **_inputs(link))
+    return Probe(
+        task=task, prepared=prepared, loader=loader, every=settings.probe_every,
+        neighbours=settings.probe_neighbours, most=settings.probe_images,
+    )  # fmt: skip
+
+
+def _inputs(link: Link) -> dict[str, Any]:
+    """Says how pixels become inputs, for every loader of a link."""
+    settings = link.params.pretraining
+    mean, std = conversion.normalization(link.init, settings.normalization)
+    return {
+        "size": settings.image_size, "batch_size": settings.batch_size, "crop_fraction": settings.crop_fraction,
+        "mean": mean, "std": std, "channels_last": link.params.engine.channels_last,
+    }  # fmt: skip
+
+
+def _rows(link: Link) -> dict[str, NDArray[np.int64]]:
+    """Lists the rows of train and val that are left; test is never read."""
+    kept = {split: link.prepared.rows(split) for split in ("train", "val")}
+    kept = {split: rows[~link.drop[rows]] for split, rows in kept.items()}
+    empty = [split for split, rows in kept.items() if not len(rows)]
+    if empty:
+        raise UserError(
+            f"{link.init.canonical}: no image of {link.task.name} is left in {' and '.join(empty)}: all are of "
+            f"patients in val or test of {', '.join(link.targets)}"
+        )
+    return kept
+
+
+def _train(link: Link, tracked: tracking.TrackedRun, group: Group | None) -> Lineage:
+    built = trainer(link, group)
+    counts = {split: len(rows) for split, rows in built.rows.items()}
+    tracked.dataset(link.task.name, link.prepared.digest, f"data/prepared/{link.task.name}", counts)
+    tracked.journal.cut(built.resume())
+    with progress.bar(f"pretrain {link.init.canonical}", link.params.pretraining.max_epochs, "epochs") as advance:
+        fit = built.run(tracked.log, lambda _: advance())
+    tracked.journal.append({"best_epoch": float(fit.best_epoch), "cost_seconds": fit.seconds}, fit.epoch)
+    tensors = backbone_of(link.init.backbone, load_file(built.best_file), link.params.pretraining.image_size)
+    made = _lineage(link, tensors, counts, built, tracked.run_id)
+    lineage.write(made, tensors, link.init, link.root)
+    files.write_text(link.folder / "params.yaml", yaml.safe_dump(link.fields))
+    target = lineage.path(link.init, link.root)
+    tracked.artifacts(target.parent, [target.name, target.with_suffix(".receipt.json").name])
+    tracked.artifacts(link.folder, ["params.yaml", "journal.jsonl"])
+    built.checkpoint_file.unlink(missing_ok=True)
+    log.info("%s", "\n  ".join(lineage.summary(made)))
+    return made
+
+
+def backbone_of(backbone: str, tensors: Mapping[str, Tensor], image_size: int) -> dict[str, Tensor]:
+    """Takes the backbone out of a trained network: timm's keys, head and projector left behind.
+
+    Raises:
+        UserError: the network does not hold the whole backbone.
+    """
+    wanted = bare_backbone(backbone, image_size).state_dict()
+    found = {key: tensors[f"backbone.{key}"].contiguous() for key in wanted if f"backbone.{key}" in tensors}
+    if found.keys() != wanted.keys():
+        raise UserError(
+            f"the trained network lacks {len(wanted) - len(found)} of the {len(wanted)} tensors of {backbone}"
+        )
+    return found
+
+
+def _lineage(
+    link: Link, tensors: Mapping[str, Tensor], counts: Mapping[str, int], built: Trainer, run_id: str
+) -> Lineage:
+    receipt = weights.receipt_file(link.init.parent, link.root)
+    below = json.loads(receipt.read_text()) if receipt else None
+    mean, std = conversion.normalization(link.init, link.params.pretraining.normalization)
+    licences = below.get("licences", [below.get("licence", "")]) if below else []
+    fit = built.fit
+    return Lineage(
+        init=link.init.canonical,
+        backbone=link.init.backbone,
+        digest=link.digest,
+        identity=json.loads(json.dumps(link.identity(link.dropped))),
+        parent=link.init.parent.canonical,
+        parent_sha256=link.parent_sha256,
+        parent_receipt=below,
+        dataset=link.task.dataset,
+        manifest_digest=link.prepared.digest,
+        dropped=link.dropped,
+        targets=link.targets,
+        images=counts,
+        marks=tuple(link.prepared.marks),
+        method=link.params.pretraining.method,
+        monitor=link.params.pretraining.monitor,
+        best_epoch=fit.best_epoch,
+        best=fit.best,
+        epochs=fit.epoch,
+        seconds=fit.seconds,
+        tensors_sha256=conversion.digest(tensors),
+        parameters=sum(t.numel() for k, t in tensors.items() if t.is_floating_point() and "running_" not in k),
+        mean=mean,
+        std=std,
+        padding=link.init.padding,
+        licences=(*licences, f"images of {link.task.dataset}: {link.task.licence}"),
+        fingerprint=fingerprints.fingerprint(link.init.backbone, tensors, link.init.padding),
+        versions={"timm": timm.__version__, "torch": torch.__version__},
+        mlflow_run_id=run_id,
+    )
+
+
+def make_all(
+    names: Sequence[str], params: Params, root: Path, targets: Sequence[str], parent_run: str | None = None
+) -> list[Lineage]:
+    """Makes every initialization of a list that has a chain; all are checked before the first is trained.
+
+    Raises:
+        UserError: as in `make`.
+    """
+    starts = [parse(name, params.model.backbone, params.inits) for name in names]
+    chained = [init for init in starts if init.chain]
+    for init in chained:
+        check(init, params, root)
+    group = distributed.from_environment(execution.resolve_device(params.execution), PATIENCE) if chained else None
+    with group or contextlib.nullcontext():
+        return [make(init, params, root, targets, parent_run, group) for init in chained]

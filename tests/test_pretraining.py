@@ -1,0 +1,259 @@
+"""Continual pre-training: chains, receipts, resume, and what is refused before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from medtransfer import lineage, params, pretraining, runs, tracking, weights
+from medtransfer.cache import Prepared
+from medtransfer.errors import UserError
+from medtransfer.initializations import parse
+from medtransfer.training import Trainer
+from tests import fakes, workspace
+
+ONE, TWO = "random+chestxray14", "random+chestxray14+chexpert"
+
+
+@pytest.fixture(autouse=True)
+def own_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, top: Path) -> Path:
+    """A workspace with phantoms of three datasets, prepared once."""
+    return workspace.make(tmp_path_factory.mktemp("pretraining"), top, "chestxray14", "chexpert", "shenzhen")
+
+
+@pytest.fixture
+def root(made: Path, tmp_path: Path) -> Path:
+    """The same data with runs and weights of its own."""
+    (tmp_path / "data").mkdir()
+    for name in ("phantoms", "prepared"):
+        (made / "data" / name).mkdir(exist_ok=True)
+        (tmp_path / "data" / name).symlink_to(made / "data" / name)
+    (tmp_path / "presets").symlink_to(made / "presets")
+    (tmp_path / "params.yaml").write_text((made / "params.yaml").read_text())
+    return tmp_path
+
+
+def load(root: Path, **changes: Any) -> params.Params:
+    overrides = {"pretraining.max_epochs": "2", "pretraining.batch_size": "8", "pretraining.image_size": "32"}
+    return params.load(root / "params.yaml", overrides | {k.replace("__", "."): v for k, v in changes.items()})
+
+
+def make(root: Path, name: str = ONE, targets: Any = ("shenzhen",), **changes: Any) -> lineage.Lineage:
+    settings = load(root, **changes)
+    return pretraining.make(parse(name, settings.model.backbone), settings, root, targets)
+
+
+def state(root: Path, name: str = ONE) -> dict[str, Any]:
+    return weights.state(parse(name, fakes.BACKBONE), root, 0, "one")
+
+
+def test_weights_are_made_with_a_receipt_and_a_run_in_mlflow(root: Path) -> None:
+    found = make(root)
+    assert (found.init, found.parent) == (f"random@{fakes.BACKBONE}+chestxray14", f"random@{fakes.BACKBONE}")
+    assert found.targets.keys() == {"shenzhen"}
+    assert found.marks == ("synthetic",)
+    assert found.images["train"] > found.images["val"] > 0
+    assert "test" not in found.images
+    client = tracking.connect(root)
+    run = client.get_run(found.mlflow_run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["parent"] == f"random@{fakes.BACKBONE}"
+    artifacts = {item.path for item in client.list_artifacts(found.mlflow_run_id)}
+    name = f"random--{fakes.BACKBONE}--chestxray14"
+    assert {f"{name}.safetensors", f"{name}.receipt.json", "params.yaml"} <= artifacts
+    start = weights.state(parse("random", fakes.BACKBONE), root, 0, "one")
+    assert start.keys() == state(root).keys()
+
+
+def test_a_missing_link_is_made_first_and_the_receipt_carries_the_chain(root: Path) -> None:
+    found = make(root, TWO)
+    first = lineage.read(parse(ONE, fakes.BACKBONE), root)
+    assert first is not None
+    assert found.parent_sha256 == first.tensors_sha256
+    assert found.parent_receipt is not None
+    assert found.parent_receipt["init"] == first.init
+    assert found.parent_receipt["parent_receipt"] is None
+    words = "\n".join(lineage.summary(found))
+    assert f"started from {first.init}, sha256 of the tensors {first.tensors_sha256}" in words
+    assert len(found.licences) == 2
+
+
+def test_what_is_made_is_not_made_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = make(root)
+    monkeypatch.setattr(pretraining, "_run", lambda *_: pytest.fail("trained again"))
+    assert make(root) == first
+    monkeypatch.undo()
+    assert make(root, pretraining__lr="0.0001").tensors_sha256 != first.tensors_sha256
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_killed_run_resumes_to_the_same_tensors(root: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    whole = make(root, pretraining__max_epochs="4")
+    target = lineage.path(parse(ONE, fakes.BACKBONE), root)
+    target.unlink()
+    for path in (root / "data/runs").glob("*/*.safetensors"):
+        path.unlink()
+    save, count = Trainer._save, 0
+
+    def killed(self: Trainer) -> None:
+        nonlocal count
+        save(self)
+        count += 1
+        if count == after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        make(root, pretraining__max_epochs="4")
+    monkeypatch.undo()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+    again = make(root, pretraining__max_epochs="4")
+    assert again.tensors_sha256 == whole.tensors_sha256
+
+
+def test_a_resume_with_other_parameters_is_another_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(self: Trainer, scores: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_progress", killed)
+    with pytest.raises(KeyboardInterrupt):
+        make(root)
+    monkeypatch.undo()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+    make(root, pretraining__lr="0.0001")
+    assert len(list((root / "data/runs").glob("*/journal.jsonl"))) == 2
+
+
+def test_a_fine_tuning_run_starts_from_it(root: Path) -> None:
+    found = make(root)
+    [run] = runs.plan(load(root), root, [ONE], ["shenzhen"], [0])
+    assert run.weights_sha256 == found.tensors_sha256
+    assert run.init.canonical == found.init
+    assert "contaminated" not in run.marks
+
+
+def test_weights_that_are_not_made_name_the_command(root: Path) -> None:
+    with pytest.raises(UserError, match=r"is not made yet: .*run `pretrain --init random@.* --dataset chestxray14`"):
+        runs.plan(load(root), root, [ONE], ["shenzhen"], [0])
+
+
+def test_a_changed_file_is_refused(root: Path) -> None:
+    make(root)
+    path = lineage.path(parse(ONE, fakes.BACKBONE), root)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(UserError, match="differs from its receipt"):
+        state(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("random+nowhere", {}, "nowhere"),
+        ("random+montgomery", {}, "montgomery has masks, no labels of images"),
+        ("imagenet+chestxray14-published+chestxray14", {}, "its weights have seen chestxray14 before"),
+        (ONE, {"pretraining__image_size": "48"}, "pretraining.image_size <= tasks.chestxray14.cache_size must hold"),
+    ],
+)
+def test_a_chain_that_cannot_be_made_is_refused_before_work(
+    root: Path, name: str, changes: dict[str, str], words: str
+) -> None:
+    settings = load(root, **changes)
+    init = parse(name, "resnet50" if "published" in name else settings.model.backbone)
+    with pytest.raises(UserError, match=words):
+        pretraining.make(init, settings, root, ())
+    assert not (root / "data/runs").exists()
+
+
+def test_the_own_dataset_of_a_task_is_not_applicable(root: Path) -> None:
+    with pytest.raises(UserError, match=r"not applicable: random@.* on chestxray14"):
+        runs.plan(load(root), root, [ONE], ["chestxray14"], [0])
+
+
+def test_tensors_are_those_of_the_best_epoch(root: Path) -> None:
+    found = make(root)
+    tensors = state(root)
+    assert all(torch.isfinite(t).all() for t in tensors.values() if t.is_floating_point())
+    assert 0 <= found.best_epoch < found.epochs
+    assert dataclasses.asdict(found)["digest"] == found.digest
+
+
+# Self-supervised
+
+
+@pytest.mark.parametrize("method", ["simclr", "barlow-twins", "vicreg"])
+def test_images_alone_are_enough(root: Path, method: str) -> None:
+    found = make(root, pretraining__method=method, pretraining__projector="32")
+    assert found.method == method
+    assert "pretraining.uncertain" not in found.identity["fields"]
+    assert found.identity["fields"]["pretraining.projector"] == 32
+
+
+def test_a_probe_chooses_the_epoch_and_its_test_is_not_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    rows = Prepared.rows
+
+    def listed(self: Prepared, split: str) -> Any:
+        asked.append(split)
+        return rows(self, split)
+
+    monkeypatch.setattr(Prepared, "rows", listed)
+    changes = {"method": "simclr", "projector": "32", "probe": "shenzhen", "probe_every": "1", "monitor": "val_probe"}
+    found = make(root, **{f"pretraining__{k}": v for k, v in changes.items()})
+    assert found.monitor == "val_probe"
+    assert 0 <= found.best <= 1
+    assert "test" not in asked
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"method": "simcrl"}, "unknown self-supervised method 'simcrl'"),
+        ({"method": "mae"}, "plain vision transformer"),
+        ({"method": "simclr", "monitor": "val_probe"}, "monitor of simclr must be one of val_loss"),
+        ({"probe": "shenzhen"}, "pretraining.probe is for self-supervised methods"),
+        ({"method": "simclr", "probe": "nowhere"}, "nowhere"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_work(root: Path, changes: dict[str, str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        make(root, **{f"pretraining__{k}": v for k, v in changes.items()})
+    assert not (root / "data/runs").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_make_what_one_makes(root: Path, top: Path) -> None:
+    """Losses agree to 2 %: batch norms of a few images amplify the rounding of sums in another order."""
+    found = {}
+    for processes in (1, 2):
+        words = [f"--pretraining.{k}={v}" for k, v in {"max_epochs": 3, "batch_size": 8, "image_size": 32}.items()]
+        words.append("--benchmark.tasks=[shenzhen]")
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        command = [sys.executable, *launcher, "-m", "medtransfer", "pretrain", "random", "--dataset", "chestxray14"]
+        own = {"PYTHONPATH": str(top / "src"), "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
+        own["MLFLOW_TRACKING_URI"] = f"sqlite:///{root}/{processes}.db"
+        answer = subprocess.run([*command, *words], cwd=root, env=own, capture_output=True, text=True, check=False)
+        assert answer.returncode == 0, answer.stderr[-3000:]
+        found[processes] = lineage.read(parse(ONE, fakes.BACKBONE), root)
+        shutil.rmtree(root / "data/weights")
+        shutil.rmtree(root / "data/runs")
+    one, two = found[1], found[2]
+    assert one is not None
+    assert two is not None
+    assert one.digest == two.digest
+    assert two.best == pytest.approx(one.best, rel=0.02)
