@@ -26,6 +26,7 @@ from medtransfer import (
     weights,
 )
 from medtransfer import params as parameters
+from medtransfer.cache import Prepared
 from medtransfer.conversion import Receipt
 from medtransfer.errors import UserError
 from medtransfer.initializations import Initialization, check_backbone, parse, seen
@@ -161,7 +162,7 @@ def plan(
             device=device,
             prepared=caches[task].folder.resolve(),
             manifest_digest=caches[task].digest,
-            marks=(*caches[task].marks, *_contaminated(init, found[task], receipts[init], caches[task].digest)),
+            marks=_marks(init, found[task], receipts[init], caches[task]),
             weights_sha256=receipt.tensors_sha256 if (receipt := receipts[init]) else "random",
             root=root.resolve(),
             parent=parent,
@@ -187,6 +188,12 @@ def applicable(inits: Sequence[Initialization], tasks: Mapping[str, Task]) -> li
     if left_out:
         log.info("not applicable, left out: %s (pre-trained on the task's own dataset)", words)
     return [pair for pair in pairs if pair not in left_out]
+
+
+def _marks(init: Initialization, task: Task, receipt: Receipt | Lineage | None, cache: Prepared) -> tuple[str, ...]:
+    """Joins what is said of the task's data and of the data that its weights were pre-trained on here."""
+    before = receipt.marks if isinstance(receipt, Lineage) else ()
+    return tuple(dict.fromkeys((*cache.marks, *before, *_contaminated(init, task, receipt, cache.digest))))
 
 
 def _contaminated(
