@@ -197,6 +197,7 @@ def differences(a: Path, b: Path) -> tuple[float, float]:
     return max(losses), max(float((first[key] - second[key]).abs().max()) for key in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENES)
 def test_two_processes_give_the_curve_and_the_weights_of_one(played: Path, name: str) -> None:
     alone, scene = played / f"{name} alone", SCENES[name]
@@ -210,6 +211,7 @@ def test_two_processes_give_the_curve_and_the_weights_of_one(played: Path, name:
     assert scene.bits == 32 or all(float((best[0][key] - best[1][key]).abs().max()) < WEIGHTS for key in best[1])
 
 
+@pytest.mark.slow
 def test_only_the_first_process_logs_and_both_know_the_test_scores(played: Path) -> None:
     first, second = (json.loads((played / f"joined {rank}/found.json").read_text()) for rank in (0, 1))
     assert first["logged"] == [0, 1, 2]
@@ -243,6 +245,7 @@ def normalize(group: Group | None) -> dict[str, Tensor]:
     return {**model.state_dict(), **gradients, "joined": joined.detach(), "loss": total}
 
 
+@pytest.mark.slow
 def test_joined_batch_norms_equal_one_process_though_a_process_has_no_image(played: Path) -> None:
     wanted = normalize(None)
     assert len([key for key in wanted if key.startswith("gradient.")]) == 13
