@@ -20,6 +20,7 @@ from medtransfer.initializations import parse
 from medtransfer.training import Trainer
 from tests import fakes, workspace
 
+SLOW = pytest.mark.slow
 ONE, TWO = "random+chestxray14", "random+chestxray14+chexpert"
 
 
@@ -100,7 +101,7 @@ def test_what_is_made_is_not_made_again(root: Path, monkeypatch: pytest.MonkeyPa
     assert make(root, pretraining__lr="0.0001").tensors_sha256 != first.tensors_sha256
 
 
-@pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize("after", [pytest.param(1, marks=SLOW), 2, pytest.param(3, marks=SLOW)])
 def test_a_killed_run_resumes_to_the_same_tensors(root: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     whole = make(root, pretraining__max_epochs="4")
     target = lineage.path(parse(ONE, fakes.BACKBONE), root)
@@ -196,7 +197,9 @@ def test_tensors_are_those_of_the_best_epoch(root: Path) -> None:
 # Self-supervised
 
 
-@pytest.mark.parametrize("method", ["simclr", "barlow-twins", "vicreg"])
+@pytest.mark.parametrize(
+    "method", ["simclr", pytest.param("barlow-twins", marks=SLOW), pytest.param("vicreg", marks=SLOW)]
+)
 def test_images_alone_are_enough(root: Path, method: str) -> None:
     found = make(root, pretraining__method=method, pretraining__projector="32")
     assert found.method == method
