@@ -75,6 +75,7 @@ LAYERS = [
     {"runs", "links"},
     {"finetuning", "pretraining"},
     {"benchmark"},
+    {"verbs"},
     {"__main__"},
 ]
 """from bottom to top; a module imports from its own layer or below"""

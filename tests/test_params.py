@@ -9,10 +9,11 @@ import yaml
 
 from medtransfer import params as parameters
 from medtransfer import records
-from medtransfer.__main__ import VERBS, build_parser, read_overrides
+from medtransfer.__main__ import build_parser, read_overrides
 from medtransfer.errors import UserError
 from medtransfer.params import Params
 from medtransfer.tasks import TASKS
+from medtransfer.verbs import VERBS
 from tests.conftest import TOP
 
 SECTIONS = {field.name for field in dataclasses.fields(Params)}

@@ -1,0 +1,163 @@
+"""Parameters: names, types, units and invariants. Values live in `params.yaml` and `presets/`, never here.
+
+One dotted name opens every door: `classification.lr` is the key in `params.yaml`, the `--classification.lr`
+option, the `-P` of `mlflow run`, the `-S` of `dvc exp run` and the MLflow parameter.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medtransfer import records
+from medtransfer.errors import UserError
+from medtransfer.params.data import Data, Model, OwnInit, Phantoms, TaskParams
+from medtransfer.params.results import Benchmark, Claim, Comparison
+from medtransfer.params.training import (
+    Augmentation,
+    Classification,
+    Engine,
+    Execution,
+    Pretraining,
+    Segmentation,
+    Training,
+)
+
+__all__ = [
+    "Augmentation",
+    "Benchmark",
+    "Claim",
+    "Classification",
+    "Comparison",
+    "Data",
+    "Engine",
+    "Execution",
+    "Model",
+    "OwnInit",
+    "Params",
+    "Phantoms",
+    "Pretraining",
+    "Segmentation",
+    "TaskParams",
+    "Training",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """Every parameter, one field per section of `params.yaml`."""
+
+    data: Data
+    phantoms: Phantoms
+    tasks: Mapping[str, TaskParams]
+    inits: Mapping[str, OwnInit]
+    model: Model
+    classification: Classification
+    segmentation: Segmentation
+    pretraining: Pretraining
+    engine: Engine
+    execution: Execution
+    benchmark: Benchmark
+    comparison: Comparison
+    claims: Mapping[str, Claim]
+
+
+def load(
+    path: Path, overrides: Mapping[str, str] | None = None, tasks: Mapping[str, Mapping[str, Any]] | None = None
+) -> Params:
+    """Reads a parameter file and applies overrides, dotted name -> YAML text.
+
+    Args:
+        path: of the file.
+        overrides: dotted name -> YAML text.
+        tasks: entries of `tasks` that stand where the file has none, such as those of a task's own `task.yaml`.
+
+    Raises:
+        UserError: the file is missing, or a key is unknown, missing or ill-typed (with its full name and the
+            nearest valid one).
+    """
+    if not path.is_file():
+        raise UserError(f"looked for the parameter file {path}, found none; run from the repository's top folder")
+    try:
+        tree = records.parse_yaml(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {error}") from error
+    if tasks and isinstance(tree, dict) and isinstance(tree.get("tasks"), dict):
+        tree["tasks"] = {**tasks, **tree["tasks"]}
+    for name, text in (overrides or {}).items():
+        _set(tree, name, text)
+    return records.convert(tree, Params)
+
+
+def _set(tree: Any, name: str, text: str) -> None:
+    """Sets one dotted name in a plain tree; `tasks.<task>.changes` takes new keys, nothing else does."""
+    *path, last = name.split(".")
+    node = tree
+    for depth, key in enumerate(path):
+        if not isinstance(node, dict) or key not in node:
+            raise UserError(f"unknown parameter {name}{records.nearest(name, records.flatten(tree))}")
+        node = node[key]
+        if key == "changes" and depth == 2:  # tasks.<task>.changes.<dotted name of the kind's section>
+            path, last = path[: depth + 1], ".".join([*path[depth + 1 :], last])
+            break
+    if not isinstance(node, dict) or (last not in node and path[-1:] != ["changes"]):
+        raise UserError(f"unknown parameter {name}{records.nearest(name, records.flatten(tree))}")
+    try:
+        node[last] = records.parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"the value of {name} is not YAML: {text!r}") from error
+
+
+def protocol(params: Params, task: str, segmentation: bool) -> Classification | Segmentation:
+    """Resolves the section that a task is fine-tuned under: its kind's, with the task's own changes.
+
+    Raises:
+        UserError: the task has no entry under `tasks`, or changes an unknown field.
+    """
+    kind: type[Classification] | type[Segmentation] = Segmentation if segmentation else Classification
+    name = kind.__name__.lower()
+    tree = records.unflatten(records.flatten(getattr(params, name)))
+    for key, value in task_params(params, task).changes.items():
+        full = f"tasks.{task}.changes.{key}"
+        valid = records.flatten(getattr(params, name))
+        if key not in valid:
+            raise UserError(
+                f"unknown parameter {full}{records.nearest(full, [f'tasks.{task}.changes.{v}' for v in valid])}"
+            )
+        *path, last = key.split(".")
+        node = tree
+        for part in path:
+            node = node[part]
+        node[last] = value
+    return records.convert(tree, kind, name)
+
+
+def task_params(params: Params, task: str) -> TaskParams:
+    """Finds a task's sizes.
+
+    Raises:
+        UserError: the parameter file has no entry for the task.
+    """
+    if task not in params.tasks:
+        raise UserError(
+            f"task {task} has no sizes: add `tasks.{task}: {{cache_size: ..., image_size: ..., changes: {{}}}}`"
+        )
+    return params.tasks[task]
+
+
+def refuse_shadowed(params: Params, overrides: typing.Iterable[str], task: str | None) -> None:
+    """Refuses an override that the task's own changes would silently undo.
+
+    Raises:
+        UserError: names the parameter to set instead.
+    """
+    changes = params.tasks[task].changes if task is not None and task in params.tasks else {}
+    for name in overrides:
+        section, _, field = name.partition(".")
+        if section in ("classification", "segmentation") and field in changes:
+            raise UserError(f"{name} has no effect on task {task}: set tasks.{task}.changes.{field} instead")

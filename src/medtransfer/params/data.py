@@ -1,0 +1,114 @@
+"""Parameters of data, of weights and of the network around them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from medtransfer.params.laws import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where raw files come from and how splits are drawn."""
+
+    phantoms: bool
+    """use synthetic images for a dataset that has no folder under `data/raw`"""
+    partial: bool
+    """accept a sample of a dataset: counts that differ from the published ones mark the results `partial`"""
+    skip_bad: int
+    """samples that may be left out because they cannot be decoded; any at all mark the results `partial`"""
+    split_seed: int
+    """seed of every split that we draw"""
+    on_leak: Literal["fail", "drop_from_train", "report"]
+    """what an image or patient shared between official splits does; drawn splits always fail"""
+
+    def __post_init__(self) -> None:
+        require(self.split_seed >= 0, "0 <= data.split_seed", split_seed=self.split_seed)
+        require(self.skip_bad >= 0, "0 <= data.skip_bad", skip_bad=self.skip_bad)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phantoms:
+    """Synthetic images in the official layouts."""
+
+    seed: int
+    size: int
+    """pixels: side of the square images that are written"""
+    contrast: float
+    """1 = the strength of a drawn finding or vessel at which the demo was frozen"""
+    images: Mapping[str, int]
+    """dataset -> number of images"""
+
+    def __post_init__(self) -> None:
+        require(self.size >= 32, "phantoms.size >= 32", size=self.size)
+        require(self.contrast > 0, "phantoms.contrast > 0", contrast=self.contrast)
+        require(all(n >= 8 for n in self.images.values()), "phantoms.images.* >= 8", images=dict(self.images))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskParams:
+    """Sizes of one task, and the protocol fields in which it differs from its kind's section."""
+
+    cache_size: int
+    """pixels: side of the square images that `prepare` keeps"""
+    image_size: int
+    """pixels: side of the network input"""
+    changes: Mapping[str, Any]
+    """fields of `classification` or `segmentation` that this task sets otherwise, by dotted name"""
+
+    def __post_init__(self) -> None:
+        require(
+            16 <= self.image_size <= self.cache_size,
+            "16 <= image_size <= cache_size",
+            image_size=self.image_size,
+            cache_size=self.cache_size,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The network around the weights."""
+
+    backbone: str
+    """timm architecture that an init without `@` takes, unless it exists for one backbone only"""
+    random_last_bn: Literal["one", "zero"]
+    """weight of each residual block's last batch norm under `random`: one as in torchvision, zero as in timm"""
+    decoder: Literal["auto", "unet", "upernet", "dpt"]
+    """segmentation; auto: unet for feature maps of stride 2 to 32, dpt for maps of one stride, else upernet"""
+    padding: Literal["init", "torch"]
+    """init: as TensorFlow's SAME where the init's pre-training padded so; torch: as torch for all inits"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnInit:
+    """An initialization of the user's own: a checkpoint, and how its keys become the backbone's."""
+
+    file: str
+    """path, or an address that begins with http://, https:// or s3://"""
+    backbone: str
+    """timm architecture"""
+    prefix: str = ""
+    """leading part of the backbone's keys in the file; where neither it nor `drop` is given, it is looked for"""
+    drop: tuple[str, ...] = ()
+    """patterns of whole keys that are left out, as `module.fc.*`; `*` is any text"""
+    nested: tuple[str, ...] | None = None
+    """keys that lead to the tensors in the file, as [state_dict]; null: looked for"""
+    member: str = ""
+    """place of the checkpoint inside a zip or tar archive"""
+    sha256: str = ""
+    """of the file, if known"""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """of the input in [0, 1], red, green, blue"""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    padding: Literal["", "pool", "all"] = ""
+    """what was padded as TensorFlow's SAME does: nothing, the max-pool, or every strided operation"""
+    data: str = "not stated"
+    """what it was pre-trained on"""
+    method: str = "not stated"
+    licence: str = "not stated"
+
+    def __post_init__(self) -> None:
+        require(bool(self.file), "inits.*.file is a path or an address", file=self.file)
+        require(all(s > 0 for s in self.std), "inits.*.std > 0", std=self.std)

@@ -1,0 +1,10 @@
+"""Verbs to functions.
+
+A verb's signature names its identity arguments, its decorator the sections of `params.yaml` that it reads. Every
+other option is a dotted parameter: `--classification.lr 3e-4`. Nothing heavy is imported before a verb is called.
+"""
+
+from medtransfer.verbs import data, results, training
+from medtransfer.verbs.registry import VERBS
+
+__all__ = ["VERBS", "data", "results", "training"]

@@ -1,0 +1,74 @@
+"""Verbs of the data: phantoms, sources, prepare, tasks, audit, fetch."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from medtransfer.errors import UserError
+from medtransfer.params import Params
+from medtransfer.verbs.registry import tasks_of, verb
+
+log = logging.getLogger("medtransfer")
+
+
+@verb("phantoms")
+def phantoms(params: Params, root: Path) -> None:
+    """Write synthetic images in the official layouts under data/phantoms."""
+    from medtransfer import phantoms as generator
+
+    for dataset, images in params.phantoms.images.items():
+        folder = root / "data/phantoms" / dataset
+        p = params.phantoms
+        generator.write(dataset, folder, images=images, size=p.size, seed=p.seed, contrast=p.contrast)
+        log.info("phantoms: %d images of %s under %s", images, dataset, folder)
+
+
+@verb()
+def sources(params: Params, root: Path) -> None:
+    """Note which real files are under data/raw, for DVC to see what changed."""
+    from medtransfer import sources as raw
+
+    raw.write(root)
+
+
+@verb("data", "tasks")
+def prepare(params: Params, root: Path, task: str = "all") -> None:
+    """Check a task's raw files and decode them once into data/prepared."""
+    from medtransfer import catalog, preparation
+
+    for name in tasks_of(params, task):
+        prepared = preparation.prepare(catalog.lookup(name, root), params, root)
+        marks = f" ({', '.join(prepared.marks)})" if prepared.marks else ""
+        counts, folds = prepared.manifest["counts"], prepared.manifest["folds"]
+        log.info("prepared %s%s: %s%s", name, marks, counts, f", {folds} folds" if folds else "")
+        log.info("look at %s", prepared.folder / "samples.png")
+
+
+@verb("tasks", "data")
+def tasks(params: Params, root: Path) -> None:
+    """List the tasks: kind, images, metric, licence, source, and whether they are on disk and prepared."""
+    from rich.console import Console
+
+    from medtransfer import listing
+
+    Console().print(listing.tasks(params, root))
+
+
+@verb("data", "tasks")
+def audit(params: Params, root: Path, task: str = "all", against: str = "none") -> None:
+    """Show what prepare found of a task's data, and look-alikes in another task's images."""
+    from medtransfer import inspection
+
+    for name in tasks_of(params, task):
+        inspection.report(name, "none" if name == against else against, params, root)
+
+
+@verb()
+def fetch(params: Params, root: Path, dataset: str, size: str = "224") -> None:
+    """Download an open dataset into data/raw, or say how to get one that is not open."""
+    from medtransfer import fetching
+
+    if not size.isdigit():
+        raise UserError(f"size is the side of the images in pixels, got {size!r}")
+    fetching.fetch(dataset, root, int(size))

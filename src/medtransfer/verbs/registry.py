@@ -1,0 +1,55 @@
+"""What a verb is: one command of the command line, one entry point of MLproject, one stage of dvc.yaml."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from medtransfer.errors import UserError
+from medtransfer.params import Params
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One command: what it does, which options name its work, which sections it reads."""
+
+    function: Callable[..., None]
+    sections: tuple[str, ...]
+
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """Lists the identity arguments with their defaults, None for one that must be given."""
+        given = list(inspect.signature(self.function).parameters.values())[2:]
+        return {p.name: None if p.default is inspect.Parameter.empty else str(p.default) for p in given}
+
+
+VERBS: dict[str, Verb] = {}
+
+
+def verb(*sections: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Registers a function as the verb of its name."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        VERBS[function.__name__] = Verb(function, sections)
+        return function
+
+    return register
+
+
+def tasks_of(params: Params, task: str) -> tuple[str, ...]:
+    """Lists the tasks that an identity argument names; `all`: the benchmark's."""
+    return params.benchmark.tasks if task == "all" else (task,)
+
+
+def seeds_of(params: Params, seed: str) -> tuple[int, ...]:
+    """Lists the seeds that an identity argument names; `all`: the benchmark's.
+
+    Raises:
+        UserError: it is neither a number nor `all`.
+    """
+    if seed == "all":
+        return params.benchmark.seeds
+    if not seed.isdigit():
+        raise UserError(f"seed must be a whole number >= 0 or `all`, got {seed!r}")
+    return (int(seed),)

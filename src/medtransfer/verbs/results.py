@@ -1,0 +1,71 @@
+"""Verbs of the results: compare, show."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medtransfer import params as parameters
+from medtransfer.params import Params
+from medtransfer.verbs.registry import verb
+
+if TYPE_CHECKING:
+    from medtransfer.findings import Findings
+
+log = logging.getLogger("medtransfer")
+
+
+COMPARED = ("benchmark", "comparison", "claims", "model", "inits")
+"""sections that the comparison reads"""
+
+
+@verb(*COMPARED)
+def compare(params: Params, root: Path, reference: str = "params", against: str = "params") -> None:
+    """Turn the benchmark's finished runs into tables, figures and a report under data/results."""
+    from medtransfer import exports, report
+    from medtransfer.tracking import comparing
+    from medtransfer.tracking.launcher import Launcher
+
+    launcher, out = Launcher(root), root / "data/results"
+    with launcher:
+        launcher.start("compare", {"verb": "compare"})
+        findings = _find(params, root, reference, against)
+        missing = [(row.task, row.init, seed) for row in findings.rows for seed in row.missing if row.unit == "seed"]
+        for line in comparing.differences(root, findings.cells, missing):
+            log.warning("%s", line)
+        report.write(findings, parameters.load(root / "presets/paper.yaml"), out / "cells", out)
+        for answer in findings.answers:
+            log.info("%s: %s", answer.scope, answer.text)
+        comparing.record(root, out, parent=launcher.run_id, **exports.comparison_run(findings))
+    log.info("wrote data/results/*.csv and data/results/report; `python -m medtransfer show` prints the table")
+
+
+@verb(*COMPARED)
+def show(params: Params, root: Path) -> None:
+    """Print the comparison table of the benchmark's runs and say where the report is."""
+    from rich.console import Console
+
+    from medtransfer import report
+
+    quick = dataclasses.replace(params, comparison=dataclasses.replace(params.comparison, resamples=0))
+    console = Console()
+    console.print(report.console_table(_find(quick, root, "params", "params")))
+    console.print(f"Report: {root / 'data/results/report/index.html'}", soft_wrap=True)
+    console.print(
+        "Every run, with curves: `make ui` opens MLflow on this machine, http://127.0.0.1:5000", soft_wrap=True
+    )
+
+
+def _find(params: Params, root: Path, reference: str, against: str) -> Findings:
+    """Compares; `params` stands for what the parameters say, `none` for no file of published numbers."""
+    from medtransfer import findings
+    from medtransfer.initializations import expected, parse
+
+    name = params.comparison.reference if reference == "params" else reference
+    if against != "params":
+        files = () if against == "none" else (against,)
+        params = dataclasses.replace(params, comparison=dataclasses.replace(params.comparison, against=files))
+    start = parse(name, params.model.backbone, params.inits)
+    return findings.find(root / "data/results/cells", expected(params), params, root, start.canonical)

@@ -1,0 +1,109 @@
+"""Verbs of weights and training: inits, weights, pretrain, finetune, benchmark."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+from medtransfer.errors import UserError
+from medtransfer.params import Params
+from medtransfer.verbs.registry import seeds_of, tasks_of, verb
+
+log = logging.getLogger("medtransfer")
+
+
+@verb("model", "inits", "benchmark")
+def inits(params: Params, root: Path) -> None:
+    """List the initializations: backbones, pre-training, licence, and what is on disk or where to get it."""
+    from rich.console import Console
+
+    from medtransfer import listing
+
+    Console().print(listing.inits(params, root))
+
+
+@verb("model", "inits", "benchmark")
+def weights(params: Params, root: Path, init: str = "all") -> None:
+    """Fetch, verify and convert the weights of one init, or of all of the benchmark."""
+    from medtransfer import weights as store
+    from medtransfer.initializations import check_backbone, parse
+
+    names = params.benchmark.inits if init == "all" else (init,)
+    folder = "benchmark" if init == "all" else "adhoc"
+    (root / "data/weights" / folder).mkdir(parents=True, exist_ok=True)
+    starts = [parse(name, params.model.backbone, params.inits) for name in names]
+    if init == "all":  # what a chain starts from; `pretrain` makes the rest
+        starts = list(dict.fromkeys(dataclasses.replace(start, chain=()) for start in starts))
+    for start in starts:
+        check_backbone(start.backbone)
+    for start in starts:
+        receipt = store.ready(start, root, folder)
+        if receipt:
+            lines = [*store.summary(receipt), f"features as in the receipt, to {store.verify(start, root):.0e}"]
+            log.info("%s", "\n  ".join(lines))
+
+
+PRETRAINING = ("data", "tasks", "model", "inits", "pretraining", "engine", "execution", "benchmark")
+"""sections that continual pre-training reads"""
+
+
+@verb(*PRETRAINING)
+def pretrain(params: Params, root: Path, init: str = "all", dataset: str = "none") -> None:
+    """Train an init further on a dataset: imagenet and chestxray14 make imagenet+chestxray14; all: the benchmark's."""
+    from medtransfer import lineage, pretraining
+    from medtransfer.tracking.launcher import Launcher
+
+    if (init == "all") != (dataset == "none"):
+        raise UserError("pretrain needs --init and --dataset, as in --init imagenet --dataset chestxray14, or neither")
+    launcher = Launcher(root)
+    with launcher:
+        launcher.start(f"pretrain {init} {dataset}", {"verb": "pretrain"})
+        names = params.benchmark.inits if init == "all" else (f"{init}+{dataset}",)
+        (root / lineage.FOLDER).mkdir(parents=True, exist_ok=True)
+        made = pretraining.make_all(names, params, root, params.benchmark.tasks, launcher.run_id)
+        words = [f"- {line}" for one in made for line in lineage.summary(one)]
+        launcher.table("\n".join(words) + "\n", json.dumps([one.digest for one in made]))
+
+
+TRAINING = ("data", "tasks", "model", "inits", "classification", "segmentation", "engine", "execution", "benchmark")
+"""sections that training reads; a change of one re-trains only the runs whose resolved fields change"""
+
+
+@verb(*TRAINING, "pretraining")
+def finetune(params: Params, root: Path, init: str, task: str = "all", seed: str = "all") -> None:
+    """Fine-tune one init on a task and seed, or on all of the benchmark's; a missing pre-training is made first."""
+    from medtransfer import pretraining
+    from medtransfer.benchmark import digests, markdown_table, run_all
+    from medtransfer.runs import plan
+    from medtransfer.tracking.launcher import Launcher
+
+    launcher = Launcher(root)
+    with launcher:
+        launcher.start(f"finetune {init} {task} {seed}", {"verb": "finetune"})
+        inits = params.benchmark.inits if init == "all" else (init,)
+        targets = dict.fromkeys((*params.benchmark.tasks, *tasks_of(params, task)))
+        pretraining.make_all(inits, params, root, tuple(targets), launcher.run_id)
+        planned = plan(params, root, inits, tasks_of(params, task), seeds_of(params, seed), launcher.run_id)
+        cells = run_all(planned)
+        launcher.table(markdown_table(cells), digests(cells))
+
+
+@verb(*TRAINING)
+def benchmark(params: Params, root: Path, task: str = "all") -> None:
+    """Run what is missing of the benchmark's inits and seeds on one task or all; write data/results/cells."""
+    from medtransfer.benchmark import digests, markdown_table, run_all, write_cells
+    from medtransfer.runs import plan
+    from medtransfer.tracking.launcher import Launcher
+
+    launcher = Launcher(root)
+    with launcher:
+        launcher.start(f"benchmark {task}", {"verb": "benchmark"})
+        names = tasks_of(params, task)
+        b = params.benchmark
+        planned = plan(params, root, b.inits, names, b.seeds, launcher.run_id, "benchmark")
+        cells = run_all(planned)
+        for name in names:
+            write_cells([run for run in planned if run.task == name], root / "data/results/cells" / name)
+        launcher.table(markdown_table(cells), digests(cells))
