@@ -15,7 +15,7 @@ demo: .venv/installed
 	@python -m medtransfer show
 
 test: .venv/installed
-	@pytest
+	@pytest -n 2 --dist loadfile
 
 slow: .venv/installed
 	@pytest -m slow

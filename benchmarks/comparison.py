@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 def main(inits: int = 20, seeds: int = 10, cases: int = 1000, resamples: int = 10_000) -> None:
     """Makes the runs, compares them and writes the report."""
     names = {f"{'imagenet' if k == 0 else f'init{k:02d}'}@resnet50": 0.02 * k for k in range(inits)}
-    benchmark = params.Benchmark(inits=tuple(names), tasks=tuple(TASKS), seeds=tuple(range(seeds)))
+    benchmark = params.Benchmark(inits=tuple(names), tasks=tuple(TASKS), recipes=("fixed",), seeds=tuple(range(seeds)))
     here = params.load(ROOT / "params.yaml", {"comparison.resamples": str(resamples)})
     with tempfile.TemporaryDirectory() as folder:
         cells = Path(folder) / "cells"

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,13 @@ import torch
 
 from medtransfer import params as parameters
 from medtransfer.errors import UserError
-from medtransfer.execution import map_items, resolve_device, worker_count
+from medtransfer.execution import WorkerLost, check_hosts, map_items, pull, resolve_device, worker_count
+from medtransfer.params import Execution
+
+
+@pytest.fixture(scope="module")
+def settings(top: Path) -> Execution:
+    return parameters.load(top / "params.yaml").execution
 
 
 def work(item: int, report: Callable[[Any], None]) -> tuple[int, int, float]:
@@ -26,37 +34,192 @@ def work(item: int, report: Callable[[Any], None]) -> tuple[int, int, float]:
     return os.getpid(), torch.get_num_threads(), value
 
 
-def run(workers: int) -> tuple[dict[int, Any], list[tuple[int, Any]]]:
+def run(settings: Execution, workers: int) -> tuple[dict[int, Any], list[tuple[int, Any]]]:
     reports: list[tuple[int, Any]] = []
-    outcomes = dict(
-        map_items(work, [0, 1, 2, 3], workers=workers, threads=1, report=lambda i, p: reports.append((i, p)))
+    outcomes = map_items(
+        work,
+        [0, 1, 2, 3],
+        settings=settings,
+        device="cpu",
+        workers=workers,
+        report=lambda i, p: reports.append((i, p)),
     )
-    return outcomes, sorted(reports)
+    return dict(outcomes), sorted(reports)
 
 
-def test_a_pool_gives_the_numbers_of_one_process_and_one_failure_stops_nothing() -> None:
-    alone, alone_reports = run(1)
-    pooled, pooled_reports = run(2)
+def test_a_pool_gives_the_numbers_of_one_process_and_one_failure_stops_nothing(settings: Execution) -> None:
+    alone, alone_reports = run(settings, 1)
+    pooled, pooled_reports = run(settings, 2)
     assert alone_reports == pooled_reports == [(0, 0), (1, 10), (2, 20), (3, 30)]
     for outcomes in (alone, pooled):
         assert isinstance(outcomes[2], UserError)
         assert str(outcomes[2]) == "two is refused"
         assert {outcomes[i][1] for i in (0, 1, 3)} == {1}
+    assert "in work" in "".join(pooled[2].__notes__)  # the traceback came along
     assert [alone[i][2] for i in (0, 1, 3)] == [pooled[i][2] for i in (0, 1, 3)]
     assert {alone[i][0] for i in (0, 1, 3)} == {os.getpid()}
     assert os.getpid() not in {pooled[i][0] for i in (0, 1, 3)}
 
 
-def test_workers_of_a_killed_parent_end_too(tmp_path: Path) -> None:
+def look_around(item: str, report: Callable[[Any], None]) -> str:
+    return os.environ.get(item, "")
+
+
+@pytest.fixture
+def on_ray(settings: Execution) -> Iterator[Execution]:
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield dataclasses.replace(settings, backend="ray")
+    ray.shutdown()
+
+
+@pytest.mark.slow
+def test_actors_of_ray_give_the_numbers_of_one_process_and_outlive_each_others_deaths(
+    settings: Execution, on_ray: Execution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///somewhere.db")
+    monkeypatch.setenv("MLFLOW_RUN_ID", "the launcher's own")
+    outcomes, places = drain(["long", "die", "a", "die again", "b", "leave", "no pickle", "awkward"], on_ray)
+    check_deaths(outcomes, places)
+    assert "SYSTEM_ERROR" in str(outcomes["die"]) or "died" in str(outcomes["die"])
+    (alone, alone_reports), (there, there_reports) = run(settings, 1), run(on_ray, worker_count(on_ray, "cpu", 100))
+    assert alone_reports == there_reports
+    assert str(there[2]) == "two is refused"
+    assert [alone[i][1:] for i in (0, 1, 3)] == [there[i][1:] for i in (0, 1, 3)]
+    names = ["MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "OMP_NUM_THREADS"]
+    seen = map_items(look_around, names, settings=on_ray, device="cpu", workers=1, report=lambda i, p: None)
+    assert [value for _, value in sorted(seen)] == ["sqlite:///somewhere.db", "", "1"]
+
+
+@pytest.mark.slow
+def test_several_hosts_need_leases_and_the_folder_of_the_runs(tmp_path: Path, settings: Execution) -> None:
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    many = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        many.add_node(num_cpus=1)
+        there = dataclasses.replace(settings, backend="ray", address=many.address)
+        assert worker_count(there, "cpu", 100) == 2
+        with pytest.raises(UserError, match=r"has 2 machines .* set execution\.leases"):
+            check_hosts(there, tmp_path / "runs", leased=False)
+        check_hosts(there, tmp_path / "runs", leased=True)
+        assert list((tmp_path / "runs").iterdir()) == []
+    finally:
+        ray.shutdown()
+        many.shutdown()
+
+
+class Awkward(Exception):
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one + two)
+
+
+def misbehave(item: str, report: Callable[[Any], None]) -> Any:
+    if item.startswith("die"):
+        time.sleep(0.3)  # the other worker is at work by then
+        os.kill(os.getpid(), signal.SIGKILL)
+    if item == "awkward":
+        raise Awkward("cannot be ", "read again")
+    if item == "leave":
+        sys.exit(7)
+    time.sleep(1.0 if item == "long" else 0.0)
+    return threading.Lock() if item == "no pickle" else os.getpid()
+
+
+def drain(items: list[str], settings: Execution) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    places: list[tuple[str, str]] = []
+    outcomes = pull(
+        misbehave,
+        lambda: items.pop(0) if items else None,
+        settings=settings,
+        device="cpu",
+        workers=2,
+        report=lambda item, progress: None,
+        started=lambda item, place: places.append((item, place)),
+    )
+    return dict(outcomes), places
+
+
+def test_a_death_takes_one_item_and_leaves_the_others_and_their_workers_alone(settings: Execution) -> None:
+    outcomes, places = drain(["long", "die", "a", "die again", "b", "leave", "no pickle", "awkward"], settings)
+    check_deaths(outcomes, places)
+    for item, cause in (("die", "SIGKILL"), ("die again", "SIGKILL"), ("leave", "exit code 7")):
+        assert cause in str(outcomes[item])
+
+
+def check_deaths(outcomes: dict[str, Any], places: list[tuple[str, str]]) -> None:
+    for item in ("die", "die again", "leave"):
+        assert isinstance(outcomes[item], WorkerLost), outcomes[item]
+    where = {item: int(place.split(":")[-1]) for item, place in places}
+    assert {item: outcomes[item] for item in ("long", "a", "b")} == {item: where[item] for item in ("long", "a", "b")}
+    assert where["die"] != where["long"]
+    assert "cannot be sent to another process" in str(outcomes["no pickle"])
+    assert "Awkward: cannot be read again" in str(outcomes["awkward"])
+    wait_until(lambda: not any(alive(pid) for pid in where.values()), 20)
+
+
+def test_work_is_taken_only_when_a_worker_is_free_and_is_asked_for_again(settings: Execution) -> None:
+    given: list[int] = []
+    results: list[int] = []
+
+    def take() -> int | None:  # each third item depends on all results before it
+        if len(given) == 6 or (given and len(given) % 3 == 0 and len(results) < len(given)):
+            return None
+        assert len(given) - len(results) < 2
+        given.append(len(given) + 3)
+        return given[-1]
+
+    for item, result in pull(work, take, settings=settings, device="cpu", workers=2, report=lambda i, p: None):
+        assert not isinstance(result, Exception)
+        results.append(item)
+    assert sorted(results) == given == [3, 4, 5, 6, 7, 8]
+
+
+def hang(item: str, report: Callable[[Any], None]) -> None:
+    try:
+        report("begun")
+        time.sleep(60)
+    finally:
+        Path(item).write_text("cleared up")
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["the parent alone", "as a terminal does it"])
+def test_an_interrupt_ends_the_workers_and_lets_them_clear_up(tmp_path: Path, top: Path, group: bool) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
-        "import os, sys, time\nfrom pathlib import Path\nfrom medtransfer.execution import map_items\n"
+        "import sys\nfrom pathlib import Path\nfrom medtransfer import params\n"
+        "from medtransfer.execution import map_items\nfrom tests.test_execution import hang\n"
+        "if __name__ == '__main__':\n"
+        "    list(map_items(hang, sys.argv[1:], settings=params.load(Path('params.yaml')).execution, device='cpu',\n"
+        "        workers=2, report=lambda i, p: print(i, flush=True)))\n"
+    )
+    files = [tmp_path / "one", tmp_path / "two"]
+    environment = os.environ | {"PYTHONPATH": f"{top / 'src'}:{top}"}
+    words = [sys.executable, str(script), *map(str, files)]
+    parent = subprocess.Popen(
+        words, cwd=top, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    assert parent.stdout is not None
+    assert {parent.stdout.readline() for _ in files} == {b"0\n", b"1\n"}
+    (os.killpg if group else os.kill)(parent.pid, signal.SIGINT)
+    assert parent.wait(15) != 0
+    parent.stdout.close()
+    assert [file.read_text() for file in files] == ["cleared up"] * 2
+
+
+def test_workers_of_a_killed_parent_end_too(tmp_path: Path, top: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, sys, time\nfrom pathlib import Path\nfrom medtransfer import params\n"
+        "from medtransfer.execution import map_items\n"
         "def sleep(item, report):\n"
         "    Path(sys.argv[1], f'{os.getpid()}.pid').touch()\n    time.sleep(120)\n"
         "if __name__ == '__main__':\n"
-        "    list(map_items(sleep, [1, 2], workers=2, threads=1, report=lambda i, p: None))\n"
+        "    list(map_items(sleep, [1, 2], settings=params.load(Path('params.yaml')).execution,\n"
+        "        device='cpu', workers=2, report=lambda i, p: None))\n"
     )
-    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)])
+    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)], cwd=top)
     wait_until(lambda: len(list(tmp_path.glob("*.pid"))) == 2, 60)
     pids = [int(path.stem) for path in tmp_path.glob("*.pid")]
     parent.send_signal(signal.SIGKILL)
@@ -89,3 +252,20 @@ def test_devices_and_workers_follow_the_parameters(top: Path) -> None:
         asked = parameters.load(top / "params.yaml", {"execution.device": "cuda"}).execution
         with pytest.raises(UserError, match="finds no GPU"):
             resolve_device(asked)
+
+
+def test_workers_on_gpus_take_one_after_the_other(
+    top: Path, settings: Execution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    shared = dataclasses.replace(settings, runs_per_gpu=2)
+    assert worker_count(settings, "cuda", 100) == 2
+    assert worker_count(shared, "cuda", 100) == 4
+    names = ["CUDA_VISIBLE_DEVICES"] * 3
+    seen = map_items(hold, names, settings=shared, device="cuda", workers=3, report=lambda i, p: None)
+    assert sorted(str(value) for _, value in seen) == ["2", "2", "5"]
+
+
+def hold(item: str, report: Callable[[Any], None]) -> str:
+    time.sleep(1.0)  # the others begin meanwhile
+    return os.environ[item]

@@ -44,7 +44,7 @@ def find(
     """Compares what is in the folder, with runs written into it first where it is empty."""
     if not folder.exists():
         results.write(folder, effects, tasks, range(seeds), **{"cases": 80, **changes})
-    benchmark = params.Benchmark(inits=tuple(effects), tasks=tasks, seeds=tuple(range(seeds)))
+    benchmark = params.Benchmark(inits=tuple(effects), tasks=tasks, recipes=("fixed",), seeds=tuple(range(seeds)))
     settings = dataclasses.replace(BASE, comparison=dataclasses.replace(BASE.comparison, resamples=0))
     return findings.find(folder, benchmark, settings, ROOT, IMAGENET)
 

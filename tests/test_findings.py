@@ -41,7 +41,7 @@ def compared(
         results.write(folder, effects, tasks, seeds, **options)
     changes = {"comparison.resamples": str(resamples), "comparison.as_published": str(as_published).lower()}
     here = params.load(ROOT / "params.yaml", changes)
-    benchmark = params.Benchmark(inits=tuple(effects), tasks=tuple(tasks), seeds=tuple(seeds))
+    benchmark = params.Benchmark(inits=tuple(effects), tasks=tuple(tasks), seeds=tuple(seeds), recipes=("fixed",))
     return findings.find(folder, benchmark, here, ROOT, reference)
 
 
@@ -385,6 +385,6 @@ def test_a_claim_with_a_mistake_is_refused_before_work(tmp_path: Path) -> None:
     results.write(tmp_path, {RANDOM: 0.0, IMAGENET: 0.5}, TASKS, range(2))
     claim = dataclasses.replace(small().claims["granularity"], tasks=("segmentaton",))
     here = dataclasses.replace(small(), claims={"odd": claim})
-    benchmark = params.Benchmark(inits=(RANDOM, IMAGENET), tasks=TASKS, seeds=(0, 1))
+    benchmark = params.Benchmark(inits=(RANDOM, IMAGENET), tasks=TASKS, seeds=(0, 1), recipes=("fixed",))
     with pytest.raises(UserError, match=r"segmentaton.*segmentation"):
         findings.find(tmp_path, benchmark, here, ROOT, IMAGENET)

@@ -5,23 +5,40 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed
 
-from medtransfer import lineage, params, pretraining, runs, tracking, weights
+from medtransfer import (
+    backbones,
+    finetuning,
+    lineage,
+    links,
+    models,
+    params,
+    pretraining,
+    runs,
+    tracking,
+    weights,
+)
 from medtransfer.cache import Prepared
 from medtransfer.errors import UserError
 from medtransfer.initializations import parse
 from medtransfer.training import Trainer
+from medtransfer.zoo import IMAGENET_MEAN, IMAGENET_STD
 from tests import fakes, workspace
 
 SLOW = pytest.mark.slow
-ONE, TWO = "random+chestxray14", "random+chestxray14+chexpert"
+ONE, TWO, VIT = "random+chestxray14", "random+chestxray14+chexpert", "random@test_vit+chestxray14"
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +63,17 @@ def root(made: Path, tmp_path: Path) -> Path:
     (tmp_path / "presets").symlink_to(made / "presets")
     (tmp_path / "params.yaml").write_text((made / "params.yaml").read_text())
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def vit(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A transformer that is pre-trained at 32 px as a masked autoencoder."""
+    root = tmp_path_factory.mktemp("transformer")
+    shutil.copytree(made, root, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
+        make(root, VIT, pretraining__method="mae", pretraining__projector="32", pretraining__max_epochs="1")
+    return root
 
 
 def load(root: Path, **changes: Any) -> params.Params:
@@ -75,7 +103,7 @@ def test_weights_are_made_with_a_receipt_and_a_run_in_mlflow(root: Path) -> None
     assert run.data.tags["parent"] == f"random@{fakes.BACKBONE}"
     artifacts = {item.path for item in client.list_artifacts(found.mlflow_run_id)}
     name = f"random--{fakes.BACKBONE}--chestxray14"
-    assert {f"{name}.safetensors", f"{name}.receipt.json", "params.yaml"} <= artifacts
+    assert {f"{name}.safetensors", f"{name}.receipt.json", "params.yaml", "curves.png"} <= artifacts
     start = weights.state(parse("random", fakes.BACKBONE), root, 0, "one")
     assert start.keys() == state(root).keys()
 
@@ -126,6 +154,45 @@ def test_a_killed_run_resumes_to_the_same_tensors(root: Path, monkeypatch: pytes
     assert again.tensors_sha256 == whole.tensors_sha256
 
 
+@pytest.mark.slow
+def test_a_process_killed_at_three_random_points_makes_the_same_file(tmp_path: Path, top: Path) -> None:
+    words = ["pretrain", "--init", "random", "--dataset", "chestxray14", "--benchmark.tasks=[shenzhen]"]
+    sizes = {"max_epochs": 40, "patience": 40, "batch_size": 8, "image_size": 32}
+    words += [f"--pretraining.{name}={value}" for name, value in sizes.items()]
+    points, files = np.random.default_rng().uniform(1, 9, 3), []
+    for name in ("whole", "killed"):
+        root = tmp_path / name
+        root.mkdir()
+        workspace.make(root, top, "chestxray14", "shenzhen")
+        for epochs in points if name == "killed" else ():
+            _kill(top, root, words, epochs)
+        code, output = workspace.run(top, root, *words)
+        assert code == 0, output
+        assert ("resuming after epoch" in output) == (name == "killed")
+        [path] = (root / lineage.FOLDER).glob("*.safetensors")
+        files.append(path.read_bytes())
+    assert files[0] == files[1], f"killed after {points} epochs"
+
+
+def _kill(top: Path, root: Path, words: list[str], epochs: float) -> None:
+    """Kills a training after some more epochs than the one before it has trained, in the midst of one."""
+
+    def lines() -> int:
+        return sum(len(path.read_text().splitlines()) for path in (root / "data/runs").glob("*/journal.jsonl"))
+
+    process, before, end = workspace.command(top, root, *words), lines(), time.monotonic() + 120
+    while lines() < before + int(epochs):
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    time.sleep(epochs % 1 / 4)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert len(list((root / "data/runs").glob("*/checkpoint.pt"))) == 1
+    assert not list((root / lineage.FOLDER).glob("*.safetensors"))
+
+
 def test_a_resume_with_other_parameters_is_another_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(self: Trainer, scores: Any) -> None:
         raise KeyboardInterrupt
@@ -145,6 +212,54 @@ def test_a_fine_tuning_run_starts_from_it(root: Path) -> None:
     assert run.weights_sha256 == found.tensors_sha256
     assert run.init.canonical == found.init
     assert "contaminated" not in run.marks
+
+
+@pytest.mark.parametrize(
+    ("rule", "mean", "std"),
+    [
+        ("init", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ("imagenet", IMAGENET_MEAN, IMAGENET_STD),
+        ("none", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    ],
+)
+def test_weights_keep_the_normalization_that_they_were_trained_with(
+    root: Path, rule: str, mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    """timm's record of the test network has 0.5 for both."""
+    make(root, pretraining__normalization=rule)
+    [run] = runs.plan(load(root), root, [ONE], ["shenzhen"], [0])
+    assert run.normalization == (mean, std)
+    loader = finetuning.trainer(run)[0].loader
+    assert loader.scale.flatten().tolist() == pytest.approx([1 / (255 * each) for each in std])
+    settings = load(root)
+    link = links.resolve(parse(TWO, fakes.BACKBONE), settings, root, ())
+    assert link.normalization == (mean, std)
+    without_receipt = dataclasses.replace(run, root=root / "elsewhere")
+    assert (run.digest == without_receipt.digest) == (rule == "init")
+
+
+def test_a_rule_for_all_goes_before_the_normalization_of_the_last_training(root: Path) -> None:
+    make(root, pretraining__normalization="none")
+    [run] = runs.plan(load(root, classification__normalization="imagenet"), root, [ONE], ["shenzhen"], [0])
+    assert run.normalization == (IMAGENET_MEAN, IMAGENET_STD)
+
+
+@pytest.mark.parametrize("side", [32, 64, 160])
+def test_a_transformer_takes_another_side_after_pre_training(vit: Path, side: int) -> None:
+    """Pre-trained at 32 px, kept at the published 160 px, used at any side, as weights from elsewhere are."""
+    init = parse(VIT, fakes.BACKBONE)
+    tensors = weights.state(init, vit, 0, "one")
+    assert {key: tensor.shape for key, tensor in tensors.items()} == backbones.shapes("test_vit")
+    [best] = (load_file(path) for path in (vit / "data/runs").glob("*/best.safetensors"))
+    model: Any = models.classifier("test_vit", 1, tensors, 0, side)
+    kept = {key: value for key, value in model.backbone.state_dict().items() if key != "pos_embed"}
+    assert all(torch.equal(value, best[f"backbone.{key}"]) for key, value in kept.items())
+    prefix = model.backbone.num_prefix_tokens
+    grid = resample_abs_pos_embed(best["backbone.pos_embed"], [10, 10], num_prefix_tokens=prefix)
+    grid = resample_abs_pos_embed(grid, [side // 16, side // 16], num_prefix_tokens=prefix)
+    assert torch.allclose(model.backbone.pos_embed, grid, atol=1e-6)
+    assert weights.verify(init, vit) == 0
+    assert torch.isfinite(model.eval()(torch.zeros(1, 3, side, side))).all()
 
 
 def test_weights_that_are_not_made_name_the_command(root: Path) -> None:
@@ -169,6 +284,12 @@ def test_a_changed_file_is_refused(root: Path) -> None:
         ("random+montgomery", {}, "montgomery has masks, no labels of images"),
         ("imagenet+chestxray14-published+chestxray14", {}, "its weights have seen chestxray14 before"),
         (ONE, {"pretraining__image_size": "48"}, "pretraining.image_size <= tasks.chestxray14.cache_size must hold"),
+        (
+            "random@test_vit+chestxray14",
+            {"pretraining__image_size": "20"},
+            "image_size 20 does not fit test_vit: .* 16",
+        ),
+        ("random@cait_xxs24_224+chestxray14", {}, "cannot bring pos_embed of cait_xxs24_224 back to the side 224"),
     ],
 )
 def test_a_chain_that_cannot_be_made_is_refused_before_work(

@@ -11,7 +11,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medtransfer import params as parameters
@@ -39,6 +39,11 @@ def build_parser() -> argparse.ArgumentParser:
         for option, default in entry.identity.items():
             words = f"default: {default}" if default is not None else "required"
             command.add_argument(f"--{option}", default=default, help=words)
+        if "dry" in entry.identity:
+            command.add_argument(
+                "--dry-run", dest="dry", action="store_const", const="yes", default=argparse.SUPPRESS,
+                help="short for --dry yes",
+            )  # fmt: skip
     return parser
 
 
@@ -109,7 +114,20 @@ def run(arguments: Sequence[str], root: Path) -> None:
 
     params = parameters.load(root / options.params, overrides, catalog.sizes(root))
     parameters.refuse_shadowed(params, overrides, identity.get("task"))
+    if "inits" in entry.sections:
+        params = fetch_registered(params, identity, root)
     entry.function(params, root, **identity)
+
+
+def fetch_registered(params: parameters.Params, identity: Mapping[str, str], root: Path) -> parameters.Params:
+    """Fetches the backbones that the parameters or the command line name by the model registry."""
+    said = (identity.get("init", ""), identity.get("reference", ""), params.comparison.reference)
+    names = [name for name in (*said, *params.benchmark.inits, *params.tuning.inits) if name.startswith("registry:")]
+    if not names:
+        return params
+    from medtransfer.promotion import fetching
+
+    return fetching.bring(params, names, root)
 
 
 def main() -> None:

@@ -1,89 +1,72 @@
-"""Which runs exist, which are finished, do the rest; shows where each stands."""
+"""Does the runs that are not finished, longest first; shares them with other launches, and outlives dead workers."""
 
 from __future__ import annotations
 
 import json
 import logging
 import shutil
-import sys
+import time
+from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Bars
-
-from medtransfer import examples, execution, finetuning, tracking
+from medtransfer import examples, execution, files, finetuning, leases, planning, tracking
+from medtransfer.display import Display
 from medtransfer.errors import UserError
 from medtransfer.finetuning import RESULTS
-from medtransfer.params import Execution
 from medtransfer.runs import Run
-from medtransfer.training import Progress
+from medtransfer.tracking import overview
 
 log = logging.getLogger("medtransfer")
 
+AGAIN = 3.0
+"""seconds after which a run that another process has is looked at again"""
+SHOWN = 20
+"""failures that the message at the end names"""
 
-class Display:
-    """One progress bar per run that is being trained, on a terminal; elsewhere a line per finished run."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
-        self.runs = runs
-        self.live = sys.stderr.isatty()
-        self.bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("epochs  {task.fields[text]}"),
-            console=Console(stderr=True),
-            disable=not self.live,
-        )
-        self.rows: dict[int, Any] = {}
+class Work:
+    """The runs that are still to do, and the rules by which a run is given out again."""
 
-    def __enter__(self) -> Display:
-        self.bars.start()
-        return self
+    def __init__(self, runs: Sequence[Run], retries: int) -> None:
+        """Takes the runs in the order in which they are to start."""
+        self.waiting, self.retries = deque(runs), retries
+        self.held: deque[tuple[float, Run]] = deque()
+        """(time from which on it may be looked at again, run that another process has)"""
+        self.running = 0
+        self.lost: Counter[str] = Counter()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bars.stop()
+    def take(self) -> Run | None:
+        """Gives the next run; one that another process has only where nothing else is left, and after a pause."""
+        if not self.waiting and self.held:
+            pause = self.held[0][0] - time.monotonic()
+            if pause > 0 and self.running:
+                return None
+            time.sleep(max(0.0, pause))
+            self.waiting.append(self.held.popleft()[1])
+        if not self.waiting:
+            return None
+        self.running += 1
+        return self.waiting.popleft()
 
-    def update(self, index: int, progress: Progress) -> None:
-        """Moves a run's bar: epoch, images/s, val score and time left."""
-        text = (
-            f"{progress.images_per_second:.0f} images/s  {progress.monitor} {progress.value:.4f}  "
-            f"{progress.seconds_left:.0f} s left"
-        )
-        if index not in self.rows:
-            run = self.runs[index]
-            self.rows[index] = self.bars.add_task(f"{run.task} {run.name}", total=progress.max_epochs, text=text)
-        self.bars.update(self.rows[index], completed=progress.epoch, text=text)
-
-    def done(self, index: int, outcome: dict[str, Any] | Exception, number: int) -> None:
-        """Says how a run ended."""
-        run = self.runs[index]
-        if index in self.rows:
-            self.bars.remove_task(self.rows.pop(index))
-        where = f"[{number}/{len(self.runs)}] {run.task} {run.name}"
-        if isinstance(outcome, Exception):
-            self._say(f"{where} failed: {outcome}", logging.ERROR)
-            return
-        score = outcome["scores"].get(f"test_{outcome['metric']}")
-        shown = "undefined" if score is None else f"{score:.4f}"
-        self._say(f"{where}: test {outcome['metric']} {shown}, {outcome['cost']['seconds']:.0f} s", logging.INFO)
-
-    def _say(self, words: str, level: int) -> None:
-        """Writes a line above the bars where there are some."""
-        if self.live:
-            self.bars.console.print(words, highlight=False, markup=False, soft_wrap=True)
-        else:
-            log.log(level, words)
+    def back(self, run: Run, outcome: Any) -> bool:
+        """Takes a run's outcome; says whether the run will be given out again."""
+        self.running -= 1
+        if isinstance(outcome, leases.Held | leases.Lost):
+            self.held.append((time.monotonic() + AGAIN, run))
+            return True
+        if isinstance(outcome, execution.WorkerLost) and self.lost[run.digest] < self.retries:
+            self.lost[run.digest] += 1
+            self.waiting.appendleft(run)
+            return True
+        return False
 
 
 def run_all(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Executes the runs that are not finished, in parallel; returns the cell of every run, in order.
+
+    Runs that another launch has at the moment are left to it and looked at again at the end.
 
     Raises:
         UserError: some runs failed; what finished is kept.
@@ -91,45 +74,72 @@ def run_all(runs: Sequence[Run]) -> list[dict[str, Any]]:
     if not runs:
         return []
     params, root = runs[0].params, runs[0].root
+    database = leases.address(params.execution)
+    leases.initialise(database)
+    execution.check_hosts(params.execution, root / "data/runs", bool(database))
     reaped = tracking.reap(tracking.connect(root))
     if reaped:
         log.info("%d runs of dead processes were RUNNING in MLflow; they are KILLED now, or resumed", reaped)
-    open_runs = [run for run in runs if not finetuning.finished(run)]
+    open_runs = _unfinished(runs)
     log.info("%d runs: %d finished before, %d to do", len(runs), len(runs) - len(open_runs), len(open_runs))
-    failures = _execute(open_runs, params.execution)
+    failures = _execute(planning.longest_first(open_runs)) if open_runs else []
     if failures:
-        raise UserError(f"{len(failures)} of {len(runs)} runs failed, the others are kept:\n  " + "\n  ".join(failures))
+        tracking.reap(tracking.connect(root))  # what lost its worker for good is still RUNNING there
+        more = f"\n  ... and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
+        raise UserError(
+            f"{len(failures)} of {len(runs)} runs failed, the others are kept; tracebacks are in {finetuning.FAILURE} "
+            f"of data/runs/<digest> and of the runs in MLflow:\n  " + "\n  ".join(failures[:SHOWN]) + more
+        )
     return [finetuning.read_cell(run) for run in runs]
 
 
-def _execute(runs: Sequence[Run], settings: Execution) -> list[str]:
-    if not runs:
-        return []
-    workers = execution.worker_count(settings, runs[0].device, len(runs))
-    failures = []
-    with Display(runs) as display:
-        outcomes = execution.map_items(
-            finetuning.execute, runs, workers=workers, threads=settings.threads_per_run, report=display.update
+def _unfinished(runs: Sequence[Run]) -> list[Run]:
+    """Lists the runs that MLflow does not hold as finished; of the others it brings back what is not on disk."""
+    states = overview.states(runs[0].root, dict.fromkeys(run.task for run in runs))
+    known = {digest for digest, state in states.items() if state.status == "FINISHED"}
+    return [run for run in runs if run.digest not in known or not (_whole(run) or finetuning.finished(run))]
+
+
+def _whole(run: Run) -> bool:
+    return all((run.folder / name).is_file() for name in RESULTS)
+
+
+def _execute(runs: Sequence[Run]) -> list[str]:
+    """Trains runs until each has ended; lists what failed."""
+    settings, device = runs[0].params.execution, runs[0].device
+    work, failures = Work(runs, settings.retries), []
+    with Display(len(runs)) as display:
+        outcomes = execution.pull(
+            finetuning.execute,
+            work.take,
+            settings=settings,
+            device=device,
+            workers=execution.worker_count(settings, device, len(runs)),
+            report=display.update,
+            started=display.started,
         )
-        for number, (index, outcome) in enumerate(outcomes, 1):
-            display.done(index, outcome, number)
+        for run, outcome in outcomes:
+            if work.back(run, outcome):
+                display.back(run, outcome)
+                continue
+            display.done(run, outcome)
             if isinstance(outcome, Exception):
-                failures.append(f"{runs[index].task} {runs[index].name}: {outcome}")
-                if not isinstance(outcome, UserError):
-                    log.debug("traceback", exc_info=outcome)
+                failures.append(f"{run.task} {run.name} ({run.digest}): {outcome}")
+                log.debug("traceback", exc_info=outcome)
     return failures
 
 
 def write_cells(runs: Sequence[Run], folder: Path) -> None:
     """Copies the results of finished runs to the output of the DVC stage; what else was there is removed."""
-    shutil.rmtree(folder, ignore_errors=True)
-    for run in runs:
-        target = folder / run.digest
-        target.mkdir(parents=True)
-        for name in RESULTS:
-            shutil.copyfile(run.folder / name, target / name)
-        if (run.folder / examples.FILE).is_file():  # a run that was restored from MLflow has none
-            shutil.copyfile(run.folder / examples.FILE, target / examples.FILE)
+    with files.lock(folder.with_name(f".{folder.name}.lock")):  # another launch may be at its end, too
+        shutil.rmtree(folder, ignore_errors=True)
+        for run in runs:
+            target = folder / run.digest
+            target.mkdir(parents=True)
+            for name in RESULTS:
+                shutil.copyfile(run.folder / name, target / name)
+            if (run.folder / examples.FILE).is_file():  # a run that was restored from MLflow has none
+                shutil.copyfile(run.folder / examples.FILE, target / examples.FILE)
 
 
 def markdown_table(cells: Sequence[dict[str, Any]]) -> str:

@@ -26,6 +26,7 @@ from medtransfer.errors import UserError
 from medtransfer.fingerprints import fingerprint
 from medtransfer.initializations import Initialization
 from medtransfer.layouts import LAYOUTS, Found, spread_gray
+from medtransfer.lineage import Lineage
 from medtransfer.zoo import IMAGENET_MEAN, IMAGENET_STD, UNIT_RANGE, Triple, commercial
 
 HEADS = (
@@ -256,17 +257,21 @@ def licence_of(init: Initialization) -> str:
     return init.record.licence or str((config and config.license) or "not stated")
 
 
-def normalization(init: Initialization, rule: str = "init") -> tuple[Triple, Triple]:
+def normalization(init: Initialization, rule: str = "init", made: Lineage | None = None) -> tuple[Triple, Triple]:
     """Says the mean and std that inputs in [0, 1] get, per channel in RGB order.
 
     Args:
         init: the initialization.
-        rule: `init`: what it was trained with, `random` takes `imagenet`'s; `imagenet`: ImageNet's; `none`: 0 and 1.
+        rule: `init`: what it was trained with last, `random` takes `imagenet`'s; `imagenet`: ImageNet's; `none`: 0 and
+            1.
+        made: the receipt of weights that were pre-trained here.
     """
     if rule == "none":
         return UNIT_RANGE["mean"], UNIT_RANGE["std"]
     if rule == "imagenet":
         return IMAGENET_MEAN, IMAGENET_STD
+    if made:
+        return made.mean, made.std
     config: Any = _reference(init.backbone) if init.record.family == "random" else checkpoints.tag_config(init)
     if config:
         return tuple(config.mean), tuple(config.std)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from medtransfer import delong, joint, resampling
-from medtransfer.comparison import Cell
+from medtransfer.cells import Cell
 from medtransfer.errors import UserError
 from medtransfer.resampling import Interval
 from medtransfer.statistics import Array

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from medtransfer import records
-from medtransfer.comparison import Cell, Row, of_task
+from medtransfer.cells import Cell, of_task
+from medtransfer.comparison import Row
 from medtransfer.contrasts import Contrast
 from medtransfer.findings import Findings
 from medtransfer.statistics import TTest

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from medtransfer import answers, claims, comparison, contrasts, multiplicity, params, progress, published, ranks
+from medtransfer import answers, claims, comparison, contrasts, ledger, multiplicity, params, progress, published, ranks
 from medtransfer.answers import Answer
+from medtransfer.cells import Cell, belongs, collect, of_task, select
 from medtransfer.claims import Verdict
-from medtransfer.comparison import Cell, Row, eligible, of_task
+from medtransfer.comparison import Row, eligible
 from medtransfer.contrasts import Contrast, Family
 from medtransfer.evidence import Evidence, gather
+from medtransfer.ledger import Ledger
 from medtransfer.published import Published
 from medtransfer.ranks import Friedman, Nemenyi, Ranks, SignedRank
 from medtransfer.tables import metric_name
@@ -54,6 +56,10 @@ class Findings:
     claims: Mapping[str, tuple[Verdict, ...]]
     """name -> on our own runs, by backbone, then on the numbers of each paper"""
     published: tuple[Published, ...]
+    beside: tuple[Cell, ...] = ()
+    """the benchmark's runs of the other recipe"""
+    studies: tuple[Ledger, ...] = ()
+    """of the benchmark's inits and tasks"""
 
     def of_task(self, task: str) -> list[Row]:
         """Takes the rows of a task."""
@@ -78,8 +84,10 @@ def find(folder: Path, benchmark: params.Benchmark, settings: params.Params, roo
         UserError: runs are corrupt, duplicated or mixed, predictions do not belong to them, or a file of published
             numbers or a claim has a mistake.
     """
-    found = comparison.collect(folder)
-    cells = comparison.select(found, benchmark)
+    found = collect(folder)
+    recipe, unbalanced = settings.comparison.recipe, settings.comparison.unbalanced
+    cells = select(found, benchmark, recipe, unbalanced)
+    beside = [one for one in found if one.recipe != recipe and belongs(one, benchmark)]
     claims.check(settings.claims, {*TASKS, *benchmark.tasks}, settings.inits)
     printed = [row for name in settings.comparison.against for row in _read(root / name, settings.comparison)]
     rows = comparison.compare(cells, benchmark, settings.comparison)
@@ -93,7 +101,7 @@ def find(folder: Path, benchmark: params.Benchmark, settings: params.Params, roo
         settings=settings.comparison,
         reference=reference,
         cells=tuple(cells),
-        left_out=len(found) - len(cells),
+        left_out=len(found) - len(cells) - len(beside),
         rows=tuple(rows),
         evidence=evidence,
         contrasts=tuple(contrasted),
@@ -107,7 +115,18 @@ def find(folder: Path, benchmark: params.Benchmark, settings: params.Params, roo
         answers=_answers(rows, benchmark, contrasted, ranked, val_ranks, test_ranks, settings.comparison.alpha, cells),
         claims=_weigh(settings, _task_scores(cells, rows, evidence, benchmark), printed),
         published=tuple(printed),
+        beside=tuple(beside),
+        studies=tuple(_studies(root, benchmark)),
     )
+
+
+def _studies(root: Path, benchmark: params.Benchmark) -> list[Ledger]:
+    """Reads the studies, by task and init in the benchmark's order; of unequal ones nothing could be concluded."""
+    found = {(one.task, one.init): one for one in ledger.collect(root / ledger.FOLDER)}
+    order = [(task, init) for task in benchmark.tasks for init in benchmark.inits]
+    studies = [found[key] for key in order if key in found]
+    ledger.refuse_unequal(studies)
+    return studies
 
 
 def _read(path: Path, settings: params.Comparison) -> list[Published]:

@@ -8,24 +8,22 @@ import logging
 import os
 import platform
 import shutil
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import numpy as np
-import pandas as pd
 import timm
 import torch
 import yaml
-from matplotlib.figure import Figure
 
 from medtransfer import (
     PROTOCOL_VERSION,
     catalog,
-    conversion,
+    curves,
     examples,
     files,
+    leases,
     metrics,
     objectives,
     streams,
@@ -45,6 +43,8 @@ log = logging.getLogger("medtransfer")
 
 RESULTS = ("cell.json", "predictions.parquet")
 """what a finished run leaves in its folder, enough to compare without a server"""
+FAILURE = "error.txt"
+"""traceback of a run's last failure, in its folder and among its artifacts"""
 
 
 def finished(run: Run) -> bool:
@@ -64,24 +64,41 @@ def execute(run: Run, report: Callable[[Progress], None]) -> dict[str, Any]:
     """Trains, tests and logs one run, or does what of that is missing; returns its cell.
 
     Raises:
-        UserError: another process on this host is at it, or the run failed in a way the user can mend.
+        Held: another process is at it.
+        Lost: another process took it over meanwhile.
+        UserError: the run failed in a way the user can mend.
     """
-    with files.lock(run.folder / "lock", wait=False) as owned:
-        if not owned:
-            raise UserError(f"run {run.name} of {run.task} is being trained by another process here")
+    with leases.claim(run.folder, run.digest, leases.address(run.params.execution)) as check:
         if finished(run):
             return read_cell(run)
-        tracked = tracking.open_run(run.root, _identity(run))
+        tracked = tracking.open_run(run.root, _identity(run), check)
         try:
             if not all((run.folder / name).is_file() for name in RESULTS):
                 _train(run, tracked, report)
             _publish(run, tracked)
-        except BaseException as error:
-            tracked.end(
-                "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED", f"{type(error).__name__}: {error}"
-            )
+        except leases.Lost:
+            tracked.leave()
             raise
+        except BaseException as error:
+            _note_failure(run, tracked, error)
+            raise
+        (run.folder / FAILURE).unlink(missing_ok=True)
     return read_cell(run)
+
+
+def _note_failure(run: Run, tracked: tracking.TrackedRun, error: BaseException) -> None:
+    """Leaves the traceback in the run's folder and in MLflow; what goes wrong in that hides not the failure itself."""
+    killed = isinstance(error, KeyboardInterrupt)
+    try:
+        if not killed:
+            files.write_text(run.folder / FAILURE, traceback.format_exc())
+            tracked.artifacts(run.folder, [FAILURE])
+    except Exception as second:  # the disk may be full, the store away
+        log.warning("the traceback of run %s could not be kept: %s", run.digest[:8], second)
+    try:
+        tracked.end("KILLED" if killed else "FAILED", f"{type(error).__name__}: {error}")
+    except Exception as second:
+        log.warning("MLflow was not told that run %s failed: %s", run.digest[:8], second)
 
 
 def read_cell(run: Run) -> dict[str, Any]:
@@ -101,6 +118,7 @@ def _identity(run: Run) -> tracking.Identity:
         "weights_sha256": run.weights_sha256,
         "protocol_version": str(PROTOCOL_VERSION),
         "marks": ", ".join(run.marks),
+        "recipe": run.recipe,
         "mlflow.note.content": weights.description(run.init, run.root),
         "mlflow.source.name": "medtransfer finetune",
         "mlflow.source.type": "LOCAL",
@@ -110,6 +128,7 @@ def _identity(run: Run) -> tracking.Identity:
         "dvc_weights": files.dvc_hash(run.root, "data/weights/benchmark"),
     }
     params = {"init": run.init.canonical, "task": run.task, "seed": run.seed, **run.shown}
+    params |= {f"tuning.{name}": value for name, value in run.study.items()}
     if run.fold is not None:
         params["fold"] = run.fold
         tags["fold"] = str(run.fold)
@@ -148,7 +167,7 @@ def trainer(run: Run) -> tuple[Trainer, Prepared]:
     padding = run.init.padding if settings.padding == "init" else ""
     seed = streams.seed_of(run.seed, "head")
     model = goal.build(run.init.backbone, tensors, seed, size, settings.decoder, padding)
-    mean, std = conversion.normalization(run.init, protocol.normalization)
+    mean, std = run.normalization
     loader = Loader(
         cache,
         prepared.samples["id"].tolist(),
@@ -202,6 +221,8 @@ def _cell(run: Run, prepared: Prepared, fit: Fit, scores: dict[str, float], cost
         "init": run.init.canonical,
         "task": run.task,
         "seed": run.seed,
+        "recipe": run.recipe,
+        "study": dict(run.study),
         "fold": run.fold,
         "folds": prepared.manifest["folds"],
         "kind": task.kind,
@@ -238,32 +259,12 @@ def _publish(run: Run, tracked: tracking.TrackedRun) -> None:
     """Sends everything a finished run has to MLflow, then calls it finished."""
     cell = read_cell(run)
     files.write_text(run.folder / "params.yaml", yaml.safe_dump(cell["params"]))
-    names = [*RESULTS, "journal.jsonl", "params.yaml", "curves.png"]
-    _curves(cell, run.folder / "curves.png")
+    names = [*RESULTS, "journal.jsonl", "params.yaml", curves.FILE]
+    title = f"{run.init.canonical}, {run.task}, seed {run.seed}"
+    curves.draw(cell["history"], f"val_{cell['metric']}", cell["best"]["epoch"], title, run.folder / curves.FILE)
     receipt = weights.receipt_file(run.init, run.root)
     if receipt is not None:
         shutil.copyfile(receipt, run.folder / "receipt.json")
         names.append("receipt.json")
     tracked.artifacts(run.folder, names)
     tracked.end("FINISHED")
-
-
-def _curves(cell: dict[str, Any], path: Path) -> None:
-    """Draws losses and the validation score over epochs, with the chosen epoch marked."""
-    history = pd.DataFrame(cell["history"])
-    epochs = np.arange(len(history))
-    with matplotlib.rc_context({"axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(8, 3.2), layout="constrained")
-        left, right = figure.subplots(1, 2)
-    for name, colour in (("train_loss", "#0072B2"), ("val_loss", "#D55E00")):
-        left.plot(epochs, history[name], marker="o", markersize=3, label=name, color=colour)
-    name = f"val_{cell['metric']}"
-    if name in history:
-        right.plot(epochs, history[name], marker="o", markersize=3, color="#009E73")
-    for axis, title in ((left, "loss"), (right, name)):
-        axis.axvline(cell["best"]["epoch"], color="grey", linewidth=1, linestyle=":")
-        axis.set(xlabel="epoch", title=title)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    left.legend(frameon=False)
-    figure.suptitle(f"{cell['init']}, {cell['task']}, seed {cell['seed']} (dotted: chosen epoch)", fontsize=10)
-    figure.savefig(path, dpi=110)

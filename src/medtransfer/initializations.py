@@ -1,6 +1,7 @@
 """Names of initializations: `<init>[@<backbone>]`, `timm:<architecture>.<tag>`, `file:<path or address>[@<backbone>]`.
 
-Any of them takes `+<dataset>`, once or more: continual pre-training, made by the verb `pretrain`.
+A backbone in the model registry is `registry:<registered model>/<alias or version>`. Any of them takes `+<dataset>`,
+once or more: continual pre-training, made by the verb `pretrain`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from medtransfer.errors import UserError
 from medtransfer.params import Benchmark, OwnInit, Params
 from medtransfer.tasks import TASKS
 from medtransfer.zoo import IMAGENET_MEAN, IMAGENET_STD, RECORDS, Record, Source
+
+REGISTRY = "registry:"
+_met: dict[str, Record] = {}
+"""records of section `inits` that were parsed in this process: `seen` is asked by name alone"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +45,7 @@ class Initialization:
 
     @property
     def slug(self) -> str:
-        """Names it in `[A-Za-z0-9._-]`, for files; `file:` and `timm:` names get 8 digest characters."""
+        """Names it in `[A-Za-z0-9._-]`, for files; names with a colon get 8 digest characters."""
         name = self.record.name
         if ":" in name:
             kind, _, rest = name.partition(":")
@@ -63,6 +68,11 @@ class Initialization:
         return self.record.family == "random" and not self.chain
 
     @property
+    def registered(self) -> bool:
+        """Says whether the weights come from the model registry."""
+        return self.record.name.startswith(REGISTRY)
+
+    @property
     def local(self) -> str:
         """Is the path of a file of the user's own on this machine, or empty."""
         url = self.source.url if self.source and self.record.family == "yours" else ""
@@ -82,7 +92,9 @@ def parse(name: str, default_backbone: str, own: Mapping[str, OwnInit] | None = 
     Raises:
         UserError: unknown init, a backbone the init does not exist for, or a dataset twice in a chain.
     """
-    records = RECORDS | {key: _own_record(key, entry) for key, entry in (own or {}).items()}
+    theirs = {key: _own_record(key, entry) for key, entry in (own or {}).items()}
+    _met.update(theirs)
+    records = RECORDS | theirs
     start, chain = _split_chain(name, records)
     if len(set(chain)) < len(chain) or any(not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", d) for d in chain):
         raise UserError(f"init {name!r}: each dataset behind a + must be named, and once, got {list(chain)}")
@@ -92,7 +104,7 @@ def parse(name: str, default_backbone: str, own: Mapping[str, OwnInit] | None = 
 def _split_chain(name: str, records: Mapping[str, Record]) -> tuple[str, tuple[str, ...]]:
     """Splits `<start>+<dataset>...`; the name of a record or of a file may hold a + of its own."""
     head, at, rest = name.partition("@")
-    if name.startswith("file:"):
+    if name.startswith(("file:", REGISTRY)):
         parts = name.split("+")
         count = next(k for k in range(len(parts), 0, -1) if k == 1 or parts[k - 1] not in TASKS)
     elif at or name.startswith("timm:"):
@@ -109,6 +121,8 @@ def _parse_start(name: str, default_backbone: str, records: Mapping[str, Record]
         return _parse_file(name, default_backbone)
     if name.startswith("timm:"):
         return _parse_timm(name)
+    if name.startswith(REGISTRY) and registered(name) not in records:
+        raise UserError(f"init {name} is not fetched: looked for it in the model registry at the start of the command")
     head, at, backbone = name.partition("@")
     if head not in records:
         near = difflib.get_close_matches(head, records, n=1)
@@ -141,6 +155,23 @@ def _parse_timm(name: str) -> Initialization:
     return Initialization(record=record, backbone=architecture)
 
 
+def registered(name: str) -> str:
+    """Takes `registry:<registered model>/<alias or version>` out of an init's name; empty for any other init.
+
+    Raises:
+        UserError: alias or version are missing.
+    """
+    if not name.startswith(REGISTRY):
+        return ""
+    start, _ = _split_chain(name, {})
+    whole, at, backbone = start.rpartition("@")
+    found = whole if at and _is_architecture(backbone) else start
+    model, _, version = found.removeprefix(REGISTRY).partition("/")
+    if not model or not version:
+        raise UserError(f"init {name!r} must be {REGISTRY}<registered model>/<alias or version>, as in .../champion")
+    return found
+
+
 def _parse_file(name: str, default_backbone: str) -> Initialization:
     """Splits `@<backbone>` off a file name only if what follows is a timm architecture."""
     path, at, backbone = name.removeprefix("file:").rpartition("@")
@@ -160,7 +191,8 @@ def _parse_file(name: str, default_backbone: str) -> Initialization:
 
 
 def _own_record(name: str, entry: OwnInit) -> Record:
-    if name in RECORDS or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+    named = name.startswith(REGISTRY) or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)
+    if name in RECORDS or not named:
         taken = "is the name of a published init" if name in RECORDS else "may hold letters, digits, . _ and - only"
         raise UserError(f"inits.{name}: the name {taken}; choose another")
     ruled = bool(entry.prefix or entry.drop)
@@ -183,13 +215,14 @@ def _own_record(name: str, entry: OwnInit) -> Record:
         mean=entry.mean,
         std=entry.std,
         padding=entry.padding,
+        datasets=entry.datasets,
     )
 
 
 def seen(canonical: str) -> set[str]:
     """Lists the datasets that an initialization was pre-trained on, by its canonical name."""
     name, _, rest = canonical.rpartition("@")
-    record = RECORDS.get(name)
+    record = RECORDS.get(name) or _met.get(name)
     return set(record.datasets if record else ()) | set(rest.split("+")[1:])
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import timm
 from safetensors.torch import save_file
 from torch import Tensor
 
 from medtransfer import files
+from medtransfer.backbones import published_side, shapes
 from medtransfer.errors import UserError
 from medtransfer.initializations import Initialization
 from medtransfer.records import convert
+from medtransfer.zoo import Triple
 
 FOLDER = "data/weights/pretrained"
 
@@ -56,8 +59,9 @@ class Lineage:
     seconds: float
     tensors_sha256: str
     parameters: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Triple
+    std: Triple
+    """of the inputs it was trained with, per channel"""
     padding: str
     licences: tuple[str, ...]
     """of the weights it started from and of the images it saw; the strictest counts"""
@@ -98,6 +102,36 @@ def write(lineage: Lineage, tensors: Mapping[str, Tensor], init: Initialization,
     with files.replacing(target) as temporary:
         save_file(dict(tensors), temporary)
     files.write_text(target.with_suffix(".receipt.json"), json.dumps(dataclasses.asdict(lineage), indent=1))
+
+
+def backbone_of(backbone: str, network: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Takes the backbone out of a trained network, head or projector left behind: timm's keys, at the published side.
+
+    Tensors whose shape depends on the input's side, such as position embeddings, are resampled by timm's own rule.
+
+    Raises:
+        UserError: the network lacks tensors of the backbone, or timm has no rule for one of them.
+    """
+    wanted = shapes(backbone)
+    found = {key: network[f"backbone.{key}"].contiguous() for key in wanted if f"backbone.{key}" in network}
+    if found.keys() != wanted.keys():
+        raise UserError(
+            f"the trained network lacks {len(wanted) - len(found)} of the {len(wanted)} tensors of {backbone}"
+        )
+    sized = [key for key, shape in wanted.items() if found[key].shape != shape]
+    return found | _resampled(backbone, found, sized) if sized else found
+
+
+def _resampled(backbone: str, tensors: Mapping[str, Tensor], sized: Sequence[str]) -> dict[str, Tensor]:
+    overlay = {"state_dict": dict(tensors), "custom_load": False, "classifier": None}  # no classifier: loads strictly
+    try:
+        model = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0)
+    except RuntimeError as error:
+        raise UserError(
+            f"timm cannot bring {', '.join(sized)} of {backbone} back to the side {published_side(backbone)} of its "
+            f"published weights; set pretraining.image_size to that"
+        ) from error
+    return {key: model.state_dict()[key].contiguous() for key in sized}
 
 
 def summary(lineage: Lineage) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +23,8 @@ from medtransfer import (
     contamination,
     conversion,
     execution,
+    lineage,
+    models,
     objectives,
     preparation,
     records,
@@ -29,12 +33,14 @@ from medtransfer import (
     weights,
 )
 from medtransfer import params as parameters
+from medtransfer.backbones import shapes
 from medtransfer.cache import Prepared
 from medtransfer.errors import UserError
 from medtransfer.initializations import Initialization, seen
 from medtransfer.lineage import Lineage
 from medtransfer.params import Params
 from medtransfer.tasks import Task
+from medtransfer.zoo import Triple
 
 log = logging.getLogger("medtransfer")
 
@@ -83,6 +89,12 @@ class Link:
             fields["model.padding"] = self.params.model.padding
         return fields
 
+    @functools.cached_property
+    def normalization(self) -> tuple[Triple, Triple]:
+        """Is the mean and std of its inputs, per channel: by `init` those of what it starts from."""
+        parent = self.init.parent
+        return conversion.normalization(parent, self.params.pretraining.normalization, lineage.read(parent, self.root))
+
     @property
     def dropped(self) -> tuple[str, ...]:
         """Lists the patients that are left out, by hash."""
@@ -97,7 +109,7 @@ class Link:
             "manifest": self.prepared.digest,
             "dropped": list(dropped),
             "fields": self.fields,
-            "input": list(conversion.normalization(self.init, self.params.pretraining.normalization)),
+            "input": list(self.normalization),
             "protocol_version": PROTOCOL_VERSION,
         }
 
@@ -123,6 +135,7 @@ def check(init: Initialization, params: Params, root: Path) -> None:
         UserError: an unknown dataset, one without labels for the method, one that the weights have seen already, or
             sizes that do not fit.
     """
+    _check_side(init.backbone, params.pretraining.image_size)
     before = seen(dataclasses.replace(init, chain=()).canonical)
     for dataset in init.chain:
         task = catalog.lookup(dataset, root)
@@ -141,6 +154,16 @@ def check(init: Initialization, params: Params, root: Path) -> None:
                 f"{params.pretraining.image_size} and {sizes.cache_size}"
             )
         _check_method(init, task, params, root)
+
+
+def _check_side(backbone: str, image_size: int) -> None:
+    """Refuses a side that the backbone cannot take, or from which its tensors cannot be brought back."""
+    if reason := models.misfit(backbone, image_size):
+        sides = ", ".join(map(str, models.fitting_sides(backbone, image_size))) or "none near it"
+        raise UserError(f"pretraining.image_size {image_size} does not fit {backbone}: {reason}; {sides} would do")
+    with torch.device("meta"):
+        trained = {f"backbone.{key}": torch.empty(shape) for key, shape in shapes(backbone, image_size).items()}
+        lineage.backbone_of(backbone, trained)
 
 
 def _check_method(init: Initialization, task: Task, params: Params, root: Path) -> None:

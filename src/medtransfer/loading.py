@@ -172,6 +172,11 @@ class Cache:
         return out
 
 
+def passes_of(rows: int, batch_size: int, min_steps: int) -> int:
+    """Counts the whole passes of an epoch: one, or as many as reach `min_steps` steps."""
+    return max(1, -(-min_steps * batch_size // rows))
+
+
 class Loader:
     """Batches of one task for one run: order and augmentation come from the run's named streams alone."""
 
@@ -204,7 +209,7 @@ class Loader:
 
         A last batch of a single sample is left out, because batch norm cannot be trained on one.
         """
-        passes = max(1, -(-min_steps * self.batch_size // len(rows)))
+        passes = passes_of(len(rows), self.batch_size, min_steps)
         shuffled = [
             np.random.default_rng(streams.seed_of(seed, "order", epoch, number)).permutation(rows)
             for number in range(passes)

@@ -50,6 +50,21 @@ def slug(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", label)
 
 
+def current(task: Task, params: Params, root: Path) -> Prepared | None:
+    """Returns a task's cache if it is there and still holds; builds nothing.
+
+    Raises:
+        UserError: there are no raw files to compare it with.
+    """
+    origin = source(task, params.data, root)
+    folder = _folder(task, origin, root)
+    return _current(folder, task, params.data, _fields(task, params, origin), fingerprint_of(origin.folder))
+
+
+def _folder(task: Task, origin: Source, root: Path) -> Path:
+    return root / "data" / "prepared" / task.name / ("phantoms" if origin.synthetic else "real")
+
+
 def prepare(task: Task, params: Params, root: Path, *, workers: int = 0) -> Prepared:
     """Returns a task's cache, built first where there is none or where its source or its fields changed.
 
@@ -66,19 +81,19 @@ def prepare(task: Task, params: Params, root: Path, *, workers: int = 0) -> Prep
     """
     _check_labels(task)
     origin = source(task, params.data, root)
-    folder = root / "data" / "prepared" / task.name / ("phantoms" if origin.synthetic else "real")
+    folder = _folder(task, origin, root)
     fields = _fields(task, params, origin)
     fingerprint = fingerprint_of(origin.folder)
-    current = _current(folder, task, params.data, fields, fingerprint)
-    if current is not None:
-        return current
+    found = _current(folder, task, params.data, fields, fingerprint)
+    if found is not None:
+        return found
     # Lock and temporary folders lie outside data/prepared/<task>, which DVC deletes before it runs the stage.
     stem = str(folder.parents[1] / f".{task.name}-{folder.name}")
     with files.lock(Path(f"{stem}.lock")):
         cache.clean(folder, Path(f"{stem}.old"))
-        current = _current(folder, task, params.data, fields, fingerprint)  # another process may have built it
-        if current is not None:
-            return current
+        found = _current(folder, task, params.data, fields, fingerprint)  # another process may have built it
+        if found is not None:
+            return found
         log.info("task %s: preparing the %s files of %s", task.name, origin.kind, origin.folder)
         temporary = Path(f"{stem}.new")
         try:

@@ -22,6 +22,7 @@ from medtransfer import (
     PROTOCOL_VERSION,
     catalog,
     conversion,
+    curves,
     distributed,
     execution,
     files,
@@ -35,7 +36,6 @@ from medtransfer import (
     tracking,
     weights,
 )
-from medtransfer.backbones import bare_backbone
 from medtransfer.distributed import Group
 from medtransfer.errors import UserError
 from medtransfer.initializations import Initialization, parse
@@ -211,7 +211,7 @@ def _probe(link: Link, device: torch.device) -> Probe | None:
 def _inputs(link: Link) -> dict[str, Any]:
     """Says how pixels become inputs, for every loader of a link."""
     settings = link.params.pretraining
-    mean, std = conversion.normalization(link.init, settings.normalization)
+    mean, std = link.normalization
     return {
         "size": settings.image_size, "batch_size": settings.batch_size, "crop_fraction": settings.crop_fraction,
         "mean": mean, "std": std, "channels_last": link.params.engine.channels_last,
@@ -239,31 +239,19 @@ def _train(link: Link, tracked: tracking.TrackedRun, group: Group | None) -> Lin
     with progress.bar(f"pretrain {link.init.canonical}", link.params.pretraining.max_epochs, "epochs") as advance:
         fit = built.run(tracked.log, lambda _: advance())
     tracked.journal.append({"best_epoch": float(fit.best_epoch), "cost_seconds": fit.seconds}, fit.epoch)
-    tensors = backbone_of(link.init.backbone, load_file(built.best_file), link.params.pretraining.image_size)
+    tensors = lineage.backbone_of(link.init.backbone, load_file(built.best_file))
     made = _lineage(link, tensors, counts, built, tracked.run_id)
     lineage.write(made, tensors, link.init, link.root)
     files.write_text(link.folder / "params.yaml", yaml.safe_dump(link.fields))
     target = lineage.path(link.init, link.root)
     tracked.artifacts(target.parent, [target.name, target.with_suffix(".receipt.json").name])
-    tracked.artifacts(link.folder, ["params.yaml", "journal.jsonl"])
+    curves.draw(
+        fit.history, f"val_{built.objective.metric}", fit.best_epoch, link.init.canonical, link.folder / curves.FILE
+    )
+    tracked.artifacts(link.folder, ["params.yaml", "journal.jsonl", curves.FILE])
     built.checkpoint_file.unlink(missing_ok=True)
     log.info("%s", "\n  ".join(lineage.summary(made)))
     return made
-
-
-def backbone_of(backbone: str, tensors: Mapping[str, Tensor], image_size: int) -> dict[str, Tensor]:
-    """Takes the backbone out of a trained network: timm's keys, head and projector left behind.
-
-    Raises:
-        UserError: the network does not hold the whole backbone.
-    """
-    wanted = bare_backbone(backbone, image_size).state_dict()
-    found = {key: tensors[f"backbone.{key}"].contiguous() for key in wanted if f"backbone.{key}" in tensors}
-    if found.keys() != wanted.keys():
-        raise UserError(
-            f"the trained network lacks {len(wanted) - len(found)} of the {len(wanted)} tensors of {backbone}"
-        )
-    return found
 
 
 def _lineage(
@@ -271,7 +259,7 @@ def _lineage(
 ) -> Lineage:
     receipt = weights.receipt_file(link.init.parent, link.root)
     below = json.loads(receipt.read_text()) if receipt else None
-    mean, std = conversion.normalization(link.init, link.params.pretraining.normalization)
+    mean, std = link.normalization
     licences = below.get("licences", [below.get("licence", "")]) if below else []
     fit = built.fit
     return Lineage(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 log = logging.getLogger("medtransfer")
 
@@ -48,3 +48,40 @@ def bar(words: str, total: int, unit: str = "images") -> Iterator[Callable[[], N
                 log.info("%s: %d of %d, %s", words, done, total, rate)
 
         yield advance
+
+
+class Meters:
+    """Several bars at once, each with words of its own; elsewhere than on a terminal a line now and then."""
+
+    def __init__(self, unit: str) -> None:
+        console = Console(stderr=True)
+        self.live = console.is_terminal
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %  {task.fields[words]}"),
+        )
+        self.bars = Progress(*columns, console=console, disable=not self.live)
+        self.unit, self.rows, self.said = unit, dict[str, TaskID](), dict[str, float]()
+
+    def __enter__(self) -> Meters:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def show(self, name: str, total: int, words: str) -> None:
+        """Writes what is done beside a bar."""
+        if name not in self.rows:
+            self.rows[name] = self.bars.add_task(name, total=total, words=words)
+        self.bars.update(self.rows[name], words=words)
+
+    def move(self, name: str, done: int) -> None:
+        """Moves a bar."""
+        if name in self.rows:
+            self.bars.update(self.rows[name], completed=done)
+        now = time.monotonic()
+        if not self.live and now - self.said.get(name, 0.0) > SILENCE:
+            self.said[name] = now
+            log.info("%s: %s %s", name, f"{done:,}", self.unit)

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medtransfer import examples, exports, figures, files, gallery, params, progress, writing
-from medtransfer.comparison import first_lines
+from medtransfer.cells import first_lines
 from medtransfer.findings import Findings
 from medtransfer.sections import sections_of, verdicts
 from medtransfer.sections.scores import score_grid, score_notes

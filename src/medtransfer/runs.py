@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -19,6 +19,8 @@ from medtransfer import (
     catalog,
     conversion,
     execution,
+    ledger,
+    lineage,
     models,
     objectives,
     preparation,
@@ -33,6 +35,7 @@ from medtransfer.initializations import Initialization, check_backbone, parse, s
 from medtransfer.lineage import Lineage
 from medtransfer.params import Params
 from medtransfer.tasks import TASKS, Task
+from medtransfer.zoo import Triple
 
 log = logging.getLogger("medtransfer")
 
@@ -57,11 +60,16 @@ class Run:
     parent: str | None = None
     fold: int | None = None
     """of a cross-validation; None: one split"""
+    recipe: Literal["fixed", "tuned"] = "fixed"
+    """tuned: `params` hold the values that the study of init and task found"""
+    study: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """where tuned values are from: study, trial, trials and images spent"""
 
     @property
     def name(self) -> str:
         """Names the run as MLflow shows it."""
-        return f"{self.init.canonical}-s{self.seed}" + ("" if self.fold is None else f"-f{self.fold}")
+        fold = "" if self.fold is None else f"-f{self.fold}"
+        return f"{self.init.canonical}-s{self.seed}{fold}" + ("-tuned" if self.recipe == "tuned" else "")
 
     @functools.cached_property
     def record(self) -> Task:
@@ -102,6 +110,11 @@ class Run:
         return {**self.fields, **prepared, "data.split_seed": self.params.data.split_seed}
 
     @functools.cached_property
+    def normalization(self) -> tuple[Triple, Triple]:
+        """Is the mean and std of its inputs, per channel."""
+        return conversion.normalization(self.init, self.protocol.normalization, lineage.read(self.init, self.root))
+
+    @functools.cached_property
     def digest(self) -> str:
         """Identifies the run: equal digests give equal numbers."""
         identity = {
@@ -112,11 +125,13 @@ class Run:
             "manifest": self.manifest_digest,
             "seed": self.seed,
             "fields": self.fields,
-            "input": conversion.normalization(self.init, self.protocol.normalization),
+            "input": self.normalization,
             "protocol_version": PROTOCOL_VERSION,
         }
         if self.fold is not None:
             identity["fold"] = self.fold
+        if self.recipe != "fixed":
+            identity["recipe"] = self.recipe
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
     @property
@@ -133,8 +148,11 @@ def plan(
     seeds: Sequence[int],
     parent: str | None = None,
     weights_folder: str = "adhoc",
+    recipes: Sequence[str] = ("fixed",),
 ) -> list[Run]:
     """Resolves and checks every run, prepares data and fetches weights, before the first training step.
+
+    Runs of the tuned recipe take the values of their studies' ledgers.
 
     Raises:
         UserError: anything that would stop one of the runs later and can be known now.
@@ -153,7 +171,7 @@ def plan(
     pairs = applicable(starts, found)
     receipts = {init: weights.ready(init, root, weights_folder) for init in starts}
     caches = {name: preparation.prepare(task, params, root) for name, task in found.items()}
-    return [
+    fixed = [
         Run(
             init=init,
             task=task,
@@ -172,6 +190,37 @@ def plan(
         for seed in seeds
         for fold in (range(caches[task].manifest["folds"]) or (None,))
     ]
+    return [*(fixed if "fixed" in recipes else ()), *(tuned(fixed) if "tuned" in recipes else ())]
+
+
+def tuned(runs: Sequence[Run]) -> list[Run]:
+    """Gives runs the values that the studies of their initializations and tasks found.
+
+    Raises:
+        UserError: a study is missing, unfinished, of other data or weights, or had another budget than the others.
+    """
+    keys = {(run.task, run.init.canonical): run for run in runs}
+    studies = {key: ledger.find(run.init, run.task, run.root) for key, run in keys.items()}
+    ledger.refuse_unequal(list(studies.values()))
+    found = []
+    for run in runs:
+        study = studies[run.task, run.init.canonical]
+        for name, value in (("weights", run.weights_sha256), ("manifest", run.manifest_digest)):
+            if study.identity[name] != value:
+                raise UserError(
+                    f"the study {study.study} was made with other {name} ({str(study.identity[name])[:12]}, these are "
+                    f"{value[:12]}); run `tune` again, with another tuning.study"
+                )
+        source = {"study": study.study, "trial": study.winner, "trials": study.budget_trials, "images": study.spent}
+        found.append(dataclasses.replace(with_changes(run, study.values), recipe="tuned", study=source))
+    return found
+
+
+def with_changes(run: Run, values: Mapping[str, Any]) -> Run:
+    """Gives a run other values of its kind's protocol, as changes of its task."""
+    task = run.params.tasks[run.task]
+    tasks = {**run.params.tasks, run.task: dataclasses.replace(task, changes={**task.changes, **values})}
+    return dataclasses.replace(run, params=dataclasses.replace(run.params, tasks=tasks))
 
 
 def applicable(inits: Sequence[Initialization], tasks: Mapping[str, Task]) -> list[tuple[str, Initialization]]:

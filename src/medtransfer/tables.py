@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medtransfer import statistics
-from medtransfer.comparison import Cell, shared_marks
+from medtransfer.cells import Cell, shared_marks
 
 METRICS = {
     "auc": "AUC",

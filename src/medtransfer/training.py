@@ -29,6 +29,8 @@ from medtransfer.params import Engine, Training
 
 log = logging.getLogger("medtransfer")
 
+CHECKPOINT = "checkpoint.pt"
+
 Log = Callable[[dict[str, float], int], None]
 """(metrics, epoch) -> None"""
 
@@ -62,6 +64,15 @@ class Fit:
     def stale(self) -> int:
         """Counts epochs since the best one."""
         return self.epoch - 1 - self.best_epoch
+
+
+def last_fit(folder: Path) -> Fit:
+    """Reads what the checkpoint in a folder says of its training; a fresh one where there is none or it is damaged."""
+    try:
+        content = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
+        return Fit(**content["fit"])
+    except Exception:  # whatever a missing or damaged file makes torch raise
+        return Fit()
 
 
 class Trainer:
@@ -292,7 +303,7 @@ class Trainer:
     @property
     def checkpoint_file(self) -> Path:
         """Holds everything that the next epoch needs."""
-        return self.folder / "checkpoint.pt"
+        return self.folder / CHECKPOINT
 
     def _save(self) -> None:
         """Writes the best model if this epoch is it, then the checkpoint; each whole or not at all."""

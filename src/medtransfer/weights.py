@@ -18,19 +18,24 @@ from medtransfer.conversion import Receipt, digest
 from medtransfer.errors import UserError
 from medtransfer.initializations import Initialization
 from medtransfer.lineage import Lineage
+from medtransfer.records import convert
 
 log = logging.getLogger("medtransfer")
 
+REGISTRY_FOLDER = "registry"
+"""below `data/weights`: backbones that were fetched from the model registry"""
 TOLERANCE = 1e-3
 """largest deviation of fingerprints that is rounding: float32 kernels of other machines differ by about 1e-5"""
 
 
 def ready(init: Initialization, root: Path, folder: str = "adhoc") -> Receipt | Lineage | None:
-    """Makes sure that a run can start from an initialization: converted, or pre-trained here; None for random.
+    """Makes sure that a run can start from an initialization: converted, pre-trained or fetched; None for random.
 
     Raises:
-        UserError: as in `obtain`, or a chain is not made yet.
+        UserError: as in `obtain`, a chain is not made yet, or a registered backbone is not fetched.
     """
+    if init.registered and not init.chain:
+        return _read(_fetched(init, root))
     return _made(init, root) if init.chain else obtain(init, root, folder)
 
 
@@ -67,8 +72,18 @@ def _made(init: Initialization, root: Path) -> Lineage:
     return found
 
 
+def _fetched(init: Initialization, root: Path) -> Path:
+    found = _existing(init, root)
+    if found is None:
+        raise UserError(
+            f"{init.canonical}: looked for it in data/weights/{REGISTRY_FOLDER}, found none; fetch it again"
+        )
+    return found
+
+
 def _existing(init: Initialization, root: Path) -> Path | None:
-    places = [root / "data/weights" / folder / f"{init.slug}.safetensors" for folder in ("benchmark", "adhoc")]
+    folders = (REGISTRY_FOLDER,) if init.registered else ("benchmark", "adhoc")
+    places = [root / "data/weights" / folder / f"{init.slug}.safetensors" for folder in folders]
     return next((p for p in places if p.is_file() and p.with_suffix(".receipt.json").is_file()), None)
 
 
@@ -82,9 +97,15 @@ def _stale(init: Initialization, converted: Path) -> bool:
     return changed or receipt.recipe != conversion.recipe(init)
 
 
-def _receipt(init: Initialization, root: Path) -> Receipt | None:
+def _receipt(init: Initialization, root: Path) -> Receipt | Lineage | None:
     found = _existing(init, root)
-    return read_receipt(found) if found else None
+    return _read(found) if found else None
+
+
+def _read(path: Path) -> Receipt | Lineage:
+    """Reads the receipt beside tensors; a registered backbone may have been pre-trained here or elsewhere."""
+    said = json.loads(path.with_suffix(".receipt.json").read_text())
+    return convert(said, Lineage) if "parent" in said else read_receipt(path)
 
 
 def receipt_file(init: Initialization, root: Path) -> Path | None:
@@ -129,7 +150,7 @@ def state(init: Initialization, root: Path, seed: int, random_last_bn: str) -> d
             f"weights of {init.canonical} are not under data/weights; run `weights --init {init.record.name}`"
         )
     tensors = load_file(path)
-    expected = _made(init, root) if init.chain else read_receipt(path)
+    expected = _made(init, root) if init.chain else _read(path)
     if digest(tensors) != expected.tensors_sha256:
         raise UserError(f"{path} differs from its receipt; delete both files and convert again")
     return tensors
@@ -144,7 +165,7 @@ def verify(init: Initialization, root: Path) -> float:
     path = None if init.random else lineage.path(init, root) if init.chain else _existing(init, root)
     if path is None:
         return 0.0
-    expected = (_made(init, root) if init.chain else read_receipt(path)).fingerprint
+    expected = (_made(init, root) if init.chain else _read(path)).fingerprint
     found = fingerprints.fingerprint(init.backbone, state(init, root, 0, "one"), init.padding)
     deviation = fingerprints.deviation(found, expected)
     if deviation > TOLERANCE:

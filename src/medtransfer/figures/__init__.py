@@ -8,11 +8,12 @@ from collections.abc import Callable
 import matplotlib
 from matplotlib.figure import Figure
 
-from medtransfer.figures import bars, claims, cost, curves, forest, kinds, labels, pairs, ranks, scores, style
+from medtransfer.figures import bars, claims, cost, curves, forest, kinds, labels, pairs, ranks, scores, style, tuning
 from medtransfer.findings import Findings
 
 _ORDER = (
     "scores", "forest", "ranks", "bars", "pairs", "curves", "cost", "labels", "claims", "segmentation-classification",
+    "tuning",
 )  # fmt: skip
 _WHOLE: dict[str, tuple[Callable[[Findings], Figure | None], Callable[[Findings], str]]] = {
     "scores": (scores.draw, scores.caption),
@@ -22,6 +23,7 @@ _WHOLE: dict[str, tuple[Callable[[Findings], Figure | None], Callable[[Findings]
     "cost": (cost.draw, cost.caption),
     "claims": (claims.draw, claims.caption),
     "segmentation-classification": (kinds.draw, kinds.caption),
+    "tuning": (tuning.draw, tuning.caption),
 }
 """name -> how a figure of all tasks is drawn and captioned"""
 _BY_TASK: dict[str, tuple[Callable[[Findings, str], Figure | None], Callable[[Findings, str], str]]] = {

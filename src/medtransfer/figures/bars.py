@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from medtransfer.comparison import Row, of_task, test_rows
+from medtransfer.cells import of_task
+from medtransfer.comparison import Row, test_rows
 from medtransfer.figures import style, words
 from medtransfer.findings import Findings
 

@@ -7,7 +7,7 @@ import textwrap
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medtransfer.comparison import Cell, of_task
+from medtransfer.cells import Cell, of_task
 from medtransfer.figures import style, words
 from medtransfer.findings import Findings
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from medtransfer.comparison import Cell, of_task
+from medtransfer.cells import Cell, of_task
 from medtransfer.figures import style, words
 from medtransfer.findings import Findings
 

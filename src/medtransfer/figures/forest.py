@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from medtransfer.comparison import of_task
+from medtransfer.cells import of_task
 from medtransfer.contrasts import Contrast
 from medtransfer.figures import style, words
 from medtransfer.findings import Findings

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medtransfer.comparison import kind_of, of_task
+from medtransfer.cells import kind_of, of_task
 from medtransfer.figures import style, words
 from medtransfer.findings import Findings
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from medtransfer.comparison import TEST_NAMES, Row, eligible, of_task
+from medtransfer.cells import of_task
+from medtransfer.comparison import TEST_NAMES, Row, eligible
 from medtransfer.entries import split
 from medtransfer.findings import Findings
 from medtransfer.tables import column_title

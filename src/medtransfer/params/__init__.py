@@ -17,7 +17,8 @@ import yaml
 from medtransfer import records
 from medtransfer.errors import UserError
 from medtransfer.params.data import Data, Model, OwnInit, Phantoms, TaskParams
-from medtransfer.params.results import Benchmark, Claim, Comparison
+from medtransfer.params.laws import require
+from medtransfer.params.results import Benchmark, Claim, Comparison, Promotion
 from medtransfer.params.training import (
     Augmentation,
     Classification,
@@ -27,6 +28,7 @@ from medtransfer.params.training import (
     Segmentation,
     Training,
 )
+from medtransfer.params.tuning import Dimension, Tuning
 
 __all__ = [
     "Augmentation",
@@ -35,6 +37,7 @@ __all__ = [
     "Classification",
     "Comparison",
     "Data",
+    "Dimension",
     "Engine",
     "Execution",
     "Model",
@@ -42,9 +45,11 @@ __all__ = [
     "Params",
     "Phantoms",
     "Pretraining",
+    "Promotion",
     "Segmentation",
     "TaskParams",
     "Training",
+    "Tuning",
 ]
 
 
@@ -60,11 +65,46 @@ class Params:
     classification: Classification
     segmentation: Segmentation
     pretraining: Pretraining
+    tuning: Tuning
     engine: Engine
     execution: Execution
     benchmark: Benchmark
     comparison: Comparison
     claims: Mapping[str, Claim]
+    promotion: Promotion
+
+    def __post_init__(self) -> None:
+        for name, dimension in self.tuning.space.items():
+            _check_dimension(name, dimension, self)
+        shared = {self.tuning.seed, *self.tuning.finalist_seeds} & set(self.benchmark.seeds)
+        require(not shared, "tuning's seeds are none of benchmark.seeds", shared=sorted(shared))
+        require(
+            self.comparison.recipe in self.benchmark.recipes,
+            "comparison.recipe is one of benchmark.recipes",
+            recipe=self.comparison.recipe,
+            recipes=self.benchmark.recipes,
+        )
+
+
+def _check_dimension(name: str, dimension: Dimension, params: Params) -> None:
+    """Refuses a tuned field that no kind of fine-tuning has, and values that it cannot take."""
+    kinds = {kind: records.flatten(getattr(params, kind)) for kind in ("classification", "segmentation")}
+    dimension.check(f"tuning.space.{name}")
+    full, valid = f"tuning.space.{name}", sorted({f"tuning.space.{key}" for fields in kinds.values() for key in fields})
+    found = [(kind, fields) for kind, fields in kinds.items() if name in fields]
+    if not found:
+        raise UserError(
+            f"unknown parameter {full}: no field of classification or segmentation{records.nearest(full, valid)}"
+        )
+    for kind, fields in found:
+        number = isinstance(fields[name], int | float) and not isinstance(fields[name], bool)
+        require(bool(dimension.choices) or number, f"{full} is a number where it has low and high", it=fields[name])
+        for value in dimension.choices or (dimension.low, dimension.high):
+            tree = records.unflatten({**fields, name: value})
+            try:
+                records.convert(tree, type(getattr(params, kind)), kind)
+            except UserError as error:
+                raise UserError(f"{full} holds {value!r}, which {kind} refuses: {error}") from error
 
 
 def load(

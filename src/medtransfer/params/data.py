@@ -108,6 +108,8 @@ class OwnInit:
     """what it was pre-trained on"""
     method: str = "not stated"
     licence: str = "not stated"
+    datasets: tuple[str, ...] = ()
+    """our datasets whose images it has seen"""
 
     def __post_init__(self) -> None:
         require(bool(self.file), "inits.*.file is a path or an address", file=self.file)

@@ -15,9 +15,12 @@ class Benchmark:
     inits: tuple[str, ...]
     tasks: tuple[str, ...]
     seeds: tuple[int, ...]
+    recipes: tuple[Literal["fixed", "tuned"], ...]
+    """fixed: `classification` and `segmentation` as they stand; tuned: with the values that each init's study found"""
 
     def __post_init__(self) -> None:
-        for name in ("inits", "tasks", "seeds"):
+        require(bool(self.recipes), "benchmark.recipes names fixed, tuned or both", recipes=self.recipes)
+        for name in ("inits", "tasks", "seeds", "recipes"):
             values = getattr(self, name)
             require(len(set(values)) == len(values), f"benchmark.{name} has no duplicates", **{name: values})
         require(all(seed >= 0 for seed in self.seeds), "0 <= benchmark.seeds", seeds=self.seeds)
@@ -29,6 +32,8 @@ class Comparison:
 
     test: Literal["pooled", "welch", "paired", "wilcoxon", "sign-flip"]
     """two-sided test of the published form of table, against the best: t-tests, pooled as published, or by signs"""
+    recipe: Literal["fixed", "tuned"]
+    """runs that tables, tests and answers rest on; the other recipe's stand beside them in one table"""
     alpha: float
     reference: str
     """init that every other is compared with, as in benchmark.inits"""
@@ -41,6 +46,8 @@ class Comparison:
     """runs behind a published mean where its file has no `n`: inferred from published marks of significance"""
     images: Literal["none", "synthetic", "all"]
     """which test images the report may show: it can be passed on, and then they leave the data folder"""
+    unbalanced: tuple[Literal["device", "precision", "torch", "timm"], ...]
+    """conditions in which the runs of one seed may differ between initializations; such a table says so"""
     as_published: bool
     """contaminated runs enter tests, ranks and answers, as in the publication"""
 
@@ -68,3 +75,26 @@ class Claim:
     def __post_init__(self) -> None:
         require(bool(self.than), "claims.*.than names an init or more", than=self.than)
         require(bool(self.tasks), "claims.*.tasks names a task or more", tasks=self.tasks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """The gate in front of the alias `champion` of the model registry."""
+
+    use: Literal["research", "commercial"]
+    """what the models are for; a licence that forbids it blocks"""
+    alpha: float
+    """of a difference from the present champion, Holm over the tasks; 1 - alpha: level of the intervals"""
+    margin: float
+    """non-inferior: the interval ends before the champion is better by this many margins of the task"""
+    cheaper: float
+    """share of the present champion's cost that a non-inferior one must save"""
+    require_complete: bool
+    """all runs of the benchmark are finished"""
+    require_audit: bool
+    """no leak between splits is reported or dropped in the tasks"""
+
+    def __post_init__(self) -> None:
+        require(0 < self.alpha < 1, "0 < promotion.alpha < 1", alpha=self.alpha)
+        require(self.margin > 0, "promotion.margin > 0", margin=self.margin)
+        require(0 <= self.cheaper < 1, "0 <= promotion.cheaper < 1", cheaper=self.cheaper)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlsplit
 
 from medtransfer.params.laws import require
 
@@ -183,10 +184,34 @@ class Execution:
 
     device: Literal["auto", "cpu", "cuda"]
     workers: int
-    """runs at a time; 0 = one per core on a CPU, one per device on a GPU"""
+    """runs at a time; 0 = as many as the cores have threads for on a CPU, runs_per_gpu for each device on a GPU"""
     threads_per_run: int
     """CPU threads of one run; one thread makes numbers independent of the core count"""
+    backend: Literal["local", "ray"]
+    """local: processes of this machine; ray: actors of a Ray cluster"""
+    address: str
+    """ray: of the cluster's head, `host:port`, or `auto` where one runs on this machine; "": RAY_ADDRESS, or else a
+    cluster of this machine alone, for as long as the verb takes"""
+    runs_per_gpu: int
+    """runs that share a GPU"""
+    retries: int
+    """times that a run is started again, from its checkpoint, after its worker died"""
+    leases: str
+    """postgresql:// database that says which process has which run, without the password (PGPASSWORD, ~/.pgpass);
+    "": that of MLFLOW_TRACKING_URI if it is PostgreSQL's, or else only the locks of this machine"""
 
     def __post_init__(self) -> None:
-        require(self.workers >= 0, "execution.workers >= 0", workers=self.workers)
-        require(self.threads_per_run >= 1, "execution.threads_per_run >= 1", threads_per_run=self.threads_per_run)
+        for name in ("workers", "retries"):
+            require(getattr(self, name) >= 0, f"execution.{name} >= 0", **{name: getattr(self, name)})
+        for name in ("threads_per_run", "runs_per_gpu"):
+            require(getattr(self, name) >= 1, f"execution.{name} >= 1", **{name: getattr(self, name)})
+        require(
+            not self.leases or urlsplit(self.leases).scheme.startswith("postgresql"),
+            "execution.leases is empty or begins with postgresql://",
+            leases=self.leases.split("@")[-1],
+        )
+        require(
+            urlsplit(self.leases).password is None,
+            "execution.leases holds no password, because params.yaml is shared; set PGPASSWORD",
+            leases=self.leases.split("@")[-1],
+        )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from medtransfer import params
-from medtransfer.comparison import kind_of
+from medtransfer.cells import kind_of
 from medtransfer.findings import Findings
-from medtransfer.sections import contrasts, protocol, scores, verdicts
+from medtransfer.sections import contrasts, protocol, scores, tuning, verdicts
 from medtransfer.tables import Section
 
 
@@ -28,6 +28,9 @@ def sections_of(findings: Findings, published: params.Params) -> list[Section]:
         contrasts.over_tasks(findings),
         contrasts.by_kind(findings),
         verdicts.claims(findings),
+        tuning.recipes(findings),
+        tuning.studies(findings),
+        tuning.ranking(findings),
         *_under("Beside published numbers", scores.printed(findings)),
         contrasts.intervals(findings),
         *_under("Labels", scores.labels(findings)),

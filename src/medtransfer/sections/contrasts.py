@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medtransfer.comparison import of_task
+from medtransfer.cells import of_task
 from medtransfer.contrasts import Contrast
 from medtransfer.findings import Findings
 from medtransfer.tables import Entry, Grid, Section, grid, interval, margin_words, metric_name, p_value, percent, points

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medtransfer import params, records
-from medtransfer.comparison import Cell, as_word, kind_of, of_task
+from medtransfer.cells import Cell, as_word, kind_of, of_task
 from medtransfer.findings import Findings
 from medtransfer.tables import Section, grid
 
@@ -94,10 +94,11 @@ def ledger(findings: Findings) -> Section:
         for init in findings.benchmark.inits:
             runs = [cell for cell in cells if (cell.task, cell.init) == (task, init)]
             if runs:
-                lines.append((task, init, str(len(runs)), "none", *_costs(runs)))
+                lines.append((task, init, str(len(runs)), _tuning(runs), *_costs(runs)))
     header = ("task", "init", "runs", "tuning", "epochs per run", "seconds per run", "GPU seconds per run")
     whole = sum(cell.cost.get("seconds", 0.0) for cell in cells)
-    notes = [f"{len(cells)} runs, {whole / 3600:.2f} hours of run time in all. Tuning: none, one recipe for all inits."]
+    tuned = {"fixed": "Tuning: none, one recipe for all inits.", "tuned": "Recipe: each init's own, from its study."}
+    notes = [f"{len(cells)} runs, {whole / 3600:.2f} hours of run time in all. {tuned[findings.settings.recipe]}"]
     for task in findings.benchmark.tasks:
         for cell in of_task(cells, task)[:1]:
             counts = ", ".join(f"{split} {count}" for split, count in cell.counts.items())
@@ -110,6 +111,12 @@ def ledger(findings: Findings) -> Section:
         figures=("cost", "curves"),
         folded=True,
     )
+
+
+def _tuning(runs: Sequence[Cell]) -> str:
+    """Says what the values of the runs cost to find."""
+    study = runs[0].study
+    return f"{study['trials']} trials, {study['images']:,} images" if study else "none"
 
 
 def _costs(runs: Sequence[Cell]) -> list[str]:

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from medtransfer import statistics
-from medtransfer.comparison import TEST_NAMES, Cell, Row, of_task, shared_marks
+from medtransfer.cells import Cell, imbalances, of_task, shared_marks
+from medtransfer.comparison import TEST_NAMES, Row
 from medtransfer.entries import split
 from medtransfer.findings import Findings
 from medtransfer.published import Published, repeated
@@ -71,6 +72,8 @@ def score_notes(findings: Findings) -> list[str]:
         )
     if count := findings.left_out:
         notes.append(f"{count} finished {'run' if count == 1 else 'runs'} outside this benchmark left out.")
+    for condition, runs in imbalances(cells).items():
+        notes.append(f"Not balanced over inits, allowed by comparison.unbalanced: {condition}, {'; '.join(runs)}.")
     return notes + _version_notes(cells)
 
 

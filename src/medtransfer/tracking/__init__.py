@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,15 +57,19 @@ def connect(root: Path) -> MlflowClient:
 
 
 class Journal:
-    """Append-only record of a run's metrics on disk: one JSON line per call."""
+    """Append-only record of a run's metrics on disk: one JSON line per call; `check` raises if the run is another's."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, check: Callable[[], None] = lambda: None) -> None:
+        self.path, self.check = path, check
+        self.before: dict[int, int] = {}
+        """step -> time at which it was logged before it was cut; MLflow may have it, and stores a repeat once"""
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def append(self, metrics: Mapping[str, float], step: int) -> None:
         """Adds one line and makes it durable."""
-        line = json.dumps({"time": int(time.time() * 1000), "step": step, "metrics": dict(metrics)})
+        self.check()
+        now = self.before.pop(step, int(time.time() * 1000))
+        line = json.dumps({"time": now, "step": step, "metrics": dict(metrics)})
         with open(self.path, "a") as stream:
             stream.write(line + "\n")
             stream.flush()
@@ -80,7 +84,9 @@ class Journal:
 
     def cut(self, step: int) -> None:
         """Forgets the steps from `step` on: they come after the checkpoint that a resume starts from."""
-        kept = [line for line in self.lines() if line["step"] < step]
+        lines = self.lines()
+        kept = [line for line in lines if line["step"] < step]
+        self.before = {line["step"]: line["time"] for line in lines if line["step"] >= step}
         files.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
@@ -138,6 +144,7 @@ class TrackedRun:
 
     def artifacts(self, folder: Path, names: Iterable[str]) -> None:
         """Copies files of the run's folder to its artifacts."""
+        self.journal.check()
         for name in names:
             self.client.log_artifact(self.run_id, str(folder / name))
 
@@ -156,15 +163,20 @@ class TrackedRun:
         except MlflowException:  # another worker stored the same dataset at the same moment: now it is found
             self.client.log_inputs(self.run_id, inputs)
 
+    def leave(self) -> None:
+        """Stops to watch the machine; the last metrics need no monitor."""
+        if self._monitored:
+            self._monitor.finish()
+        self._monitored = True
+
     def end(self, status: str, message: str = "") -> None:
         """Closes the run as FINISHED, FAILED or KILLED.
 
         Raises:
             UserError: some metrics could not be sent; they are kept, and the run is not called finished.
         """
-        if self._monitored:
-            self._monitor.finish()
-        self._monitored = True  # the last metrics need no monitor
+        self.leave()
+        self.journal.check()
         self.send()
         if self._sent < len(self.journal.lines()) and status == "FINISHED":
             raise UserError(
@@ -177,8 +189,14 @@ class TrackedRun:
         self.client.set_terminated(self.run_id, status)
 
 
-def open_run(root: Path, identity: Identity) -> TrackedRun:
-    """Opens the run of a digest: the unfinished one if there is one, else a new one."""
+def open_run(root: Path, identity: Identity, check: Callable[[], None] = lambda: None) -> TrackedRun:
+    """Opens the run of a digest: the unfinished one if there is one, else a new one.
+
+    Args:
+        root: the repository's top folder.
+        identity: what the run is called and found by.
+        check: raises where the run is another's by now; called before anything is written.
+    """
     client = connect(root)
     place = experiment(client, PREFIX + identity.task)
     tags = {
@@ -199,7 +217,7 @@ def open_run(root: Path, identity: Identity) -> TrackedRun:
         params = [Param(k, str(v)) for k, v in identity.params.items()]
         for i in range(0, len(params), CHUNK):
             client.log_batch(run_id, params=params[i : i + CHUNK])
-    return TrackedRun(client, run_id, Journal(identity.folder / "journal.jsonl"))
+    return TrackedRun(client, run_id, Journal(identity.folder / "journal.jsonl", check))
 
 
 def experiment(client: MlflowClient, name: str) -> str:

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
 
-from medtransfer.comparison import Cell
+from medtransfer.cells import Cell
 from medtransfer.errors import UserError
 from medtransfer.tracking import CHUNK, PREFIX, connect, experiment, finished
 

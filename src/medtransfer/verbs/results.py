@@ -31,7 +31,7 @@ def compare(params: Params, root: Path, reference: str = "params", against: str 
     launcher, out = Launcher(root), root / "data/results"
     with launcher:
         launcher.start("compare", {"verb": "compare"})
-        findings = _find(params, root, reference, against)
+        findings = find(params, root, reference, against)
         missing = [(row.task, row.init, seed) for row in findings.rows for seed in row.missing if row.unit == "seed"]
         for line in comparing.differences(root, findings.cells, missing):
             log.warning("%s", line)
@@ -51,15 +51,15 @@ def show(params: Params, root: Path) -> None:
 
     quick = dataclasses.replace(params, comparison=dataclasses.replace(params.comparison, resamples=0))
     console = Console()
-    console.print(report.console_table(_find(quick, root, "params", "params")))
+    console.print(report.console_table(find(quick, root, "params", "params")))
     console.print(f"Report: {root / 'data/results/report/index.html'}", soft_wrap=True)
     console.print(
         "Every run, with curves: `make ui` opens MLflow on this machine, http://127.0.0.1:5000", soft_wrap=True
     )
 
 
-def _find(params: Params, root: Path, reference: str, against: str) -> Findings:
-    """Compares; `params` stands for what the parameters say, `none` for no file of published numbers."""
+def find(params: Params, root: Path, reference: str, against: str) -> Findings:
+    """Compares the runs; `params` stands for what the parameters say, `none` for no file of published numbers."""
     from medtransfer import findings
     from medtransfer.initializations import expected, parse
 

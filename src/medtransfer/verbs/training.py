@@ -1,10 +1,11 @@
-"""Verbs of weights and training: inits, weights, pretrain, finetune, benchmark."""
+"""Verbs of weights and training: inits, weights, pretrain, tune, finetune, benchmark."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from medtransfer.errors import UserError
@@ -71,6 +72,30 @@ TRAINING = ("data", "tasks", "model", "inits", "classification", "segmentation",
 """sections that training reads; a change of one re-trains only the runs whose resolved fields change"""
 
 
+@verb(*TRAINING, "pretraining", "tuning")
+def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> None:
+    """Search values of the recipe for each init on each task, all with one budget; all: those of `tuning`."""
+    from medtransfer import ledger, pretraining, tuning
+    from medtransfer.tracking.launcher import Launcher
+
+    launcher = Launcher(root)
+    with launcher:
+        launcher.start(f"tune {init} {task}", {"verb": "tune"})
+        (root / ledger.FOLDER).mkdir(parents=True, exist_ok=True)
+        inits = params.tuning.inits if init == "all" else (init,)
+        names = params.tuning.tasks if task == "all" else (task,)
+        if not inits:
+            log.info("tuning.inits is empty: no study to run")
+            return
+        pretraining.make_all(
+            inits, params, root, tuple(dict.fromkeys((*params.benchmark.tasks, *names))), launcher.run_id
+        )
+        studies = tuning.tune(params, root, inits, names, launcher.run_id)
+        for study in studies:
+            log.info("%s", ledger.words(study))
+        launcher.table("\n\n".join(map(ledger.words, studies)), json.dumps([study.study for study in studies]))
+
+
 @verb(*TRAINING, "pretraining")
 def finetune(params: Params, root: Path, init: str, task: str = "all", seed: str = "all") -> None:
     """Fine-tune one init on a task and seed, or on all of the benchmark's; a missing pre-training is made first."""
@@ -85,14 +110,33 @@ def finetune(params: Params, root: Path, init: str, task: str = "all", seed: str
         inits = params.benchmark.inits if init == "all" else (init,)
         targets = dict.fromkeys((*params.benchmark.tasks, *tasks_of(params, task)))
         pretraining.make_all(inits, params, root, tuple(targets), launcher.run_id)
-        planned = plan(params, root, inits, tasks_of(params, task), seeds_of(params, seed), launcher.run_id)
+        recipes, seeds = params.benchmark.recipes, seeds_of(params, seed)
+        planned = plan(params, root, inits, tasks_of(params, task), seeds, launcher.run_id, recipes=recipes)
         cells = run_all(planned)
         launcher.table(markdown_table(cells), digests(cells))
 
 
 @verb(*TRAINING)
-def benchmark(params: Params, root: Path, task: str = "all") -> None:
-    """Run what is missing of the benchmark's inits and seeds on one task or all; write data/results/cells."""
+def benchmark(params: Params, root: Path, task: str = "all", dry: str = "no") -> None:
+    """Run what is missing of the benchmark's inits and seeds on one task or all; dry: only say what that would be."""
+    if dry not in ("yes", "no"):
+        raise UserError(f"--dry must be yes or no, got {dry!r}")
+    if dry == "yes":
+        _say_plan(params, root, tasks_of(params, task))
+    else:
+        _run_benchmark(params, root, task)
+
+
+def _say_plan(params: Params, root: Path, tasks: Sequence[str]) -> None:
+    from rich.console import Console
+
+    from medtransfer import planning
+
+    Console().print(planning.shown(planning.survey(params, root, tasks), params, root))
+
+
+def _run_benchmark(params: Params, root: Path, task: str) -> None:
+    from medtransfer import chosen
     from medtransfer.benchmark import digests, markdown_table, run_all, write_cells
     from medtransfer.runs import plan
     from medtransfer.tracking.launcher import Launcher
@@ -102,8 +146,9 @@ def benchmark(params: Params, root: Path, task: str = "all") -> None:
         launcher.start(f"benchmark {task}", {"verb": "benchmark"})
         names = tasks_of(params, task)
         b = params.benchmark
-        planned = plan(params, root, b.inits, names, b.seeds, launcher.run_id, "benchmark")
+        planned = plan(params, root, b.inits, names, b.seeds, launcher.run_id, "benchmark", b.recipes)
         cells = run_all(planned)
         for name in names:
             write_cells([run for run in planned if run.task == name], root / "data/results/cells" / name)
+            chosen.write([run for run in planned if run.task == name], name, root)
         launcher.table(markdown_table(cells), digests(cells))

@@ -1,0 +1,185 @@
+"""What a benchmark will take: runs to do, what is missing for them, hours and gigabytes from measured rates.
+
+Nothing is written: data is not prepared and weights are not fetched, so a run whose data or weights are not here yet
+has no digest, and is only counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from medtransfer import catalog, conversion, execution, files, lineage, preparation, weights
+from medtransfer.cache import Prepared
+from medtransfer.errors import UserError
+from medtransfer.initializations import Initialization, parse
+from medtransfer.params import Execution, Params, task_params
+from medtransfer.runs import Run, plan
+from medtransfer.tracking import overview
+
+
+class Kind(NamedTuple):
+    """What runs share that cost about the same."""
+
+    task: str
+    backbone: str
+    device: str
+    image_size: int
+    max_epochs: int
+
+
+class Cost(NamedTuple):
+    """What finished runs of a kind took on average."""
+
+    seconds: float
+    bytes: float
+    """of a finished run's folder"""
+
+
+class Gap(NamedTuple):
+    """Something without which runs cannot start."""
+
+    name: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The runs of a benchmark as far as they can be named, and what is missing for the others."""
+
+    runs: Sequence[Run]
+    nameless: Mapping[str, int]
+    """task -> runs whose data or weights are missing; folds are not counted before the data is prepared"""
+    gaps: Sequence[Gap]
+
+
+def survey(params: Params, root: Path, tasks: Iterable[str]) -> Survey:
+    """Looks what the benchmark's runs of some tasks find here."""
+    starts = {name: parse(name, params.model.backbone, params.inits) for name in params.benchmark.inits}
+    absent = {name: words for name, init in starts.items() if (words := _missing_weights(init, root))}
+    here = [name for name in starts if name not in absent]
+    runs, gaps, nameless = list[Run](), [Gap(f"weights of {k}", v) for k, v in absent.items()], dict[str, int]()
+    for task in tasks:
+        words = _missing_data(params, root, task)
+        gaps += [Gap(f"data of {task}", words)] if words else []
+        named, missing = ([], []) if words else _named(params, root, here, task)
+        runs, gaps = runs + named, gaps + missing
+        whole = len(starts) * len(params.benchmark.recipes) * len(params.benchmark.seeds)
+        ready = (len(params.benchmark.recipes) - len(missing)) * len(here) * len(params.benchmark.seeds)
+        nameless[task] = whole - (0 if words else ready)
+    return Survey(runs, nameless, gaps)
+
+
+def _named(params: Params, root: Path, inits: Sequence[str], task: str) -> tuple[list[Run], list[Gap]]:
+    """Plans the runs of a task whose data and weights are here, and says which recipe cannot be planned yet."""
+    found, gaps, seeds = list[Run](), list[Gap](), params.benchmark.seeds
+    for recipe in params.benchmark.recipes if inits else ():
+        try:
+            found += plan(params, root, inits, [task], seeds, recipes=[recipe])
+        except UserError as error:
+            gaps.append(Gap(f"{recipe} runs of {task}", str(error)))
+    return found, gaps
+
+
+def _missing_weights(init: Initialization, root: Path) -> str:
+    """Says what would have to be done for an initialization; empty: nothing."""
+    if init.random:
+        return ""
+    if init.chain:
+        return "" if lineage.read(init, root) else f"not pre-trained yet: `pretrain` makes {init.canonical}"
+    receipt = weights.receipt_file(init, root)
+    if receipt is None:
+        return "not converted yet: `weights` fetches them"
+    converted = receipt.with_name(receipt.name.replace(".receipt.json", ".safetensors"))
+    try:
+        said = weights.read_receipt(converted)
+        same = said.recipe == conversion.recipe(init)
+        same = same and (not init.local or files.sha256(Path(init.local)) == said.files[0].sha256)
+    except (TypeError, KeyError, ValueError):  # of an earlier version of this program
+        same = False
+    return "" if same else "converted by another recipe or from another file: `weights` converts them again"
+
+
+def _missing_data(params: Params, root: Path, name: str) -> str:
+    """Says what would have to be done for a task's data; empty: nothing."""
+    task = catalog.lookup(name, root)
+    try:
+        found: Prepared | None = preparation.current(task, params, root)
+    except UserError as error:
+        return str(error)
+    if found is not None:
+        return ""
+    layers = task.channels + task.segmentation
+    size = sum(task.counts.values()) * task_params(params, name).cache_size ** 2 * layers
+    return "not prepared yet: `prepare` decodes it" + (f", about {size / 1e9:.1f} GB" if size else "")
+
+
+def measured(root: Path) -> dict[Kind, Cost]:
+    """Reads what the finished runs under `data/runs` took, on average per kind."""
+    found: dict[Kind, list[Cost]] = {}
+    for path in (root / "data/runs").glob("*/cell.json"):
+        try:
+            cell = json.loads(path.read_text())
+            kind = _kind(cell["task"], cell["init"], cell["device"], cell["params"])
+            size = sum(file.stat().st_size for file in path.parent.iterdir())
+            found.setdefault(kind, []).append(Cost(cell["cost"]["seconds"], size))
+        except (KeyError, ValueError, OSError):  # written by an earlier version, or removed meanwhile
+            continue
+    return {kind: Cost(*(fmean(column) for column in zip(*costs, strict=True))) for kind, costs in found.items()}
+
+
+def _kind(task: str, init: str, device: str, fields: Mapping[str, Any]) -> Kind:
+    epochs = fields.get("classification.max_epochs", fields.get("segmentation.max_epochs"))
+    backbone = init.rpartition("@")[2].partition("+")[0]
+    return Kind(task, backbone, device, fields[f"tasks.{task}.image_size"], int(epochs or 0))
+
+
+def kind(run: Run) -> Kind:
+    """Says which runs a run is like in cost."""
+    return _kind(run.task, run.init.canonical, run.device, run.fields)
+
+
+def longest_first(runs: Sequence[Run]) -> list[Run]:
+    """Sorts runs so that no long one is left over at the end; one of unknown length may be long, too."""
+    rates = measured(runs[0].root) if runs else {}
+    seconds = {of: rates[of].seconds if of in rates else float("inf") for of in map(kind, runs)}
+    pixels = {of: of.image_size**2 * of.max_epochs for of in seconds}
+    return sorted(runs, key=lambda run: (-seconds[kind(run)], -pixels[kind(run)]))
+
+
+def shown(found: Survey, params: Params, root: Path) -> Group:
+    """Lays out a survey: a line per task, what is missing, and what the whole will take."""
+    states, rates = overview.states(root, found.nameless), measured(root)
+    grid = Table(title="What the benchmark would do")
+    for title in ("task", "finished", "to do", "of them of unknown length", "hours", "GB"):
+        grid.add_column(title, justify="left" if title == "task" else "right")
+    hours = 0.0
+    for task, nameless in found.nameless.items():
+        own = [run for run in found.runs if run.task == task]
+        left = [run for run in own if run.digest not in states or states[run.digest].status != "FINISHED"]
+        costs = [rates[of] for of in map(kind, left) if of in rates]
+        spent = sum(cost.seconds for cost in costs) / 3600
+        hours += spent
+        unknown = len(left) + nameless - len(costs)
+        row = (len(own) - len(left), len(left) + nameless, unknown or "", f"{spent:.2f}" if costs else "unknown")
+        grid.add_row(task, *map(str, row), f"{sum(cost.bytes for cost in costs) / 1e9:.2f}" if costs else "unknown")
+    words = f"{hours:.1f} hours of one worker are known{_spread(hours, params.execution, len(found.runs))}."
+    words += " Rates are those of finished runs of the same task, backbone, image size and epochs on the same device."
+    missing = [f"Missing, {gap.name}: {gap.words}" for gap in found.gaps]
+    return Group(grid, *(Text(line, overflow="fold") for line in (*missing, words, "Nothing was written.")))
+
+
+def _spread(hours: float, settings: Execution, runs: int) -> str:
+    """Divides hours by the workers; a Ray cluster is not asked for their number."""
+    if not hours or (settings.backend == "ray" and not settings.workers):
+        return ""
+    workers = execution.worker_count(settings, execution.resolve_device(settings), runs)
+    return f", {hours / workers:.1f} hours on {workers} workers"

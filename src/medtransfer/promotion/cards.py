@@ -1,0 +1,196 @@
+"""What a person reads of a decision and of a registered version: Markdown, and tags for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from medtransfer import files
+from medtransfer.cells import Cell, first_lines
+from medtransfer.comparison import TEST_NAMES, Row
+from medtransfer.findings import Findings
+from medtransfer.initializations import seen
+from medtransfer.promotion.decision import Decision
+from medtransfer.promotion.weighing import ALL
+from medtransfer.sections.scores import score_grid
+from medtransfer.tables import Entry, Grid, interval, p_value, percent, points
+from medtransfer.tables import grid as plain_grid
+from medtransfer.writing import table_markdown
+
+USE = "### Use"
+"""begins the second half of a version's description"""
+BACKBONE_USE = """```python
+import mlflow, timm
+import segmentation_models_pytorch as smp
+
+path = mlflow.artifacts.download_artifacts("models:/{model}/{version}")
+backbone = timm.create_model(f"local-dir:{{path}}", pretrained=True)
+classifier = timm.create_model(f"local-dir:{{path}}", pretrained=True, num_classes=3)
+segmenter = smp.Unet(f"tu-local-dir:{{path}}", encoder_weights=True, classes=1)
+```
+
+In medtransfer: `--init registry:{model}/{version}`."""
+MODEL_USE = """```
+mlflow models serve -m models:/{model}/{version} --env-manager local --port 5001
+curl -H 'Content-Type: application/json' http://127.0.0.1:5001/invocations \\
+  -d "{{\\"dataframe_records\\": [{{\\"image\\": \\"$(base64 -w0 image.png)\\"}}]}}"
+```
+
+PNG, JPEG or DICOM in base64, or arrays of pixels. To train it further: `medtransfer.promotion.network.load(folder)`."""
+WIDE = "&emsp;"
+PADDED = (
+    "Pre-trained with TensorFlow's SAME padding ({padding}), which timm does not know of: medtransfer keeps it, "
+    "elsewhere the features differ a little."
+)
+
+
+def summary(decision: Decision, findings: Findings, version: str) -> str:
+    """Says what was decided, why, and by which numbers: the description of a decision's run."""
+    what = {
+        "champion": f"Version {version} is `{decision.alias}`",
+        "challenger": f"Version {version} is `{decision.alias}`, the champion stays",
+        "kept": f"Version {version} stays `{decision.alias}`",
+        "blocked": "Nothing is registered",
+    }[decision.outcome]
+    lines = [f"{_subject(decision)}. {what}:", "", *(f"- {reason}" for reason in decision.reasons)]
+    parts = [*first_lines(_cells(decision, findings)), "\n".join(lines)]
+    if decision.compared:
+        parts += [f"On test, minus {_name(decision)}:", _markdown(_compared(decision))]
+    return "\n\n".join([*parts, "All candidates:", _markdown(_scores(decision, findings)), _method(findings)])
+
+
+def _subject(decision: Decision) -> str:
+    selected, material = decision.selected, decision.material
+    size = f", {material.parameters:,} parameters" if material.parameters else ""
+    if selected.scope == ALL:
+        return f"Backbone weights **{selected.init}**{size}, selected on val over {', '.join(selected.tasks)}"
+    return f"Model of the task {selected.scope}, fine-tuned from **{selected.init}**, selected on val"
+
+
+def _markdown(table: Grid) -> str:
+    """Writes a table with wide spaces behind its cells: MLflow's page leaves none between columns."""
+    head, rule, *lines = table_markdown(table).splitlines()
+    return "\n".join([head, rule, *(line.replace(" | ", f"{WIDE} | ") for line in lines)])
+
+
+def version_card(
+    decision: Decision, findings: Findings, version: str, uses: str, origin: Sequence[str], padding: str
+) -> str:
+    """Describes a registered version: what it is, how good, on what, against what, how to use it, where it is from."""
+    return "\n\n".join(
+        [
+            summary(decision, findings, version),
+            USE,
+            uses.format(model=decision.material.model, version=version),
+            *([PADDED.format(padding=padding)] if padding else []),
+            "### Origin",
+            "\n".join(f"- {line}" for line in origin),
+        ]
+    )
+
+
+def model_card(model: str, champions: Mapping[str, str]) -> str:
+    """Describes a registered model.
+
+    Args:
+        model: its name.
+        champions: alias -> description of the version that has it.
+    """
+    arch = model.removeprefix("medtransfer-backbone-")
+    what = f"Pre-trained weights of the timm backbone `{arch}` to start from, chosen over several tasks"
+    if arch == model:
+        what = f"The best fine-tuned model of the task `{model.removeprefix('medtransfer-')}`"
+    rules = (
+        f"{what}; made by medtransfer. `champion` passed the gate, `challenger` is the last that did not; `demo-` "
+        "stands before those of synthetic images. Every move is a run in the experiment `medtransfer/promotion`."
+    )
+    shown = [f"### {alias}\n\n{text.partition(USE)[0].strip()}" for alias, text in champions.items()]
+    return "\n\n".join([rules, *shown])
+
+
+def tags(decision: Decision, findings: Findings, root: Path) -> dict[str, str]:
+    """Lists what programs ask of a version."""
+    selected, material = decision.selected, decision.material
+    rows = {row.task: row for row in findings.rows if row.init == selected.init and row.task in selected.tasks}
+    found = {
+        "init": selected.init,
+        "key": material.key,
+        "parameters": str(material.parameters),
+        "marks": ", ".join(selected.marks),
+        "licence": "; ".join(material.licences)[:5000],
+        "seen": " ".join(sorted(seen(selected.init))),
+        "git_commit": files.git_commit(root),
+    }
+    for task in selected.tasks:
+        found[f"test.{task}"] = percent(rows[task].summary)
+        found[f"val.{task}"] = _val(rows[task])
+        found[f"manifest.{task}"] = manifest(findings.cells, task)
+        found[f"dvc.prepared.{task}"] = files.dvc_hash(root, f"data/prepared/{task}")
+        found[f"dvc.cells.{task}"] = files.dvc_hash(root, f"data/results/cells/{task}")
+    for name in ("benchmark", "pretrained"):
+        found[f"dvc.weights.{name}"] = files.dvc_hash(root, f"data/weights/{name}")
+    return {name: text for name, text in found.items() if text}
+
+
+def manifest(cells: Sequence[Cell], task: str) -> str:
+    """Names the prepared data of a task, which its runs share."""
+    return next(cell.manifest_digest for cell in cells if cell.task == task)
+
+
+def origin(lines: Sequence[str], named: Mapping[str, str]) -> list[str]:
+    """Joins what a receipt says with the hashes among a version's tags."""
+    shown = [f"{name} `{text}`" for name, text in named.items() if name.startswith(("manifest.", "dvc.", "git_"))]
+    return [*lines, *shown]
+
+
+def _name(decision: Decision) -> str:
+    held = decision.holder
+    return f"the champion {held.init} (version {held.version})" if held else "nobody"
+
+
+def _cells(decision: Decision, findings: Findings) -> list[Cell]:
+    return [cell for cell in findings.cells if cell.task in decision.selected.tasks]
+
+
+def _val(row: Row) -> str:
+    return "" if row.val is None else f"{100 * row.val:.2f}"
+
+
+def _scores(decision: Decision, findings: Findings) -> Grid:
+    """Lays the comparison out on the decision's tasks, val beside test; what was selected is bold."""
+    selected, table = decision.selected, score_grid(findings)
+    column = {task: place + 1 for place, task in enumerate(findings.benchmark.tasks)}
+    vals = {(row.task, row.init): _val(row) or "-" for row in findings.rows}
+    header = ["init"]
+    for task in selected.tasks:
+        header += [f"{table.header[column[task]]}, test", "val"]
+    lines = []
+    for init, row in zip(findings.benchmark.inits, table.rows, strict=True):
+        mine = init == selected.init
+        entries = [Entry(init, mine)]
+        for task in selected.tasks:
+            entries += [Entry(row[column[task]].text, mine), Entry(vals[task, init], mine)]
+        lines.append(tuple(entries))
+    return Grid(header=tuple(header), rows=tuple(lines))
+
+
+def _compared(decision: Decision) -> Grid:
+    rows = [
+        (
+            each.task,
+            points(each.estimate),
+            interval(each.low, each.high),
+            p_value(each.p_adjusted),
+            "-" if each.bound is None else f"{100 * each.bound:g}",
+        )
+        for each in decision.compared
+    ]
+    return plain_grid(("task", "difference, points", "interval", "p (Holm over tasks)", "margin, points"), rows)
+
+
+def _method(findings: Findings) -> str:
+    settings, seeds = findings.settings, len(findings.benchmark.seeds)
+    return (
+        f"Bold: selected, on val alone. Percent, mean ± std over {seeds} seeds; † = not separated from the best "
+        f"({TEST_NAMES[settings.test]}, p > {settings.alpha:g}). Differences: over seeds and test patients."
+    )

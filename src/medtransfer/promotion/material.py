@@ -1,0 +1,114 @@
+"""What would be registered for a selection: a backbone's tensors, or the network of the best seed on val."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medtransfer import catalog, chosen, conversion, lineage, weights
+from medtransfer.cells import Cell, kind_of
+from medtransfer.errors import UserError
+from medtransfer.findings import Findings
+from medtransfer.initializations import Initialization, parse
+from medtransfer.params import Params
+from medtransfer.promotion import network, packing
+from medtransfer.promotion.packing import Pack
+from medtransfer.promotion.weighing import ALL, Material, Selected
+
+BACKBONE, MODEL = "medtransfer-backbone-", "medtransfer-"
+"""beginnings of the registered models' names, before a timm architecture and before a task"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A selection with the files that would be registered for it."""
+
+    selected: Selected
+    material: Material
+    init: Initialization
+    pack: Pack | None = None
+    """of a backbone"""
+    file: Path | None = None
+    """of a fine-tuned network"""
+    spec: network.Spec | None = None
+    """likewise"""
+    facts: Mapping[str, str]
+    """more tags of the version"""
+    origin: Sequence[str]
+    """sentences on where it comes from"""
+
+
+def gather(selected: Selected, findings: Findings, params: Params, root: Path) -> Subject:
+    """Finds what would be registered for a selection; what is lacking is said in the material.
+
+    Raises:
+        UserError: files are not what their receipts say.
+    """
+    starts = (parse(name, params.model.backbone, params.inits) for name in params.benchmark.inits)
+    init = next(start for start in starts if start.canonical == selected.init)
+    origin = [line.removeprefix("- ") for line in weights.description(init, root).splitlines() if line]
+    if selected.scope == ALL:
+        return _backbone(selected, init, findings, origin, root)
+    return _model(selected, init, findings, origin, root)
+
+
+def _backbone(
+    selected: Selected, init: Initialization, findings: Findings, origin: Sequence[str], root: Path
+) -> Subject:
+    name, pack = BACKBONE + init.backbone, packing.gather(init, root)
+    if pack is None:
+        why = f"{init.canonical} is best on val, and its weights are drawn from the seed: start without pre-training"
+        nothing = Material(model=name, key="", parameters=0, hindrance=why)
+        return Subject(selected=selected, material=nothing, init=init, facts={}, origin=origin)
+    found = pack.receipt.tensors_sha256
+    evaluated = {str(cell.weights_sha256) for cell in findings.cells if cell.init == init.canonical}
+    if evaluated != {found}:
+        raise UserError(
+            f"{init.canonical}: the tensors in data/weights ({found[:12]}) are not those of the compared runs "
+            f"({', '.join(sorted(one[:12] for one in evaluated))}); run `benchmark` and `compare` again"
+        )
+    material = Material(model=name, key=found, parameters=pack.receipt.parameters, licences=pack.licences)
+    facts = {"weights_sha256": found, "backbone": init.backbone}
+    return Subject(selected=selected, material=material, init=init, pack=pack, facts=facts, origin=origin)
+
+
+def _model(selected: Selected, init: Initialization, findings: Findings, origin: Sequence[str], root: Path) -> Subject:
+    task, name = catalog.lookup(selected.scope, root), MODEL + selected.scope
+    file = chosen.path(root, selected.scope, init.slug, findings.settings.recipe)
+    try:
+        kept = chosen.read(file)
+    except UserError as error:
+        nothing = Material(model=name, key="", parameters=0, hindrance=str(error))
+        return Subject(selected=selected, material=nothing, init=init, facts={}, origin=origin)
+    cell = _cell(kept, findings.cells, file)
+    pack = packing.gather(init, root)
+    licences = (*(pack.licences if pack else ()), f"images of {task.dataset}: {task.licence}")
+    parameters = pack.receipt.parameters if pack else 0
+    material = Material(model=name, key=kept.digest, parameters=parameters, licences=licences)
+    rule = str(cell.params[f"{kind_of(cell)}.normalization"])
+    mean, std = conversion.normalization(init, rule, lineage.read(init, root))
+    facts = {
+        "task": selected.scope,
+        "seed": str(kept.seed),
+        "run_digest": kept.digest,
+        "sha256": kept.sha256,
+        "weights_sha256": str(cell.weights_sha256),
+        "run": str(cell.mlflow_run_id or ""),
+    }
+    words = (
+        f"fine-tuned with seed {kept.seed}, the best of its seeds on val ({100 * kept.val:.2f}), run `{kept.digest}`"
+    )
+    return Subject(
+        selected=selected, material=material, init=init, file=file, facts=facts, origin=[words, *origin],
+        spec=network.spec(cell, task, mean, std, init.padding),
+    )  # fmt: skip
+
+
+def _cell(kept: chosen.Chosen, cells: Sequence[Cell], file: Path) -> Cell:
+    found = next((cell for cell in cells if cell.digest == kept.digest), None)
+    if found is None:
+        raise UserError(
+            f"{file} is of the run {kept.digest[:8]}, which is not among the compared ones; run `benchmark`"
+        )
+    return found

@@ -1,0 +1,142 @@
+"""The verb `promote`: the comparison that was reported -> decisions -> the registry."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+
+from medtransfer import exports, files, tracking, writing
+from medtransfer.errors import UserError
+from medtransfer.findings import Findings
+from medtransfer.params import Params
+from medtransfer.promotion import cards, registering, registry
+from medtransfer.promotion.decision import Decision, decide, select
+from medtransfer.promotion.material import Subject, gather
+from medtransfer.promotion.registering import Occasion
+from medtransfer.promotion.weighing import Holder
+from medtransfer.tracking.comparing import COMPARISON
+
+log = logging.getLogger("medtransfer")
+
+RESULT = "data/results/promotion.json"
+
+
+def check_reported(findings: Findings, results: Path) -> None:
+    """Refuses to promote by a comparison that nobody has seen: the reported one must be that of the runs.
+
+    Raises:
+        UserError: there is no report, or runs or parameters changed since it was written.
+    """
+    tables = {
+        "runs": exports.runs(findings.cells),
+        "comparison": exports.comparison(findings),
+        "contrasts": exports.contrasts(findings),
+    }
+    for name, now in tables.items():
+        path = results / f"{name}.csv"
+        if not path.is_file():
+            raise UserError(f"looked for the comparison in {path}, found none; run `compare` first")
+        if path.read_text() != writing.records_csv(now):
+            raise UserError(
+                f"{path} is not what the finished runs and the parameters give now: the comparison is older than they "
+                "are; run `compare`, look at its report, then promote"
+            )
+    if not (results / "report/index.html").is_file():
+        raise UserError(f"looked for the report in {results / 'report'}, found none; run `compare` first")
+
+
+def promote(
+    findings: Findings, weighed: Findings, params: Params, root: Path, *, dry: bool, parent: str | None = None
+) -> list[dict[str, Any]]:
+    """Decides what is selected on val, and carries it out; a decision that was made before is left as it is.
+
+    Args:
+        findings: the comparison, as reported.
+        weighed: the same at the gate's level.
+        params: sections `promotion`, `benchmark`, `model` and `inits`.
+        root: the repository's top folder.
+        dry: say what would be decided, and change nothing.
+        parent: the launcher's run in MLflow.
+
+    Raises:
+        UserError: the comparison is not the reported one, the registry cannot be reached, another promotion is at
+            work, or a registered model is somebody else's; aliases are then as they were.
+    """
+    check_reported(findings, root / "data/results")
+    if not findings.val_ranks.mean:
+        log.warning("no backbone is selected: %s", findings.val_ranks.note or "the initializations share no task")
+    subjects = [gather(selected, findings, params, root) for selected in select(findings)]
+    with registry.opened(root) as client:
+        subjects = [_remember(client, subject) for subject in subjects]
+        held = [_holder(client, subject) for subject in subjects]  # all are looked at before anything is made
+        said = []
+        for subject, holder in zip(subjects, held, strict=True):
+            decision = decide(subject.selected, subject.material, holder, weighed, params.promotion)
+            said.append(_carry_out(client, subject, decision, _occasion(client, findings, params, root, parent), dry))
+    if not dry:
+        files.write_text(root / RESULT, json.dumps(said, indent=1) + "\n")
+    return said
+
+
+def _remember(client: MlflowClient, subject: Subject) -> Subject:
+    """Adds that a person took the alias from the same tensors before."""
+    there = registry.version_with(client, subject.material.model, subject.material.key)
+    why = there.tags.get("demoted", "") if there else ""
+    return dataclasses.replace(subject, material=dataclasses.replace(subject.material, demoted=why))
+
+
+def _holder(client: MlflowClient, subject: Subject) -> Holder | None:
+    return registry.holder(client, subject.material.model, f"{subject.selected.prefix}champion")
+
+
+def _occasion(client: MlflowClient, findings: Findings, params: Params, root: Path, parent: str | None) -> Occasion:
+    digest = str(exports.comparison_run(findings)["digest"])
+    logged = tracking.finished(client, COMPARISON, digest)
+    past = registry.decisions(client)
+    tasks = {cell.task for cell in findings.cells}
+    return Occasion(
+        findings=findings,
+        settings=params.promotion,
+        comparison=digest,
+        comparison_run=logged.info.run_id if logged else "",
+        decided_before={task: registry.served(past, cards.manifest(findings.cells, task)) for task in sorted(tasks)},
+        past=past,
+        root=root,
+        parent=parent,
+    )
+
+
+def _carry_out(client: MlflowClient, subject: Subject, decision: Decision, when: Occasion, dry: bool) -> dict[str, Any]:
+    digest = _digest(subject, when)
+    former = next((run for run in when.past if run.data.tags.get("digest") == digest), None)
+    if former is not None:
+        said = registry.record_of(client, former)
+        log.info("%s: decided before by this comparison (run %s): %s", said["model"], former.info.run_id, _words(said))
+        return said
+    if dry:
+        said = registering.record(decision, digest, when, "", "")
+        log.info("%s: would be decided so: %s", said["model"], _words(said))
+        return said
+    said = registering.register(client, subject, decision, digest, when)
+    log.info("%s: %s", said["model"], _words(said))
+    return said
+
+
+def _digest(subject: Subject, when: Occasion) -> str:
+    """Identifies a decision by all that it follows from but who is champion: the same question is not asked twice."""
+    asked = [when.comparison, dataclasses.asdict(when.settings), dataclasses.asdict(subject.material)]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _words(said: dict[str, Any]) -> str:
+    version = f" (version {said['version']})" if said["version"] else ""
+    counts = ", ".join(f"{task} {count}" for task, count in said["decided_before"].items() if count)
+    before = f"; decisions that these test sets served before: {counts}" if counts else ""
+    alias = f", alias {said['alias']}" if said["alias"] and said["outcome"] != "kept" else ""
+    return f"{said['init']}{version}: {said['outcome']}{alias}: {'; '.join(said['reasons'])}{before}"

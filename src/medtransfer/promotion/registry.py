@@ -1,0 +1,163 @@
+"""The model registry as promotion sees it: who has an alias, which decisions there were, and who may move one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from medtransfer import files, tracking
+from medtransfer.errors import UserError
+from medtransfer.promotion.weighing import Holder
+
+EXPERIMENT = "promotion"
+"""the experiment `medtransfer/promotion`: a run for each decision"""
+TAG = "medtransfer"
+"""tag of the registered models and versions that are ours: `backbone` or `model`"""
+RECORD = "decision.json"
+"""artifact of a decision's run"""
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""how the stores say that a model or an alias is not there"""
+PAGE = 1000
+
+
+@contextlib.contextmanager
+def opened(root: Path) -> Iterator[MlflowClient]:
+    """Opens the registry for one promotion at a time on this host; what it refuses becomes a message.
+
+    Raises:
+        UserError: it cannot be reached, or another promotion is at work.
+    """
+    with files.lock(lock_file(root), wait=False) as owned:
+        if not owned:
+            raise UserError(
+                "another promotion is at work in this folder; wait until it ends, then start this one again"
+            )
+        client = tracking.connect(root)
+        try:
+            yield client
+        except (MlflowException, OSError) as error:
+            raise UserError(
+                f"the model registry {tracking.uri(root)} failed: {error}. Look in `mlflow ui` where the aliases are, "
+                "then start the same command again"
+            ) from error
+
+
+def lock_file(root: Path) -> Path:
+    """Says which file the promotion at work holds."""
+    return root.resolve() / "data/runs/.promotion.lock"
+
+
+def owned(client: MlflowClient, model: str) -> bool:
+    """Says whether a registered model is there.
+
+    Raises:
+        UserError: it is, and somebody else made it.
+    """
+    try:
+        found = client.get_registered_model(model)
+    except MlflowException as error:
+        if error.error_code in ABSENT:
+            return False
+        raise
+    if TAG not in found.tags:
+        raise UserError(
+            f"the registered model {model} was not made by medtransfer (it lacks the tag {TAG}); rename it in MLflow, "
+            "nothing was changed"
+        )
+    return True
+
+
+def version_of(client: MlflowClient, model: str, alias: str) -> ModelVersion | None:
+    """Finds the version that has an alias."""
+    if not owned(client, model):
+        return None
+    try:
+        return client.get_model_version_by_alias(model, alias)
+    except MlflowException as error:
+        if error.error_code in ABSENT:
+            return None
+        raise
+
+
+def holder(client: MlflowClient, model: str, alias: str) -> Holder | None:
+    """Says who has an alias."""
+    found = version_of(client, model, alias)
+    if found is None:
+        return None
+    if "key" not in found.tags:
+        raise UserError(
+            f"version {found.version} of {model} has the alias {alias}, but medtransfer did not make it (it lacks the "
+            "tag key); take the alias away in MLflow"
+        )
+    tags = found.tags
+    return Holder(
+        version=str(found.version), init=tags["init"], key=tags["key"], parameters=int(tags.get("parameters", 0))
+    )
+
+
+def version_with(client: MlflowClient, model: str, key: str) -> ModelVersion | None:
+    """Finds the version that holds these tensors; the oldest, should there be several."""
+    if not owned(client, model):
+        return None
+    found = [one for one in client.search_model_versions(f"name = '{model}'") if one.tags.get("key") == key]
+    return min(found, key=lambda one: int(one.version), default=None)
+
+
+def move(client: MlflowClient, model: str, alias: str, version: str, expected: Holder | None, champion: str) -> None:
+    """Gives an alias to a version, if the champion is still the one that the decision was made against.
+
+    Args:
+        client: of the registry.
+        model: registered model.
+        alias: to give.
+        version: that gets it.
+        expected: the champion's holder when the decision was made.
+        champion: its alias.
+
+    Raises:
+        UserError: somebody moved it meanwhile.
+    """
+    now = version_of(client, model, champion)
+    before, after = (expected.version if expected else "nobody"), (str(now.version) if now else "nobody")
+    if before != after:
+        raise UserError(
+            f"{model}: the alias {champion} went from {before} to {after} while this decision was made; nothing was "
+            "moved, start it again"
+        )
+    client.set_registered_model_alias(model, alias, version)
+
+
+def decisions(client: MlflowClient) -> list[Run]:
+    """Lists all finished decisions, the newest first."""
+    place = client.get_experiment_by_name(tracking.PREFIX + EXPERIMENT)
+    if place is None:
+        return []
+    found: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            [place.experiment_id], "attributes.status = 'FINISHED'", max_results=PAGE, page_token=token
+        )
+        found += list(page)
+        token = page.token
+        if not token:
+            return found
+
+
+def record_of(client: MlflowClient, run: Run) -> dict[str, Any]:
+    """Reads what a decision's run recorded."""
+    said: dict[str, Any] = json.loads(Path(client.download_artifacts(run.info.run_id, RECORD)).read_text())
+    return said
+
+
+def served(past: Iterable[Run], manifest: str) -> int:
+    """Counts the decisions that a test set has served, by its manifest's digest."""
+    return sum(manifest in run.data.tags.get("manifests", "").split() for run in past)

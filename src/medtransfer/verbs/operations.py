@@ -1,0 +1,19 @@
+"""Verbs of watching: status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medtransfer.params import Params
+from medtransfer.verbs.registry import tasks_of, verb
+from medtransfer.verbs.training import TRAINING
+
+
+@verb(*TRAINING)
+def status(params: Params, root: Path, task: str = "all") -> None:
+    """Show the benchmark's grid: what is done, running, failed and waiting, with rates and time left."""
+    from rich.console import Console
+
+    from medtransfer import status as grid
+
+    Console().print(grid.shown(params, root, tasks_of(params, task)))

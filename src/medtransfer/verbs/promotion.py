@@ -1,0 +1,56 @@
+"""Verbs of the model registry: promote, demote, export."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+
+from medtransfer.errors import UserError
+from medtransfer.params import Params
+from medtransfer.verbs.registry import verb
+from medtransfer.verbs.results import COMPARED, find
+
+log = logging.getLogger("medtransfer")
+
+
+@verb("promotion", *COMPARED)
+def promote(params: Params, root: Path, dry: str = "no") -> None:
+    """Put what val selected into the model registry, as champion if it passes the gate; --dry-run only says so."""
+    from medtransfer.promotion import promoting
+    from medtransfer.tracking.launcher import Launcher
+
+    if dry not in ("no", "yes"):
+        raise UserError(f"dry must be yes or no, got {dry!r}")
+    launcher = Launcher(root)
+    with launcher:
+        launcher.start("promote", {"verb": "promote"})
+        findings = weighed = find(params, root, "params", "params")
+        if params.promotion.alpha != params.comparison.alpha:
+            gate = dataclasses.replace(params.comparison, alpha=params.promotion.alpha, resamples=0)
+            weighed = find(dataclasses.replace(params, comparison=gate), root, "params", "params")
+        said = promoting.promote(findings, weighed, params, root, dry=dry == "yes", parent=launcher.run_id)
+        lines = [f"- {one['model']}: {one['init']}, {one['outcome']}: {'; '.join(one['reasons'])}" for one in said]
+        launcher.table("\n".join(lines) + "\n", "")
+
+
+@verb()
+def demote(params: Params, root: Path, model: str, alias: str = "champion", why: str = "not said") -> None:
+    """Give a registered model's champion alias back to the version that had it before; --why is recorded."""
+    from medtransfer.promotion import demotion
+    from medtransfer.tracking.launcher import Launcher
+
+    launcher = Launcher(root)
+    with launcher:
+        launcher.start(f"demote {model}", {"verb": "demote"})
+        said = demotion.demote(model, alias, why, root, launcher.run_id)
+        log.info("%s", said)
+        launcher.table(f"- {said}\n", "")
+
+
+@verb()
+def export(params: Params, root: Path, model: str, alias: str = "champion", out: str = "data/exports") -> None:
+    """Write a registered fine-tuned model as ONNX, checked to give the same outputs."""
+    from medtransfer.promotion import exporting
+
+    log.info("%s", exporting.export(model, alias, root / out, root))

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medtransfer import cells, findings, params
+from medtransfer.errors import UserError
+from medtransfer.sections.scores import score_notes
+from tests import results
+from tests.conftest import TOP
+
+RANDOM, IMAGENET = "random@resnet50", "imagenet@resnet50"
+BENCHMARK = params.Benchmark(inits=(RANDOM, IMAGENET), tasks=("shenzhen",), seeds=(0, 1), recipes=("fixed",))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    results.write(tmp_path, {RANDOM: 0.0, IMAGENET: 0.5}, BENCHMARK.tasks, BENCHMARK.seeds, cases=40)
+    return tmp_path
+
+
+def edit(folder: Path, init: str, seed: int, **changes: Any) -> None:
+    for path in folder.rglob("cell.json"):
+        cell = json.loads(path.read_text())
+        if (cell["init"], cell["seed"]) == (init, seed):
+            path.write_text(json.dumps({**cell, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("condition", "changes"),
+    [
+        ("device", {"device": "cuda"}),
+        ("torch", {"versions": {"torch": "1.0.0", "timm": "1"}}),
+    ],
+)
+def test_a_seed_s_runs_under_unequal_conditions_are_refused_unless_allowed_by_name(
+    folder: Path, condition: str, changes: dict[str, Any]
+) -> None:
+    edit(folder, IMAGENET, 1, **changes)
+    found = cells.collect(folder)
+    with pytest.raises(UserError, match=rf"one {condition}, else .*comparison\.unbalanced: \[{condition}\]"):
+        cells.select(found, BENCHMARK)
+    assert len(cells.select(found, BENCHMARK, unbalanced=("device", "torch", "timm"))) == 4
+
+
+def test_what_was_allowed_is_printed(folder: Path) -> None:
+    edit(folder, IMAGENET, 1, device="cuda")
+    base = params.load(TOP / "params.yaml", {"comparison.resamples": "0", "comparison.unbalanced": "[device]"})
+    found = findings.find(folder, BENCHMARK, base, TOP, IMAGENET)
+    assert any("allowed by comparison.unbalanced: device, " in note for note in score_notes(found))
+
+
+def test_seeds_may_have_conditions_of_their_own(folder: Path) -> None:
+    for init in (RANDOM, IMAGENET):
+        edit(folder, init, 1, device="cuda")
+    assert cells.imbalances(cells.select(cells.collect(folder), BENCHMARK)) == {}
+
+
+def test_a_patch_version_is_no_other_condition(folder: Path) -> None:
+    for path in folder.rglob("cell.json"):
+        cell = json.loads(path.read_text())
+        patch = "2" if cell["init"] == RANDOM else "3"
+        path.write_text(json.dumps(cell | {"versions": {"torch": f"2.14.{patch}", "timm": "1.0.31"}}))
+    assert cells.imbalances(cells.collect(folder)) == {}
+
+
+def test_a_recipe_is_compared_alone(folder: Path) -> None:
+    edit(folder, IMAGENET, 0, recipe="tuned")
+    found = cells.collect(folder)
+    assert {(c.init, c.seed) for c in cells.select(found, BENCHMARK)} == {(RANDOM, 0), (RANDOM, 1), (IMAGENET, 1)}
+    assert [c.init for c in cells.select(found, BENCHMARK, "tuned")] == [IMAGENET]
+    only = [c for c in found if c.recipe == "fixed"]
+    with pytest.raises(UserError, match=r"none of the 3 finished runs .* \(fixed recipe\)"):
+        cells.select(only, BENCHMARK, "tuned")

@@ -1,0 +1,255 @@
+"""What is decided, from runs of known effects; nothing is registered here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medtransfer import findings, params
+from medtransfer.findings import Findings
+from medtransfer.params import Promotion
+from medtransfer.promotion.decision import Decision, decide, permits, select
+from medtransfer.promotion.weighing import ALL, Compared, Holder, Material, Selected
+from tests import results
+
+ROOT = Path(__file__).parents[1]
+RANDOM, IMAGENET, SWAV, TWIN = "random@resnet50", "imagenet@resnet50", "swav@resnet50", "barlow-twins@resnet50"
+TASKS = ("shenzhen", "montgomery")
+GATE = Promotion(
+    use="research", alpha=0.05, margin=1.0, cheaper=0.1, require_complete=True, require_audit=True
+)  # fmt: skip
+Edit = Mapping[str, Any]
+
+
+def found(
+    folder: Path, effects: Mapping[str, float], *, seeds: Sequence[int] = range(4), tasks: Sequence[str] = TASKS,
+    edits: Mapping[str, Edit] | None = None, expected: Sequence[int] | None = None, **options: Any,
+) -> Findings:  # fmt: skip
+    """Writes runs without marks and compares them; `edits`: init -> changed fields of its cells."""
+    results.write(folder, effects, tasks, seeds, **{"marks": [], "cases": 120, **options})
+    for path in folder.glob("*/*/cell.json"):
+        cell = json.loads(path.read_text())
+        path.write_text(json.dumps(cell | dict((edits or {}).get(cell["init"], {}))))
+    here = params.load(ROOT / "params.yaml", {"comparison.resamples": "0", "comparison.against": "[]"})
+    benchmark = params.Benchmark(
+        inits=tuple(effects), tasks=tuple(tasks), seeds=tuple(expected or seeds), recipes=("fixed",)
+    )
+    return findings.find(folder, benchmark, here, ROOT, next(iter(effects)))
+
+
+def material(init: str, **changes: Any) -> Material:
+    said: dict[str, Any] = {"model": "m", "key": f"w-{init}", "parameters": 100, "licences": ("weights: mit",)}
+    return Material(**(said | changes))
+
+
+def holder(init: str, **changes: Any) -> Holder:
+    said: dict[str, Any] = {"version": "1", "init": init, "key": f"w-{init}", "parameters": 100}
+    return Holder(**(said | changes))
+
+
+def overall(what: Findings) -> Selected:
+    return next(one for one in select(what) if one.scope == ALL)
+
+
+def judge(what: Findings, held: Holder | None, settings: Promotion = GATE, **changes: Any) -> Decision:
+    selected = overall(what)
+    return decide(selected, material(selected.init, **changes), held, what, settings)
+
+
+def test_val_selects_over_all_tasks_and_for_each(tmp_path: Path) -> None:
+    what = found(tmp_path, {RANDOM: 0.0, IMAGENET: 0.5, SWAV: 1.5})
+    assert [(one.scope, one.init, one.tasks) for one in select(what)] == [
+        (ALL, SWAV, TASKS), ("shenzhen", SWAV, ("shenzhen",)), ("montgomery", SWAV, ("montgomery",)),
+    ]  # fmt: skip
+
+
+def test_test_scores_select_nothing(tmp_path: Path) -> None:
+    results.write(tmp_path, {IMAGENET: 0.0, SWAV: 1.5}, TASKS, range(3), marks=[])
+    for path in tmp_path.glob("*/*/cell.json"):
+        cell = json.loads(path.read_text())
+        name = f"best_val_{cell['metric']}"
+        cell["scores"][name] = 0.9 if cell["init"] == IMAGENET else 0.1
+        path.write_text(json.dumps(cell))
+    here = params.load(ROOT / "params.yaml", {"comparison.resamples": "0", "comparison.against": "[]"})
+    benchmark = params.Benchmark(inits=(IMAGENET, SWAV), tasks=TASKS, seeds=(0, 1, 2), recipes=("fixed",))
+    what = findings.find(tmp_path, benchmark, here, ROOT, IMAGENET)
+    assert {one.init for one in select(what)} == {IMAGENET}
+    assert judge(what, holder(SWAV)).outcome == "challenger"
+
+
+@pytest.fixture(scope="module")
+def clear(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    return found(tmp_path_factory.mktemp("clear"), {RANDOM: 0.0, IMAGENET: 0.5, SWAV: 1.5})
+
+
+def test_the_first_of_its_kind_is_champion(clear: Findings) -> None:
+    decision = judge(clear, None)
+    assert (decision.outcome, decision.alias) == ("champion", "champion")
+    assert decision.reasons == ("there was no champion before it",)
+
+
+def test_a_better_one_takes_the_alias_with_the_numbers_as_reason(clear: Findings) -> None:
+    decision = judge(clear, holder(IMAGENET))
+    assert decision.outcome == "champion"
+    assert decision.reasons[0].startswith("better than the champion imagenet@resnet50 (version 1): shenzhen: +")
+    assert [each.task for each in decision.compared] == list(TASKS)
+    assert all(each.low is not None and each.low > 0 for each in decision.compared)
+
+
+def test_the_champion_that_is_selected_again_stays(clear: Findings) -> None:
+    decision = judge(clear, holder(SWAV, version="7"))
+    assert (decision.outcome, decision.alias) == ("kept", "champion")
+    assert "version 7, the champion" in decision.reasons[0]
+
+
+def test_a_champion_outside_of_the_comparison_is_not_beaten(clear: Findings) -> None:
+    decision = judge(clear, holder(TWIN))
+    assert (decision.outcome, decision.alias) == ("challenger", "challenger")
+    assert "is not in this comparison" in decision.reasons[0]
+
+
+def test_the_champion_is_known_by_its_tensors_under_any_name(clear: Findings) -> None:
+    again = holder("registry:medtransfer-backbone-resnet50/champion@resnet50", key=f"w-{IMAGENET}")
+    assert judge(clear, again).outcome == "champion"
+
+
+@pytest.mark.parametrize(
+    ("own", "its", "seconds", "outcome", "words"),
+    [
+        (100, 100, 30.5, "challenger", "but not cheaper, so it stays"),
+        (80, 100, 30.5, "champion", "and cheaper: 80 parameters of the backbone, not 100"),
+        (100, 80, 3.0, "challenger", "but not cheaper"),
+        (100, 100, 20.0, "champion", "and cheaper: 20.0 s of training in the mean, not 30.5 s"),
+        (95, 100, 29.0, "challenger", "but not cheaper"),
+    ],
+)
+def test_a_tie_goes_by_the_margin_and_then_by_the_cost(
+    tmp_path: Path, own: int, its: int, seconds: float, outcome: str, words: str
+) -> None:
+    cost = {"epochs": 8, "images": 1000, "seconds": seconds, "gpu_seconds": seconds}
+    effects = {SWAV: 0.501, IMAGENET: 0.5}
+    what = found(
+        tmp_path, effects, edits={SWAV: {"cost": cost, "margin": 0.2}, IMAGENET: {"margin": 0.2}}, seed_std=0.001
+    )
+    assert overall(what).init == SWAV
+    decision = judge(what, holder(IMAGENET, parameters=its), parameters=own)
+    assert decision.outcome == outcome
+    assert (
+        "non-inferior to the champion imagenet@resnet50 (version 1) within 20 points on shenzhen" in decision.reasons[0]
+    )
+    assert words in decision.reasons[0]
+
+
+def test_what_cannot_be_shown_to_be_non_inferior_does_not_pass(tmp_path: Path) -> None:
+    what = found(tmp_path, {SWAV: 0.501, IMAGENET: 0.5}, edits={init: {"margin": 1e-6} for init in (SWAV, IMAGENET)})
+    decision = judge(what, holder(IMAGENET, parameters=1000), parameters=10)
+    assert decision.outcome == "challenger"
+    assert "nor shown to be non-inferior on shenzhen, montgomery" in decision.reasons[0]
+
+
+def test_one_seed_tests_nothing_and_moves_no_champion(tmp_path: Path) -> None:
+    what = found(tmp_path, {SWAV: 1.5, IMAGENET: 0.5}, seeds=(0,), cases=40)
+    assert judge(what, holder(IMAGENET)).outcome == "challenger"
+    assert judge(what, None).outcome == "champion"
+
+
+def test_worse_anywhere_is_not_better() -> None:
+    def compared(task: str, estimate: float, p: float) -> Compared:
+        return Compared(task=task, estimate=estimate, low=-1, high=1, p=p, p_adjusted=p, bound=0.01)
+
+    from medtransfer.promotion.weighing import _better
+
+    up, down, equal = compared("a", 0.1, 0.001), compared("b", -0.1, 0.04), compared("b", -0.1, 0.4)
+    assert _better([up, down], 0.05) == ""
+    assert _better([up, equal], 0.05).startswith("a: +10.00 points")
+    assert _better([equal], 0.05) == ""
+
+
+@pytest.mark.parametrize(
+    ("marks", "outcome", "alias", "words"),
+    [
+        (["synthetic"], "champion", "demo-champion", "no champion before it"),
+        (["synthetic", "partial"], "challenger", "demo-challenger", "marked partial"),
+        (["partial"], "challenger", "challenger", "marked partial: images of a dataset are missing"),
+        (["leak-dropped"], "challenger", "challenger", "marked leak-dropped: the audit is not clean"),
+        (["patients unknown"], "champion", "champion", "no champion before it"),
+    ],
+)
+def test_marks_bar_from_the_championship(
+    tmp_path: Path, marks: list[str], outcome: str, alias: str, words: str
+) -> None:
+    what = found(tmp_path, {IMAGENET: 0.5}, seeds=(0, 1), cases=40, tasks=("shenzhen",), marks=marks)
+    decision = judge(what, None)
+    assert (decision.outcome, decision.alias) == (outcome, alias)
+    assert words in decision.reasons[0]
+
+
+def test_an_audit_that_is_not_required_bars_nothing(tmp_path: Path) -> None:
+    what = found(tmp_path, {IMAGENET: 0.5}, seeds=(0, 1), cases=40, tasks=("shenzhen",), marks=["leak-dropped"])
+    assert judge(what, None, dataclasses.replace(GATE, require_audit=False)).outcome == "champion"
+
+
+def test_a_contaminated_init_is_never_selected_and_as_published_never_champion(tmp_path: Path) -> None:
+    edits = {SWAV: {"marks": ["contaminated"]}}
+    what = found(tmp_path, {IMAGENET: 0.5, SWAV: 1.5}, seeds=(0, 1), cases=60, edits=edits)
+    assert overall(what).init == IMAGENET
+    selected = dataclasses.replace(overall(what), init=SWAV, marks=("contaminated",))
+    decision = decide(selected, material(SWAV), None, what, GATE)
+    assert decision.outcome == "challenger"
+    assert "marked contaminated" in decision.reasons[0]
+
+
+def test_runs_that_are_to_do_bar_and_are_named(tmp_path: Path) -> None:
+    results.write(tmp_path, {RANDOM: 0.0}, ("shenzhen",), (0,), marks=[], cases=60)
+    here = params.load(ROOT / "params.yaml", {"comparison.resamples": "0", "comparison.against": "[]"})
+    results.write(tmp_path, {IMAGENET: 0.5}, ("shenzhen",), (0, 1), marks=[], cases=60)
+    benchmark = params.Benchmark(inits=(RANDOM, IMAGENET), tasks=("shenzhen",), seeds=(0, 1), recipes=("fixed",))
+    what = findings.find(tmp_path, benchmark, here, ROOT, IMAGENET)
+    decision = judge(what, None)
+    assert decision.outcome == "challenger"
+    assert decision.reasons == ("the benchmark has runs to do: shenzhen random@resnet50: 1 missing, 0 without a score",)
+    assert judge(what, None, dataclasses.replace(GATE, require_complete=False)).outcome == "champion"
+
+
+@pytest.mark.parametrize(
+    ("licence", "outcome"),
+    [
+        ("weights imagenet: bsd-3-clause", "champion"),
+        ("weights x: CC-BY-NC-4.0", "blocked"),
+        (
+            "images of chexpert: Stanford University Dataset Research Use Agreement: registration, non-commercial",
+            "blocked",
+        ),
+        ("weights x: not stated", "challenger"),
+    ],
+)
+def test_a_licence_that_forbids_the_use_blocks_and_an_unclear_one_bars(
+    clear: Findings, licence: str, outcome: str
+) -> None:
+    commercial = dataclasses.replace(GATE, use="commercial")
+    decision = judge(clear, None, commercial, licences=("weights: mit", licence))
+    assert decision.outcome == outcome
+    assert licence in decision.reasons[0] or outcome == "champion"
+    assert judge(clear, None, licences=(licence,)).outcome == "champion"
+
+
+def test_what_is_drawn_from_the_seed_or_lacks_its_file_is_not_registered(clear: Findings) -> None:
+    decision = judge(clear, holder(IMAGENET), hindrance="its weights are drawn from the seed")
+    assert (decision.outcome, decision.alias) == ("blocked", "")
+
+
+def test_what_a_person_demoted_does_not_come_back_by_itself(clear: Findings) -> None:
+    decision = judge(clear, holder(IMAGENET), demoted="fails on portable X-rays")
+    assert decision.outcome == "challenger"
+    assert "it was demoted: fails on portable X-rays" in decision.reasons[0]
+
+
+def test_licences_are_read_behind_their_names() -> None:
+    assert [permits(text) for text in ("apache-2.0", "weights a: MIT", "ASU non-commercial", "free use (NLM)")] == [
+        "yes", "yes", "no", "unclear",
+    ]  # fmt: skip
