@@ -80,7 +80,7 @@ def test_a_dry_run_names_what_is_missing_counts_runs_and_writes_nothing(root: Pa
     assert not (root / "mlflow.db").exists()
     assert "data of shenzhen: not prepared yet" in bare
     assert "weights of swav: not converted yet" in bare
-    assert "0.0 hours of one worker are known" in bare
+    assert "Known: 0 s of one worker, from" in bare
     benchmark.run_all(plan(root))
     before = listing(root)
     found = planning.survey(params, root, params.benchmark.tasks)

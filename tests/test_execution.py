@@ -16,7 +16,7 @@ import torch
 
 from medtransfer import params as parameters
 from medtransfer.errors import UserError
-from medtransfer.execution import WorkerLost, check_hosts, map_items, pull, resolve_device, worker_count
+from medtransfer.execution import WorkerLost, check_hosts, pull, resolve_device, worker_count
 from medtransfer.params import Execution
 
 
@@ -34,17 +34,24 @@ def work(item: int, report: Callable[[Any], None]) -> tuple[int, int, float]:
     return os.getpid(), torch.get_num_threads(), value
 
 
-def run(settings: Execution, workers: int) -> tuple[dict[int, Any], list[tuple[int, Any]]]:
-    reports: list[tuple[int, Any]] = []
-    outcomes = map_items(
-        work,
-        [0, 1, 2, 3],
+def call(function: Any, items: list[Any], settings: Execution, workers: int, device: str = "cpu") -> tuple[Any, Any]:
+    """Calls a function for each item: ((item, result), ...) in the order of items, ((item, progress), ...)."""
+    reports: list[tuple[Any, Any]] = []
+    left = iter(items)
+    outcomes = pull(
+        function,
+        lambda: next(left, None),
         settings=settings,
-        device="cpu",
+        device=device,
         workers=workers,
-        report=lambda i, p: reports.append((i, p)),
+        report=lambda item, progress: reports.append((item, progress)),
     )
-    return dict(outcomes), sorted(reports)
+    return sorted(outcomes, key=lambda pair: items.index(pair[0])), sorted(reports)
+
+
+def run(settings: Execution, workers: int) -> tuple[dict[int, Any], list[tuple[int, Any]]]:
+    outcomes, reports = call(work, [0, 1, 2, 3], settings, workers)
+    return dict(outcomes), reports
 
 
 def test_a_pool_gives_the_numbers_of_one_process_and_one_failure_stops_nothing(settings: Execution) -> None:
@@ -87,8 +94,8 @@ def test_actors_of_ray_give_the_numbers_of_one_process_and_outlive_each_others_d
     assert str(there[2]) == "two is refused"
     assert [alone[i][1:] for i in (0, 1, 3)] == [there[i][1:] for i in (0, 1, 3)]
     names = ["MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "OMP_NUM_THREADS"]
-    seen = map_items(look_around, names, settings=on_ray, device="cpu", workers=1, report=lambda i, p: None)
-    assert [value for _, value in sorted(seen)] == ["sqlite:///somewhere.db", "", "1"]
+    seen, _ = call(look_around, names, on_ray, 1)
+    assert [value for _, value in seen] == ["sqlite:///somewhere.db", "", "1"]
 
 
 @pytest.mark.slow
@@ -178,52 +185,55 @@ def test_work_is_taken_only_when_a_worker_is_free_and_is_asked_for_again(setting
 
 def hang(item: str, report: Callable[[Any], None]) -> None:
     try:
-        report("begun")
+        Path(item).write_text(str(os.getpid()))
         time.sleep(60)
     finally:
         Path(item).write_text("cleared up")
 
 
-@pytest.mark.parametrize("group", [False, True], ids=["the parent alone", "as a terminal does it"])
-def test_an_interrupt_ends_the_workers_and_lets_them_clear_up(tmp_path: Path, top: Path, group: bool) -> None:
-    script = tmp_path / "parent.py"
-    script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom medtransfer import params\n"
-        "from medtransfer.execution import map_items\nfrom tests.test_execution import hang\n"
-        "if __name__ == '__main__':\n"
-        "    list(map_items(hang, sys.argv[1:], settings=params.load(Path('params.yaml')).execution, device='cpu',\n"
-        "        workers=2, report=lambda i, p: print(i, flush=True)))\n"
-    )
-    files = [tmp_path / "one", tmp_path / "two"]
+PARENT = """
+import sys
+from pathlib import Path
+from medtransfer import params
+from tests.test_execution import call, hang
+
+if __name__ == "__main__":
+    call(hang, sys.argv[1:], params.load(Path("params.yaml")).execution, 2)
+"""
+
+
+@pytest.fixture
+def parent(tmp_path: Path, top: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[Path]]]:
+    """A process whose two workers are at work, and the files that they write."""
+    script, files = tmp_path / "parent.py", [tmp_path / "one", tmp_path / "two"]
+    script.write_text(PARENT)
     environment = os.environ | {"PYTHONPATH": f"{top / 'src'}:{top}"}
     words = [sys.executable, str(script), *map(str, files)]
-    parent = subprocess.Popen(
-        words, cwd=top, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    assert parent.stdout is not None
-    assert {parent.stdout.readline() for _ in files} == {b"0\n", b"1\n"}
-    (os.killpg if group else os.kill)(parent.pid, signal.SIGINT)
-    assert parent.wait(15) != 0
-    parent.stdout.close()
+    process = subprocess.Popen(words, cwd=top, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
+    wait_until(lambda: all(file.is_file() and file.read_text() for file in files), 120)
+    yield process, files
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize(
+    "group",
+    [pytest.param(False, marks=pytest.mark.slow, id="the parent alone"), pytest.param(True, id="as a terminal does")],
+)
+def test_an_interrupt_ends_the_workers_and_lets_them_clear_up(
+    parent: tuple[subprocess.Popen[bytes], list[Path]], group: bool
+) -> None:
+    process, files = parent
+    (os.killpg if group else os.kill)(process.pid, signal.SIGINT)
+    assert process.wait(60) != 0
     assert [file.read_text() for file in files] == ["cleared up"] * 2
 
 
-def test_workers_of_a_killed_parent_end_too(tmp_path: Path, top: Path) -> None:
-    script = tmp_path / "parent.py"
-    script.write_text(
-        "import os, sys, time\nfrom pathlib import Path\nfrom medtransfer import params\n"
-        "from medtransfer.execution import map_items\n"
-        "def sleep(item, report):\n"
-        "    Path(sys.argv[1], f'{os.getpid()}.pid').touch()\n    time.sleep(120)\n"
-        "if __name__ == '__main__':\n"
-        "    list(map_items(sleep, [1, 2], settings=params.load(Path('params.yaml')).execution,\n"
-        "        device='cpu', workers=2, report=lambda i, p: None))\n"
-    )
-    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)], cwd=top)
-    wait_until(lambda: len(list(tmp_path.glob("*.pid"))) == 2, 60)
-    pids = [int(path.stem) for path in tmp_path.glob("*.pid")]
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
+def test_workers_of_a_killed_parent_end_too(parent: tuple[subprocess.Popen[bytes], list[Path]]) -> None:
+    process, files = parent
+    pids = [int(file.read_text()) for file in files]
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     wait_until(lambda: not any(alive(pid) for pid in pids), 20)
 
 
@@ -262,7 +272,7 @@ def test_workers_on_gpus_take_one_after_the_other(
     assert worker_count(settings, "cuda", 100) == 2
     assert worker_count(shared, "cuda", 100) == 4
     names = ["CUDA_VISIBLE_DEVICES"] * 3
-    seen = map_items(hold, names, settings=shared, device="cuda", workers=3, report=lambda i, p: None)
+    seen, _ = call(hold, names, shared, 3, "cuda")
     assert sorted(str(value) for _, value in seen) == ["2", "2", "5"]
 
 

@@ -96,6 +96,7 @@ def test_a_truncated_checkpoint_starts_the_run_over_and_no_metric_is_there_twice
         assert [step for step, _ in history(cell, name)] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_cache_that_was_cut_off_stops_the_run_and_is_prepared_again(root: Path) -> None:
     (run,) = plan(root, 0)
     images = run.prepared / "images.npy"
@@ -108,6 +109,7 @@ def test_a_cache_that_was_cut_off_stops_the_run_and_is_prepared_again(root: Path
     assert MlflowClient().get_run(cell["mlflow_run_id"]).info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_back_changes_no_order_and_no_number(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (run,) = plan(root, 0)
     expected = undisturbed(root, run)

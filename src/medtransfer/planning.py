@@ -91,7 +91,7 @@ def _named(params: Params, root: Path, inits: Sequence[str], task: str) -> tuple
 
 def _missing_weights(init: Initialization, root: Path) -> str:
     """Says what would have to be done for an initialization; empty: nothing."""
-    if init.random:
+    if init.random or init.registered:  # the registry's were brought before the verb began
         return ""
     if init.chain:
         return "" if lineage.read(init, root) else f"not pre-trained yet: `pretrain` makes {init.canonical}"
@@ -159,27 +159,34 @@ def shown(found: Survey, params: Params, root: Path) -> Group:
     """Lays out a survey: a line per task, what is missing, and what the whole will take."""
     states, rates = overview.states(root, found.nameless), measured(root)
     grid = Table(title="What the benchmark would do")
-    for title in ("task", "finished", "to do", "of them of unknown length", "hours", "GB"):
+    for title in ("task", "finished", "to do", "of them of unknown length", "one worker's time", "GB"):
         grid.add_column(title, justify="left" if title == "task" else "right")
-    hours = 0.0
+    total = 0.0
     for task, nameless in found.nameless.items():
         own = [run for run in found.runs if run.task == task]
         left = [run for run in own if run.digest not in states or states[run.digest].status != "FINISHED"]
         costs = [rates[of] for of in map(kind, left) if of in rates]
-        spent = sum(cost.seconds for cost in costs) / 3600
-        hours += spent
+        spent = sum(cost.seconds for cost in costs)
+        total += spent
         unknown = len(left) + nameless - len(costs)
-        row = (len(own) - len(left), len(left) + nameless, unknown or "", f"{spent:.2f}" if costs else "unknown")
+        row = (len(own) - len(left), len(left) + nameless, unknown or "", span(spent) if costs else "unknown")
         grid.add_row(task, *map(str, row), f"{sum(cost.bytes for cost in costs) / 1e9:.2f}" if costs else "unknown")
-    words = f"{hours:.1f} hours of one worker are known{_spread(hours, params.execution, len(found.runs))}."
-    words += " Rates are those of finished runs of the same task, backbone, image size and epochs on the same device."
+    words = f"Known: {span(total)} of one worker{_spread(total, params.execution, len(found.runs))}, from the rates of"
+    words += " finished runs of the same task, backbone, image size and epochs on the same device."
     missing = [f"Missing, {gap.name}: {gap.words}" for gap in found.gaps]
     return Group(grid, *(Text(line, overflow="fold") for line in (*missing, words, "Nothing was written.")))
 
 
-def _spread(hours: float, settings: Execution, runs: int) -> str:
-    """Divides hours by the workers; a Ray cluster is not asked for their number."""
-    if not hours or (settings.backend == "ray" and not settings.workers):
+def _spread(seconds: float, settings: Execution, runs: int) -> str:
+    """Divides a time by the workers; a Ray cluster is not asked for their number."""
+    if not seconds or (settings.backend == "ray" and not settings.workers):
         return ""
     workers = execution.worker_count(settings, execution.resolve_device(settings), runs)
-    return f", {hours / workers:.1f} hours on {workers} workers"
+    return f", {span(seconds / workers)} on {workers} workers"
+
+
+def span(seconds: float) -> str:
+    """Writes a time as people say it."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

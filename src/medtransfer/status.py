@@ -132,7 +132,7 @@ def _left(now: Standing, running: Sequence[Run]) -> str:
     unknown = len(left) + sum(now.survey.nameless.values()) - len(costs)
     if not costs and not unknown:
         return words + "Nothing is left to do."
-    words += f"Left: {sum(costs) / 3600:.2f} hours of one worker" if costs else "Left"
-    words += f" and {unknown} runs of unknown length" if unknown and costs else ""
-    words += f": {unknown} runs of unknown length" if unknown and not costs else ""
-    return words + (f"; with {len(running)} at work {sum(costs) / 3600 / len(running):.2f} hours." if running else ".")
+    parts = [f"{planning.span(sum(costs))} of one worker"] if costs else []
+    parts += [f"{unknown} runs of unknown length"] if unknown else []
+    words += f"Left: {' and '.join(parts)}"
+    return words + (f"; {planning.span(sum(costs) / len(running))} with {len(running)} at work." if running else ".")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from medtransfer.execution.calls import Crew, Event, Function, Item, Result, Wor
 from medtransfer.execution.pool import Pool
 from medtransfer.params import Execution
 
-__all__ = ["WorkerLost", "check_hosts", "map_items", "pull", "resolve_device", "set_threads", "worker_count"]
+__all__ = ["WorkerLost", "check_hosts", "pull", "resolve_device", "set_threads", "worker_count"]
 
 PAUSE = 2.0
 """seconds after which free workers look for work again"""
@@ -141,30 +141,3 @@ def _share(
 
 def _tell(item: Item, event: Event, report: Callable[[Item, Any], None], started: Callable[[Item, str], None]) -> None:
     (started if event.kind == "started" else report)(item, event.value)
-
-
-def map_items(
-    function: Function[Item, Result],
-    items: Sequence[Item],
-    *,
-    settings: Execution,
-    device: str,
-    workers: int,
-    report: Callable[[int, Any], None],
-) -> Iterator[tuple[int, Result | Exception]]:
-    """Calls `function(item, report)` for each item; yields (index, result or exception) as they end."""
-    left = enumerate(items)
-    outcomes = pull(
-        functools.partial(_of_pair, function),
-        lambda: next(left, None),
-        settings=settings,
-        device=device,
-        workers=workers,
-        report=lambda pair, progress: report(pair[0], progress),
-    )
-    for (index, _), result in outcomes:
-        yield index, result
-
-
-def _of_pair(function: Function[Item, Result], pair: tuple[int, Item], report: Callable[[Any], None]) -> Result:
-    return function(pair[1], report)
