@@ -7,7 +7,7 @@ export PYTHONPATH := src
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
 
-.PHONY: demo test lint ui slow lock
+.PHONY: demo test lint ui slow lock services
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -27,6 +27,9 @@ lint: .venv/installed
 
 ui: .venv/installed
 	@mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
+
+services: .venv/installed
+	@python -m medtransfer services start
 
 # With uv where there is one; without, uv comes into the environment by pip; where that fails, pip alone.
 .venv/installed: requirements.lock

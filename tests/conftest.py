@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -15,3 +17,14 @@ TOP = Path(__file__).parent.parent
 def top() -> Path:
     """The repository."""
     return TOP
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """A fresh database of a PostgreSQL server of the tests' own, as SQLAlchemy and libpq read its address."""
+    from tests import postgres
+
+    with postgres.server() as server:
+        with psycopg.connect(server.address, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE fresh")
+        yield server.address.replace("/postgres?", "/fresh?")

@@ -57,6 +57,7 @@ LAYERS = [
         "tracking",
         "curves",
         "execution",
+        "services",
         "leases",
         "report",
         "cells",

@@ -15,6 +15,7 @@ from medtransfer import params as parameters
 from medtransfer.errors import UserError
 from medtransfer.runs import Run
 from medtransfer.runs import plan as plan_runs
+from medtransfer.tracking import tracked
 from medtransfer.training import Trainer
 from tests import workspace
 
@@ -76,7 +77,7 @@ def test_a_change_spelt_for_the_task_is_the_same_run(root: Path) -> None:
 def test_a_finished_run_is_logged_whole_and_costs_no_training_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "SYSTEM_METRICS_SECONDS", 0.02)
+    monkeypatch.setattr(tracked, "SYSTEM_METRICS_SECONDS", 0.02)
     (cell,) = benchmark.run_all([plan(root)])
     (run,) = runs(root)
     assert run.info.status == "FINISHED"

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 
 from medtransfer import files, tracking
 from medtransfer.errors import UserError
+from medtransfer.tracking import store
 from medtransfer.tracking.launcher import Launcher
 
 
@@ -56,7 +57,7 @@ def test_nothing_past_a_checkpoint_is_sent_and_repeats_are_stored_once(tmp_path:
     assert history(client, run.run_id, "val_loss") == []  # its checkpoint is not on disk yet
     run.log({"val_loss": 2.0}, 1)
     assert history(client, run.run_id, "val_loss") == [(0, 3.0)]
-    run._monitor.finish()
+    run.leave()
     # Killed here, with the checkpoint of epoch 0: epoch 1 is trained and logged again.
     again = tracking.open_run(tmp_path, identity(tmp_path))
     assert again.run_id == run.run_id
@@ -101,15 +102,14 @@ def test_running_runs_of_dead_processes_are_ended_living_ones_are_not(tmp_path: 
     holder.kill()
     holder.join()
     assert tracking.reap(client) == 1
-    for run in (dead, alive):
-        run._monitor.finish()
 
 
 def test_a_store_that_is_away_keeps_the_metrics_and_the_run_unfinished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from mlflow.exceptions import MlflowException
 
+    monkeypatch.setattr(store, "PATIENCE", 0.1)
     run = tracking.open_run(tmp_path, identity(tmp_path))
 
     def away(*_: Any, **__: Any) -> None:
@@ -119,10 +119,15 @@ def test_a_store_that_is_away_keeps_the_metrics_and_the_run_unfinished(
         patch.setattr(run.client, "log_batch", away)
         run.log({"val_loss": 3.0}, 0)
         run.log({"val_loss": 2.0}, 1)
-        with pytest.raises(UserError, match="start the same run again"):
-            run.end("FINISHED")
+        run.end("FINISHED")
+    client = tracking.connect(tmp_path)
+    assert "`medtransfer sync` sends the rest" in caplog.text
+    assert client.get_run(run.run_id).info.status == "RUNNING"
+    assert tracking.unsent(tmp_path, "d1")
     run.end("FINISHED")
-    assert history(tracking.connect(tmp_path), run.run_id, "val_loss") == [(0, 3.0), (1, 2.0)]
+    assert history(client, run.run_id, "val_loss") == [(0, 3.0), (1, 2.0)]
+    assert client.get_run(run.run_id).info.status == "FINISHED"
+    assert not tracking.unsent(tmp_path, "d1")
 
 
 def test_a_launcher_is_named_tagged_and_gets_the_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ from medtransfer.loading import Cache, Loader
 from medtransfer.params import Classification
 from medtransfer.preparation import slug
 from medtransfer.runs import Run
+from medtransfer.tracking import sync
 from medtransfer.training import Fit, Progress, Trainer
 
 log = logging.getLogger("medtransfer")
@@ -68,12 +69,13 @@ def execute(run: Run, report: Callable[[Progress], None]) -> dict[str, Any]:
         Lost: another process took it over meanwhile.
         UserError: the run failed in a way the user can mend.
     """
-    with leases.claim(run.folder, run.digest, leases.address(run.params.execution)) as check:
-        if finished(run):
+    database = leases.address(run.params.execution)
+    with leases.claim(run.folder, run.digest, database) as check:
+        if _known(run):
             return read_cell(run)
-        tracked = tracking.open_run(run.root, _identity(run), check)
+        tracked = tracking.open_run(run.root, _identity(run), check, later=True)
         try:
-            if not all((run.folder / name).is_file() for name in RESULTS):
+            if not _whole(run):
                 _train(run, tracked, report)
             _publish(run, tracked)
         except leases.Lost:
@@ -83,7 +85,22 @@ def execute(run: Run, report: Callable[[Progress], None]) -> dict[str, Any]:
             _note_failure(run, tracked, error)
             raise
         (run.folder / FAILURE).unlink(missing_ok=True)
+    if not tracking.unsent(run.root, run.digest):  # MLflow answers
+        sync.sync(run.root, database, finished=True)
     return read_cell(run)
+
+
+def _known(run: Run) -> bool:
+    """Asks MLflow for the finished run; where it does not answer, what is here whole and was sent is finished."""
+    try:
+        return finished(run)
+    except tracking.Away as error:
+        log.warning("run %s is looked for on disk alone: %s", run.digest[:8], error)
+        return _whole(run) and not tracking.unsent(run.root, run.digest)
+
+
+def _whole(run: Run) -> bool:
+    return all((run.folder / name).is_file() for name in RESULTS)
 
 
 def _note_failure(run: Run, tracked: tracking.TrackedRun, error: BaseException) -> None:

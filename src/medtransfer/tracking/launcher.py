@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mlflow.entities import RunTag
 
 from medtransfer import files
-from medtransfer.tracking import connect
+from medtransfer.tracking import store
+from medtransfer.tracking.store import connect
+
+log = logging.getLogger("medtransfer")
 
 
 class Launcher:
@@ -45,15 +50,27 @@ class Launcher:
     def table(self, markdown: str, digests: str) -> None:
         """Shows a table of the children as the launcher's description and artifact, and tags their digests."""
         if self.run_id:
-            client = connect(self.root)
-            client.set_tag(self.run_id, "mlflow.note.content", markdown)
-            client.set_tag(self.run_id, "digests", digests[:5000])
-            client.log_text(self.run_id, markdown, "runs.md")
+            self._tell(functools.partial(self._table, markdown, digests), store.PATIENCE)
+
+    def _table(self, markdown: str, digests: str) -> None:
+        client = connect(self.root)
+        client.set_tag(self.run_id, "mlflow.note.content", markdown)
+        client.set_tag(self.run_id, "digests", digests[:5000])
+        client.log_text(self.run_id, markdown, "runs.md")
 
     def fail(self, name: str, message: str) -> None:
         """Tags the launcher with what went wrong; `mlflow run` ends it FAILED by our exit code."""
         if self.run_id:
-            client = connect(self.root)
-            client.set_tag(self.run_id, "error", message[:5000])
-            if "verb" not in client.get_run(self.run_id).data.tags:  # refused before it was named
-                client.update_run(self.run_id, name=name)
+            self._tell(functools.partial(self._fail, name, message), 0)
+
+    def _fail(self, name: str, message: str) -> None:
+        client = connect(self.root)
+        client.set_tag(self.run_id, "error", message[:5000])
+        if "verb" not in client.get_run(self.run_id).data.tags:  # refused before it was named
+            client.update_run(self.run_id, name=name)
+
+    def _tell(self, action: Callable[[], None], seconds: float) -> None:
+        """Does without MLflow where it is away: the work itself is done and kept."""
+        error = store.patiently(action, seconds)
+        if error:
+            log.warning("MLflow was not told what came of its run %s: %s", self.run_id, store.masked(error))

@@ -14,6 +14,7 @@ from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
 from medtransfer.tracking import CHUNK, PREFIX, connect, experiment
+from medtransfer.tracking.store import brief, temporary
 
 log = logging.getLogger("medtransfer")
 
@@ -78,7 +79,8 @@ class StudyRun:
         self.waiting += [entry for entry in entries if entry.key not in self.recorded]
         while self.waiting:
             try:
-                self._write(self.waiting[0])
+                with brief():
+                    self._write(self.waiting[0])
             except MlflowException as error:
                 log.warning("MLflow did not take trial %s, it waits: %s", self.waiting[0].name, error)
                 return
@@ -104,5 +106,7 @@ class StudyRun:
             self.client.log_batch(self.run_id, metrics=[Metric(k, v, now, 0) for k, v in scores.items()])
             self.client.set_tag(self.run_id, "mlflow.note.content", note)
             self.client.set_terminated(self.run_id, RunStatus.to_string(RunStatus.from_string(status)))
-        except MlflowException as error:
+        except Exception as error:
+            if not temporary(error):
+                raise
             log.warning("MLflow did not take the end of study run %s: %s; run `tune` again", self.run_id, error)

@@ -1,0 +1,199 @@
+"""The tracking store: where it is, whether it answers, what it holds of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import requests
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from medtransfer import files
+from medtransfer.errors import UserError
+
+PREFIX = "medtransfer/"
+"""experiments are `medtransfer/<task>`"""
+CHUNK = 100
+"""MLflow's limit of params and tags in one request"""
+BRIEF = 10
+"""seconds in which MLflow must answer; once, while MLflow's own client would try for four minutes"""
+PATIENCE = 60.0
+"""seconds for which the end of a run waits for MLflow: enough for a restart, and short against an outage, in which the
+next run is better begun"""
+LONGEST_PAUSE = 8.0
+"""seconds between two tries of a patient wait"""
+LONG = 300
+"""characters of an error that a message repeats"""
+DRIVERS = {"boto3", "botocore", "psycopg", "sqlalchemy", "urllib3"}
+"""libraries whose errors mean that a database or object store behind MLflow is away"""
+
+
+class Away(UserError):
+    """MLflow, its database or its object store does not answer."""
+
+
+def uri(root: Path) -> str:
+    """Says where MLflow's server or database is: MLFLOW_TRACKING_URI, else `mlflow.db` in the repository."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
+
+
+def temporary(error: Exception) -> bool:
+    """Says whether a later try may help.
+
+    Of a server's refusals some do: one whose database of users is away takes nobody for known (401, MLflow 3.17).
+    """
+    if isinstance(error, MlflowException):
+        return _may_pass(error.get_http_status_code())
+    if isinstance(error, requests.RequestException):
+        return error.response is None or _may_pass(error.response.status_code)
+    if isinstance(error, Away | ConnectionError | TimeoutError):
+        return True
+    return type(error).__module__.partition(".")[0] in DRIVERS
+
+
+def _may_pass(status: int) -> bool:
+    return status >= 500 or status in (401, 403, 408, 429)
+
+
+@contextlib.contextmanager
+def brief(seconds: int = BRIEF) -> Iterator[None]:
+    """Lets MLflow's client try once in the block, for so many seconds, and not again and again."""
+    own = {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds),
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    }
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def patiently(action: Callable[[], object], seconds: float) -> Exception | None:
+    """Tries until MLflow answers or the time is over; returns None, or what stood in the way at last."""
+    end, pause = time.monotonic() + seconds, 0.5
+    while True:
+        try:
+            with brief():
+                action()
+            return None
+        except Exception as error:
+            if not temporary(error):
+                raise
+            if time.monotonic() + pause > end:
+                return error
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def connect(root: Path) -> MlflowClient:
+    """Opens the tracking store, initialising a new database under a lock: two first touches would corrupt it.
+
+    Raises:
+        Away: the store does not answer.
+        UserError: it cannot be opened for another reason.
+    """
+    where = uri(root)
+    served = where.startswith("http")  # a server has initialised its database itself
+    try:
+        with contextlib.nullcontext() if served else files.lock(root / "data/runs/.database.lock"), brief():
+            client = MlflowClient(where)
+            client.search_experiments(max_results=1)
+    except Exception as error:
+        kind = Away if temporary(error) else UserError
+        if kind is UserError and not isinstance(error, MlflowException | OSError):
+            raise
+        raise kind(
+            f"MLflow's store {masked(where)} cannot be opened: {masked(error)}. Set MLFLOW_TRACKING_URI or start it"
+        ) from error
+    return client
+
+
+def masked(text: object) -> str:
+    """Words an address or an error on one line, without the passwords of addresses."""
+    words = re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:***@", " ".join(str(text).split()))
+    return words if len(words) <= LONG else f"{words[:LONG]}..."
+
+
+def experiment(client: MlflowClient, name: str) -> str:
+    """Finds or makes an experiment; another worker may make it at the same moment."""
+    for _ in range(2):
+        found = client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        try:
+            return str(client.create_experiment(name, tags={"mlflow.experimentKind": "custom_model_development"}))
+        except MlflowException:
+            continue
+    raise UserError(f"MLflow's experiment {name} can be neither found nor made; was it deleted? Restore it in the UI")
+
+
+def find(client: MlflowClient, task: str, digest: str) -> list[Run]:
+    """Finds the runs of a digest, newest first."""
+    found = client.get_experiment_by_name(PREFIX + task)
+    if found is None:
+        return []
+    return list(client.search_runs([found.experiment_id], f"tags.digest = '{digest}'"))
+
+
+def finished(client: MlflowClient, task: str, digest: str) -> Run | None:
+    """Returns the finished run of a digest.
+
+    Raises:
+        Away: MLflow does not answer.
+    """
+    try:
+        with brief():
+            runs = find(client, task, digest)
+    except Exception as error:
+        if not temporary(error):
+            raise
+        raise Away(f"MLflow does not answer: {masked(error)}") from error
+    return next((run for run in runs if run.info.status == "FINISHED"), None)
+
+
+def download(client: MlflowClient, run: Run, names: list[str], folder: Path) -> None:
+    """Brings a finished run's artifacts back to its folder.
+
+    Raises:
+        Away: MLflow, or what keeps its artifacts, does not answer.
+    """
+    run_id = run.info.run_id
+    for name in names:
+        error = patiently(functools.partial(client.download_artifacts, run_id, name, str(folder)), PATIENCE)
+        if error:
+            raise Away(f"MLflow does not give back {name} of run {run_id}: {masked(error)}") from error
+
+
+def reap(client: MlflowClient) -> int:
+    """Ends, as KILLED, every RUNNING run of this host whose process is gone; returns how many.
+
+    A living owner holds the run's lock, which the kernel frees when the process dies.
+    """
+    experiments = [
+        e.experiment_id for e in client.search_experiments() if e.name.startswith(PREFIX) or e.experiment_id == "0"
+    ]
+    gone = 0
+    here = f"attributes.status = 'RUNNING' and tags.host = '{socket.gethostname()}'"
+    for run in client.search_runs(experiments, here) if experiments else []:
+        path = Path(run.data.tags.get("lock", ""))
+        held = files.lock(path, wait=False) if path.parent.is_dir() else contextlib.nullcontext(True)
+        with held as free:
+            if free:
+                client.set_terminated(run.info.run_id, "KILLED")
+                gone += 1
+    return gone

@@ -1,0 +1,76 @@
+"""Sends what runs left unsent: those of dead processes, and those that ended while MLflow was away."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medtransfer import leases
+from medtransfer.errors import UserError
+from medtransfer.tracking import outbox
+from medtransfer.tracking.outbox import Outbox
+from medtransfer.tracking.store import masked
+from medtransfer.tracking.tracked import TrackedRun
+
+log = logging.getLogger("medtransfer")
+
+
+@dataclass
+class Outcome:
+    """What became of the runs that were found unsent: their names."""
+
+    sent: list[str] = field(default_factory=list)
+    working: list[str] = field(default_factory=list)
+    """another process is at them, and sends them itself"""
+    left: list[str] = field(default_factory=list)
+    """with what stood in the way"""
+    away: bool = False
+    """MLflow does not answer"""
+
+
+def sync(root: Path, database: str, *, finished: bool = False) -> Outcome:
+    """Sends what is unsent of every run that no process is at; what MLflow has already is stored once.
+
+    A run that its process did not end is KILLED, until it is started again.
+
+    Args:
+        root: the repository's top folder.
+        database: of the leases, as `leases.address` says.
+        finished: whether only runs that finished are sent.
+    """
+    outcome = Outcome()
+    for path in outbox.waiting(root):
+        try:
+            entry = outbox.read(path)
+        except FileNotFoundError:  # sent in this moment
+            continue
+        if finished and entry.status != "FINISHED":
+            continue
+        if outcome.away:
+            outcome.left.append(entry.name)
+        else:
+            _send(entry, root, database, outcome)
+    return outcome
+
+
+def _send(entry: Outbox, root: Path, database: str, outcome: Outcome) -> None:
+    try:
+        with leases.claim(root / entry.folder, entry.digest, database) as check:
+            if not entry.path(root).is_file():
+                return
+            entry = outbox.read(entry.path(root))  # as its owner left it
+            run = TrackedRun(root, entry, check)
+            run.late = True
+            if not entry.status:
+                lines = run.journal.lines()
+                entry.status, entry.end = "KILLED", lines[-1]["time"] if lines else entry.start
+            error: Exception | None = run.settle(0)
+    except leases.Held:
+        outcome.working.append(entry.name)
+        return
+    except (UserError, OSError) as refusal:
+        error = refusal
+    else:
+        outcome.away = error is not None
+    (outcome.left if error else outcome.sent).append(f"{entry.name} ({masked(error)})" if error else entry.name)
