@@ -8,6 +8,7 @@ import http.client
 import http.server
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from moto.server import ThreadedMotoServer
 from medtransfer import downloads
 from medtransfer.errors import UserError
 
-CONTENT = os.urandom(300_000)
+CONTENT = random.Random(0).randbytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 MD5 = hashlib.md5(CONTENT).hexdigest()
 

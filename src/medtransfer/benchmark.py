@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
@@ -16,7 +17,8 @@ from medtransfer.display import Display
 from medtransfer.errors import UserError
 from medtransfer.finetuning import RESULTS
 from medtransfer.runs import Run
-from medtransfer.tracking import overview
+from medtransfer.tracking import overview, sync
+from medtransfer.tracking.store import Away
 
 log = logging.getLogger("medtransfer")
 
@@ -83,8 +85,10 @@ def run_all(runs: Sequence[Run]) -> list[dict[str, Any]]:
     open_runs = _unfinished(runs)
     log.info("%d runs: %d finished before, %d to do", len(runs), len(runs) - len(open_runs), len(open_runs))
     failures = _execute(planning.longest_first(open_runs)) if open_runs else []
+    sync.sync(root, database, finished=True)  # what ended while MLflow was away
     if failures:
-        tracking.reap(tracking.connect(root))  # what lost its worker for good is still RUNNING there
+        with contextlib.suppress(Away):  # the failures are what is said; a later launch ends what is RUNNING
+            tracking.reap(tracking.connect(root))  # what lost its worker for good
         more = f"\n  ... and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
         raise UserError(
             f"{len(failures)} of {len(runs)} runs failed, the others are kept; tracebacks are in {finetuning.FAILURE} "
