@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -340,6 +341,8 @@ def test_a_probe_chooses_the_epoch_and_its_test_is_not_read(root: Path, monkeypa
     changes = {"method": "simclr", "projector": "32", "probe": "shenzhen", "probe_every": "1", "monitor": "val_probe"}
     found = make(root, **{f"pretraining__{k}": v for k, v in changes.items()})
     assert found.monitor == "val_probe"
+    probed = json.loads((root / "data/prepared/shenzhen/phantoms/manifest.json").read_text())
+    assert found.identity["probe"] == probed["digest"]
     assert 0 <= found.best <= 1
     assert "test" not in asked
 

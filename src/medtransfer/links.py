@@ -66,6 +66,8 @@ class Link:
     """rows of the prepared data that are left out"""
     targets: Mapping[str, str]
     root: Path
+    probed: str = ""
+    """digest of the data of a probe that chooses the epoch"""
 
     @property
     def supervised(self) -> bool:
@@ -102,7 +104,8 @@ class Link:
 
     def identity(self, dropped: Sequence[str]) -> dict[str, Any]:
         """Lists all that the tensors depend on, with these patients left out."""
-        return {
+        probe = {"probe": self.probed} if self.probed else {}
+        return probe | {
             "verb": "pretrain",
             "init": self.init.canonical,
             "parent": self.parent_sha256,
@@ -216,7 +219,15 @@ def resolve(init: Initialization, params: Params, root: Path, targets: Sequence[
         drop=drop,
         targets={one.manifest["task"]: one.digest for one in looked},
         root=root.resolve(),
+        probed=_probed(params, root),
     )
+
+
+def _probed(params: Params, root: Path) -> str:
+    settings = params.pretraining
+    if settings.probe == "none" or settings.monitor != "val_probe":
+        return ""
+    return preparation.prepare(catalog.lookup(settings.probe, root), params, root).digest
 
 
 def start_tensors(init: Initialization, params: Params, root: Path) -> dict[str, Tensor]:

@@ -76,6 +76,8 @@ class Params:
     def __post_init__(self) -> None:
         for name, dimension in self.tuning.space.items():
             _check_dimension(name, dimension, self)
+        if self.tuning.inits:
+            check_values(self)
         shared = {self.tuning.seed, *self.tuning.finalist_seeds} & set(self.benchmark.seeds)
         require(not shared, "tuning's seeds are none of benchmark.seeds", shared=sorted(shared))
         require(
@@ -91,20 +93,30 @@ def _check_dimension(name: str, dimension: Dimension, params: Params) -> None:
     kinds = {kind: records.flatten(getattr(params, kind)) for kind in ("classification", "segmentation")}
     dimension.check(f"tuning.space.{name}")
     full, valid = f"tuning.space.{name}", sorted({f"tuning.space.{key}" for fields in kinds.values() for key in fields})
-    found = [(kind, fields) for kind, fields in kinds.items() if name in fields]
+    found = [fields for fields in kinds.values() if name in fields]
     if not found:
         raise UserError(
             f"unknown parameter {full}: no field of classification or segmentation{records.nearest(full, valid)}"
         )
-    for kind, fields in found:
+    for fields in found:
         number = isinstance(fields[name], int | float) and not isinstance(fields[name], bool)
         require(bool(dimension.choices) or number, f"{full} is a number where it has low and high", it=fields[name])
-        for value in dimension.choices or (dimension.low, dimension.high):
-            tree = records.unflatten({**fields, name: value})
-            try:
-                records.convert(tree, type(getattr(params, kind)), kind)
-            except UserError as error:
-                raise UserError(f"{full} holds {value!r}, which {kind} refuses: {error}") from error
+
+
+def check_values(params: Params) -> None:
+    """Refuses a space with values that the recipe around them cannot take.
+
+    Raises:
+        UserError: with the value and the law.
+    """
+    for kind in ("classification", "segmentation"):
+        fields = records.flatten(getattr(params, kind))
+        for name, dimension in params.tuning.space.items():
+            for value in (dimension.choices or (dimension.low, dimension.high)) if name in fields else ():
+                try:
+                    records.convert(records.unflatten({**fields, name: value}), type(getattr(params, kind)), kind)
+                except UserError as error:
+                    raise UserError(f"tuning.space.{name} holds {value!r}, which {kind} refuses: {error}") from error
 
 
 def load(

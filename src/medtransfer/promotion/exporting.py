@@ -58,8 +58,8 @@ def _libraries() -> Any:
 def _download(client: MlflowClient, source: str, model: str) -> Path:
     import mlflow
 
-    mlflow.set_tracking_uri(client.tracking_uri)
-    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=source)) / "artifacts"
+    with registry.default_of(client):
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=source)) / "artifacts"
     found = sorted(folder.glob(f"*/{network.SPEC}"))
     if not found:
         raise UserError(f"{model} is no fine-tuned model of medtransfer: it lacks {network.SPEC}")

@@ -207,19 +207,19 @@ def _model(
     place = client.get_run(run_id).info.experiment_id
     logged = client.create_logged_model(place, name=subject.material.model, source_run_id=run_id)
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
-    mlflow.set_tracking_uri(client.tracking_uri)
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # says that it tries the example
     package = Path(__file__).parents[1]
-    info = mlflow.pyfunc.log_model(
-        name=subject.material.model,
-        model_id=logged.model_id,
-        python_model=str(package / "promotion/entry.py"),
-        code_paths=[str(package)],
-        artifacts={serving.ARTIFACT: str(folder)},
-        signature=signature(subject.spec),
-        input_example=example(subject.spec),
-        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in NEEDED],
-    )
+    with registry.default_of(client):
+        info = mlflow.pyfunc.log_model(
+            name=subject.material.model,
+            model_id=logged.model_id,
+            python_model=str(package / "promotion/entry.py"),
+            code_paths=[str(package)],
+            artifacts={serving.ARTIFACT: str(folder)},
+            signature=signature(subject.spec),
+            input_example=example(subject.spec),
+            pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in NEEDED],
+        )
     return client.create_model_version(
         subject.material.model, info.model_uri, run_id, tags=dict(tags), model_id=logged.model_id
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
@@ -26,6 +28,19 @@ RECORD = "decision.json"
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """how the stores say that a model or an alias is not there"""
 PAGE = 1000
+
+
+@contextlib.contextmanager
+def default_of(client: MlflowClient) -> Iterator[None]:
+    """Makes a client's store the one of MLflow's functions without a client, while the block runs."""
+    asked = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(client.tracking_uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # which takes the variable away, too
+        if asked is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = asked
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import sqlalchemy
 import yaml
 
 from medtransfer import execution, figures, files, ledger
+from medtransfer import params as parameters
 from medtransfer.cache import load
 from medtransfer.errors import UserError
 from medtransfer.figures import tuning as drawing
@@ -48,6 +49,7 @@ def tune(
     Raises:
         UserError: before any training, what would stop a study later; after it, studies in which no trial completed.
     """
+    parameters.check_values(params)
     planned = plan(params, root, inits, tasks, (params.tuning.seed,), parent)
     planned = list({(run.task, run.init.canonical): run for run in planned}.values())  # one name may stand for two
     rows = {run.task: _train_rows(run) for run in planned}
