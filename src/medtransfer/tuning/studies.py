@@ -11,7 +11,7 @@ import dataclasses
 import json
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -20,11 +20,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from medtransfer import PROTOCOL_VERSION, records, streams
 from medtransfer.errors import UserError
-from medtransfer.ledger import Finalist, Ledger, Trial
+from medtransfer.ledger import Ledger, Trial
 from medtransfer.loading import passes_of
 from medtransfer.params import Tuning
 from medtransfer.runs import Run, with_changes
 from medtransfer.tuning import space as spaces
+from medtransfer.tuning.records import LIMITS, finalists_of, importances_of, trial_of, winner_of
 from medtransfer.tuning.space import Point
 from medtransfer.tuning.trials import Job, Outcome, storage
 
@@ -34,7 +35,6 @@ MOST_REPEATS = 100
 """proposals of points that were tried already, one after the other, before a space counts as exhausted"""
 WORKER_DEATHS = 2
 """workers that a point may cost before it counts as failed"""
-STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
 class Study:
@@ -249,7 +249,7 @@ class Study:
 
     def trials(self) -> list[Trial]:
         """Lists the ended trials."""
-        return [_trial(one) for one in self._trials() if one.state.is_finished()]
+        return [trial_of(one) for one in self._trials() if one.state.is_finished()]
 
     def best(self) -> list[Trial]:
         """Lists the trials that are repeated, the best first; of equal values the earlier."""
@@ -257,31 +257,10 @@ class Study:
         sign = -1 if self.maximize else 1
         return sorted(done, key=lambda t: (sign * (t.value or 0.0), t.number))[: self.settings.finalists]
 
-    def finalists(self) -> list[Finalist]:
-        """Puts the seeds of each finalist together."""
-        repeats, found = self._repeats(), []
-        for trial in self.best():
-            mine = repeats.get(trial.number, {})
-            runs = {str(s): mine[str(s)] for s in self.settings.finalist_seeds if str(s) in mine}
-            values = {str(self.settings.seed): trial.value} | {s: entry["best"] for s, entry in runs.items()}
-            vals = {str(self.settings.seed): trial.val} | {s: entry["val"] for s, entry in runs.items()}
-            known = [value for value in values.values() if value is not None]
-            found.append(
-                Finalist(
-                    number=trial.number,
-                    values=values,
-                    vals=vals,
-                    mean=sum(known) / len(known) if len(known) == len(values) else None,
-                    images=sum(entry["images"] for entry in runs.values()),
-                    seconds=sum(entry["seconds"] for entry in runs.values()),
-                )
-            )
-        return found
-
     def ledger(self, run_id: str = "") -> Ledger:
         """Writes the study down as it stands."""
-        finalists = self.finalists()
-        winner = self._winner(finalists)
+        finalists = finalists_of(self.best(), self._repeats(), self.settings)
+        winner = winner_of(finalists, maximize=self.maximize)
         asked = not self.running and self.spent() + self.full_images(self.run.protocol) > self.budget
         repeated = all(len(f.values) == 1 + len(self.settings.finalist_seeds) for f in finalists)
         best = next((trial.params for trial in self.trials() if trial.number == winner), None)
@@ -302,29 +281,9 @@ class Study:
             winner=winner,
             recipe=self.recipe,
             flags=tuple(spaces.near_ends(self.space, dict(best), LIMITS)) if best else (),
-            importances=self._importances(),
+            importances=importances_of(self.study),
             mlflow_run_id=run_id,
         )
-
-    def _winner(self, finalists: Sequence[Finalist]) -> int | None:
-        sign = -1 if self.maximize else 1
-        whole = [finalist for finalist in finalists if finalist.mean is not None]
-        chosen = min(whole, key=lambda f: (sign * (f.mean or 0.0), f.number), default=None)
-        return chosen.number if chosen else None
-
-    def _importances(self) -> dict[str, float]:
-        values = {trial.value for trial in self.trials() if trial.state == "complete"}
-        if len(values) < 2 or len(self.space) < 2:
-            return {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # few trials make it say so each time
-            return dict(optuna.importance.get_param_importances(self.study))
-
-
-LIMITS = {"layer_decay": (0.0, 1.0), "backbone_lr": (0.0, float("inf")), "weight_decay": (0.0, float("inf"))} | {
-    f"augmentation.{name}": (0.0, 1.0) for name in ("crop", "flip", "distortion", "intensity", "crop_scale_min")
-}
-"""field -> the least and greatest value that the parameters allow"""
 
 
 def sampler(settings: Tuning, number: int) -> BaseSampler:
@@ -340,23 +299,6 @@ def sampler(settings: Tuning, number: int) -> BaseSampler:
         if settings.sampler == "cma-es":
             return CmaEsSampler(seed=seed, n_startup_trials=settings.startup)
     return RandomSampler(seed=seed)
-
-
-def _trial(one: FrozenTrial) -> Trial:
-    book = one.user_attrs.get("outcome", {})
-    return Trial(
-        number=one.number,
-        state=one.user_attrs.get("kind", STATES[one.state]),
-        why=one.user_attrs.get("why", ""),
-        params=dict(one.params),
-        value=one.value if one.state == TrialState.COMPLETE else None,
-        val=book.get("val"),
-        best_epoch=book.get("best_epoch", -1),
-        epochs=book.get("epochs", 0),
-        images=book.get("images", 0),
-        seconds=book.get("seconds", 0.0),
-        gpu_seconds=book.get("gpu_seconds", 0.0),
-    )
 
 
 def _written(dimension: Any) -> str:
