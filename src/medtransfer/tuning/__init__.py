@@ -25,10 +25,11 @@ from medtransfer.ledger import Ledger
 from medtransfer.params import Params
 from medtransfer.progress import Meters
 from medtransfer.runs import Run, plan
+from medtransfer.tracking.store import masked
 from medtransfer.tracking.studies import Entry, StudyRun
 from medtransfer.training import Progress
 from medtransfer.tuning.studies import Study
-from medtransfer.tuning.trials import Job, Outcome, masked, storage, train
+from medtransfer.tuning.trials import Job, Outcome, storage, train
 
 log = logging.getLogger("medtransfer")
 
@@ -256,7 +257,7 @@ def _advisory(name: str, address: str) -> Iterator[bool]:
         connection = engine.connect()
     except sqlalchemy.exc.OperationalError as error:
         raise UserError(
-            f"Optuna's database {masked(address)} cannot be reached ({str(error.orig).splitlines()[0]}); start it, or "
+            f"Optuna's database {masked(address)} cannot be reached ({masked(error.orig)}); start it, or "
             "set OPTUNA_STORAGE to one that runs"
         ) from error
     with connection:

@@ -13,6 +13,7 @@ from medtransfer.ledger import Finalist, Trial
 from medtransfer.params import Tuning
 
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+"""Optuna's word -> the ledger's, where the trial has no kind of its own"""
 LIMITS = {"layer_decay": (0.0, 1.0), "backbone_lr": (0.0, float("inf")), "weight_decay": (0.0, float("inf"))} | {
     f"augmentation.{name}": (0.0, 1.0) for name in ("crop", "flip", "distortion", "intensity", "crop_scale_min")
 }

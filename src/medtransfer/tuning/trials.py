@@ -15,6 +15,7 @@ from medtransfer import files, finetuning
 from medtransfer.errors import UserError
 from medtransfer.params import Tuning
 from medtransfer.runs import Run
+from medtransfer.tracking.store import masked
 from medtransfer.training import Fit, Progress, last_fit
 
 
@@ -161,13 +162,6 @@ def storage(url: str) -> optuna.storages.RDBStorage:
         return optuna.storages.RDBStorage(url, engine_kwargs=waits)
     except Exception as error:  # each database's driver has its own errors
         raise UserError(
-            f"Optuna's database {masked(url)} cannot be opened ({type(error).__name__}: {str(error).splitlines()[0]}). "
+            f"Optuna's database {masked(url)} cannot be opened ({type(error).__name__}: {masked(error)}). "
             "Start it, or set OPTUNA_STORAGE to one that runs; without it the file optuna.db is used"
         ) from error
-
-
-def masked(url: str) -> str:
-    """Hides a password in a database's address."""
-    head, at, tail = url.rpartition("@")
-    name, colon, _ = head.rpartition(":")
-    return f"{name}:***{at}{tail}" if at and colon and "//" in name else url
