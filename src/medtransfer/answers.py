@@ -1,17 +1,24 @@
-"""Which weights to start from, in words: chosen on val, with what the test scores say for and against it."""
+"""Which weights to start from, in words: the set that these data cannot tell apart, and a pick among equals.
+
+Every statement is read off the page's comparisons, which hold together whichever init is named. Val only picks among
+inits of which none was shown to be better than another.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from medtransfer.comparison import Row
-from medtransfer.contrasts import Contrast
-from medtransfer.ranks import Ranks
-from medtransfer.tables import margin_words
+import numpy as np
 
-NAMED = 5
+from medtransfer import pairs
+from medtransfer.comparison import Row
+from medtransfer.contrasts import ALL, Column, Contrast
+from medtransfer.statistics import ROUNDING
+from medtransfer.tables import margin_words, names, number_word, plural
+
+NAMED = 9
 """inits that a sentence names; the tables list all"""
 
 
@@ -21,117 +28,201 @@ class Answer:
 
     scope: str
     """a task, or `all tasks`"""
-    verdict: Literal["decided", "open", "undecided", "none"]
-    """decided: better than or equivalent to every other. open: better than some. undecided: than none. none: no runs"""
+    verdict: Literal["decided", "narrowed", "undecided", "none"]
+    """decided: one is better than, or equivalent to, every other. narrowed: some are out. undecided: none is. none: no
+    runs to compare"""
+    candidates: tuple[str, ...] = ()
+    """inits of which no other was shown to be better"""
     chosen: str = ""
-    """initialization with the best score on val"""
+    """the pick among the candidates: the best on val; of several equally good ones the first, and the text says so"""
+    score: float | None = None
+    """of what val picks, on the seeds that did not pick it"""
+    seeds: int | None = None
+    """in total, with which a difference of the margin would be found with probability `pairs.POWER`; None: no number is
+    known to be enough, or nothing is open"""
     text: str
     """sentences"""
 
 
-def of_task(rows: Sequence[Row], contrasts: Sequence[Contrast], alpha: float, metric: str) -> Answer:
+def of_task(
+    column: Column | None, rows: Sequence[Row], *, labels: Mapping[str, str], metric: str, next_share: float
+) -> Answer:
     """Answers for one task.
 
     Args:
-        rows: of the task.
-        contrasts: of every other complete initialization with the one that is best on val.
-        alpha: level at which the adjusted p-values separate.
+        column: its comparisons; None: there are none.
+        rows: of the task, which are compared.
+        labels: init -> its name in a sentence.
         metric: name of the primary metric, as a person reads it.
+        next_share: level of a comparison at the next look, with more seeds.
     """
-    task, complete = rows[0].task, [row for row in rows if row.summary is not None]
-    chosen = best_on_val(complete)
-    if chosen is None:
-        words = "no initialization has all its runs" if not complete else "no score on val"
-        return Answer(scope=task, verdict="none", text=f"No answer: {words}.")
-    if not contrasts:
-        text = f"No answer: only {chosen.init} can be compared: the others lack runs."
-        return Answer(scope=task, verdict="none", chosen=chosen.init, text=text)
-    better = [c for c in contrasts if c.separated(alpha) and c.estimate < 0]
-    worse = [c for c in contrasts if c.separated(alpha) and c.estimate > 0]
-    close = [c for c in contrasts if not c.separated(alpha) and c.equivalent]
-    open_ = [c for c in contrasts if not c.separated(alpha) and not c.equivalent]
-    verdict: Literal["decided", "open", "undecided"] = "decided"
-    if worse or open_:
-        verdict = "open" if better and not worse else "undecided"
-    lead = "Undecided; the best on val is" if verdict == "undecided" else "Start from"
-    sentences = [f"{lead} {chosen.init}, chosen on val: its test {metric} is {_score(chosen)}."]
-    sentences += [f"Better than {_names(better)}."] if better else []
-    sentences += (
-        [f"Equivalent to {_names(close)}: the difference is within {margin_words(close[0].margin or 0.0)}."]
-        if close
-        else []
-    )
-    sentences += [f"On test it is worse than {_names(worse)}: val and test disagree."] if worse else []
-    sentences += [f"Not separated from {_names(open_)}. {_more(open_)}".strip()] if open_ else []
-    return Answer(scope=task, verdict=verdict, chosen=chosen.init, text=" ".join(sentences))
+    if column is None:
+        return _none(rows[0].task if rows else "", _why_none(rows, labels))
+    val = {row.init: row.val for row in rows if row.val is not None}
+    picked = picks(column.candidates, val)
+    score = unpicked_score(rows)
+    unit = column.unit
+    words = f"{metric} {100 * score:.2f}, on the {unit}s that did not pick it" if score is not None else ""
+    return _answer(column, picked, words, score, next_share, labels, f" {_on_what(column)}")
 
 
-def over_tasks(inits: Sequence[str], val: Ranks, test: Ranks, contrasts: Sequence[Contrast], alpha: float) -> Answer:
-    """Answers for all tasks together.
+def over_tasks(
+    column: Column | None, val_ranks: Mapping[str, float], *, labels: Mapping[str, str], next_share: float, why: str
+) -> Answer:
+    """Answers for all tasks together, by the mean difference in units of the tasks' margins.
 
     Args:
-        inits: names of the ranked initializations.
-        val: their ranks by score on val.
-        test: their ranks by score on test.
-        contrasts: on every task, of every other initialization with `chosen_overall`.
-        alpha: level at which the adjusted p-values separate.
+        column: of the mean over tasks.
+        val_ranks: init -> mean rank on val, 1 the best.
+        labels: init -> its name in a sentence.
+        next_share: level of a comparison at the next look, with more seeds.
+        why: there is no column.
     """
-    if not val.mean or not test.mean:
-        return Answer(scope="all tasks", verdict="none", text=f"No answer over tasks: {val.note or test.note}.")
-    place = chosen_overall(val)
-    counts = {"better": 0, "worse": 0, "open": 0, "equivalent": 0}
-    for contrast in contrasts:
-        word = "open" if not contrast.separated(alpha) else "better" if contrast.estimate < 0 else "worse"
-        counts["equivalent" if word == "open" and contrast.equivalent else word] += 1
-    verdict: Literal["decided", "open", "undecided"] = "open" if counts["better"] > counts["worse"] else "undecided"
-    if counts["better"] and not counts["worse"] and not counts["open"]:
-        verdict = "decided"
-    lead = "Undecided; the best mean rank on val has" if verdict == "undecided" else "Start from"
-    kind = "" if verdict == "undecided" else ", which has the best mean rank on val"
-    groups = f"{val.n} task{'s' if val.n > 1 else ''}" if len(val.tasks) == val.n else f"{val.n} groups of tasks"
-    text = (
-        f"{lead} {inits[place]}{kind} ({val.mean[place]:.2f} of {len(inits)}, over {groups}); its mean rank on test is "
-        f"{test.mean[place]:.2f}. Of its {len(contrasts)} comparisons on test it is better in {counts['better']}, "
-        f"worse in {counts['worse']}, equivalent in {counts['equivalent']} and not separated in {counts['open']}."
+    if column is None:
+        return _none(ALL, f"No answer over tasks: {why}.")
+    picked = picks(column.candidates, {init: -rank for init, rank in val_ranks.items()})
+    tail = " Over all tasks means: on average, each task counted in units of its margin."
+    return _answer(column, picked, "", None, next_share, labels, tail)
+
+
+def picks(candidates: Sequence[str], val: Mapping[str, float]) -> tuple[str, ...]:
+    """Picks the candidates with the highest number on val: several where they tie, none where none has one."""
+    known = {init: val[init] for init in candidates if init in val}
+    best = max(known.values(), default=0.0)
+    return tuple(init for init, score in known.items() if best - score <= ROUNDING * max(1.0, abs(best)))
+
+
+def unpicked_score(rows: Sequence[Row]) -> float | None:
+    """Scores the rule "take what is best on val" on seeds that it did not see; None with a single seed.
+
+    For each seed, what is best on val over the others is scored on test of this one; of several that tie the mean
+    counts. The plain mean of the best on val is too high: the seeds' luck on val is its luck on test.
+    """
+    known = [row for row in rows if len(row.vals) == len(row.scores) > 1]
+    if not known or len({len(row.scores) for row in known}) > 1:
+        return None
+    val, test = (np.array([getattr(row, name) for row in known]) for name in ("vals", "scores"))
+    found = []
+    for seed in range(test.shape[1]):
+        others = np.delete(val, seed, axis=1).mean(axis=1)
+        found.append(test[others >= others.max() - ROUNDING, seed].mean())
+    return float(np.mean(found))
+
+
+def _none(scope: str, text: str) -> Answer:
+    return Answer(scope=scope, verdict="none", text=text)
+
+
+def _why_none(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
+    if not rows:
+        return "No answer: no initialization has all its runs."
+    if len(rows) == 1:
+        return f"No answer: only {labels[rows[0].init]} can be compared: the others lack runs."
+    return f"No answer: one {rows[0].unit} shows no spread, and nothing can be tested; two or more are needed."
+
+
+def _answer(
+    column: Column, picked: Sequence[str], score: str, value: float | None, next_share: float,
+    labels: Mapping[str, str], tail: str,
+) -> Answer:  # fmt: skip
+    candidates = column.candidates
+    settled = [init for init in candidates if _settles(column, init)]
+    pick = next((init for init in picked if init in settled or not settled), "") or (settled or [*picked, ""])[0]
+    verdict: Literal["decided", "narrowed", "undecided"] = "narrowed"
+    if settled or len(candidates) == len(column.inits):
+        verdict = "decided" if settled else "undecided"
+    sentences = _decided(column, pick, settled, labels) if settled else _open(column, picked, labels)
+    if score:
+        sentences.append(f"What is best on val scores {score}.")
+    seeds, plan = (None, "") if settled else plan_words(column, candidates, next_share)
+    text = " ".join([*sentences, *([plan] if plan else [])]) + tail
+    return Answer(
+        scope=column.scope, verdict=verdict, candidates=candidates, chosen=pick, score=value, seeds=seeds, text=text
     )
-    return Answer(scope="all tasks", verdict=verdict, chosen=inits[place], text=text)
 
 
-def best_on_val(rows: Sequence[Row]) -> Row | None:
-    """Finds the complete row with the highest mean score on val; of equal ones the first in the benchmark's order."""
-    known = [row for row in rows if row.summary is not None and row.val is not None]
-    return max(known, key=lambda row: row.val or 0.0) if known else None
+def _settles(column: Column, init: str) -> bool:
+    """Says whether an init is better than, or equivalent to, every other."""
+    contrasts = [column.contrast(init, other) for other in column.inits if other != init]
+    return all(contrast.better or contrast.word == "equivalent" for contrast in contrasts)
 
 
-def chosen_overall(val: Ranks) -> int:
-    """Finds the place with the lowest mean rank on val; of equal ones the first."""
-    return val.mean.index(min(val.mean))
+def _decided(column: Column, pick: str, settled: Sequence[str], labels: Mapping[str, str]) -> list[str]:
+    contrasts = [column.contrast(pick, other) for other in column.inits if other != pick]
+    parts = []
+    for words in ("better by more than the margin", "better", "better within the margin", "equivalent"):
+        some = [labels[contrast.against] for contrast in contrasts if contrast.word == words]
+        if some:
+            parts.append(_said(words, column, names(some, NAMED)))
+    found = [f"Start from {labels[pick]}: {'; '.join(parts)}."]
+    equals = [labels[init] for init in settled if init != pick]
+    return [*found, f"As good by the same comparisons: {names(equals, NAMED)}."] if equals else found
 
 
-def _score(row: Row) -> str:
-    if row.summary is None:
-        return "unknown"
-    spread = "" if row.summary.std is None else f" ± {100 * row.summary.std:.2f}"
-    return f"{100 * row.summary.mean:.2f}{spread} over {row.summary.n} {row.unit}{'s' if row.summary.n > 1 else ''}"
+def _said(words: str, column: Column, others: str) -> str:
+    margin = _margin(column)
+    return {
+        "better by more than the margin": f"better than {others} by more than {margin}",
+        "better": f"better than {others}",
+        "better within the margin": f"better than {others} by less than {margin}",
+        "equivalent": f"equivalent to {others}, which is within {margin}",
+    }[words]
 
 
-def _names(contrasts: Sequence[Contrast]) -> str:
-    names = [contrast.init for contrast in contrasts]
-    more = len(names) - NAMED
-    return ", ".join(names) if more <= 1 else f"{', '.join(names[:NAMED])} and {more} more"
+def _margin(column: Column) -> str:
+    return "the tasks' margins" if column.scope == ALL else margin_words(column.margin or 0.0)
 
 
-def _more(contrasts: Sequence[Contrast]) -> str:
-    """Says what would tell them apart, to within the margin."""
-    joints = [c.joint for c in contrasts if c.joint is not None]
-    if any(c.p is None for c in contrasts):
-        count = contrasts[0].seeds.n[0] if contrasts[0].seeds.n else 0
-        return f"No test is possible with {count} {'seed' if count == 1 else 'seeds'}."
-    if any(joint.verdict == "needs more test patients" for joint in joints):
-        return "More seeds alone will not tell: the test patients are too few."
-    needed = [joint.more_seeds for joint in joints if joint.verdict == "needs more seeds" and joint.more_seeds]
-    if needed:
-        most = max(needed)
-        words = "1 more seed" if most == 1 else f"{most} more seeds"
-        return f"{words} would tell, to within {margin_words(contrasts[0].margin or 0.0)}."
-    return ""
+def _open(column: Column, picked: Sequence[str], labels: Mapping[str, str]) -> list[str]:
+    kept = [labels[init] for init in column.candidates]
+    out = [labels[init] for init in column.inits if init not in column.candidates]
+    if out:
+        any_ = "Either of these two" if len(kept) == 2 else f"Any of these {number_word(len(kept))}"
+        found = [f"{any_} will do, as far as these data tell: {names(kept, NAMED)}. Not {names(out, NAMED, 'nor')}."]
+    else:
+        found = [f"These data do not choose between the {number_word(len(kept))}: {names(kept, NAMED)}."]
+    best = [labels[init] for init in picked]
+    if len(best) > 1:
+        return [*found, f"On val {names(best, NAMED)} tie as the best of them."]
+    return [*found, f"If one must be taken: {best[0]}, the best of them on val."] if best else found
+
+
+def plan_words(column: Column, candidates: Sequence[str], next_share: float) -> tuple[int | None, str]:
+    """Says how many seeds in total would find a difference of the margin between the candidates.
+
+    The number holds for one more look with all of these seeds, at that look's level, in `pairs.POWER` of all cases or
+    more; with less luck the difference is there and is not found.
+    """
+    if column.margin is None or len(candidates) < 2:
+        return None, ""
+    places = [column.inits.index(init) for init in candidates]
+    open_ = [(i, j) for i in places for j in places if i < j and not _within(column, i, j)]
+    if not open_:
+        return None, ""
+    needed = [pairs.seeds_needed(column.pairs, i, j, margin=column.margin, share=next_share) for i, j in open_]
+    margin = "one margin" if column.scope == ALL else margin_words(column.margin)
+    unit = plural(column.unit)
+    if any(count is None for count in needed):
+        if not column.pairs.patients:
+            return None, f"No number of {unit} up to {pairs.MOST_SEEDS:,} finds a difference of {margin} reliably."
+        text = f"More {unit} alone will not find a difference of {margin} reliably: that takes more test patients."
+        return None, text
+    total = max(max(count or 0 for count in needed), column.pairs.seeds)
+    if total <= column.pairs.seeds:
+        return None, f"A difference of {margin} would have been found in four of five cases or more."
+    return total, (
+        f"{total} {unit} in total, all run before the next look, would find a difference of {margin} in four of five "
+        "cases or more."
+    )
+
+
+def _within(column: Column, row: int, other: int) -> bool:
+    contrast: Contrast = column.contrast(column.inits[row], column.inits[other])
+    return contrast.within
+
+
+def _on_what(column: Column) -> str:
+    count = f"{column.pairs.seeds} {plural(column.unit)}"
+    patients = f" and {column.pairs.patients:,} test patients" if column.pairs.patients else ""
+    alone = "" if patients else "; other test patients may say otherwise"
+    return f"This rests on {count}{patients}, for these training images{alone}."

@@ -11,6 +11,7 @@ import timm
 import torch
 from timm.layers import Conv2dSame, create_pool2d, resample_abs_pos_embed
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from medtransfer.errors import UserError
 
@@ -60,6 +61,17 @@ def shapes(name: str, image_size: int | None = None) -> Mapping[str, torch.Size]
 
 
 @functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=64)
+def operations(name: str, image_size: int) -> float:
+    """Counts the floating-point operations of a backbone's features of one image (torch's counter: 2 per product)."""
+    with torch.device("meta"):
+        module = bare_backbone(name, image_size).eval()
+        image = torch.empty(1, 3, image_size, image_size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(image)
+    return float(counter.get_total_flops())
+
+
 def strides(name: str) -> tuple[int, ...]:
     """Returns the strides of the feature maps that timm's feature extractor gives, in pixels, the finest first.
 

@@ -1,12 +1,11 @@
 """Weighs the claims of the parameters on our own runs and on published numbers.
 
-A claim is a mean over tasks of differences between initializations, with one interval: the tasks' variances add up.
-Tasks that share images count as one.
+A claim is a mean over tasks of differences between initializations, with one interval. Variances of tasks add up; tasks
+that share images count as one, and their errors are added as if they always went together.
 
-The member that stands for a family is chosen so that the choice does not help the claim. On own runs it is the best on
-val, task by task. A published table has no val scores, so it is the member with the best mean difference in test, one
-for all tasks, and the level is alpha / number of members (Bonferroni). The best one of each task would need far more:
-with 14 equal members on 6 tasks, each of 5 runs, this level would call them better in 42 tables of 100.
+The member that stands for a family is one for all tasks, and the level is alpha / number of members (Bonferroni): the
+interval then holds for any of them, however it was chosen. On own runs it is the best on val; a published table has no
+val scores, so there it is the one with the best mean difference in test.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from medtransfer import published, records, statistics
-from medtransfer.entries import FAMILIES, check_entry, dataset_of, matches, members, split
+from medtransfer.entries import check_entry, dataset_of, matches, members, split
 from medtransfer.errors import UserError
 from medtransfer.initializations import seen
 from medtransfer.joint import JointInterval, joint_interval
@@ -34,6 +33,11 @@ from medtransfer.tasks import TASKS
 from medtransfer.zoo import RECORDS
 
 Word = Literal["supported", "contradicted", "undecided", "not testable"]
+PRINTED: Mapping[Word, str] = {
+    "supported": "consistent with these printed means",
+    "contradicted": "against these printed means",
+}
+"""what is said on published numbers, which say nothing of patients"""
 Names = tuple[str, ...]
 Interval = statistics.TTest | JointInterval
 
@@ -144,6 +148,11 @@ class _Table:
     """mean over the first inits minus mean over the second at a level, or why there is none"""
 
 
+def said(word: Word, paper: str) -> str:
+    """Words a verdict: printed means of the same test images can be consistent with a claim, not more."""
+    return PRINTED.get(word, word) if paper else word
+
+
 def check(claims: Mapping[str, Claim], tasks: Collection[str], own: Iterable[str] = ()) -> None:
     """Refuses words that mean nothing; `tasks` are all there are, `own` are the names of the user's own inits.
 
@@ -164,8 +173,7 @@ def check(claims: Mapping[str, Claim], tasks: Collection[str], own: Iterable[str
 def on_runs(claim: Claim, tasks: Sequence[TaskScores], *, alpha: float) -> tuple[Verdict, ...]:
     """Weighs a claim that `check` has passed on our own runs: a verdict per backbone that has both sides, else one.
 
-    A bare name in `than` is that of the backbone of `better`. What luck a seed gives val and test alike stays in the
-    choice of a family's member.
+    A bare name in `than` is that of the backbone of `better`.
 
     Raises:
         UserError: `alpha` is not in (0, 1), or numbers are not finite or do not fit together.
@@ -225,11 +233,18 @@ def _subtract_published(cells: Mapping[str, Published], better: Names, than: Nam
     rows = [*first, *second]
     if any(row.std is None for row in rows):
         return f"no published std of {', '.join(row.init for row in rows if row.std is None)}"
+    guilty = [name for name in (*better, *than) if seen(name) & {rows[0].group, *_origins(rows[0].task)}]
+    if guilty:
+        return f"{' and '.join(guilty)} saw images of the task (contaminated, as it would be among own runs)"
     test = published.difference(first, second, alpha=alpha)
     return _on_task(
         rows[0].task, rows[0].group, test, alpha, method="published means", estimate=test.difference, better=better,
         than=than, n=min(row.n for row in rows), digitised=any(row.digitised for row in rows),
     )  # fmt: skip
+
+
+def _origins(task: str) -> Names:
+    return TASKS[task].derived_from if task in TASKS else ()
 
 
 def _on_task(task: str, group: str, interval: Interval, alpha: float, **known: Any) -> Difference:
@@ -249,7 +264,7 @@ def _on_task(task: str, group: str, interval: Interval, alpha: float, **known: A
 
 def _verdict(claim: Claim, tables: Sequence[_Table], alpha: float, **where: Any) -> Verdict:
     """Weighs every part of a claim; one part against it is enough against it, for it all are needed."""
-    compare = functools.partial(_best_part if "paper" in where else _part, claim, tables, where.get("backbone", ""))
+    compare = functools.partial(_best_part, claim, tables, where.get("backbone", ""))
     parts = tuple(compare(claim.better, than, alpha) for than in claim.than)
     order: tuple[Word, ...] = ("contradicted", "not testable", "undecided", "supported")
     overall = next(word for word in order if word in {part.verdict for part in parts})
@@ -258,18 +273,39 @@ def _verdict(claim: Claim, tables: Sequence[_Table], alpha: float, **where: Any)
 
 def _best_part(claim: Claim, tables: Sequence[_Table], backbone: str, better: str, than: str, alpha: float) -> Part:
     """Compares each member of a family, one for all tasks, and keeps the best of `better`, the hardest of `than`."""
-    inits = sorted({name for table in tables for name in table.inits})
+    every = sorted({name for table in tables for name in table.inits})
+    inits = [name for name in every if not backbone or split(name)[1] == backbone]
     pairs = list(itertools.product(members(better, than, inits), members(than, better, inits)))
     parts = [_part(claim, tables, backbone, *pair, alpha / len(pairs)) for pair in pairs]
     if not parts:  # a family without members: the one comparison says so
         return _part(claim, tables, backbone, better, than, alpha)
     most = max(len(part.differences) for part in parts)
-    whole = [part for part in parts if len(part.differences) == most]
-    hardest = {part.better: part for part in sorted(whole, key=lambda part: -(part.estimate or 0.0))}
-    chosen = max(hardest.values(), key=lambda part: part.estimate or 0.0)
-    words = f"{chosen.better} against {chosen.than} is chosen among {len(pairs)} by the published test scores"
-    choice = [f"{words}, so the level is 1 - {alpha:g} / {len(pairs)}"] if len(pairs) > 1 and most else []
+    whole = [(_lead(tables, part), part) for part in parts if len(part.differences) == most]
+    known = [(lead, part) for lead, part in whole if lead is not None]
+    if not known:
+        note = f"no val score of {better} and {than}, by which a member could be chosen"
+        return replace(parts[0], better=better, than=than, verdict="not testable", estimate=None, notes=(note,))
+    hardest = {part.better: (lead, part) for lead, part in sorted(known, key=lambda pair: -pair[0])}
+    chosen = max(hardest.values(), key=lambda pair: pair[0])[1]
+    by = "val" if any(table.val for table in tables) else "the published test scores"
+    words = f"{chosen.better} against {chosen.than} is chosen among {len(pairs)} by {by}"
+    choice = [f"{words}, so the level is {alpha:.3g} / {len(pairs)}"] if len(pairs) > 1 and most else []
     return replace(chosen, better=better, than=than, notes=(*choice, *chosen.notes))
+
+
+def _lead(tables: Sequence[_Table], part: Part) -> float | None:
+    """Says by how much a member leads where it may be chosen: on val, or on the published numbers; None: not known."""
+    vals = {table.task: table.val for table in tables}
+    if not any(vals.values()):
+        return part.estimate or 0.0
+    lead = 0.0
+    for one in part.differences:
+        val = vals[one.task]
+        if any(name not in val for name in (*one.better, *one.than)):
+            return None
+        first, second = (sum(val[name] for name in side) / len(side) for side in (one.better, one.than))
+        lead += one.weight * (first - second)
+    return lead
 
 
 def _part(claim: Claim, tables: Sequence[_Table], backbone: str, better: str, than: str, alpha: float) -> Part:
@@ -298,8 +334,7 @@ def _weighed(part: Part) -> Part:
     """Adds estimate and verdict; a difference that does not vary has nothing to be measured against."""
     still = [one for one in part.differences if one.df is None]
     notes = (f"nothing varies on {', '.join(one.task for one in still)}",) if still else ()
-    sums = [(one.weight, one.estimate, one.error, one.df or math.inf) for one in part.differences]
-    whole = published.weighted_sum(sums, alpha=part.alpha)
+    whole = published.weighted_sum(_by_group(part.differences), alpha=part.alpha)
     if whole.low is None or whole.high is None or any(abs(one.estimate) > statistics.ROUNDING for one in still):
         whole = replace(whole, df=None, low=None, high=None)
     elif len(part.differences) == 1:  # a joint interval has a floor that its variance does not show
@@ -313,6 +348,17 @@ def _weighed(part: Part) -> Part:
     )  # fmt: skip
 
 
+def _by_group(differences: Sequence[Difference]) -> list[tuple[float, float, float, float]]:
+    """Sums the tasks of a group: weight 1, estimate, standard error, the fewest degrees of freedom."""
+    found = []
+    for group in dict.fromkeys(one.group for one in differences):
+        own = [one for one in differences if one.group == group]
+        estimate = math.fsum(one.weight * one.estimate for one in own)
+        error = math.fsum(abs(one.weight) * one.error for one in own)
+        found.append((1.0, estimate, error, min(one.df or math.inf for one in own)))
+    return found
+
+
 def _difference(table: _Table, backbone: str, better: str, than: str, alpha: float) -> Difference | str:
     """Finds who stands for both sides on a task and subtracts them, or says what is missing."""
     absent = [entry for entry in (better, than) if not any(matches(entry, name, None) for name in table.inits)]
@@ -321,11 +367,6 @@ def _difference(table: _Table, backbone: str, better: str, than: str, alpha: flo
     sides: list[dict[str, str]] = []
     for entry, other in ((better, than), (than, better)):
         names = [name for name in table.inits if matches(entry, name, backbone)]
-        if split(entry)[0] in FAMILIES and names:
-            names = [name for name in names if name in table.val and not matches(other, name, backbone)]
-            names = sorted(names, key=lambda name: (-table.val[name], name))[:1]
-            if not names:
-                return f"no val score of {entry}"
         if not names:
             return f"no {entry} of backbone {backbone}" if backbone else f"no {entry} without a backbone"
         sides.append({dataset_of(entry, name): name for name in names})

@@ -5,7 +5,7 @@ Nothing is averaged silently: what is missing, undefined, duplicated or mixed is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -36,6 +36,8 @@ class Row:
     applicable: bool
     unit: Literal["seed", "fold"]
     """what one score stands for: a seed's run, or the mean over a fold's seeds"""
+    redrawn: bool
+    """every fold has test images of its own, so that folds share training images and are not independent"""
     expected: int
     """number of seeds or folds"""
     seeds: tuple[int, ...]
@@ -50,6 +52,8 @@ class Row:
     """test images per training image"""
     val: float | None
     """mean primary score on val; None where a run lacks it"""
+    vals: tuple[float, ...]
+    """primary score on val per seed (or fold), in the same order; empty where a run lacks it"""
     summary: statistics.Summary | None
     """None unless every seed (or fold) has a score: an incomplete row is named, not averaged"""
     marks: tuple[str, ...]
@@ -68,19 +72,30 @@ class Row:
         return self.summary is not None and not self.barred
 
 
-def compare(cells: Sequence[Cell], benchmark: params.Benchmark, comparison: params.Comparison) -> list[Row]:
-    """Compares every initialization with the best of its task, by task and init in the benchmark's order."""
+def compare(
+    cells: Sequence[Cell], benchmark: params.Benchmark, comparison: params.Comparison, locked: Collection[str] = ()
+) -> list[Row]:
+    """Compares every initialization with the best of its task, by task and init in the benchmark's order.
+
+    Args:
+        cells: finished runs.
+        benchmark: the expected runs.
+        comparison: the published form's test.
+        locked: tasks whose folds have one test for all.
+    """
     index = {cell.key: cell for cell in cells}
     rows: list[Row] = []
     for task in benchmark.tasks:
-        column = [_row(task, init, benchmark.seeds, index, comparison.as_published) for init in benchmark.inits]
+        published, redrawn = comparison.as_published, task not in locked
+        column = [_row(task, init, benchmark.seeds, index, published, redrawn) for init in benchmark.inits]
         rows += _against_best(column, comparison)
     return rows
 
 
 def _row(
-    task: str, init: str, seeds: Sequence[int], index: Mapping[tuple[str, str, int, Any], Cell], as_published: bool
-) -> Row:
+    task: str, init: str, seeds: Sequence[int], index: Mapping[tuple[str, str, int, Any], Cell], as_published: bool,
+    redrawn: bool,
+) -> Row:  # fmt: skip
     folds = max((cell.folds for cell in index.values() if cell.task == task), default=0)
     applicable = task not in seen(init)
     known = index if applicable else {}
@@ -91,28 +106,33 @@ def _row(
     scored = {unit: [run.score for run in group if run.score is not None] for unit, group in whole.items()}
     scores = {unit: sum(found) / len(found) for unit, found in scored.items() if len(found) == len(groups[unit])}
     every = [run for group in runs.values() for run in group]
+    vals = _vals(runs.values()) if every and len(scores) == len(groups) else ()
     marks = {mark for run in every for mark in run.marks}
     return Row(
         task=task,
         init=init,
         applicable=applicable,
         unit="fold" if folds else "seed",
+        redrawn=bool(folds) and redrawn,
         expected=len(groups),
         seeds=tuple(scores),
         undefined=tuple(unit for unit in whole if unit not in scores),
         missing=tuple(unit for unit in groups if unit not in whole and applicable),
         scores=tuple(scores.values()),
         ratio=every[0].counts["test"] / every[0].counts["train"] if every else 0.0,
-        val=_val(every) if every and len(scores) == len(groups) else None,
+        val=sum(vals) / len(vals) if vals else None,
+        vals=vals,
         summary=statistics.summary(list(scores.values())) if scores and len(scores) == len(groups) else None,
         marks=tuple(sorted(marks)),
         barred="contaminated" in marks and not as_published,
     )
 
 
-def _val(runs: Sequence[Cell]) -> float | None:
-    scores = [run.val_score for run in runs if run.val_score is not None]
-    return sum(scores) / len(scores) if len(scores) == len(runs) else None
+def _vals(groups: Iterable[Sequence[Cell]]) -> tuple[float, ...]:
+    """Averages the score on val over the runs of each seed or fold; none where a run lacks it."""
+    scores = [[run.val_score for run in group if run.val_score is not None] for group in groups]
+    whole = all(len(known) == len(group) for known, group in zip(scores, groups, strict=True))
+    return tuple(sum(known) / len(known) for known in scores) if whole else ()
 
 
 def _against_best(column: Sequence[Row], comparison: params.Comparison) -> list[Row]:
@@ -139,7 +159,7 @@ def test_rows(row: Row, other: Row, comparison: params.Comparison) -> ScoreTest:
 
     Complete rows have the same seeds in the same order, so that a paired test pairs runs of one seed.
     """
-    if row.unit == "fold":
+    if row.redrawn:
         return statistics.corrected_t_test(row.scores, other.scores, ratio=row.ratio, alpha=comparison.alpha)
     if comparison.test == "wilcoxon":
         return randomization.wilcoxon_test(row.scores, other.scores, alpha=comparison.alpha)

@@ -1,133 +1,243 @@
-"""Two initializations on one task: difference, interval over seeds and patients, effect, equivalence, power."""
+"""Every two initializations compared on every task and over all tasks, at one level for all that is said of them.
+
+Whoever is named as best, and however it was chosen, what is said of it is one of these comparisons: nothing is gained
+by choosing. Each has its part of the level (Bonferroni), so that all intervals hold at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
-from medtransfer import effects, multiplicity, statistics
+import numpy as np
+import numpy.typing as npt
+
+from medtransfer import pairs
 from medtransfer.comparison import Row
 from medtransfer.evidence import Evidence
-from medtransfer.joint import JointInterval, joint_interval
+from medtransfer.pairs import Pairs
 
-Family = Literal["reference", "chosen", "overall"]
-"""what every other initialization is compared with: the reference, the best on val of the task, or that of all tasks"""
+Word = Literal[
+    "better by more than the margin", "better", "better within the margin", "equivalent", "not separated",
+    "worse within the margin", "worse", "worse by more than the margin", "no test",
+]  # fmt: skip
+Array = npt.NDArray[Any]
+ALL = "all tasks"
+"""scope of the mean over tasks, in units of their margins"""
+FEWEST = 5
+"""patients of the smaller class below which nothing is called equivalent, or better or worse within the margin"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """The difference of two initializations on one task, and what can be said of it."""
+    """The difference of two initializations in one column, and what can be said of it."""
 
     task: str
+    """or `all tasks`"""
     init: str
     against: str
-    family: Family
     unit: Literal["seed", "fold"]
+    n: int
+    """seeds or folds"""
+    patients: int
+    """0: seeds (folds) alone count"""
     estimate: float
-    """mean test score of `init` minus that of `against`"""
-    seeds: statistics.TTest
-    """over seeds alone: paired t-test, of folds the corrected one"""
-    joint: JointInterval | None
-    """over seeds and test patients; None where the predictions cannot say"""
-    p: float | None
-    """of no difference: over seeds and patients, else over seeds alone"""
-    p_adjusted: float | None = None
-    """within the task's family (Holm)"""
+    """mean test score of `init` minus that of `against`; over all tasks in margins"""
     low: float | None
-    """of the interval that belongs to `p`, not adjusted"""
+    """of the interval that decides whether it is better or worse: all of a page hold at once"""
     high: float | None
-    effect: effects.Effect | None
-    """over seeds"""
-    superiority: effects.Superiority | None
-    """over seeds"""
+    equal_low: float | None
+    """of the interval that decides whether it is within the margin: twice the error, all hold at once"""
+    equal_high: float | None
+    p: float | None
+    """of no difference, of this comparison alone"""
+    p_adjusted: float | None
+    """times the number of comparisons, at most 1"""
+    seed_error: float
+    patient_error: float
     margin: float | None
-    equivalent: bool | None
-    """two one-sided tests: the difference is within the margin; None where no test is possible"""
-    seeds_needed: int | None
-    """pairs with which a paired t-test finds a difference of the margin with power 0.8; None: over 1,000"""
-    note: str = ""
-
-    def separated(self, alpha: float) -> bool | None:
-        """Says whether the adjusted p <= alpha; None where no test is possible."""
-        return None if self.p_adjusted is None else self.p_adjusted <= alpha
+    word: Word
 
     @property
     def basis(self) -> str:
         """Says what the interval is over."""
-        return f"{self.unit}s" if self.joint is None else f"{self.unit}s and patients"
+        return f"{self.unit}s and patients" if self.patients else f"{self.unit}s"
+
+    @property
+    def better(self) -> bool:
+        """Says whether `init` is better by however much."""
+        return self.word.startswith("better")
+
+    @property
+    def worse(self) -> bool:
+        """Says whether `init` is worse by however much."""
+        return self.word.startswith("worse")
+
+    @property
+    def within(self) -> bool:
+        """Says whether the difference is within the margin."""
+        return self.word in ("equivalent", "better within the margin", "worse within the margin")
+
+    def turned(self) -> Contrast:
+        """Gives the difference the other way round."""
+        ends: dict[str, Any] = {
+            "low": None if self.high is None else -self.high, "high": None if self.low is None else -self.low,
+            "equal_low": None if self.equal_high is None else -self.equal_high,
+            "equal_high": None if self.equal_low is None else -self.equal_low,
+        }  # fmt: skip
+        words = {"better": "worse", "worse": "better"}
+        first, _, rest = self.word.partition(" ")
+        ends["word"] = " ".join(filter(None, [words.get(first, first), rest]))
+        return replace(self, init=self.against, against=self.init, estimate=-self.estimate, **ends)
 
 
-def family(
-    rows: Sequence[Row], base: Row, kind: Family, evidence: Evidence, *, alpha: float, margin: float | None
-) -> list[Contrast]:
-    """Compares every complete row of a task with the base; p-values are adjusted by Holm's method.
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """All comparisons of a task, or of all tasks together."""
 
-    The difference is always the other's score minus the base's. Holm, Scandinavian Journal of Statistics 1979.
+    scope: str
+    inits: tuple[str, ...]
+    unit: Literal["seed", "fold"]
+    pairs: Pairs
+    margin: float | None
+    cases: int
+    """patients of the smaller class; 0: seeds (folds) alone count"""
+    alpha: float
+    """level of all comparisons of the page together"""
+    share: float
+    """level of each comparison, its part of `alpha`"""
+    p: Array
+    """inits x inits: of no difference, of this comparison alone"""
+    reach: Array
+    """half width of the intervals that decide on better and worse"""
+    equal_reach: Array
+    """half width of those that decide whether a difference is within the margin: twice the error"""
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Lists the inits of which no other was shown to be better."""
+        low = self.pairs.estimate - np.nan_to_num(self.reach, nan=np.inf)
+        return tuple(init for init, beaten in zip(self.inits, (low > 0).any(axis=0), strict=True) if not beaten)
+
+    def contrast(self, init: str, against: str) -> Contrast:
+        """Takes one comparison."""
+        place = self.inits.index(init), self.inits.index(against)
+        estimate, p = float(self.pairs.estimate[place]), float(self.p[place])
+        low, high = _ends(estimate, float(self.reach[place]))
+        equal_low, equal_high = _ends(estimate, float(self.equal_reach[place]))
+        within = low is not None and self._is_within(equal_low, equal_high)
+        return Contrast(
+            task=self.scope, init=init, against=against, unit=self.unit, n=self.pairs.seeds,
+            patients=self.pairs.patients, estimate=estimate, low=low, high=high, equal_low=equal_low,
+            equal_high=equal_high, p=None if np.isnan(p) else p,
+            p_adjusted=None if np.isnan(p) else min(1.0, p / self.share * self.alpha),
+            seed_error=float(self.pairs.seed_error[place]), patient_error=float(self.pairs.patient_error[place]),
+            margin=self.margin, word=_word(low, high, self.margin, within, p),
+        )  # fmt: skip
+
+    def all(self, reference: str = "") -> list[Contrast]:
+        """Lists all comparisons, each once, against the reference where it is one of the two, else the earlier one."""
+        couples = itertools.combinations(self.inits, 2)
+        return [self.contrast(*((one, two) if two == reference else (two, one))) for one, two in couples]
+
+    @property
+    def enough(self) -> bool:
+        """Says whether there are the patients that a verdict on a difference within a margin needs."""
+        return self.pairs.patients == 0 or self.cases >= FEWEST
+
+    def _is_within(self, low: float | None, high: float | None) -> bool:
+        if self.margin is None or low is None or high is None:
+            return False
+        return self.enough and -self.margin < low and high < self.margin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Untested:
+    """A column before its comparisons have a level."""
+
+    scope: str
+    inits: tuple[str, ...]
+    unit: Literal["seed", "fold"]
+    pairs: Pairs
+    margin: float | None
+    cases: int
+
+
+def of_task(rows: Sequence[Row], evidence: Evidence, margin: float | None) -> Untested | None:
+    """Compares the complete rows of a task; None where there are fewer than two, or a single seed.
+
+    Args:
+        rows: of the task, which are compared.
+        evidence: what the predictions say.
+        margin: smallest difference that matters.
     """
-    others = [row for row in rows if row.init != base.init and row.summary is not None]
-    found = [_contrast(row, base, kind, evidence, alpha, margin) for row in others]
-    adjusted = multiplicity.holm([contrast.p for contrast in found])
-    return [replace(contrast, p_adjusted=p) for contrast, p in zip(found, adjusted, strict=True)]
-
-
-def _contrast(row: Row, base: Row, kind: Family, evidence: Evidence, alpha: float, margin: float | None) -> Contrast:
-    seeds = _over_seeds(row, base, alpha)
-    joint = _joint(row, base, evidence, 1 - alpha, margin)
-    known = seeds if joint is None or joint.seed_error is None else joint
-    several = row.unit == "seed" and len(row.scores) > 1
-    return Contrast(
-        task=row.task,
-        init=row.init,
-        against=base.init,
-        family=kind,
-        unit=row.unit,
-        estimate=seeds.difference,
-        seeds=seeds,
-        joint=joint,
-        p=known.p,
-        low=known.low,
-        high=known.high,
-        effect=effects.standardized(row.scores, base.scores, paired=True) if several else None,
-        superiority=effects.superiority(row.scores, base.scores, paired=True) if several else None,
-        margin=margin,
-        equivalent=_equivalent(row, base, evidence, alpha, margin),
-        seeds_needed=_seeds_needed(row, base, alpha, margin) if several else None,
-        note=known.note,
-    )
-
-
-def _over_seeds(row: Row, base: Row, alpha: float) -> statistics.TTest:
-    if row.unit == "fold":
-        return statistics.corrected_t_test(row.scores, base.scores, ratio=row.ratio, alpha=alpha)
-    return statistics.t_test(row.scores, base.scores, test="paired", alpha=alpha)
-
-
-def _joint(row: Row, base: Row, evidence: Evidence, level: float, margin: float | None) -> JointInterval | None:
-    if row.init not in evidence.contributions or base.init not in evidence.contributions:
+    if len(rows) < 2:
         return None
-    difference = evidence.contributions[row.init] - evidence.contributions[base.init]
-    return joint_interval(difference, level=level, margin=margin) if difference.shape[1] > 1 else None
+    inits = tuple(row.init for row in rows)
+    known = all(init in evidence.contributions for init in inits)
+    found = None
+    if known:
+        values = np.stack([evidence.contributions[init] for init in inits])
+        found = pairs.over_seeds_and_patients(values, coarseness=evidence.coarseness)
+    if found is None:
+        found = pairs.over_seeds([row.scores for row in rows], ratio=rows[0].ratio if rows[0].redrawn else 0.0)
+    if found is None:
+        return None
+    cases = evidence.cases if found.patients else 0
+    return Untested(scope=rows[0].task, inits=inits, unit=rows[0].unit, pairs=found, margin=margin, cases=cases)
 
 
-def _equivalent(row: Row, base: Row, evidence: Evidence, alpha: float, margin: float | None) -> bool | None:
-    """Runs two one-sided tests at alpha each: the interval at 1 - 2 alpha lies within the margin.
+def over_tasks(columns: Sequence[Untested], groups: Sequence[str]) -> Untested | None:
+    """Averages over tasks, each difference in units of its task's margin; None with fewer than two tasks.
 
-    Where nothing varies there is no interval and no verdict: two perfect scores on few patients prove nothing.
+    Args:
+        columns: of tasks; the inits that are in all of them are compared.
+        groups: one name per column; tasks that share images have one.
     """
-    if margin is None:
+    common = [init for init in columns[0].inits if all(init in column.inits for column in columns)] if columns else []
+    if len(columns) < 2 or len(common) < 2 or any(column.margin is None for column in columns):
         return None
-    known: statistics.TTest | JointInterval | None = _joint(row, base, evidence, 1 - 2 * alpha, None)
-    if known is None or known.p is None:
-        known = _over_seeds(row, base, 2 * alpha)
-    if known.low is None or known.high is None:
-        return None
-    return -margin < known.low and known.high < margin
+    parts = [column.pairs.taken([column.inits.index(init) for init in common]) for column in columns]
+    whole = pairs.over_columns(parts, [column.margin or 1.0 for column in columns], groups)
+    return Untested(
+        scope=ALL, inits=tuple(common), unit=columns[0].unit, pairs=whole, margin=1.0,
+        cases=min((column.cases for column in columns if column.cases), default=0),
+    )  # fmt: skip
 
 
-def _seeds_needed(row: Row, base: Row, alpha: float, margin: float | None) -> int | None:
-    """Plans with the upper bound of the std of the differences: the std of a few seeds is itself uncertain."""
-    spread = statistics.summary([a - b for a, b in zip(row.scores, base.scores, strict=True)])
-    if margin is None or not spread.std:
-        return None
-    return effects.seeds_needed(effects.upper_std(spread.std, spread.n), margin=margin, alpha=alpha)
+def at_level(columns: Sequence[Untested], alpha: float) -> list[Column]:
+    """Gives every comparison of all columns an equal part of the level (Bonferroni), so that all hold together."""
+    number = sum(column.pairs.number for column in columns)
+    share = alpha / max(1, number)
+    return [
+        Column(
+            **column.__dict__, share=share, alpha=alpha, p=column.pairs.p(), reach=column.pairs.reach(share),
+            equal_reach=column.pairs.reach(min(2 * share, 1.0)),
+        )
+        for column in columns
+    ]  # fmt: skip
+
+
+def again(columns: Iterable[Column], alpha: float) -> dict[str, Column]:
+    """Gives some columns a level of their own, as if nothing else were said: scope -> column."""
+    names = [one.name for one in fields(Untested)]
+    untested = [Untested(**{name: getattr(column, name) for name in names}) for column in columns]
+    return {column.scope: column for column in at_level(untested, alpha)}
+
+
+def _ends(estimate: float, reach: float) -> tuple[float, float] | tuple[None, None]:
+    return (None, None) if np.isnan(reach) else (estimate - reach, estimate + reach)
+
+
+def _word(low: float | None, high: float | None, margin: float | None, within: bool, p: float) -> Word:
+    if low is None or high is None:
+        return "not separated" if p == 1 else "no test"
+    if margin is not None and (low >= margin or high <= -margin):
+        return "better by more than the margin" if low > 0 else "worse by more than the margin"
+    if low > 0:
+        return "better within the margin" if within else "better"
+    if high < 0:
+        return "worse within the margin" if within else "worse"
+    return "equivalent" if within else "not separated"

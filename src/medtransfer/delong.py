@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import optimize, stats
 
 from medtransfer.errors import UserError
 from medtransfer.statistics import ROUNDING
@@ -146,18 +146,62 @@ def contributions(parts: Placements) -> Array:
     The variance of that mean (squared spread / patients) is DeLong's for one label and one image per patient, also
     where few patients have the finding; else the term that mixes both classes has the factor
     sqrt(k10 / (k10 - 1) * k01 / (k01 - 1)) in place of k / (k - 1). The numbers stand for per-patient scores where
-    areas of several seeds meet, see `joint.joint_interval`.
+    areas of several seeds meet, see `pairs.over_seeds_and_patients`.
+
+    A label with a class from a single patient is in the mean, and adds no spread: it shows none, see `thin` and
+    `coarseness`.
 
     Raises:
-        UserError: no label has both classes, or one of them comes from a single patient.
+        UserError: no label has both classes.
     """
     labels = _defined(parts)
-    if not labels or parts.counts[labels, :2].min() < 2:
-        raise UserError("no spread over patients: a label with both classes, each in two patients or more, must exist")
+    if not labels:
+        raise UserError("no area over patients: a label with both classes must exist")
     correction = np.sqrt((parts.patients - 1) / parts.patients)
     sums = _scaled(parts, 0, parts.positives) + _scaled(parts, 1, parts.negatives)
+    sums[:, list(thin(parts))] = 0.0
     mean = parts.auc[:, labels].mean(axis=1)
     return np.asarray(mean[:, None] + parts.patients * correction * sums[:, labels].mean(axis=1))
+
+
+def thin(parts: Placements) -> tuple[int, ...]:
+    """Lists the defined labels of which a class comes from a single patient."""
+    return tuple(label for label in _defined(parts) if parts.counts[label, :2].min() < 2)
+
+
+def coarseness(parts: Placements) -> float:
+    """Gives the variance of a difference of two mean areas that placements on few patients do not show.
+
+    An area moves in steps of 1 / the size of the smaller class, and near 1 the placements hardly vary: two networks
+    that differ by a margin then look equal on these images. Each label adds the square of a quarter of a step.
+    """
+    labels = _defined(parts)
+    smaller = parts.counts[labels, :2].min(axis=1).astype(np.float64)
+    return float(((0.25 / smaller) ** 2).sum() / len(labels) ** 2)
+
+
+def score_interval(auc: float, positives: int, negatives: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Gives the interval of a single area by its score equation, which has a width at an area of 1, too.
+
+    Method 5 of Newcombe (Statistics in Medicine 2006): the ends are the areas whose own standard error (that of Hanley
+    and McNeil, both classes taken as of their mean size) just reaches the area that was found.
+
+    Args:
+        auc: found.
+        positives: patients with the finding.
+        negatives: patients without it.
+        level: of the interval.
+    """
+    half = (positives + negatives) / 2 - 1
+    z = float(stats.norm.ppf((1 + level) / 2))
+
+    def excess(area: float) -> float:
+        spread = area * (1 - area) * (1 + half * (1 - area) / (2 - area) + half * area / (1 + area))
+        return abs(auc - area) - z * float(np.sqrt(spread / (positives * negatives)))
+
+    low = 0.0 if auc <= 0 or excess(0.0) <= 0 else float(optimize.brentq(excess, 0.0, auc))
+    high = 1.0 if auc >= 1 or excess(1.0) <= 0 else float(optimize.brentq(excess, auc, 1.0))
+    return low, high
 
 
 def checked(targets: Any, scores: Any) -> tuple[Array, Array]:

@@ -21,6 +21,18 @@ def split(name: str) -> tuple[str, str]:
     return ("+".join((head, *datasets)), backbone) if at else (name, "")
 
 
+def backbone(inits: Iterable[str]) -> str:
+    """Gives the backbone that all inits have; empty where they differ."""
+    found = {split(init)[1] for init in inits}
+    return found.pop() if len(found) == 1 else ""
+
+
+def labels(inits: Sequence[str]) -> dict[str, str]:
+    """Gives every init a label: its name without the backbone where all have the same one, else its whole name."""
+    bare = {init: split(init)[0] for init in inits} if backbone(inits) else {}
+    return bare if len(set(bare.values())) == len(inits) else {init: init for init in inits}
+
+
 def matches(entry: str, name: str, backbone: str | None) -> bool:
     """Says whether an entry means a name: of the entry's own backbone, else of `backbone`; None: of any."""
     (meant, own), (bare, its) = split(entry), split(name)

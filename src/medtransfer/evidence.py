@@ -21,8 +21,25 @@ from medtransfer.statistics import Array
 TERMS = ("intersection", "predicted", "target")
 TOLERANCE = 1e-6
 """between a logged score and the one that its predictions give"""
-Parts = tuple[Array | None, resampling.Statistic, Array]
-"""runs x patients: what a patient adds to a run's score, None where it is no sum; the statistic; the rows it is over"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a metric makes of the predictions of some runs."""
+
+    values: Array
+    """runs x patients: what a patient adds to a run's score, which is the mean of its row"""
+    statistic: resampling.Statistic
+    rows: Array
+    """test images that the score is over"""
+    cases: int
+    """patients of the smaller class, of the label that has most of them; without classes all patients"""
+    coarseness: float = 0.0
+    """variance of a difference that these numbers do not show"""
+    thin: tuple[str, ...] = ()
+    """labels that have a class from a single patient, which is not in the variance"""
+    sizes: tuple[int, int] | None = None
+    """patients with and without the finding, where the score is one area under a ROC curve"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +52,11 @@ class Evidence:
     images: int = 0
     patients: int = 0
     contributions: Mapping[str, Array] = field(default_factory=dict)
-    """init -> seeds x patients: a run's score is the mean of its row; without the inits that have none"""
+    """init -> seeds (or folds) x patients: a score is the mean of its row; without the inits that have none"""
+    coarseness: float = 0.0
+    """variance of a difference that the contributions do not show"""
+    cases: int = 0
+    """patients of the smaller class, of the label that has most of them; without classes all patients"""
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     """init -> interval over patients of its mean score over seeds"""
     note: str = ""
@@ -60,48 +81,72 @@ def gather(cells: Sequence[Cell], folder: Path, *, resamples: int, level: float,
     blank = Evidence(task=first.task, unit=first.unit)
     if first.metric not in _METRICS:
         return replace(blank, note=f"{first.metric} has no interval over patients here; seeds alone count")
-    if first.folds:
-        return replace(blank, note="the folds of a cross-validation have no test images in common; folds alone count")
+    if first.folds and not locked(cells, folder):
+        return replace(blank, note="each fold of a cross-validation has test images of its own; folds alone count")
     table = _table(first, folder)
     patients = table["patient"].to_numpy()
     blank = replace(blank, images=len(patients), patients=len(np.unique(patients)))
+    if blank.patients < 2:
+        return replace(blank, note=f"a single {first.unit} in test; seeds alone count")
     parts = _METRICS[first.metric](cells, folder, table)
     if isinstance(parts, str):
         return replace(blank, note=f"{parts}; seeds alone count")
-    values, statistic, rows = parts
-    _check_scores(cells, statistic)
-    groups, found = _by_init(cells), blank
-    if values is None:
-        found = replace(blank, note=f"{first.metric} is no sum over patients; in differences seeds alone count")
-    else:
-        found = replace(blank, contributions={init: values[places] for init, places in groups.items()})
+    _check_scores(cells, parts.statistic)
+    units = _by_unit(cells)
+    values = {init: np.stack([parts.values[k].mean(axis=0) for k in runs]) for init, runs in units.items()}
+    note = f"{', '.join(parts.thin)}: a class from a single {first.unit}, which adds no spread" if parts.thin else ""
+    found = replace(blank, contributions=values, coarseness=parts.coarseness, cases=parts.cases, note=note)
     if not resamples:
-        return replace(found, note=found.note or "comparison.resamples is 0: no intervals of single scores")
-    return _with_intervals(found, statistic, patients[rows], groups, resamples, level, rng)
+        words = "comparison.resamples is 0: no intervals of single scores"
+        return replace(found, note="; ".join(filter(None, [note, words])))
+    groups = {init: [place for run in runs for place in run] for init, runs in units.items()}
+    return _with_intervals(found, parts, patients[parts.rows], groups, resamples, level, rng)
+
+
+def locked(cells: Sequence[Cell], folder: Path) -> bool:
+    """Says whether the folds of a task have one test for all: then they are no more than seeds are.
+
+    Args:
+        cells: of one task.
+        folder: of the finished runs.
+    """
+    folds = {cell.fold: cell for cell in cells if cell.fold is not None}
+    if len(folds) < 2:
+        return False
+    one, two = (_table(cell, folder, ["id"])["id"] for cell in [*folds.values()][:2])
+    return bool(one.equals(two))
 
 
 def _with_intervals(
-    found: Evidence,
-    statistic: resampling.Statistic,
-    patients: Array,
-    groups: Mapping[str, list[int]],
-    resamples: int,
-    level: float,
+    found: Evidence, parts: Parts, patients: Array, groups: Mapping[str, list[int]], resamples: int, level: float,
     rng: np.random.Generator,
-) -> Evidence:
+) -> Evidence:  # fmt: skip
     try:
-        drawn = resampling.bootstrap(statistic, rng, patients=patients, resamples=resamples)
+        drawn = resampling.bootstrap(parts.statistic, rng, patients=patients, resamples=resamples)
     except UserError as error:
-        return replace(found, note=f"no intervals of single scores: {error}")
+        return replace(found, note="; ".join(filter(None, [found.note, f"no intervals of single scores: {error}"])))
     intervals = {init: resampling.interval(drawn, places, level=level) for init, places in groups.items()}
+    if parts.sizes is not None:
+        intervals = {init: _below_the_ceiling(one, *parts.sizes) for init, one in intervals.items()}
     return replace(found, intervals=intervals)
 
 
-def _by_init(cells: Sequence[Cell]) -> dict[str, list[int]]:
-    groups: dict[str, list[int]] = {}
-    for place, cell in sorted(enumerate(cells), key=lambda pair: pair[1].seed):
-        groups.setdefault(cell.init, []).append(place)
-    return groups
+def _below_the_ceiling(interval: Interval, positives: int, negatives: int) -> Interval:
+    """Gives an area whose interval has no width, or reaches 1 within a step, that of its score equation."""
+    step = 1 / min(positives, negatives)
+    if interval.low is not None and interval.high is not None and interval.low < interval.high < 1 - step:
+        return interval
+    low, high = delong.score_interval(interval.estimate, positives, negatives, level=interval.level)
+    return replace(interval, method="score", low=low, high=high, note="near 1: by the score equation")
+
+
+def _by_unit(cells: Sequence[Cell]) -> dict[str, list[list[int]]]:
+    """Lists, for each init, the places of the runs of each seed, or of each fold with its seeds, in order."""
+    groups: dict[str, dict[int, list[int]]] = {}
+    for place, cell in sorted(enumerate(cells), key=lambda pair: (pair[1].fold or 0, pair[1].seed)):
+        unit = cell.seed if cell.fold is None else cell.fold
+        groups.setdefault(cell.init, {}).setdefault(unit, []).append(place)
+    return {init: list(runs.values()) for init, runs in groups.items()}
 
 
 def _read(cells: Sequence[Cell], folder: Path, columns: Sequence[str]) -> Array:
@@ -137,35 +182,80 @@ def _auc(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | st
     found = _labels(cells, folder, table)
     if isinstance(found, str):
         return found
-    truth, scores = found
-    parts = delong.placements(truth, scores, table["patient"].to_numpy())
-    if parts.counts[:, :2].min() < 2:
-        return "a label has all its images of one class from a single patient"
-    return delong.contributions(parts), resampling.mean_auc(truth, scores), np.arange(len(truth))
+    labels, truth, scores = found
+    placed = delong.placements(truth, scores, table["patient"].to_numpy())
+    smaller = placed.counts[:, :2].min(axis=1)
+    return Parts(
+        values=delong.contributions(placed),
+        statistic=resampling.mean_auc(truth, scores),
+        rows=np.arange(len(truth)),
+        cases=int(smaller.max()),
+        coarseness=delong.coarseness(placed),
+        thin=tuple(labels[k] for k in delong.thin(placed)),
+        sizes=(int(placed.counts[0, 0]), int(placed.counts[0, 1])) if len(labels) == 1 else None,
+    )
 
 
 def _average_precision(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | str:
     found = _labels(cells, folder, table)
     if isinstance(found, str):
         return found
-    return None, resampling.average_precision(*found), np.arange(len(table))
+    labels, truth, scores = found
+    patients = table["patient"].to_numpy()
+    held = [[len(np.unique(patients[column == kind])) for kind in (0, 1)] for column in truth.T]
+    smaller = np.array(held, dtype=np.float64).min(axis=1)
+    return replace(
+        _jackknifed(resampling.average_precision(truth, scores), patients),
+        cases=int(smaller.max()),
+        coarseness=float(((0.25 / smaller) ** 2).sum() / len(smaller) ** 2),
+        thin=tuple(label for label, size in zip(labels, smaller, strict=True) if size < 2),
+    )
 
 
-def _labels(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> tuple[Array, Array] | str:
-    """Reads targets (images x labels) and probabilities (runs x images x labels) of the labels with both classes."""
+def _balanced_accuracy(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | str:
+    truth, answers = _classes(cells, folder, table)
+    return _classified(resampling.balanced_accuracy(truth, answers), truth, table)
+
+
+def _kappa(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | str:
+    truth, answers = _classes(cells, folder, table)
+    return _classified(resampling.quadratic_kappa(truth, answers, len(cells[0].tested)), truth, table)
+
+
+def _classified(statistic: resampling.Statistic, truth: Array, table: pd.DataFrame) -> Parts:
+    """Takes what each patient adds to a score of answers; an answer on one patient is a step of a recall."""
+    patients = table["patient"].to_numpy()
+    sizes = np.array([len(np.unique(patients[truth == one])) for one in np.unique(truth)], dtype=np.float64)
+    coarse = float(((0.25 / sizes) ** 2).sum() / len(sizes) ** 2)
+    return replace(_jackknifed(statistic, patients), cases=int(sizes.min()), coarseness=coarse)
+
+
+def _classes(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> tuple[Array, Array]:
+    """Reads the true class of each image, and the most probable one by each run: runs x images."""
+    names = cells[0].tested
+    truth = table[[f"target.{name}" for name in names]].to_numpy().argmax(axis=1)
+    return truth, _read(cells, folder, [f"probability.{name}" for name in names]).argmax(axis=2)
+
+
+def _jackknifed(statistic: resampling.Statistic, patients: Array) -> Parts:
+    values = resampling.contributions(statistic, patients)
+    return Parts(values=values, statistic=statistic, rows=np.arange(len(patients)), cases=len(np.unique(patients)))
+
+
+def _labels(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> tuple[list[str], Array, Array] | str:
+    """Reads names, targets (images x labels) and probabilities (runs x images x labels) of labels with both classes."""
     names = [name.removeprefix("target.") for name in map(str, table.columns) if name.startswith("target.")]
     labels = [label for label in cells[0].tested or names if {0, 1} <= set(table[f"target.{label}"])]
     if not labels:
         return "no label has both classes in test"
     truth = table[[f"target.{label}" for label in labels]].to_numpy()
-    return truth, _read(cells, folder, [f"probability.{label}" for label in labels])
+    return labels, truth, _read(cells, folder, [f"probability.{label}" for label in labels])
 
 
 def _dice(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | str:
     scores, _ = _image_dice(cells, folder, table)
-    values = scores.mean(axis=2)
-    patients = table["patient"].to_numpy()
-    return joint.per_patient(values, patients), resampling.mean(values, "mean Dice"), np.arange(len(patients))
+    values, patients = scores.mean(axis=2), table["patient"].to_numpy()
+    return _averaged(values, patients, np.arange(len(patients)), "mean Dice")
 
 
 def _dice_positives(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | str:
@@ -173,15 +263,33 @@ def _dice_positives(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) ->
     if positive.shape[1] > 1 or not positive.any():
         return "Dice on positives needs one label, with a target in test"
     rows = np.flatnonzero(positive[:, 0])
-    values, patients = scores[:, rows, 0], table["patient"].to_numpy()[rows]
-    return joint.per_patient(values, patients), resampling.mean(values, "mean Dice on positives"), rows
+    return _averaged(scores[:, rows, 0], table["patient"].to_numpy()[rows], rows, "mean Dice on positives")
+
+
+def _dice_pooled(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | str:
+    terms = np.stack(_terms(cells, folder, table), axis=-1)
+    return _jackknifed(resampling.pooled_dice(terms), table["patient"].to_numpy())
+
+
+def _averaged(values: Array, patients: Array, rows: Array, name: str) -> Parts:
+    return Parts(
+        values=joint.per_patient(values, patients),
+        statistic=resampling.mean(values, name),
+        rows=rows,
+        cases=len(np.unique(patients)),
+    )
+
+
+def _terms(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> list[Array]:
+    """Reads intersection, predicted and target in pixels: runs x images x labels each."""
+    labels = cells[0].tested if "target" not in table else ("",)
+    suffixes = [f".{label}" if label else "" for label in labels]
+    return [_read(cells, folder, [f"{term}{s}" for s in suffixes]) for term in TERMS]
 
 
 def _image_dice(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> tuple[Array, Array]:
     """Computes Dice per image (runs x images x labels), and whether the image has a target (images x labels)."""
-    labels = cells[0].tested if "target" not in table else ("",)
-    suffixes = [f".{label}" if label else "" for label in labels]
-    overlap, predicted, target = (_read(cells, folder, [f"{term}{s}" for s in suffixes]) for term in TERMS)
+    overlap, predicted, target = _terms(cells, folder, table)
     total = predicted + target
     return np.where(total == 0, 1.0, 2 * overlap / np.maximum(total, 1)), target[0] > 0
 
@@ -199,6 +307,9 @@ def _check_scores(cells: Sequence[Cell], statistic: resampling.Statistic) -> Non
 _METRICS: Mapping[str, Callable[[Sequence[Cell], Path, pd.DataFrame], Parts | str]] = {
     "auc": _auc,
     "average_precision": _average_precision,
+    "balanced_accuracy": _balanced_accuracy,
     "dice": _dice,
+    "dice_pooled": _dice_pooled,
     "dice_positives": _dice_positives,
+    "kappa": _kappa,
 }

@@ -9,8 +9,9 @@ from typing import Any
 
 from medtransfer import records
 from medtransfer.cells import Cell, of_task
+from medtransfer.claims import said
 from medtransfer.comparison import Row
-from medtransfer.contrasts import Contrast
+from medtransfer.contrasts import ALL, Contrast
 from medtransfer.findings import Findings
 from medtransfer.statistics import TTest
 
@@ -85,42 +86,33 @@ def _comparison(findings: Findings, row: Row) -> Record:
 
 
 def contrasts(findings: Findings) -> list[Record]:
-    """Lists every difference with its interval: with the reference, the best on val, and that of all tasks."""
+    """Lists every comparison of two initializations, on each task and over all of them."""
     return [_contrast(findings, contrast) for contrast in findings.contrasts]
 
 
 def _contrast(findings: Findings, contrast: Contrast) -> Record:
-    joint, effect, superiority = contrast.joint, contrast.effect, contrast.superiority
     return {
         "task": contrast.task,
-        "family": contrast.family,
         "init": contrast.init,
         "against": contrast.against,
-        "n": contrast.seeds.n[0] if contrast.seeds.n else 0,
+        "n": contrast.n,
         "unit": contrast.basis,
+        "in": "margins" if contrast.task == ALL else "score",
         "estimate": contrast.estimate,
         "low": contrast.low,
         "high": contrast.high,
+        "equal_low": contrast.equal_low,
+        "equal_high": contrast.equal_high,
+        "margin": contrast.margin,
+        "verdict": contrast.word,
         "p": contrast.p,
         "p_adjusted": contrast.p_adjusted,
-        "correction": "Holm within task and family",
-        "alpha": findings.settings.alpha,
-        "separated": contrast.separated(findings.settings.alpha),
-        "seeds_test": contrast.seeds.test,
-        "seeds_p": contrast.seeds.p,
-        "seeds_low": contrast.seeds.low,
-        "seeds_high": contrast.seeds.high,
-        "patients": joint.patients if joint else None,
-        "patient_error": joint.patient_error if joint else None,
-        "seed_error": joint.seed_error if joint else None,
-        "hedges_g": effect.g if effect else None,
-        "superiority": superiority.estimate if superiority else None,
-        "margin": contrast.margin,
-        "equivalent": contrast.equivalent,
-        "seeds_needed": contrast.seeds_needed,
-        "more_seeds": joint.more_seeds if joint else None,
-        "power": joint.verdict if joint else None,
-        "note": contrast.note,
+        "correction": "Bonferroni over all comparisons",
+        "alpha": findings.alpha,
+        "look": findings.look,
+        "patients": contrast.patients or None,
+        "patient_error": contrast.patient_error if contrast.patients else None,
+        "seed_error": contrast.seed_error,
     }
 
 
@@ -137,8 +129,8 @@ def claims(findings: Findings) -> list[Record]:
             "low": part.low,
             "high": part.high,
             "alpha": part.alpha,
-            "verdict": part.verdict,
-            "claim_verdict": verdict.verdict,
+            "verdict": said(part.verdict, verdict.paper),
+            "claim_verdict": said(verdict.verdict, verdict.paper),
             "digitised": part.digitised,
             "contaminated": part.contaminated,
             "notes": " | ".join(part.notes),
@@ -187,6 +179,8 @@ def comparison_run(findings: Findings) -> dict[str, Any]:
             "marks": ", ".join(marks),
             "answer": findings.answers[0].verdict,
             "chosen": findings.answers[0].chosen,
+            "candidates": " ".join(findings.answers[0].candidates),
+            "look": str(findings.look),
         },
         "params": parameters,
         "metrics": {f"chosen_test_{task}": mean for task, mean in means.items()},

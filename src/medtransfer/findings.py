@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from medtransfer import answers, claims, comparison, contrasts, ledger, multiplicity, params, progress, published, ranks
+from medtransfer import answers, claims, comparison, contrasts, ledger, params, progress, published, ranks
 from medtransfer.answers import Answer
 from medtransfer.cells import Cell, belongs, collect, of_task, select
 from medtransfer.claims import Verdict
 from medtransfer.comparison import Row, eligible
-from medtransfer.contrasts import Contrast, Family
-from medtransfer.evidence import Evidence, gather
+from medtransfer.contrasts import ALL, Column, Contrast
+from medtransfer.entries import labels
+from medtransfer.evidence import Evidence, gather, locked
 from medtransfer.ledger import Ledger
+from medtransfer.looks import level
 from medtransfer.published import Published
 from medtransfer.ranks import Friedman, Nemenyi, Ranks, SignedRank
 from medtransfer.tables import metric_name
@@ -40,9 +42,12 @@ class Findings:
     """by task and init, in the benchmark's order"""
     evidence: Mapping[str, Evidence]
     """task -> what its predictions say, of barred rows too; without the tasks that have no complete initialization"""
-    contrasts: tuple[Contrast, ...]
-    best: Mapping[str, tuple[tuple[str, ...], multiplicity.WithBest]]
-    """task -> the compared inits, and their multiple comparisons with the best"""
+    columns: Mapping[str, Column]
+    """task, or `all tasks` -> all comparisons of its inits"""
+    look: int
+    """how many sets of seeds were looked at, this one included"""
+    alpha: float
+    """level of this look: the chance that any `better` of the page is wrong, and that any `equivalent` is"""
     ranked: tuple[str, ...]
     """inits of the ranks"""
     ranks: Ranks
@@ -50,7 +55,7 @@ class Findings:
     friedman: Friedman
     nemenyi: Nemenyi
     posterior: SignedRank | None
-    """of the best mean rank on val minus the reference, over tasks, in units of their margins; None: the same init"""
+    """of the pick over all tasks minus the reference, in units of the tasks' margins; None: there is none"""
     answers: tuple[Answer, ...]
     """over all tasks first where there are several, then by task"""
     claims: Mapping[str, tuple[Verdict, ...]]
@@ -65,12 +70,27 @@ class Findings:
         """Takes the rows of a task."""
         return [row for row in self.rows if row.task == task]
 
-    def family(self, task: str, kind: Family) -> list[Contrast]:
-        """Takes the contrasts of a task with one base."""
-        return [c for c in self.contrasts if c.task == task and c.family == kind]
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """Lists every comparison, against the reference where it is one of the two."""
+        return tuple(found for column in self.columns.values() for found in column.all(self.reference))
+
+    def against_reference(self, task: str) -> list[Contrast]:
+        """Takes the comparisons of a task with the reference."""
+        column = self.columns.get(task)
+        if column is None or self.reference not in column.inits:
+            return []
+        return [column.contrast(init, self.reference) for init in column.inits if init != self.reference]
+
+    @property
+    def overall(self) -> str:
+        """Names the pick over all tasks; empty where there is none."""
+        return next((answer.chosen for answer in self.answers if answer.scope == ALL), "")
 
 
-def find(folder: Path, benchmark: params.Benchmark, settings: params.Params, root: Path, reference: str) -> Findings:
+def find(
+    folder: Path, benchmark: params.Benchmark, settings: params.Params, root: Path, reference: str, look: int = 1
+) -> Findings:
     """Compares the benchmark's finished runs.
 
     Args:
@@ -78,7 +98,8 @@ def find(folder: Path, benchmark: params.Benchmark, settings: params.Params, roo
         benchmark: the expected runs, with canonical init names; other runs in the folder are counted and left out.
         settings: sections `comparison` and `claims`.
         root: the repository's top folder, where the files of published numbers are.
-        reference: canonical name of the init that every other is compared with.
+        reference: canonical name of the init that every other is compared with in the tables.
+        look: its number, see `looks`.
 
     Raises:
         UserError: runs are corrupt, duplicated or mixed, predictions do not belong to them, or a file of published
@@ -90,12 +111,17 @@ def find(folder: Path, benchmark: params.Benchmark, settings: params.Params, roo
     beside = [one for one in found if one.recipe != recipe and belongs(one, benchmark)]
     claims.check(settings.claims, {*TASKS, *benchmark.tasks}, settings.inits)
     printed = [row for name in settings.comparison.against for row in _read(root / name, settings.comparison)]
-    rows = comparison.compare(cells, benchmark, settings.comparison)
+    one_test = [task for task in benchmark.tasks if locked(of_task(cells, task), folder)]
+    rows = comparison.compare(cells, benchmark, settings.comparison, one_test)
     evidence = _evidence(cells, rows, folder, benchmark, settings.comparison)
     test_ranks, val_ranks, ranked = _ranks(cells, rows, benchmark, settings.comparison)
-    overall = ranked[answers.chosen_overall(val_ranks)] if val_ranks.mean else ""
-    bases = _bases(rows, benchmark, reference, overall)
-    contrasted = _contrasts(cells, rows, evidence, bases, settings.comparison.alpha)
+    untested = _columns(cells, rows, evidence, benchmark)
+    alpha = level(settings.comparison.alpha, look)
+    columns = {column.scope: column for column in contrasts.at_level(untested, alpha)}
+    later = contrasts.at_level(untested, level(settings.comparison.alpha, look + 1))
+    next_share = later[0].share if later else 0.0
+    answered = _answers(rows, benchmark, columns, next_share, dict(zip(ranked, val_ranks.mean, strict=False)), cells)
+    overall = next((answer.chosen for answer in answered if answer.scope == ALL), "")
     return Findings(
         benchmark=benchmark,
         settings=settings.comparison,
@@ -104,16 +130,17 @@ def find(folder: Path, benchmark: params.Benchmark, settings: params.Params, roo
         left_out=len(found) - len(cells) - len(beside),
         rows=tuple(rows),
         evidence=evidence,
-        contrasts=tuple(contrasted),
-        best={task: best for task in benchmark.tasks if (best := _best(rows, task, settings.comparison.alpha))},
+        columns=columns,
+        look=look,
+        alpha=alpha,
         ranked=ranked,
         ranks=test_ranks,
         val_ranks=val_ranks,
         friedman=ranks.friedman(test_ranks),
         nemenyi=ranks.nemenyi(test_ranks, alpha=settings.comparison.alpha),
-        posterior=_posterior(cells, contrasted, overall),
-        answers=_answers(rows, benchmark, contrasted, ranked, val_ranks, test_ranks, settings.comparison.alpha, cells),
-        claims=_weigh(settings, _task_scores(cells, rows, evidence, benchmark), printed),
+        posterior=_posterior(cells, columns, overall, reference),
+        answers=answered,
+        claims=_weigh(settings, _task_scores(cells, rows, evidence, benchmark), printed, look),
         published=tuple(printed),
         beside=tuple(beside),
         studies=tuple(_studies(root, benchmark)),
@@ -177,46 +204,27 @@ def _ranks(
     return tested, ranks.rank(val, rng=rng, groups=groups, confidence=confidence), inits
 
 
-def _bases(
-    rows: Sequence[Row], benchmark: params.Benchmark, reference: str, overall: str
-) -> list[tuple[str, Family, str]]:
-    """Lists (task, family, init that the others are compared with)."""
-    bases: list[tuple[str, Family, str]] = []
+def _columns(
+    cells: Sequence[Cell], rows: Sequence[Row], evidence: Mapping[str, Evidence], benchmark: params.Benchmark
+) -> list[contrasts.Untested]:
+    """Compares every two inits on each task, and over the tasks, of which those that share images count once."""
+    found = {}
     for task in benchmark.tasks:
-        chosen = answers.best_on_val(eligible(row for row in rows if row.task == task))
-        bases += [(task, "reference", reference), (task, "overall", overall)]
-        bases += [(task, "chosen", chosen.init)] if chosen else []
-    return bases
+        own = eligible(row for row in rows if row.task == task)
+        column = contrasts.of_task(own, evidence[task], of_task(cells, task)[0].margin) if own else None
+        if column is not None:
+            found[task] = column
+    groups = [group_of(of_task(cells, task)[0]) for task in found]
+    whole = contrasts.over_tasks(list(found.values()), groups) if len(found) == len(evidence) else None
+    return [*([whole] if whole else []), *found.values()]
 
 
-def _contrasts(
-    cells: Sequence[Cell],
-    rows: Sequence[Row],
-    evidence: Mapping[str, Evidence],
-    bases: Sequence[tuple[str, Family, str]],
-    alpha: float,
-) -> list[Contrast]:
-    found: list[Contrast] = []
-    for task, kind, init in bases:
-        column = eligible(row for row in rows if row.task == task)
-        base = next((row for row in column if row.init == init), None)
-        if base is not None:
-            margin = of_task(cells, task)[0].margin
-            found += contrasts.family(column, base, kind, evidence[task], alpha=alpha, margin=margin)
-    return found
-
-
-def _best(rows: Sequence[Row], task: str, alpha: float) -> tuple[tuple[str, ...], multiplicity.WithBest] | None:
-    """Compares with the best at once; folds share training images, so their errors are not those of the method."""
-    column = [row for row in eligible(rows) if row.task == task and row.unit == "seed"]
-    if len(column) < 2:
-        return None
-    names = tuple(row.init for row in column)
-    return names, multiplicity.with_best([row.scores for row in column], paired=True, alpha=alpha)
-
-
-def _posterior(cells: Sequence[Cell], contrasted: Sequence[Contrast], overall: str) -> SignedRank | None:
-    found = [c for c in contrasted if c.family == "reference" and c.init == overall and c.margin]
+def _posterior(cells: Sequence[Cell], columns: Mapping[str, Column], overall: str, reference: str) -> SignedRank | None:
+    found = [
+        column.contrast(overall, reference)
+        for task, column in columns.items()
+        if task != ALL and {overall, reference} <= {*column.inits} and overall != reference and column.margin
+    ]
     if not found:
         return None
     groups = [group_of(of_task(cells, contrast.task)[0]) for contrast in found]
@@ -227,36 +235,27 @@ def _posterior(cells: Sequence[Cell], contrasted: Sequence[Contrast], overall: s
 def _answers(
     rows: Sequence[Row],
     benchmark: params.Benchmark,
-    contrasted: Sequence[Contrast],
-    ranked: Sequence[str],
-    val_ranks: Ranks,
-    test_ranks: Ranks,
-    alpha: float,
+    columns: Mapping[str, Column],
+    next_share: float,
+    val_ranks: Mapping[str, float],
     cells: Sequence[Cell],
 ) -> tuple[Answer, ...]:
+    named = labels(benchmark.inits)
     found = []
     for task in benchmark.tasks:
-        column = [row for row in rows if row.task == task]
-        own = [c for c in contrasted if c.task == task and c.family == "chosen"]
+        own = [row for row in rows if row.task == task]
         metric = metric_name(of_task(cells, task)[0].metric) if of_task(cells, task) else ""
-        found.append(_answer(column, own, alpha, metric))
+        answer = answers.of_task(
+            columns.get(task), eligible(own), labels=named, metric=metric, next_share=next_share
+        )  # fmt: skip
+        barred = [named[row.init] for row in own if row.barred]
+        words = f" Not compared, because contaminated: {', '.join(barred)}." if barred else ""
+        found.append(replace(answer, scope=task, text=answer.text + words))
     if len(benchmark.tasks) > 1:
-        overall = [c for c in contrasted if c.family == "overall"]
-        found.insert(0, answers.over_tasks(ranked, val_ranks, test_ranks, overall, alpha))
+        why = "the initializations have no two tasks in common on which all runs are there"
+        whole = answers.over_tasks(columns.get(ALL), val_ranks, labels=named, next_share=next_share, why=why)
+        found.insert(0, whole)
     return tuple(found)
-
-
-def _answer(column: Sequence[Row], contrasted: Sequence[Contrast], alpha: float, metric: str) -> Answer:
-    """Answers for one task without its barred rows, and names these."""
-    barred = [row.init for row in column if row.barred]
-    if not barred:
-        return answers.of_task(column, contrasted, alpha, metric)
-    words = f" Not compared, because contaminated: {', '.join(barred)}."
-    if not eligible(column):
-        text = f"No answer: no initialization free of contamination has all its runs.{words}"
-        return Answer(scope=column[0].task, verdict="none", text=text)
-    answer = answers.of_task(eligible(column), contrasted, alpha, metric)
-    return replace(answer, text=answer.text + words)
 
 
 def _task_scores(
@@ -281,15 +280,16 @@ def _task_scores(
 
 
 def _weigh(
-    settings: params.Params, tasks: Sequence[claims.TaskScores], printed: Sequence[Published]
+    settings: params.Params, tasks: Sequence[claims.TaskScores], printed: Sequence[Published], look: int
 ) -> dict[str, tuple[Verdict, ...]]:
-    alpha = settings.comparison.alpha
+    """Weighs the claims, which share the level."""
+    alpha = settings.comparison.alpha / max(1, len(settings.claims))
     papers = {
         paper: [row for row in printed if row.paper == paper] for paper in dict.fromkeys(r.paper for r in printed)
     }
     return {
         name: (
-            *claims.on_runs(claim, tasks, alpha=alpha),
+            *claims.on_runs(claim, tasks, alpha=level(alpha, look)),
             *(claims.on_published(claim, rows, alpha=alpha) for rows in papers.values()),
         )
         for name, claim in settings.claims.items()

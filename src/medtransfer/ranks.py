@@ -21,8 +21,8 @@ MIN_GROUPS = 5
 """groups of tasks below which neither Friedman's nor Nemenyi's test is made"""
 MIN_INITS = 3
 """initializations below which they are not made either: two are compared by a paired test"""
-MIN_SIGNED = 3
-"""groups below which no side can reach a posterior probability of 0.95 against the prior"""
+MIN_SIGNED = 5
+"""groups below which the prior says most of what the posterior does"""
 PRIOR_STRENGTH = 0.5
 """weight of the prior's one pseudo-difference 0, where each group weighs 1; baycomp's value"""
 
@@ -260,7 +260,7 @@ def signed_rank(
     values = _by_group(values[:, None], _labels(groups, len(values)))[:, 0]
     n = len(values)
     if n < MIN_SIGNED:
-        return SignedRank(n=n, rope=rope, draws=draws, note=f"{n} of the {MIN_SIGNED} groups that outweigh the prior")
+        return SignedRank(n=n, rope=rope, draws=draws, note=f"{n} of the {MIN_SIGNED} groups of tasks that it needs")
     points = np.append(values, 0.0)
     weights = rng.dirichlet([1.0] * n + [PRIOR_STRENGTH], size=draws)
     middle = (points[:, None] + points) / 2

@@ -25,6 +25,8 @@ BLOCK = 1_500_000
 """weights (images x resamples) held at a time"""
 LEAST_BLOCK = 256
 """resamples held at a time where images are many: fewer would cost more in calls than in arithmetic"""
+MOST_PATIENTS = 1000
+"""patients that are left out one by one in a jackknife; more go in groups"""
 MAX_REDRAWS = 100
 """times the number of resamples that may be redrawn before the classes count as too rare"""
 
@@ -62,7 +64,8 @@ class Resamples:
 class Interval:
     """A bootstrap interval over patients."""
 
-    method: Literal["percentile", "bca"]
+    method: Literal["percentile", "bca", "score"]
+    """score: of an area near 1, see `delong.score_interval`"""
     statistic: str
     estimate: float
     level: float
@@ -112,24 +115,103 @@ def mean(values: Any, name: str = "mean") -> Statistic:
         name=name,
         images=numbers.shape[1],
         score=lambda weights: np.einsum("mi,ib->mb", numbers, weights) / weights.sum(axis=0),
-        defined=lambda weights: np.ones(weights.shape[1], dtype=np.bool_),
+        defined=_always,
     )
 
 
-def dice(terms: Any) -> Statistic:
-    """Defines Dice as the mean per image, an image empty in target and prediction counting 1.0.
+def pooled_dice(terms: Any) -> Statistic:
+    """Defines one Dice over all pixels, as the mean over labels.
 
     Args:
-        terms: models x images x (intersection, predicted, target) in pixels.
+        terms: models x images x labels x (intersection, predicted, target) in pixels.
 
     Raises:
-        UserError: the shape does not fit, or a number is negative or not finite.
+        UserError: the shape does not fit, or a number is not finite.
     """
     counts = np.asarray(terms, dtype=np.float64)
-    if counts.ndim != 3 or counts.shape[2] != 3 or 0 in counts.shape or not (np.isfinite(counts) & (counts >= 0)).all():
-        raise UserError(f"terms must be models x images x 3 finite numbers of pixels, got shape {counts.shape}")
-    total = counts[..., 1] + counts[..., 2]
-    return mean(np.where(total == 0, 1.0, 2 * counts[..., 0] / np.where(total == 0, 1.0, total)), "mean Dice")
+    if counts.ndim != 4 or counts.shape[3] != 3 or 0 in counts.shape or not np.isfinite(counts).all():
+        raise UserError(f"terms must be finite, models x images x labels x 3, got shape {counts.shape}")
+
+    def score(weights: Array) -> Array:
+        sums = np.einsum("milt,ib->mblt", counts, weights)
+        total = sums[..., 1] + sums[..., 2]
+        return np.asarray(np.where(total > 0, 2 * sums[..., 0] / np.where(total > 0, total, 1.0), 1.0).mean(axis=2))
+
+    return Statistic(name="pooled Dice", images=counts.shape[1], score=score, defined=_always)
+
+
+def balanced_accuracy(truth: Any, answers: Any) -> Statistic:
+    """Defines the mean recall over the classes that occur.
+
+    Args:
+        truth: images, class numbers.
+        answers: models x images, class numbers.
+    """
+    classes = np.asarray(truth)
+    right = np.asarray(answers) == classes
+    members = np.stack([classes == one for one in np.unique(classes)]).astype(np.float64)
+
+    def score(weights: Array) -> Array:
+        sizes = members @ weights
+        return np.asarray(np.stack([(members * hit) @ weights / sizes for hit in right]).mean(axis=1))
+
+    def defined(weights: Array) -> Array:
+        return np.asarray((members @ weights > 0).all(axis=0))
+
+    return Statistic(name="balanced accuracy", images=len(classes), score=score, defined=defined)
+
+
+def quadratic_kappa(truth: Any, answers: Any, classes: int) -> Statistic:
+    """Defines Cohen's kappa with quadratic weights (Psychological Bulletin 1968).
+
+    Args:
+        truth: images, class numbers from 0.
+        answers: models x images, likewise.
+        classes: their number.
+    """
+    rows = np.eye(classes)[np.asarray(truth)]
+    columns = np.eye(classes)[np.asarray(answers)]
+    apart = (np.asarray(answers) - np.asarray(truth)) ** 2
+    cost = (np.arange(classes)[:, None] - np.arange(classes)) ** 2
+
+    def parts(weights: Array) -> tuple[Array, Array]:
+        of_truth, size = rows.T @ weights, weights.sum(axis=0)
+        by_chance = [np.einsum("kb,kl,lb->b", of_truth, cost, column.T @ weights) / size for column in columns]
+        return apart @ weights, np.stack(by_chance)
+
+    def score(weights: Array) -> Array:
+        seen, by_chance = parts(weights)
+        return np.asarray(1 - seen / by_chance)
+
+    def defined(weights: Array) -> Array:
+        return np.asarray((parts(weights)[1] > 0).all(axis=0))
+
+    return Statistic(name="quadratic kappa", images=len(rows), score=score, defined=defined)
+
+
+def contributions(statistic: Statistic, patients: Sequence[Any] | Array | None = None) -> Array:
+    """Gives each patient a number per model, whose mean over patients is the model's score: models x patients.
+
+    They are the jackknife's pseudo-values, moved to that mean, so that their variance / patients is the jackknife's
+    (Tukey 1958). More than `MOST_PATIENTS` patients are left out in as many groups, each of which counts as one. A
+    patient without whom the score is undefined adds no spread.
+
+    Raises:
+        UserError: there are fewer than two patients.
+    """
+    index, number = patient_index(patients, statistic.images)
+    if number > MOST_PATIENTS:
+        index, number = index % MOST_PATIENTS, MOST_PATIENTS
+    if number < 2:
+        raise UserError(f"a spread over patients needs two or more, got {number}")
+    point = statistic.score(np.ones((statistic.images, 1), dtype=np.float32))[:, :1]
+    block = max(1, BLOCK // statistic.images)
+    starts = range(0, number, block)
+    without = np.concatenate(
+        [_without(statistic, index, np.arange(start, min(start + block, number))) for start in starts], axis=1
+    )
+    without = np.where(np.isfinite(without), without, np.nanmean(without, axis=1, keepdims=True))
+    return np.asarray(point + (number - 1) * (without.mean(axis=1, keepdims=True) - without))
 
 
 def bootstrap(
@@ -274,6 +356,10 @@ def _precision(positives: Array, below: Array, negatives: Array) -> Array:
     found = _running(positives[::-1].copy())[::-1]
     precision = found / np.maximum(found + negatives - below, 1.0)  # a cut without any weight counts for nothing
     return np.asarray((positives * precision).sum(axis=0, dtype=np.float64) / found[0])
+
+
+def _always(weights: Array) -> Array:
+    return np.ones(weights.shape[1], dtype=np.bool_)
 
 
 def _draw(rng: np.random.Generator, patients: int, resamples: int) -> Array:

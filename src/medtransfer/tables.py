@@ -122,3 +122,20 @@ def p_value(p: float | None) -> str:
     if p is None:
         return "-"
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.001 else f"{p:.3f}"
+
+
+def plural(unit: str) -> str:
+    """Writes a unit in the plural."""
+    return {"study": "studies"}.get(unit, f"{unit}s")
+
+
+def number_word(number: int) -> str:
+    """Writes a small number as a word."""
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    return words[number] if number < len(words) else str(number)
+
+
+def names(every: Sequence[str], most: int, last: str = "and") -> str:
+    """Lists names in a sentence; more than `most` end in how many there are besides."""
+    shown = list(every) if len(every) <= most + 1 else [*every[:most], f"{len(every) - most} more"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} {last} {shown[-1]}" if shown else "none"

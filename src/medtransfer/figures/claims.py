@@ -46,11 +46,13 @@ def draw(findings: Findings) -> Figure | None:
 def caption(findings: Findings) -> str:
     """Says what is shown."""
     return (
-        f"Claims on our own runs and on each paper's numbers: mean difference over tasks in percentage points with "
-        f"its {words.level(findings)} interval (t, degrees of freedom of Welch and Satterthwaite), the differences of "
-        "single tasks as small grey dots, crosses where they are subtracted. Hollow: numbers measured in a published "
-        "figure. Where one of several stands for a family by its published test scores the level is corrected "
-        "(Bonferroni); claims are not corrected for each other."
+        "Claims on our own runs and on each paper's numbers: mean difference over tasks in percentage points with "
+        "its interval (t, degrees of freedom of Welch and Satterthwaite), the differences of single tasks as small "
+        "grey "
+        "dots, crosses where they are subtracted. Hollow: numbers measured in a published figure. The claims of a body "
+        f"of evidence hold together with {100 * (1 - findings.settings.alpha):g} % (Bonferroni, over members of a "
+        "family "
+        "too)."
     )
 
 

@@ -19,14 +19,15 @@ LOOKS = {
     "better": style.BETTER,
     "worse": style.WORSE,
     "equivalent": style.ALIKE,
-    "not separated": style.OPEN,
-    "no test": style.Look(style.GREY, "x"),
+    "not": style.OPEN,
+    "no": style.Look(style.GREY, "x"),
 }
+"""first word of a verdict -> how it looks"""
 
 
 def draw(findings: Findings, task: str) -> Figure | None:
     """Draws each contrast with the reference as a row, the largest difference on top."""
-    found = sorted(findings.family(task, "reference"), key=lambda contrast: -contrast.estimate)
+    found = sorted(findings.against_reference(task), key=lambda contrast: -contrast.estimate)
     if not found:
         return None
     labels = words.names(findings.benchmark.inits)
@@ -37,7 +38,7 @@ def draw(findings: Findings, task: str) -> Figure | None:
     style.rows(panel, names)
     _mark_margin(panel, found[0].margin)
     for place, contrast in enumerate(found):
-        _draw_contrast(panel, place, contrast, findings.settings.alpha)
+        _draw_contrast(panel, place, contrast)
     style.widen(panel)
     panel.set_xlabel(f"difference to {words.shorten(labels[findings.reference])} in percentage points")
     title = words.on_backbone(words.task_title(findings, task), findings.benchmark.inits)
@@ -48,7 +49,7 @@ def draw(findings: Findings, task: str) -> Figure | None:
 
 def caption(findings: Findings, task: str) -> str:
     """Says what is shown."""
-    found = findings.family(task, "reference")
+    found = findings.against_reference(task)
     n = words.number(row for row in findings.of_task(task) if row.init in {contrast.init for contrast in found})
     margin = found[0].margin
     band = "" if margin is None else f"; band: ± the margin of {100 * margin:g} percentage points"
@@ -56,26 +57,15 @@ def caption(findings: Findings, task: str) -> str:
 
 
 def _method(findings: Findings, found: Sequence[Contrast]) -> str:
-    """Says what intervals and p-values are over."""
-    basis, unit = " or ".join(sorted({contrast.basis for contrast in found})), found[0].unit
+    """Says what intervals are over, and what each decides."""
     if all(contrast.low is None for contrast in found):
-        return f"No interval: {found[0].note}."
-    thin = f" and over {basis} (thin)" if basis != f"{unit}s" else ""
-    test = "corrected resampled t" if unit == "fold" else "paired t"
+        return "No interval: nothing varies."
     return (
-        f"{words.level(findings)} intervals over {unit}s alone (thick, {test}){thin}; two-sided p-values over {basis}, "
-        f"Holm-adjusted for {words.count(len(found), 'comparison')} of this task; equivalent: two one-sided tests; not "
-        "separated is not equivalent."
+        f"Over {' or '.join(sorted({contrast.basis for contrast in found}))}. Thin: decides on better and worse; "
+        "thick: "
+        "decides on what is within the margin. All intervals of the page hold at once "
+        f"(Bonferroni, {findings.alpha:.2g}); not separated is not equivalent."
     )
-
-
-def word(contrast: Contrast, alpha: float) -> str:
-    """Says what a contrast shows."""
-    if contrast.separated(alpha):
-        return "better" if contrast.estimate > 0 else "worse"
-    if contrast.equivalent:
-        return "equivalent"
-    return "not separated" if contrast.p is not None else "no test"
 
 
 def _mark_margin(panel: Axes, margin: float | None) -> None:
@@ -84,21 +74,19 @@ def _mark_margin(panel: Axes, margin: float | None) -> None:
     panel.axvline(0, color=style.BLACK, lw=0.8)
 
 
-def _draw_contrast(panel: Axes, place: int, contrast: Contrast, alpha: float) -> None:
-    said = word(contrast, alpha)
-    look = LOOKS[said]
-    for low, high, width in ((contrast.low, contrast.high, 1.0), (contrast.seeds.low, contrast.seeds.high, 3.5)):
+def _draw_contrast(panel: Axes, place: int, contrast: Contrast) -> None:
+    look = LOOKS[contrast.word.split()[0]]
+    ends = ((contrast.low, contrast.high, 1.0), (contrast.equal_low, contrast.equal_high, 3.5))
+    for low, high, width in ends:
         if low is not None and high is not None:
             panel.plot([100 * low, 100 * high], [place, place], color=look.colour, lw=width, solid_capstyle="butt")
     edge = look.colour if look.marker == "x" else "white"
     panel.plot(100 * contrast.estimate, place, look.marker, color=look.colour, ms=7, mec=edge, mew=0.8)
-    numbers = "" if contrast.p_adjusted is None else f", {words.p_value(contrast.p_adjusted)}"
-    style.beside(panel, place, said + numbers)
+    style.beside(panel, place, contrast.word)
 
 
 def _legend(found: Sequence[Contrast]) -> list[Artist]:
-    unit = found[0].unit
-    known = [contrast for contrast in found if contrast.low is not None]
-    widths = {f"{unit}s alone": 3.5 for _ in known} | {contrast.basis: 1.0 for contrast in known if contrast.joint}
-    lines = [Line2D([], [], color=style.GREY, lw=lw, label=f"interval over {over}") for over, lw in widths.items()]
+    drawn = any(contrast.low is not None for contrast in found)
+    widths = {"decides on better and worse": 1.0, "decides on the margin": 3.5} if drawn else {}
+    lines = [Line2D([], [], color=style.GREY, lw=lw, label=label) for label, lw in widths.items()]
     return [*lines, *([Patch(color=style.PALE, label="± margin")] if found[0].margin is not None else [])]

@@ -14,7 +14,7 @@ from medtransfer.figures import style, words
 from medtransfer.figures.style import Look
 from medtransfer.findings import Findings
 
-BEST, CLOSE, APART = Look(style.BLUE, "D"), Look(style.ORANGE, "s"), Look(style.GREY, "v")
+KEPT, APART = Look(style.BLUE, "D"), Look(style.GREY, "v")
 MOST, WIDTH = 4, 2.5
 """panels in a line, and inches of one"""
 
@@ -27,7 +27,9 @@ def draw(findings: Findings) -> Figure:
     picture = Figure(figsize=(width, (0.25 * len(labels) + 0.75) * lines + 1.3), layout="constrained")
     for panel, task in zip(style.panels(picture, len(tasks), MOST, sharey=True), tasks, strict=True):
         panel.set_title(textwrap.fill(words.task_title(findings, task), 34))
-        _draw_task(panel, findings.of_task(task), list(labels.values()))
+        column = findings.columns.get(task)
+        kept = column.candidates if column else tuple(row.init for row in words.complete(findings, task))
+        _draw_task(panel, findings.of_task(task), list(labels.values()), kept)
     title = words.on_backbone("Test score in percent: runs, mean ± std", findings.benchmark.inits)
     style.headline(picture, findings.cells, title)
     style.legend(picture, _legend())
@@ -38,27 +40,28 @@ def caption(findings: Findings) -> str:
     """Says what is shown."""
     whole = [row for task in findings.benchmark.tasks for row in words.complete(findings, task)]
     return (
-        f"Test score in percent: every run (dot), mean and one std (bar, ddof 1), {words.number(whole)}. Best mean, or "
-        f"not separated from it (p > {findings.settings.alpha:g}, {words.test(findings, whole)}, two-sided, "
-        "correction: none)."
+        f"Test score in percent: every run (dot), mean and one std (bar, ddof 1), {words.number(whole)}. Blue: no "
+        "other "
+        f"was shown to be better (all pairs, all of the page at once, {findings.alpha:.2g}). Bars of one init do not "
+        "say "
+        "whether two differ: the differences below do."
     )
 
 
-def _draw_task(panel: Axes, column: Sequence[Row], labels: list[str]) -> None:
+def _draw_task(panel: Axes, column: Sequence[Row], labels: list[str], kept: Sequence[str]) -> None:
     style.rows(panel, labels)
     for place, row in enumerate(column):
-        _draw_row(panel, place, row)
+        _draw_row(panel, place, row, KEPT if row.init in kept else APART)
     if all(row.summary is None for row in column):
         panel.set_xticks([])
     else:
         style.widen(panel)
 
 
-def _draw_row(panel: Axes, place: int, row: Row) -> None:
+def _draw_row(panel: Axes, place: int, row: Row, look: Look) -> None:
     if row.summary is None:
         panel.text(0.5, place, _why(row), transform=panel.get_yaxis_transform(), ha="center", va="center")
         return
-    look = BEST if row.best else CLOSE if row.separated is False else APART
     runs = [100 * score for score in row.scores]
     panel.plot(runs, [place + 0.22] * len(runs), "o", color=look.colour, ms=3, alpha=0.6)
     std = 100 * (row.summary.std or 0.0) or None
@@ -76,6 +79,6 @@ def _why(row: Row) -> str:
 
 
 def _legend() -> list[Line2D]:
-    looks = (("best mean", BEST), ("not separated from it (†)", CLOSE), ("separated, or no test", APART))
+    looks = (("none shown to be better", KEPT), ("shown to be worse, or not compared", APART))
     handles = [Line2D([], [], color=look.colour, marker=look.marker, lw=1.5, label=words) for words, look in looks]
     return [*handles, Line2D([], [], color=style.GREY, marker="o", ms=3, lw=0, label="one run (seed or fold)")]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from medtransfer.cells import of_task
 from medtransfer.comparison import TEST_NAMES, Row, eligible
-from medtransfer.entries import split
+from medtransfer.entries import backbone, labels
 from medtransfer.findings import Findings
 from medtransfer.tables import column_title
 from medtransfer.tables import p_value as number_of_p
@@ -20,15 +20,8 @@ def names(inits: Sequence[str]) -> dict[str, str]:
 
     Where two labels would be the same, all names stay whole.
     """
-    bare = {init: split(init)[0] for init in inits} if backbone(inits) else {init: init for init in inits}
-    short = {init: shorten(name) for init, name in bare.items()}
+    short = {init: shorten(name) for init, name in labels(inits).items()}
     return short if len(set(short.values())) == len(short) else {init: init for init in inits}
-
-
-def backbone(inits: Sequence[str]) -> str:
-    """Gives the backbone that all inits have; empty where they differ."""
-    found = {split(init)[1] for init in inits}
-    return found.pop() if len(found) == 1 else ""
 
 
 def shorten(text: str, most: int = LONGEST) -> str:
@@ -80,13 +73,8 @@ def count(number: int, noun: str) -> str:
 
 def test(findings: Findings, rows: Iterable[Row]) -> str:
     """Names the test of the published form of table."""
-    folds = {row.unit for row in rows} == {"fold"}
-    return "corrected resampled t-test, paired by fold" if folds else TEST_NAMES[findings.settings.test]
-
-
-def level(findings: Findings) -> str:
-    """Writes the level of the intervals, as in `95 %`."""
-    return f"{100 * (1 - findings.settings.alpha):g} %"
+    redrawn = {row.redrawn for row in rows} == {True}
+    return "corrected resampled t-test, paired by fold" if redrawn else TEST_NAMES[findings.settings.test]
 
 
 def p_value(p: float | None) -> str:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from medtransfer import files
 from medtransfer.cells import Cell, first_lines
-from medtransfer.comparison import TEST_NAMES, Row
+from medtransfer.comparison import Row
+from medtransfer.contrasts import ALL
 from medtransfer.findings import Findings
 from medtransfer.initializations import seen
 from medtransfer.promotion.decision import Decision
-from medtransfer.promotion.weighing import ALL
 from medtransfer.sections.scores import score_grid
-from medtransfer.tables import Entry, Grid, interval, p_value, percent, points
+from medtransfer.tables import Entry, Grid, interval, percent, points
 from medtransfer.tables import grid as plain_grid
 from medtransfer.writing import table_markdown
 
@@ -55,8 +55,8 @@ def summary(decision: Decision, findings: Findings, version: str) -> str:
     lines = [f"{_subject(decision)}. {what}:", "", *(f"- {reason}" for reason in decision.reasons)]
     parts = [*first_lines(_cells(decision, findings)), "\n".join(lines)]
     if decision.compared:
-        parts += [f"On test, minus {_name(decision)}:", _markdown(_compared(decision))]
-    return "\n\n".join([*parts, "All candidates:", _markdown(_scores(decision, findings)), _method(findings)])
+        parts += [f"On test, minus {decision.compared[0].against}:", _markdown(_compared(decision))]
+    return "\n\n".join([*parts, "All candidates:", _markdown(_scores(decision, findings)), _method(decision, findings)])
 
 
 def _subject(decision: Decision) -> str:
@@ -143,11 +143,6 @@ def origin(lines: Sequence[str], named: Mapping[str, str]) -> list[str]:
     return [*lines, *shown]
 
 
-def _name(decision: Decision) -> str:
-    held = decision.holder
-    return f"the champion {held.init} (version {held.version})" if held else "nobody"
-
-
 def _cells(decision: Decision, findings: Findings) -> list[Cell]:
     return [cell for cell in findings.cells if cell.task in decision.selected.tasks]
 
@@ -180,17 +175,23 @@ def _compared(decision: Decision) -> Grid:
             each.task,
             points(each.estimate),
             interval(each.low, each.high),
-            p_value(each.p_adjusted),
+            points(each.floor),
             "-" if each.bound is None else f"{100 * each.bound:g}",
         )
         for each in decision.compared
     ]
-    return plain_grid(("task", "difference, points", "interval", "p (Holm over tasks)", "margin, points"), rows)
+    header = ("task", "difference, points", "interval for better", "at worst, for non-inferior", "margin, points")
+    return plain_grid(header, rows)
 
 
-def _method(findings: Findings) -> str:
-    settings, seeds = findings.settings, len(findings.benchmark.seeds)
+def _method(decision: Decision, findings: Findings) -> str:
+    seeds = len(findings.benchmark.seeds)
+    words = f"Percent, mean ± std over {seeds} seeds. Bold: selected, on val alone."
+    if not decision.alpha:
+        return words
     return (
-        f"Bold: selected, on val alone. Percent, mean ± std over {seeds} seeds; † = not separated from the best "
-        f"({TEST_NAMES[settings.test]}, p > {settings.alpha:g}). Differences: over seeds and test patients."
+        f"{words} Better: on a task or more, and non-inferior on all others within the margin. All comparisons of the "
+        f"decision hold together with {100 * (1 - decision.alpha):.4g} %, over seeds and test patients where they are "
+        f"known (Bonferroni); later decisions on these test sets have {100 * decision.left:.2g} % of error left "
+        "together."
     )

@@ -5,14 +5,26 @@ Selection reads val alone. Test is read to compare what was selected with the pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from medtransfer import answers, params
+from medtransfer import answers, looks, params
 from medtransfer.comparison import eligible
+from medtransfer.contrasts import ALL
+from medtransfer.entries import split
 from medtransfer.findings import Findings
-from medtransfer.promotion.weighing import ALL, Compared, Holder, Material, Selected, runs, weigh
+from medtransfer.promotion.weighing import (
+    Compared,
+    Holder,
+    Material,
+    Operations,
+    Selected,
+    Weighed,
+    runs,
+    weigh,
+    weigh_first,
+)
 from medtransfer.zoo import commercial
 
 Outcome = Literal["champion", "challenger", "kept", "blocked"]
@@ -39,7 +51,13 @@ class Decision:
     outcome: Outcome
     reasons: tuple[str, ...]
     compared: tuple[Compared, ...] = ()
-    """with the present champion"""
+    """with the present champion, or with the reference"""
+    anchors: Mapping[str, str] = field(default_factory=dict)
+    """task -> key of what losses are counted from as long as it is champion, see `Holder`"""
+    alpha: float = 0.0
+    """level of this decision; 0: test was not read"""
+    left: float = 0.0
+    """level that later decisions on these test sets have together"""
 
     @property
     def alias(self) -> str:
@@ -53,14 +71,22 @@ def select(findings: Findings) -> list[Selected]:
     shown = [task for task in findings.benchmark.tasks if task in findings.evidence]
     found = []
     if findings.val_ranks.mean:
-        init = findings.ranked[answers.chosen_overall(findings.val_ranks)]
+        ranked = {init: -rank for init, rank in zip(findings.ranked, findings.val_ranks.mean, strict=True)}
+        init = _first(answers.picks(findings.ranked, ranked), findings.reference)
         shared = tuple(shown[place] for place in findings.val_ranks.tasks)
         found.append(_selected(findings, ALL, init, shared, findings.benchmark.tasks))
     for task in shown:
-        best = answers.best_on_val(eligible(findings.of_task(task)))
-        if best is not None:
-            found.append(_selected(findings, task, best.init, (task,), (task,)))
+        val = {row.init: row.val for row in eligible(findings.of_task(task)) if row.val is not None}
+        if val:
+            found.append(
+                _selected(findings, task, _first(answers.picks(list(val), val), findings.reference), (task,), (task,))
+            )
     return found
+
+
+def _first(tied: Sequence[str], reference: str) -> str:
+    """Settles a tie on val: the reference, so that nothing moves for nothing, else the first by name."""
+    return reference if reference in tied else min(tied)
 
 
 def _selected(findings: Findings, scope: str, init: str, tasks: tuple[str, ...], complete: Sequence[str]) -> Selected:
@@ -74,36 +100,63 @@ def _selected(findings: Findings, scope: str, init: str, tasks: tuple[str, ...],
 
 
 def decide(
-    selected: Selected, material: Material, holder: Holder | None, findings: Findings, settings: params.Promotion
-) -> Decision:
+    selected: Selected, material: Material, holder: Holder | None, findings: Findings, settings: params.Promotion,
+    served: int, operations: Operations,
+) -> Decision:  # fmt: skip
     """Holds what was selected to the gate.
 
     Args:
         selected: by `select`.
         material: what would be registered for it.
         holder: of the alias that it would take; None: nobody.
-        findings: whose intervals have the level 1 - `settings.alpha`.
+        findings: the comparison.
         settings: the gate.
+        served: decisions that these test sets served before; each has its part of the level, see `looks.level`.
+        operations: what an architecture costs.
     """
-    outcome, reasons, compared = _judge(selected, material, holder, findings, settings)
-    return Decision(
-        selected=selected, material=material, holder=holder, outcome=outcome, reasons=tuple(reasons), compared=compared
-    )
-
-
-def _judge(
-    selected: Selected, material: Material, holder: Holder | None, findings: Findings, settings: params.Promotion
-) -> tuple[Outcome, list[str], tuple[Compared, ...]]:
+    blank = Decision(selected=selected, material=material, holder=holder, outcome="blocked", reasons=())
     blocks = [material.hindrance] if material.hindrance else _forbidden(material.licences, settings.use)
     if blocks:
-        return "blocked", blocks, ()
+        return replace(blank, reasons=tuple(blocks))
     if holder is not None and holder.key == material.key:
-        return "kept", [f"{selected.init} was selected again; it is version {holder.version}, the champion"], ()
+        words = f"{selected.init} was selected again; it is version {holder.version}, the champion"
+        return replace(blank, outcome="kept", reasons=(words,), anchors=holder.anchors)
+    alpha = looks.level(settings.alpha, served + 1)
+    weighed = _weigh(selected, material, holder, findings, settings, alpha, operations)
     bars = _bars(selected, material, settings)
-    if holder is None:
-        return "challenger" if bars else "champion", bars or ["there was no champion before it"], ()
-    passed, words, compared = weigh(selected, material, holder, findings, settings)
-    return "champion" if passed and not bars else "challenger", [*bars, words], compared
+    passed = weighed.passed and not bars
+    before = holder.anchors if holder else {}
+    anchors = {
+        t: material.key if t in weighed.better_on or not holder else before.get(t, holder.key) for t in selected.tasks
+    }
+    return replace(
+        blank, outcome="champion" if passed else "challenger", reasons=(*bars, weighed.reason),
+        compared=weighed.compared, anchors=anchors if passed else {}, alpha=alpha,
+        left=looks.left(settings.alpha, served + 1),
+    )  # fmt: skip
+
+
+def _weigh(
+    selected: Selected, material: Material, holder: Holder | None, findings: Findings, settings: params.Promotion,
+    alpha: float, operations: Operations,
+) -> Weighed:  # fmt: skip
+    if holder is not None:
+        return weigh(selected, material, holder, findings, settings, alpha, operations)
+    base = _base(selected.init, findings)
+    if not base:
+        why = (
+            f"there is no champion, and nothing to hold {selected.init} against: put the reference, or random weights, "
+            "into benchmark.inits"
+        )
+        return Weighed(passed=False, reason=why)
+    return weigh_first(selected, findings, settings, alpha, base)
+
+
+def _base(init: str, findings: Findings) -> str:
+    """Names what the first of its kind is compared with: the reference, or random weights where it is that itself."""
+    if findings.reference != init and findings.reference in findings.benchmark.inits:
+        return findings.reference
+    return next((name for name in findings.benchmark.inits if split(name)[0] == "random" and name != init), "")
 
 
 def _forbidden(licences: Sequence[str], use: str) -> list[str]:

@@ -39,11 +39,12 @@ def demote(model: str, alias: str, why: str, root: Path, parent: str | None = No
             raise UserError(
                 f"version {now.version} of {model} had no {alias} before it; to take the alias away, use `mlflow ui`"
             )
-        _check(client, model, before)
+        former = promoted.data.tags.get("old_model") or model
+        _check(client, former, before)
         run_id = _open(client, model, alias, (now.version, before), why, promoted, root, parent)
         try:
             client.set_model_version_tag(model, now.version, "demoted", why)
-            registry.move(client, model, alias, before, now, alias)
+            registry.move(client, former, alias, before, now, alias)
             registering.describe(client, model)
             client.set_terminated(run_id, "FINISHED")
         except BaseException as error:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from medtransfer import catalog, chosen, conversion, lineage, weights
 from medtransfer.cells import Cell, kind_of
+from medtransfer.contrasts import ALL
 from medtransfer.errors import UserError
 from medtransfer.findings import Findings
 from medtransfer.initializations import Initialization, parse
 from medtransfer.params import Params
 from medtransfer.promotion import network, packing
 from medtransfer.promotion.packing import Pack
-from medtransfer.promotion.weighing import ALL, Material, Selected
+from medtransfer.promotion.weighing import Material, Selected
 
 BACKBONE, MODEL = "medtransfer-backbone-", "medtransfer-"
 """beginnings of the registered models' names, before a timm architecture and before a task"""

@@ -11,13 +11,14 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from medtransfer import exports, files, tracking, writing
+from medtransfer import backbones, exports, files, tracking, writing
+from medtransfer.contrasts import ALL
 from medtransfer.errors import UserError
 from medtransfer.findings import Findings
 from medtransfer.params import Params
 from medtransfer.promotion import cards, registering, registry
 from medtransfer.promotion.decision import Decision, decide, select
-from medtransfer.promotion.material import Subject, gather
+from medtransfer.promotion.material import BACKBONE, Subject, gather
 from medtransfer.promotion.registering import Occasion
 from medtransfer.promotion.weighing import Holder
 from medtransfer.tracking.comparing import COMPARISON
@@ -52,13 +53,12 @@ def check_reported(findings: Findings, results: Path) -> None:
 
 
 def promote(
-    findings: Findings, weighed: Findings, params: Params, root: Path, *, dry: bool, parent: str | None = None
+    findings: Findings, params: Params, root: Path, *, dry: bool, parent: str | None = None
 ) -> list[dict[str, Any]]:
     """Decides what is selected on val, and carries it out; a decision that was made before is left as it is.
 
     Args:
         findings: the comparison, as reported.
-        weighed: the same at the gate's level.
         params: sections `promotion`, `benchmark`, `model` and `inits`.
         root: the repository's top folder.
         dry: say what would be decided, and change nothing.
@@ -77,8 +77,12 @@ def promote(
         held = [_holder(client, subject) for subject in subjects]  # all are looked at before anything is made
         said = []
         for subject, holder in zip(subjects, held, strict=True):
-            decision = decide(subject.selected, subject.material, holder, weighed, params.promotion)
-            said.append(_carry_out(client, subject, decision, _occasion(client, findings, params, root, parent), dry))
+            when = _occasion(client, findings, params, root, parent)
+            served = max(when.decided_before[task] for task in subject.selected.tasks)
+            decision = decide(
+                subject.selected, subject.material, holder, findings, params.promotion, served, backbones.operations
+            )
+            said.append(_carry_out(client, subject, decision, when, dry))
     if not dry:
         files.write_text(root / RESULT, json.dumps(said, indent=1) + "\n")
     return said
@@ -92,7 +96,11 @@ def _remember(client: MlflowClient, subject: Subject) -> Subject:
 
 
 def _holder(client: MlflowClient, subject: Subject) -> Holder | None:
-    return registry.holder(client, subject.material.model, f"{subject.selected.prefix}champion")
+    alias, model = f"{subject.selected.prefix}champion", subject.material.model
+    own = registry.holder(client, model, alias)
+    if own is None and subject.selected.scope == ALL:
+        return registry.champion_of(client, BACKBONE, alias)
+    return own
 
 
 def _occasion(client: MlflowClient, findings: Findings, params: Params, root: Path, parent: str | None) -> Occasion:
@@ -105,7 +113,9 @@ def _occasion(client: MlflowClient, findings: Findings, params: Params, root: Pa
         settings=params.promotion,
         comparison=digest,
         comparison_run=logged.info.run_id if logged else "",
-        decided_before={task: registry.served(past, cards.manifest(findings.cells, task)) for task in sorted(tasks)},
+        decided_before={
+            task: registry.served(past, cards.manifest(findings.cells, task), digest) for task in sorted(tasks)
+        },
         past=past,
         root=root,
         parent=parent,
@@ -137,6 +147,7 @@ def _digest(subject: Subject, when: Occasion) -> str:
 def _words(said: dict[str, Any]) -> str:
     version = f" (version {said['version']})" if said["version"] else ""
     counts = ", ".join(f"{task} {count}" for task, count in said["decided_before"].items() if count)
-    before = f"; decisions that these test sets served before: {counts}" if counts else ""
+    before = f"; comparisons that decided on these test sets before: {counts}" if counts else ""
+    before += f"; error left for later decisions on them: {100 * said['level_left']:.2g} %" if said.get("level") else ""
     alias = f", alias {said['alias']}" if said["alias"] and said["outcome"] != "kept" else ""
     return f"{said['init']}{version}: {said['outcome']}{alias}: {'; '.join(said['reasons'])}{before}"

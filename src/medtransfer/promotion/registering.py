@@ -114,7 +114,7 @@ def _tags(decision: Decision, digest: str, when: Occasion) -> dict[str, str]:
         "init": decision.selected.init,
         "outcome": decision.outcome,
         "alias": decision.alias,
-        **({"old_version": decision.holder.version} if decision.holder else {}),
+        **({"old_version": decision.holder.version, "old_model": decision.holder.model} if decision.holder else {}),
         "reason": "; ".join(decision.reasons)[:5000],
         "marks": ", ".join(decision.selected.marks),
         "comparison": when.comparison,
@@ -136,6 +136,8 @@ def record(decision: Decision, digest: str, when: Occasion, run_id: str, version
         "champion_before": held.version if held else "",
         "reasons": list(decision.reasons),
         "marks": list(selected.marks),
+        "level": decision.alpha,
+        "level_left": decision.left,
         "decided_before": {task: when.decided_before[task] for task in selected.tasks},
         "comparison": when.comparison,
         "digest": digest,
@@ -246,6 +248,7 @@ def example(spec: network.Spec) -> pd.DataFrame:
 
 def _move(client: MlflowClient, decision: Decision, version: str) -> None:
     name, prefix = decision.material.model, decision.selected.prefix
+    registry.anchor(client, name, version, decision.anchors)
     registry.move(client, name, decision.alias, version, decision.holder, f"{prefix}champion")
     challenger = registry.version_of(client, name, f"{prefix}challenger")
     if decision.outcome == "champion" and challenger is not None and str(challenger.version) == version:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ EXPERIMENT = "promotion"
 """the experiment `medtransfer/promotion`: a run for each decision"""
 TAG = "medtransfer"
 """tag of the registered models and versions that are ours: `backbone` or `model`"""
+ANCHOR = "anchor."
+"""begins the tag of a version that holds, for a task, what losses are counted from"""
 RECORD = "decision.json"
 """artifact of a decision's run"""
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
@@ -114,8 +116,23 @@ def holder(client: MlflowClient, model: str, alias: str) -> Holder | None:
         )
     tags = found.tags
     return Holder(
-        version=str(found.version), init=tags["init"], key=tags["key"], parameters=int(tags.get("parameters", 0))
-    )
+        version=str(found.version), init=tags["init"], key=tags["key"], parameters=int(tags.get("parameters", 0)),
+        model=model,
+        anchors={name.removeprefix(ANCHOR): key for name, key in tags.items() if name.startswith(ANCHOR)},
+    )  # fmt: skip
+
+
+def champion_of(client: MlflowClient, beginning: str, alias: str) -> Holder | None:
+    """Says who has an alias among all registered models whose names begin alike; the newest, should several have it."""
+    found = [model for model in client.search_registered_models(f"name LIKE '{beginning}%'") if alias in model.aliases]
+    newest = max(found, key=lambda model: model.last_updated_timestamp, default=None)
+    return holder(client, newest.name, alias) if newest is not None else None
+
+
+def anchor(client: MlflowClient, model: str, version: str, anchors: Mapping[str, str]) -> None:
+    """Writes down what losses are counted from, task by task, while this version is champion."""
+    for task, key in anchors.items():
+        client.set_model_version_tag(model, version, ANCHOR + task, key)
 
 
 def version_with(client: MlflowClient, model: str, key: str) -> ModelVersion | None:
@@ -134,13 +151,14 @@ def move(client: MlflowClient, model: str, alias: str, version: str, expected: H
         model: registered model.
         alias: to give.
         version: that gets it.
-        expected: the champion's holder when the decision was made.
+        expected: the champion's holder when the decision was made, of this registered model or of another one.
         champion: its alias.
 
     Raises:
         UserError: somebody moved it meanwhile.
     """
-    now = version_of(client, model, champion)
+    held = expected.model or model if expected else model
+    now = version_of(client, held, champion)
     before, after = (expected.version if expected else "nobody"), (str(now.version) if now else "nobody")
     if before != after:
         raise UserError(
@@ -148,6 +166,8 @@ def move(client: MlflowClient, model: str, alias: str, version: str, expected: H
             "moved, start it again"
         )
     client.set_registered_model_alias(model, alias, version)
+    if alias == champion and held != model:  # of another architecture: there is one champion
+        client.delete_registered_model_alias(held, champion)
 
 
 def decisions(client: MlflowClient) -> list[Run]:
@@ -173,6 +193,13 @@ def record_of(client: MlflowClient, run: Run) -> dict[str, Any]:
     return said
 
 
-def served(past: Iterable[Run], manifest: str) -> int:
-    """Counts the decisions that a test set has served, by its manifest's digest."""
-    return sum(manifest in run.data.tags.get("manifests", "").split() for run in past)
+def served(past: Iterable[Run], manifest: str, comparison: str) -> int:
+    """Counts the other comparisons by whose test scores, on this test set, something was decided.
+
+    Args:
+        past: decisions.
+        manifest: digest of the prepared data.
+        comparison: digest of the present one.
+    """
+    tags = [run.data.tags for run in past if run.data.tags.get("outcome") in ("champion", "challenger")]
+    return len({one["comparison"] for one in tags if manifest in one.get("manifests", "").split()} - {comparison})

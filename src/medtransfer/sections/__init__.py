@@ -24,13 +24,14 @@ def sections_of(findings: Findings, published: params.Params) -> list[Section]:
         verdicts.answer(findings),
         scores.scores(findings),
         *contrasts.against_reference(findings),
-        contrasts.candidates(findings),
+        contrasts.pooled(findings),
         contrasts.over_tasks(findings),
         contrasts.by_kind(findings),
         verdicts.claims(findings),
         tuning.recipes(findings),
         tuning.studies(findings),
         tuning.ranking(findings),
+        scores.as_printed(findings),
         *_under("Beside published numbers", scores.printed(findings)),
         contrasts.intervals(findings),
         *_under("Labels", scores.labels(findings)),
@@ -40,6 +41,7 @@ def sections_of(findings: Findings, published: params.Params) -> list[Section]:
         *protocol.protocol(cells),
         protocol.ledger(findings),
         *_under("Hashes", protocol.hashes(findings)),
+        verdicts.glossary(),
     ]
     return [section for section in found if section is not None]
 

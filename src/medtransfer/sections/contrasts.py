@@ -2,86 +2,107 @@
 
 from __future__ import annotations
 
+from medtransfer import effects
 from medtransfer.cells import of_task
-from medtransfer.contrasts import Contrast
+from medtransfer.comparison import Row
+from medtransfer.contrasts import ALL, FEWEST, Contrast
 from medtransfer.findings import Findings
-from medtransfer.tables import Entry, Grid, Section, grid, interval, margin_words, metric_name, p_value, percent, points
+from medtransfer.tables import (
+    Entry,
+    Grid,
+    Section,
+    grid,
+    interval,
+    margin_words,
+    metric_name,
+    p_value,
+    percent,
+    plural,
+    points,
+)
 
-METHODS = {"bca": "bias-corrected and accelerated (BCa)", "percentile": "percentiles"}
+METHODS = {
+    "bca": "bias-corrected and accelerated (BCa)", "percentile": "percentiles", "score": "near 1 the score equation's",
+}  # fmt: skip
+FEWEST_SEEDS = 5
+"""seeds below which no standardized effect is shown: its interval says next to nothing"""
 
 
 def against_reference(findings: Findings) -> list[Section]:
     """Tabulates every initialization's difference from the reference, task by task."""
     found = []
     for task in findings.benchmark.tasks:
-        contrasts = findings.family(task, "reference")
+        contrasts = findings.against_reference(task)
         if contrasts:
             found.append(_family(findings, task, contrasts))
     if not found:
         words = f"{findings.reference} has not all its runs on any task: set comparison.reference to an init that has."
         return [Section(title="Against the reference", slug="reference", notes=(words,))]
     note = (
-        f"Every initialization minus {findings.reference}, in percentage points of the test score. The interval is "
-        "over seeds and test patients, which are crossed (Satterthwaite's t; never narrower than over seeds "
-        "alone); the "
-        "adjusted p (Holm, family: the comparisons of one task with the reference) separates at "
-        f"{findings.settings.alpha:g}. Equivalent: two one-sided tests find the difference within the task's margin."
+        f"Every initialization minus {findings.reference}, in percentage points of the test score. The interval "
+        "decides "
+        "on better and worse, and the narrower one on what is within the margin; all of the page's hold at once "
+        f"({sum(column.pairs.number for column in findings.columns.values()):,} comparisons at "
+        f"{findings.alpha:.2g} together, Bonferroni)."
     )
     return [Section(title="Against the reference", slug="reference", notes=(note,)), *found]
 
 
 def _family(findings: Findings, task: str, contrasts: list[Contrast]) -> Section:
-    evidence, metric = findings.evidence[task], of_task(findings.cells, task)[0].metric
-    alpha, first = findings.settings.alpha, contrasts[0]
+    evidence, metric, first = findings.evidence[task], of_task(findings.cells, task)[0].metric, contrasts[0]
+    rows = {row.init: row for row in findings.of_task(task)}
+    several = first.n >= FEWEST_SEEDS
     header = (
-        "init", "difference", f"{100 * (1 - alpha):g} % interval", "p adjusted", "verdict", "p", "± patients",
-        "± seeds", "Hedges' g", "wins", "seeds for margin",
+        "init", "difference", "interval", "verdict", "interval for the margin", "p", "p adjusted", "± patients", "± seeds",
+        *(("Hedges' g",) if several else ()),
     )  # fmt: skip
-    rows = [_line(contrast, alpha) for contrast in sorted(contrasts, key=lambda c: -c.estimate)]
+    lines = []
+    for contrast in sorted(contrasts, key=lambda c: -c.estimate):
+        effect = _effect(rows[contrast.init], rows[findings.reference]) if several else ()
+        lines.append((*_line(contrast), *effect))
     margin = "none" if first.margin is None else margin_words(first.margin)
-    basis = f"{evidence.patients} {_plural(evidence.unit)} with {evidence.images} images" if evidence.patients else "-"
+    basis = (
+        f"{evidence.patients:,} {plural(evidence.unit)} with {evidence.images:,} images"
+        if first.patients
+        else "not in it"
+    )
     notes = [
-        f"{metric_name(metric)}; paired by {first.unit}, n = {first.seeds.n[0] if first.seeds.n else 0}; test: "
-        f"{basis}; margin: {margin}. ± patients and ± seeds are the two standard errors in the interval. Hedges' g of "
-        "the "
-        f"paired differences over {first.unit}s and the share of {first.unit}s won say nothing about patients. Seeds "
-        "for margin: pairs with which a paired t-test finds a difference of the margin with power 0.8, planned with "
-        "the upper 80 % bound of the std."
+        f"{metric_name(metric)}; over {first.n} {first.unit}s, paired; test {plural(evidence.unit)}: {basis}; margin: "
+        f"{margin}. ± patients and ± seeds are the two standard errors; how much seeds vary is drawn towards what all "
+        "initializations share (moderated variance)."
     ]
+    notes += ["Hedges' g: of the paired differences over seeds, without patients."] if several else []
     notes += [f"{evidence.note[0].upper()}{evidence.note[1:]}."] if evidence.note else []
-    notes += [f"{c.init}: {c.note}." for c in contrasts if c.note and c.p is None]
+    if first.patients and evidence.cases < FEWEST:
+        words = f"Fewer than {FEWEST} {plural(evidence.unit)} of the smaller class: nothing is called equivalent."
+        notes.append(words)
     return Section(
-        title=f"{task}: minus {first.against}", slug=f"reference-{task}", level=3, grid=grid(header, rows),
+        title=f"{task}: minus {first.against}", slug=f"reference-{task}", level=3, grid=grid(header, lines),
         notes=tuple(notes), figures=(f"forest-{task}",), scores=True,
     )  # fmt: skip
 
 
-def _plural(unit: str) -> str:
-    return {"study": "studies"}.get(unit, f"{unit}s")
-
-
-def _line(contrast: Contrast, alpha: float) -> tuple[str, ...]:
-    joint, effect = contrast.joint, contrast.effect
+def _line(contrast: Contrast) -> tuple[str, ...]:
     return (
         contrast.init,
         points(contrast.estimate),
         interval(contrast.low, contrast.high),
-        p_value(contrast.p_adjusted),
-        verdict(contrast, alpha),
+        contrast.word,
+        interval(contrast.equal_low, contrast.equal_high),
         p_value(contrast.p),
-        "-" if joint is None else f"{100 * joint.patient_error:.2f}",
-        "-" if joint is None or joint.seed_error is None else f"{100 * joint.seed_error:.2f}",
-        _effect(effect.g, effect.low, effect.high) if effect is not None else "-",
-        "-" if contrast.superiority is None or contrast.superiority.estimate is None
-        else f"{100 * contrast.superiority.estimate:.0f} %",
-        _seeds(contrast),
-    )  # fmt: skip
+        p_value(contrast.p_adjusted),
+        f"{100 * contrast.patient_error:.2f}" if contrast.patients else "-",
+        f"{100 * contrast.seed_error:.2f}",
+    )
 
 
-def _effect(g: float | None, low: float | None, high: float | None) -> str:
-    if g is None:
-        return "-"
-    return _short(g) if low is None or high is None else f"{_short(g)} ({_short(low)} to {_short(high)})"
+def _effect(row: Row, base: Row) -> tuple[str, ...]:
+    found = effects.standardized(row.scores, base.scores, paired=True)
+    if found.g is None:
+        return ("-",)
+    if found.low is None or found.high is None:
+        return (_short(found.g),)
+    return (f"{_short(found.g)} ({_short(found.low)} to {_short(found.high)})",)
 
 
 def _short(value: float) -> str:
@@ -89,42 +110,26 @@ def _short(value: float) -> str:
     return "0.0" if text == "-0.0" else text
 
 
-def _seeds(contrast: Contrast) -> str:
-    if contrast.joint is not None and contrast.joint.verdict == "needs more test patients":
-        return "more patients"
-    if contrast.seeds_needed is None:
-        return "-"
-    return str(contrast.seeds_needed)
-
-
-def verdict(contrast: Contrast, alpha: float) -> str:
-    """Words a comparison: better, worse, equivalent, not separated, or no test."""
-    separated = contrast.separated(alpha)
-    if separated is None:
-        return "no test"
-    if separated:
-        return "better" if contrast.estimate > 0 else "worse"
-    return "equivalent" if contrast.equivalent else "not separated"
-
-
-def candidates(findings: Findings) -> Section | None:
-    """Lists which initializations may be the best of each task, at once over all of its candidates."""
-    lines = []
-    for task, (names, best) in findings.best.items():
-        if best.candidates is None:
-            lines.append((task, f"no answer: {best.note}", "-"))
-            continue
-        may = [names[place] for place in best.candidates]
-        lines.append((task, ", ".join(may), f"{len(may)} of {len(names)}"))
-    if not lines:
+def pooled(findings: Findings) -> Section | None:
+    """Tabulates the mean over all tasks, in units of their margins, against the reference."""
+    contrasts = findings.against_reference(ALL)
+    if not contrasts:
         return None
+    lines = [
+        (c.init, _margins(c.estimate), f"{_margins(c.low)} to {_margins(c.high)}" if c.low is not None else "-", c.word)
+        for c in sorted(contrasts, key=lambda c: -c.estimate)
+    ]
     note = (
-        f"Multiple comparisons with the best (Hsu 1981) at {findings.settings.alpha:g}, over seeds paired by seed, the "
-        "family is all candidates of a task: the best one is among these unless the seeds were unlucky. Patients are "
-        "not in it: on other patients the set may differ. The differences are taken as equally variable: an init whose "
-        "seeds vary far more than the others' is left out too often."
+        f"Minus {findings.reference}, in margins: the mean over tasks, each counted in units of its own margin; tasks "
+        "that "
+        "share images count as one. Initializations that are compared on every task."
     )
-    return Section(title="May be the best", slug="best", grid=grid(("task", "inits", "left"), lines), notes=(note,))
+    header = ("init", "difference, margins", "interval", "verdict")
+    return Section(title="Over all tasks", slug="overall", grid=grid(header, lines), notes=(note,), scores=True)
+
+
+def _margins(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
 
 
 def over_tasks(findings: Findings) -> Section | None:
@@ -169,7 +174,7 @@ def _posterior(findings: Findings) -> list[str]:
     found = findings.posterior
     if found is None or found.worse is None or found.within is None or found.better is None:
         return []
-    overall = findings.answers[0].chosen
+    overall = findings.overall
     return [
         f"{overall} against {findings.reference} on a further task like these {found.n} (Bayesian signed-rank test "
         f"with the tasks' margins as region of practical equivalence): better by more than the margin with probability "
@@ -184,7 +189,7 @@ def by_kind(findings: Findings) -> Section | None:
         "classification": [t for t, kind in kinds.items() if kind != "segmentation"],
         "segmentation": [t for t, kind in kinds.items() if kind == "segmentation"],
     }
-    estimates = {(c.task, c.init): c.estimate for c in findings.contrasts if c.family == "reference"}
+    estimates = {(c.task, c.init): c.estimate for task in kinds for c in findings.against_reference(task)}
     lines = []
     for init in findings.benchmark.inits:
         means = [_mean([estimates.get((task, init)) for task in tasks]) for tasks in split.values()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medtransfer.claims import Part, Verdict
+from medtransfer.claims import Part, Verdict, said
 from medtransfer.findings import Findings
 from medtransfer.tables import Section, grid, interval, points
 
@@ -14,10 +14,17 @@ def answer(findings: Findings) -> Section:
 
 
 def answer_method(findings: Findings) -> str:
-    """Says how the answer is found."""
+    """Says what all sentences rest on, and how often one may be wrong."""
+    number = sum(column.pairs.number for column in findings.columns.values())
+    if not number:
+        return "Nothing could be compared."
+    looks = (
+        "all looks with other seeds together" if findings.look > 1 else "this look and any later one with more seeds"
+    )
     return (
-        "Chosen on val, never on test; then compared with every other on test, over seeds and patients, "
-        f"Holm-adjusted within the task at {findings.settings.alpha:g}."
+        f"All of this is read off {number:,} comparisons of two initializations on test. The chance that any `better` "
+        f"on this page is wrong is at most {100 * findings.alpha:.2g} %, and so is that of any `equivalent`; over "
+        f"{looks} it is {100 * findings.settings.alpha:g} %."
     )
 
 
@@ -35,11 +42,13 @@ def claims(findings: Findings) -> Section | None:
     every = [verdict for verdicts in findings.claims.values() for verdict in verdicts]
     general = sorted({f"{_source(verdict)}: {note}." for verdict in every for note in verdict.notes})
     header = ("claim", "evidence", "better", "than", "difference, points", "interval", "verdict", "claim as a whole")
+    share = findings.settings.alpha / max(1, len(findings.claims))
     method = (
-        f"Two-sided {100 * (1 - findings.settings.alpha):g} % intervals for these tasks: supported = above 0, "
-        "contradicted = below 0, else undecided; own runs: over seeds and patients, published: Welch's t from mean, "
-        "std (ddof 1) and n; correction: none, but for the choice of the best of a family on published numbers "
-        "(Bonferroni)."
+        f"The claims of a body of evidence are right together with {100 * (1 - findings.settings.alpha):g} %: each has "
+        f"the level {share:.2g}, divided by the number of members where one stands for a family. Supported: the "
+        "interval is above 0; contradicted: below; else undecided. Own runs: over seeds and patients. Published "
+        "numbers: Welch's t from mean, std (ddof 1) and n; they are of one set of test images each, and patients are "
+        "not accounted for."
     )
     return Section(
         title="Claims", slug="claims", grid=grid(header, lines), notes=(method, *notes, *general),
@@ -63,4 +72,38 @@ def _line(name: str, verdict: Verdict, part: Part) -> tuple[str, ...]:
     marks = [word for word, is_so in (("digitised", part.digitised), ("contaminated", part.contaminated)) if is_so]
     estimate = points(part.estimate) + (f" ({', '.join(marks)})" if marks else "")
     ends = interval(part.low, part.high)
-    return (name, _source(verdict), part.better, part.than, estimate, ends, part.verdict, verdict.verdict)
+    return (
+        name,
+        _source(verdict),
+        part.better,
+        part.than,
+        estimate,
+        ends,
+        said(part.verdict, verdict.paper),
+        said(verdict.verdict, verdict.paper),
+    )
+
+
+def glossary() -> Section:
+    """Explains the page's words."""
+    words = (
+        "Initialization: the weights that a network starts from before it is trained on a task.",
+        "Seed: one training from start to end, with its own draw of everything random; seeds of equal number share "
+        "their draws, so initializations are compared seed by seed.",
+        "Test patients: the patients (studies, images) that no training and no choice has seen. Other patients would "
+        "give other scores; intervals say by how much.",
+        "Margin: the smallest difference that matters on a task, set before any run; over all tasks each task counts "
+        "in "
+        "units of its own.",
+        "Better (worse) by more than the margin: the whole interval of the difference is beyond the margin.",
+        "Better (worse): the interval is on one side of 0, and reaches across the margin: how much is open.",
+        "Better (worse) within the margin: on one side of 0, and too little to matter.",
+        "Equivalent: whatever difference there is, it is within the margin.",
+        "Not separated: the data say neither that there is a difference nor that there is none.",
+        "Interval: all intervals of this page hold at once with the stated chance; what decides on `equivalent` is a "
+        "narrower one, because only one of its ends can be wrong.",
+        "Look: one comparison of these runs. More seeds after a look are another chance to be wrong, so each look has "
+        "a part of the error that is allowed in all.",
+        "Val: images held back from training that choose the epoch, and the pick among equals; never the test.",
+    )
+    return Section(title="Glossary", slug="glossary", notes=words, bullets=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from pathlib import Path
 
@@ -25,11 +24,8 @@ def promote(params: Params, root: Path, dry: str = "no") -> None:
     launcher = Launcher(root)
     with launcher:
         launcher.start("promote", {"verb": "promote"})
-        findings = weighed = find(params, root, "params", "params")
-        if params.promotion.alpha != params.comparison.alpha:
-            gate = dataclasses.replace(params.comparison, alpha=params.promotion.alpha, resamples=0)
-            weighed = find(dataclasses.replace(params, comparison=gate), root, "params", "params")
-        said = promoting.promote(findings, weighed, params, root, dry=dry == "yes", parent=launcher.run_id)
+        findings = find(params, root, "params", "params")
+        said = promoting.promote(findings, params, root, dry=dry == "yes", parent=launcher.run_id)
         lines = [f"- {one['model']}: {one['init']}, {one['outcome']}: {'; '.join(one['reasons'])}" for one in said]
         launcher.table("\n".join(lines) + "\n", "")
 

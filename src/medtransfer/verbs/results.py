@@ -24,7 +24,7 @@ COMPARED = ("benchmark", "comparison", "claims", "model", "inits")
 @verb(*COMPARED)
 def compare(params: Params, root: Path, reference: str = "params", against: str = "params") -> None:
     """Turn the benchmark's finished runs into tables, figures and a report under data/results."""
-    from medtransfer import exports, report
+    from medtransfer import exports, looks, report
     from medtransfer.tracking import comparing
     from medtransfer.tracking.launcher import Launcher
 
@@ -38,6 +38,7 @@ def compare(params: Params, root: Path, reference: str = "params", against: str 
         report.write(findings, parameters.load(root / "presets/paper.yaml"), out / "cells", out)
         for answer in findings.answers:
             log.info("%s: %s", answer.scope, answer.text)
+        looks.record(root, params.benchmark.seeds)
         comparing.record(root, out, parent=launcher.run_id, **exports.comparison_run(findings))
     log.info("wrote data/results/*.csv and data/results/report; `python -m medtransfer show` prints the table")
 
@@ -60,7 +61,7 @@ def show(params: Params, root: Path) -> None:
 
 def find(params: Params, root: Path, reference: str, against: str) -> Findings:
     """Compares the runs; `params` stands for what the parameters say, `none` for no file of published numbers."""
-    from medtransfer import findings
+    from medtransfer import findings, looks
     from medtransfer.initializations import expected, parse
 
     name = params.comparison.reference if reference == "params" else reference
@@ -68,4 +69,5 @@ def find(params: Params, root: Path, reference: str, against: str) -> Findings:
         files = () if against == "none" else (against,)
         params = dataclasses.replace(params, comparison=dataclasses.replace(params.comparison, against=files))
     start = parse(name, params.model.backbone, params.inits)
-    return findings.find(root / "data/results/cells", expected(params), params, root, start.canonical)
+    look = looks.number(looks.read(root), params.benchmark.seeds)
+    return findings.find(root / "data/results/cells", expected(params), params, root, start.canonical, look)
