@@ -87,7 +87,7 @@ def report(root: Path, here: Params) -> Findings:
 
 def promote(root: Path, here: Params, found: Findings, *, dry: bool = False) -> Said:
     """Promotes; without kept networks, fine-tuned models are blocked and the backbone comes first."""
-    return promoting.promote(found, found, here, root, dry=dry)
+    return promoting.promote(found, here, root, dry=dry)
 
 
 def pretrain(root: Path, letter: str, dataset: str, marks: Sequence[str]) -> str:

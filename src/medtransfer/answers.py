@@ -199,6 +199,7 @@ def plan_words(column: Column, candidates: Sequence[str], next_share: float) -> 
     open_ = [(i, j) for i in places for j in places if i < j and not _within(column, i, j)]
     if not open_:
         return None, ""
+    open_ = _hardest(column, open_)
     needed = [pairs.seeds_needed(column.pairs, i, j, margin=column.margin, share=next_share) for i, j in open_]
     margin = "one margin" if column.scope == ALL else margin_words(column.margin)
     unit = plural(column.unit)
@@ -214,6 +215,17 @@ def plan_words(column: Column, candidates: Sequence[str], next_share: float) -> 
         f"{total} {unit} in total, all run before the next look, would find a difference of {margin} in four of five "
         "cases or more."
     )
+
+
+def _hardest(column: Column, open_: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Takes the pairs that vary most over seeds or over patients: none of the others varies more in both."""
+    found: list[tuple[int, int]] = []
+    most = -1.0
+    for place in sorted(open_, key=lambda place: -column.pairs.seed_error[place]):
+        if column.pairs.patient_error[place] > most:
+            found.append(place)
+            most = float(column.pairs.patient_error[place])
+    return found
 
 
 def _within(column: Column, row: int, other: int) -> bool:

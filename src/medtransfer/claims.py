@@ -365,7 +365,7 @@ def _difference(table: _Table, backbone: str, better: str, than: str, alpha: flo
     if absent:
         return f"no {' and no '.join(absent)}"
     sides: list[dict[str, str]] = []
-    for entry, other in ((better, than), (than, better)):
+    for entry in (better, than):
         names = [name for name in table.inits if matches(entry, name, backbone)]
         if not names:
             return f"no {entry} of backbone {backbone}" if backbone else f"no {entry} without a backbone"

@@ -222,8 +222,10 @@ def _kappa(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | 
     return _classified(resampling.quadratic_kappa(truth, answers, len(cells[0].tested)), truth, table)
 
 
-def _classified(statistic: resampling.Statistic, truth: Array, table: pd.DataFrame) -> Parts:
+def _classified(statistic: resampling.Statistic, truth: Array, table: pd.DataFrame) -> Parts | str:
     """Takes what each patient adds to a score of answers; an answer on one patient is a step of a recall."""
+    if not statistic.defined(np.ones((statistic.images, 1))).all():
+        return f"{statistic.name} is undefined in test"
     patients = table["patient"].to_numpy()
     sizes = np.array([len(np.unique(patients[truth == one])) for one in np.unique(truth)], dtype=np.float64)
     coarse = float(((0.25 / sizes) ** 2).sum() / len(sizes) ** 2)

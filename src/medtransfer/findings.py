@@ -250,7 +250,10 @@ def _answers(
         )  # fmt: skip
         barred = [named[row.init] for row in own if row.barred]
         words = f" Not compared, because contaminated: {', '.join(barred)}." if barred else ""
-        found.append(replace(answer, scope=task, text=answer.text + words))
+        text = answer.text
+        if barred and not eligible(own):
+            text = "No answer: no initialization free of contamination has all its runs."
+        found.append(replace(answer, scope=task, text=text + words))
     if len(benchmark.tasks) > 1:
         why = "the initializations have no two tasks in common on which all runs are there"
         whole = answers.over_tasks(columns.get(ALL), val_ranks, labels=named, next_share=next_share, why=why)

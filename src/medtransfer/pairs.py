@@ -290,7 +290,7 @@ def _squares(values: Array) -> Array:
     """Sums the squared differences of each two rows."""
     product = values @ values.T
     size = np.diag(product)
-    return np.maximum(size[:, None] + size - 2 * product, 0.0)
+    return np.asarray(np.maximum(size[:, None] + size - 2 * product, 0.0))
 
 
 def _inverse_trigamma(value: float) -> float:

@@ -126,9 +126,8 @@ def decide(
     bars = _bars(selected, material, settings)
     passed = weighed.passed and not bars
     before = holder.anchors if holder else {}
-    anchors = {
-        t: material.key if t in weighed.better_on or not holder else before.get(t, holder.key) for t in selected.tasks
-    }
+    anchors = {task: before.get(task, holder.key if holder else material.key) for task in selected.tasks}
+    anchors |= dict.fromkeys(weighed.better_on, material.key)
     return replace(
         blank, outcome="champion" if passed else "challenger", reasons=(*bars, weighed.reason),
         compared=weighed.compared, anchors=anchors if passed else {}, alpha=alpha,

@@ -246,7 +246,7 @@ def compare(
                 floor=contrast.equal_low,
                 bound=bound,
                 decidable=column.enough,
-            )  # fmt: skip
+            )
         )
     return tuple(found)
 
@@ -263,11 +263,11 @@ def runs(cells: Sequence[Cell], init: str, tasks: Sequence[str]) -> list[Cell]:
 def _cheaper(
     selected: Selected, rival: str, own: int, its: int, cells: Sequence[Cell], share: float, operations: Operations
 ) -> str:
-    """Words what is saved: parameters of the backbone or, of two alike in them, operations of training; empty: too little.
+    """Words what is saved: parameters of the backbone or, of two alike in them, operations of training.
 
-    Alike: neither is cheaper by the share. Operations: images seen times those of the backbone on an image. That they
-    are fewer by the share must hold over the seeds, by a one-sided paired t-test of their logarithms at 0.05: equal
-    workloads differ in the epoch at which they stop.
+    Empty: too little. Alike: neither is cheaper by the share. Operations: images seen times those of the backbone on
+    an image. That they are fewer by the share must hold over the seeds, by a one-sided paired t-test of their
+    logarithms at 0.05: equal workloads differ in the epoch at which they stop.
 
     Args:
         selected: what val selected.

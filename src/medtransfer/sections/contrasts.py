@@ -53,8 +53,8 @@ def _family(findings: Findings, task: str, contrasts: list[Contrast]) -> Section
     rows = {row.init: row for row in findings.of_task(task)}
     several = first.n >= FEWEST_SEEDS
     header = (
-        "init", "difference", "interval", "verdict", "interval for the margin", "p", "p adjusted", "± patients", "± seeds",
-        *(("Hedges' g",) if several else ()),
+        "init", "difference", "interval", "verdict", "interval for the margin", "p", "p adjusted", "± patients",
+        "± seeds", *(("Hedges' g",) if several else ()),
     )  # fmt: skip
     lines = []
     for contrast in sorted(contrasts, key=lambda c: -c.estimate):

@@ -71,17 +71,8 @@ def _source(verdict: Verdict) -> str:
 def _line(name: str, verdict: Verdict, part: Part) -> tuple[str, ...]:
     marks = [word for word, is_so in (("digitised", part.digitised), ("contaminated", part.contaminated)) if is_so]
     estimate = points(part.estimate) + (f" ({', '.join(marks)})" if marks else "")
-    ends = interval(part.low, part.high)
-    return (
-        name,
-        _source(verdict),
-        part.better,
-        part.than,
-        estimate,
-        ends,
-        said(part.verdict, verdict.paper),
-        said(verdict.verdict, verdict.paper),
-    )
+    words = (said(part.verdict, verdict.paper), said(verdict.verdict, verdict.paper))
+    return (name, _source(verdict), part.better, part.than, estimate, interval(part.low, part.high), *words)
 
 
 def glossary() -> Section:
