@@ -209,7 +209,10 @@ def on_published(claim: Claim, rows: Sequence[Published], *, alpha: float) -> Ve
     tables = []
     for task, column in cells.items():
         row, subtract = next(iter(column.values())), functools.partial(_subtract_published, column)
-        tables.append(_Table(task, row.segmentation, row.group, tuple(column), {}, subtract))
+        barred = [name for name in column if seen(name) & {row.group, *_origins(task)}]
+        notes += [f"left out on {task}, because contaminated: {', '.join(barred)}"] if barred else []
+        kept = tuple(name for name in column if name not in barred)
+        tables.append(_Table(task, row.segmentation, row.group, kept, {}, subtract))
     return _verdict(claim, tables, alpha, paper=papers.pop(), notes=tuple(filter(None, notes)))
 
 
@@ -233,9 +236,6 @@ def _subtract_published(cells: Mapping[str, Published], better: Names, than: Nam
     rows = [*first, *second]
     if any(row.std is None for row in rows):
         return f"no published std of {', '.join(row.init for row in rows if row.std is None)}"
-    guilty = [name for name in (*better, *than) if seen(name) & {rows[0].group, *_origins(rows[0].task)}]
-    if guilty:
-        return f"{' and '.join(guilty)} saw images of the task (contaminated, as it would be among own runs)"
     test = published.difference(first, second, alpha=alpha)
     return _on_task(
         rows[0].task, rows[0].group, test, alpha, method="published means", estimate=test.difference, better=better,
@@ -264,39 +264,42 @@ def _on_task(task: str, group: str, interval: Interval, alpha: float, **known: A
 
 def _verdict(claim: Claim, tables: Sequence[_Table], alpha: float, **where: Any) -> Verdict:
     """Weighs every part of a claim; one part against it is enough against it, for it all are needed."""
-    compare = functools.partial(_best_part, claim, tables, where.get("backbone", ""))
+    compare = functools.partial(_best_part, claim, tables, where.get("backbone", ""), "paper" in where)
     parts = tuple(compare(claim.better, than, alpha) for than in claim.than)
     order: tuple[Word, ...] = ("contradicted", "not testable", "undecided", "supported")
     overall = next(word for word in order if word in {part.verdict for part in parts})
     return Verdict(says=claim.says, verdict=overall, parts=parts, **where)
 
 
-def _best_part(claim: Claim, tables: Sequence[_Table], backbone: str, better: str, than: str, alpha: float) -> Part:
+def _best_part(
+    claim: Claim, tables: Sequence[_Table], backbone: str, printed: bool, better: str, than: str, alpha: float
+) -> Part:
     """Compares each member of a family, one for all tasks, and keeps the best of `better`, the hardest of `than`."""
     every = sorted({name for table in tables for name in table.inits})
     inits = [name for name in every if not backbone or split(name)[1] == backbone]
     pairs = list(itertools.product(members(better, than, inits), members(than, better, inits)))
     parts = [_part(claim, tables, backbone, *pair, alpha / len(pairs)) for pair in pairs]
-    if not parts:  # a family without members: the one comparison says so
-        return _part(claim, tables, backbone, better, than, alpha)
+    if len(parts) < 2:  # no choice; of a family without members the one comparison says so
+        part = parts[0] if parts else _part(claim, tables, backbone, better, than, alpha)
+        return replace(part, better=better, than=than)
     most = max(len(part.differences) for part in parts)
-    whole = [(_lead(tables, part), part) for part in parts if len(part.differences) == most]
+    whole = [(_lead(tables, part, printed), part) for part in parts if len(part.differences) == most]
     known = [(lead, part) for lead, part in whole if lead is not None]
     if not known:
-        note = f"no val score of {better} and {than}, by which a member could be chosen"
+        note = f"no val scores of {better} and {than}, by which a member could be chosen"
         return replace(parts[0], better=better, than=than, verdict="not testable", estimate=None, notes=(note,))
     hardest = {part.better: (lead, part) for lead, part in sorted(known, key=lambda pair: -pair[0])}
     chosen = max(hardest.values(), key=lambda pair: pair[0])[1]
-    by = "val" if any(table.val for table in tables) else "the published test scores"
+    by = "the published test scores" if printed else "val"
     words = f"{chosen.better} against {chosen.than} is chosen among {len(pairs)} by {by}"
-    choice = [f"{words}, so the level is {alpha:.3g} / {len(pairs)}"] if len(pairs) > 1 and most else []
+    choice = [f"{words}, so the level is {alpha:.3g} / {len(pairs)}"] if most else []
     return replace(chosen, better=better, than=than, notes=(*choice, *chosen.notes))
 
 
-def _lead(tables: Sequence[_Table], part: Part) -> float | None:
+def _lead(tables: Sequence[_Table], part: Part, printed: bool) -> float | None:
     """Says by how much a member leads where it may be chosen: on val, or on the published numbers; None: not known."""
     vals = {table.task: table.val for table in tables}
-    if not any(vals.values()):
+    if printed:
         return part.estimate or 0.0
     lead = 0.0
     for one in part.differences:
