@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from medtransfer import catalog
-from medtransfer.datasets import Picture, Sample, read
+from medtransfer.datasets import Marking, Picture, Sample, read
 from medtransfer.errors import UserError
 
 Write = Callable[..., list[Sample]]
@@ -97,7 +97,7 @@ def test_masks_and_their_absence(own: Write, tmp_path: Path) -> None:
     assert one[1].masks == ((),)
     assert one[0].labels == ()
     two = own(kind="segmentation", labels=["Lung", "Heart"], mask="mask", values={"Lung": 1, "Heart": 7})
-    assert [part[0].value for part in two[0].masks if isinstance(part[0], Picture)] == [1, 7]
+    assert [part[0].marking.values for part in two[0].masks if isinstance(part[0], Picture)] == [(1,), (7,)]
 
 
 def test_frames_of_one_file(own: Write) -> None:
@@ -186,7 +186,9 @@ def test_arrays_of_every_kind(tmp_path: Path) -> None:
     assert found[2].labels == (0, 0, 1)
     masks = {f"{split}_masks": np.zeros((9, 28, 28), np.uint8) for split in ("train", "val", "test")}
     found = arrays(folder, settings={"kind": "segmentation", "labels": ["L", "H"]}, **medmnist(lambda n: [0], **masks))
-    assert found[0].masks[1] == (Picture(folder / "a.npz", frame=0, member="train_masks", value=2),)
+    assert found[0].masks[1] == (
+        Picture(folder / "a.npz", frame=0, member="train_masks", marking=Marking(values=(2,))),
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from medtransfer.errors import UserError
-from medtransfer.tasks import TASKS, Task
+from medtransfer.tasks import TASKS, Layout, Task
 
 Split = Literal["train", "val", "trainval", "test", "all"]
 """What the official layout says of a sample; `trainval` and `all` are divided by our own seeded draw."""
@@ -24,16 +24,34 @@ DATASETS = ("chestxray14", "chexpert", "drive", "montgomery", "rsna_pe", "shenzh
 
 
 @dataclass(frozen=True, slots=True)
+class Marking:
+    """Which pixels of a mask are the region; what is left open is settled by a look at all masks: see `masks`."""
+
+    values: tuple[int | str, ...] = ()
+    """those of these stored values (a palette's indices) or colours, `#rrggbb`; empty: all but the background"""
+    background: tuple[int | str, ...] = (0,)
+    """what belongs to no label; without `values` one"""
+    threshold: float | None = None
+    """without `values`: the share of the largest difference from the background above which a pixel counts"""
+    cut: float = 0.0
+    """that difference itself"""
+    alpha: bool = False
+    """the values are those of the transparency"""
+    align: Literal["space", "pixels"] = "space"
+    """whether a mask that says where it lies is laid there, or on its image pixel by pixel"""
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """An image or a mask: a file, or a part of one."""
 
     path: Path
-    frame: int = 0
-    """of a multi-frame file, a volume's slices (last axis) or an array's rows, from 0"""
+    frame: int | None = None
+    """of a multi-frame file, a volume's slices (last axis) or an array's rows, from 0; None: the only one"""
     member: str = ""
     """name of the array in a `.npz` file"""
-    value: int | None = None
-    """of a mask: the pixels of this value; None: every pixel that is not black"""
+    marking: Marking = Marking()
+    """of a mask"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +100,16 @@ def read(task: Task, root: Path) -> Iterator[Sample]:
         module = importlib.import_module(f"medtransfer.datasets.{'table' if task.layout.table else 'arrays'}")
         samples = module.read(task, root)
     return samples
+
+
+def marking_of(layout: Layout, label: str) -> Marking:
+    """Gives what a `task.yaml` says of a label's masks."""
+    return Marking(
+        values=tuple(layout.values.get(label, ())),
+        background=layout.background or (0,),
+        threshold=layout.threshold,
+        align=layout.align,
+    )
 
 
 def refuse(dataset: str, wanted: str, where: Path, found: str) -> UserError:

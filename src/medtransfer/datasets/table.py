@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from medtransfer.datasets import Mask, Picture, Sample, Split
+from medtransfer.datasets import Mask, Picture, Sample, Split, marking_of
 from medtransfer.errors import UserError
 from medtransfer.tasks import Layout, Task
 
@@ -102,9 +102,9 @@ def _check_columns(task: Task, layout: Layout, table: _Table) -> None:
 
 
 def _sample(task: Task, layout: Layout, table: _Table, root: Path, line: int, row: Row) -> Sample:
-    frame = _frame(table, line, row[layout.frame]) if layout.frame else 0
+    frame = _frame(table, line, row[layout.frame]) if layout.frame else None
     path = row[layout.image]
-    name = row[layout.id] if layout.id else hashlib.sha256(f"{path}#{frame}".encode()).hexdigest()[:12]
+    name = row[layout.id] if layout.id else hashlib.sha256(f"{path}#{frame or 0}".encode()).hexdigest()[:12]
     if layout.patient and not row[layout.patient]:
         raise table.refuse(line, f"the patient ({layout.patient}) is blank; every image needs one")
     return Sample(
@@ -177,14 +177,16 @@ def _label(task: Task, table: _Table, line: int, label: str, text: str) -> int:
     return value
 
 
-def _masks(layout: Layout, label: str, table: _Table, root: Path, line: int, row: Row, frame: int) -> tuple[Mask, ...]:
+def _masks(
+    layout: Layout, label: str, table: _Table, root: Path, line: int, row: Row, frame: int | None
+) -> tuple[Mask, ...]:
     column = layout.masks[label]
     if row[column].lower() == EMPTY:
         return ()
     if not row[column]:
         raise table.refuse(line, f"{column} is blank; name the mask, or write `{EMPTY}` where the image has none of it")
     path = _file(table, root, line, column, row[column])
-    return (Picture(path, frame=frame if layout.frame else 0, value=layout.values.get(label)),)
+    return (Picture(path, frame=frame, marking=marking_of(layout, label)),)
 
 
 def _refuse_missing(table: _Table, samples: list[Sample]) -> None:
