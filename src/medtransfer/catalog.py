@@ -100,6 +100,15 @@ def lookup(name: str, root: Path) -> Task:
     )
 
 
+def outside(folder: Path) -> list[Path]:
+    """Lists the folders beside its own that an own task's table may lead into; a file that is not valid names none."""
+    try:
+        found = records.parse_yaml((folder / FILE).read_text()).get("outside") or []
+        return [folder / str(place) for place in found]
+    except (OSError, UnicodeError, yaml.YAMLError, TypeError, AttributeError):
+        return []
+
+
 def sizes(root: Path) -> dict[str, dict[str, Any]]:
     """Gives the own tasks' entries of the `tasks` section; a file that is not valid is left for `lookup` to refuse."""
     found = {}
@@ -215,6 +224,9 @@ def _laws(said: Description) -> list[tuple[bool, str]]:
     return [
         (bool(said.table) != bool(said.arrays), "name either `table` (a CSV) or `arrays` (an .npz), not both"),
         (low <= labels <= high, f"a {kind} task has {low} to {high} labels, got {labels}: {list(said.labels)}"),
+        (kind == "multiclass" or not {"True", "False"} & set(said.labels),
+         f"YAML reads yes, no, on, off, true and false without quotes as a truth value: write the names in `labels` in"
+         f" quotes, got {list(said.labels)}"),
         (len(set(said.labels)) == labels, f"labels must differ, got {list(said.labels)}"),
         (metric in valid, f"metric must be one of {', '.join(valid)} for a {kind} task, got {metric!r}"
          + (" (kappa needs `ordinal: true`)" if metric == "kappa" else "")),

@@ -14,7 +14,7 @@ from medtransfer.pixels import check_frame, check_size, gate
 
 COMPRESSIONS = {
     1: "none", 2: "CCITT", 3: "CCITT fax 3", 4: "CCITT fax 4", 5: "LZW", 7: "JPEG", 8: "deflate", 32773: "PackBits",
-    32946: "deflate", 33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000", 34925: "LZMA",
+    32946: "deflate", 33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000",
     50000: "Zstandard",
 }  # fmt: skip
 """those whose decoders cannot be made to write more than the tile's own size, or say it in a header that is read"""

@@ -8,6 +8,7 @@ was looked for, where, what was found and what to do (`UserError`).
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +111,24 @@ def marking_of(layout: Layout, label: str) -> Marking:
         threshold=layout.threshold,
         align=layout.align,
     )
+
+
+def inside(root: Path, layout: Layout, text: str) -> Path:
+    """Gives the path of a file that lies, links followed, in the task's folder or in one that `outside` names.
+
+    Raises:
+        UserError: it lies elsewhere.
+    """
+    path = root / text
+    real = Path(os.path.realpath(path))
+    homes = [Path(os.path.realpath(root / home)) for home in (".", *layout.outside)]
+    if not any(real.is_relative_to(home) for home in homes):
+        place = os.path.dirname(real)
+        raise UserError(
+            f"{text!r} leads out of the task's folder, to {real}; copy the file into it, or allow its folder by name in"
+            f" task.yaml: `outside: [{place}]`"
+        )
+    return path
 
 
 def refuse(dataset: str, wanted: str, where: Path, found: str) -> UserError:

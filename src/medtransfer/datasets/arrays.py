@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medtransfer.datasets import Mask, Picture, Sample, Split, marking_of
+from medtransfer.datasets import Mask, Picture, Sample, Split, inside, marking_of
 from medtransfer.errors import UserError
 from medtransfer.tasks import Task
 
@@ -28,7 +28,7 @@ def read(task: Task, root: Path) -> Iterator[Sample]:
         UserError: an array is missing or its shape or values are wrong.
     """
     assert task.layout is not None
-    path = root / task.layout.arrays
+    path = inside(root, task.layout, task.layout.arrays)
     if not path.is_file():
         found = ", ".join(sorted(p.name for p in root.glob("*.npz"))) or "no .npz"
         raise UserError(f"looked for the arrays {path}, found {found} in that folder; correct `arrays` in task.yaml")
