@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from medtransfer.errors import UserError
 from medtransfer.pixels import check_size
@@ -17,7 +17,6 @@ TILES = 1 << 12
 _ALONE = {0x01, *range(0xD0, 0xD8)}
 """markers of JPEG without a length"""
 _FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
-_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 _BOXED = b"\0\0\0\x0cjP  "
 _START = b"\xff\x4f\xff\x51"
 
@@ -30,15 +29,16 @@ class Stream(NamedTuple):
     height: int
     samples: int
     bits: int
-    """of a sample, or 0 where only the decoder can tell"""
-    progressive: bool = False
+    """of a sample"""
 
     @property
     def memory(self) -> int:
-        """Estimates the bytes that its decoder takes, the pixels that it returns included."""
-        sample = 2 if self.bits > 8 else 1
-        work = {JPEG_2000: 8, JPEG_LS: 2, JPEG: 2 if self.progressive else 0}[self.kind]
-        return self.width * self.height * self.samples * (2 * sample + work)
+        """Estimates the bytes that decoding takes in all: gdcm hands pixels over as text, and colours are converted."""
+        stored = 2 if self.bits > 8 else 1
+        work = 9 * stored if self.samples == 1 else 11 * stored
+        if self.kind == JPEG_2000 and self.samples == 1:
+            work = max(work, 13)
+        return self.width * self.height * self.samples * work
 
 
 def read(data: bytes) -> Stream | None:
@@ -86,7 +86,7 @@ def _jpeg(data: bytes) -> Stream | None:
             bits, height, width, samples = struct.unpack_from(">BHHB", data, place + 2)
             if not width or not height:
                 raise UserError("its JPEG image says its size only after the pixels; save the image anew")
-            return Stream(JPEG_LS if marker == 0xF7 else JPEG, width, height, samples, bits, marker in _PROGRESSIVE)
+            return Stream(JPEG_LS if marker == 0xF7 else JPEG, width, height, samples, bits)
         if marker in (0xDA, 0xD9):  # pixels, or the end
             break
         if marker == 0xF8 and data[place + 2] == 4:  # JPEG-LS: a size in more than 16 bits
@@ -125,11 +125,3 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, int]]:
         if length < 8:  # 0: up to the end
             return
         place += length
-
-
-def head(file: BinaryIO, length: int = 1 << 16) -> bytes:
-    """Reads a file's first bytes and goes back to its start."""
-    file.seek(0)
-    data = file.read(length)
-    file.seek(0)
-    return data

@@ -123,7 +123,7 @@ def _reserve(file: BinaryIO, header: Dataset, syntax: Any, frame: int, whole: bo
     """
     rows, columns, samples = int(header.Rows), int(header.Columns), int(header.get("SamplesPerPixel") or 1)
     plain = rows * columns * samples * -(-int(header.get("BitsAllocated") or 8) // 8)
-    needed = 2 * plain
+    needed = (11 if "YBR" in str(header.get("PhotometricInterpretation")) else 3) * plain
     if syntax.is_encapsulated and not whole:
         data = _encapsulated(file, header, syntax, frame)
         if syntax.is_deflated or syntax.name.startswith("RLE"):
@@ -134,7 +134,7 @@ def _reserve(file: BinaryIO, header: Dataset, syntax: Any, frame: int, whole: bo
             if stream is None:
                 raise _undecodable(syntax, "which begins with none of the marks of JPEG, JPEG-LS and JPEG 2000")
             codestreams.check(stream, columns, rows, samples)
-            needed = max(needed, stream.memory)
+            needed = stream.memory + len(data)
     # Values of more than 16 bits are worked on as they are, others by tables.
     wide = rows * columns * 40 if int(header.get("BitsAllocated") or 8) > 16 else rows * columns
     gate.hold(needed + wide)
