@@ -29,6 +29,7 @@ from medtransfer import pixels
 from medtransfer.datasets import Picture
 from medtransfer.errors import UserError
 from medtransfer.formats import read_image
+from medtransfer.masks import read as read_mask
 from medtransfer.pixels import DECODE_LIMIT, PIXEL_LIMIT, Gate
 
 nifti: Any = nibabel  # only half of it has types
@@ -334,9 +335,13 @@ def test_one_image_may_be_larger_than_all_together_but_not_than_the_limit() -> N
     assert pixels._at_once() >= DECODE_LIMIT
 
 
-def test_all_that_is_held_is_given_back_when_an_image_is_refused(tmp_path: Path) -> None:
+def test_all_that_is_held_is_given_back_whether_an_image_is_read_or_refused(tmp_path: Path) -> None:
     Image.new("L", (64, 64)).save(tmp_path / "x.png")
-    read_image(Picture(tmp_path / "x.png"), 1, ())
-    pixels.gate.release()
-    assert pixels.gate._held == 0
+    (tmp_path / "cut.png").write_bytes((tmp_path / "x.png").read_bytes()[:60])
+    before = pixels.gate._held
+    assert read_image(Picture(tmp_path / "x.png"), 1, ()).size == (64, 64)
+    assert not read_mask(Picture(tmp_path / "x.png")).any()
+    with pytest.raises((UserError, OSError)):
+        read_image(Picture(tmp_path / "cut.png"), 1, ())
+    assert pixels.gate._held == before
     assert PIXEL_LIMIT == LARGE * LARGE

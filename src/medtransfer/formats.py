@@ -76,7 +76,10 @@ def read_image(picture: Picture, channels: Literal[1, 3], windows: Windows) -> I
         UserError: the file, its frame or what the windows need is not there, or it is too large; decoders raise errors
             of their own on damaged bytes.
     """
-    return to_image(load(picture), channels, windows)
+    try:
+        return to_image(load(picture), channels, windows)
+    finally:
+        gate.release()
 
 
 def to_image(content: Content, channels: Literal[1, 3], windows: Windows) -> Image.Image:
@@ -99,7 +102,8 @@ def to_image(content: Content, channels: Literal[1, 3], windows: Windows) -> Ima
 def load(picture: Picture) -> Content:
     """Opens a picture with the reader of its format, which its first bytes or its name tell.
 
-    The memory that it takes is held in `pixels.gate`, until the thread's next picture or its release.
+    The memory that it takes is held in `pixels.gate`, until the thread's next picture; after its last one the caller
+    releases it, or others would wait for ever.
 
     Raises:
         UserError: as `read_image`.

@@ -12,7 +12,7 @@ from medtransfer import formats
 from medtransfer.datasets import Marking, Picture
 from medtransfer.errors import UserError
 from medtransfer.formats import Content
-from medtransfer.pixels import BLOCK
+from medtransfer.pixels import BLOCK, gate
 
 TOLERANCE = 1e-3
 """by which a value may differ from a whole number that it means: resampling and scaling leave such remains"""
@@ -24,7 +24,10 @@ def read(picture: Picture, image: Content | None = None) -> NDArray[np.bool_]:
     Raises:
         UserError: as `formats.load_mask`.
     """
-    return region(formats.load_mask(picture, image), picture.marking)
+    try:
+        return region(formats.load_mask(picture, image), picture.marking)
+    finally:
+        gate.release()
 
 
 def region(content: Content, marking: Marking) -> NDArray[np.bool_]:
