@@ -14,7 +14,24 @@ HEAVY = {
 }
 LAYERS = [
     {"params", "records", "errors", "files", "progress"},
-    {"datasets", "tasks", "catalog", "runlengths", "pixels", "dicom", "formats", "zoo", "initializations", "streams"},
+    {
+        "datasets",
+        "tasks",
+        "catalog",
+        "runlengths",
+        "pixels",
+        "grids",
+        "codestreams",
+        "dicom",
+        "nifti",
+        "tiff",
+        "formats",
+        "masks",
+        "survey",
+        "zoo",
+        "initializations",
+        "streams",
+    },
     {
         "phantoms",
         "metrics",

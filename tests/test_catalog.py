@@ -154,3 +154,14 @@ def test_sizes_of_own_tasks_stand_where_the_file_has_none(top: Path, tmp_path: P
     assert (own.image_size, own.cache_size, dict(own.changes)) == (48, 80, {"max_epochs": 3})
     assert params.protocol(loaded, "mine", False).max_epochs == 3
     assert params.load(top / "params.yaml").tasks.keys() == set(loaded.tasks) - {"mine"}
+
+
+def test_truth_values_are_no_names_of_labels(tmp_path: Path) -> None:
+    folder = tmp_path / "data/raw/mine"
+    folder.mkdir(parents=True)
+    text = "kind: {}\nlabels: {}\ntable: t.csv\nlabel: grade\npatient: who\nsplit: part\nimage_size: 32\n"
+    (folder / "task.yaml").write_text(text.format("binary", "[on]"))
+    with pytest.raises(UserError, match=r"YAML reads yes, no, on, off.*in quotes"):
+        catalog.lookup("mine", tmp_path)
+    (folder / "task.yaml").write_text(text.format("multiclass", "[no, yes]"))
+    assert catalog.lookup("mine", tmp_path).labels == ("False", "True")

@@ -10,7 +10,7 @@ import pytest
 from medtransfer import phantoms
 from medtransfer.datasets import DATASETS, Picture, Sample, read
 from medtransfer.errors import UserError
-from medtransfer.formats import read_mask
+from medtransfer.masks import read as read_mask
 from medtransfer.tasks import CHESTXRAY14_LABELS, TASKS
 
 IMAGES = {"chestxray14": 30, "chexpert": 60, "drive": 6, "montgomery": 8, "rsna_pe": 60, "shenzhen": 10, "siim": 12}

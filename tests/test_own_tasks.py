@@ -10,8 +10,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from medtransfer import catalog
-from medtransfer.datasets import Picture, Sample, read
+from medtransfer import catalog, sources
+from medtransfer.datasets import Marking, Picture, Sample, read
 from medtransfer.errors import UserError
 
 Write = Callable[..., list[Sample]]
@@ -97,7 +97,7 @@ def test_masks_and_their_absence(own: Write, tmp_path: Path) -> None:
     assert one[1].masks == ((),)
     assert one[0].labels == ()
     two = own(kind="segmentation", labels=["Lung", "Heart"], mask="mask", values={"Lung": 1, "Heart": 7})
-    assert [part[0].value for part in two[0].masks if isinstance(part[0], Picture)] == [1, 7]
+    assert [part[0].marking.values for part in two[0].masks if isinstance(part[0], Picture)] == [(1,), (7,)]
 
 
 def test_frames_of_one_file(own: Write) -> None:
@@ -141,10 +141,87 @@ def test_bad_rows_are_refused_with_line_and_value(
         own(changed(row, **values), **settings)
 
 
+@pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("yes", "no"), ("on", "OFF"), ("TRUE", "0"), ("1.0", "No")])
+def test_words_for_one_and_zero(own: Write, yes: str, no: str) -> None:
+    rows = [{**row, "Pneumonia": yes if row["Pneumonia"] == "1" else no} for row in ROWS]
+    assert [sample.labels for sample in own(rows)] == [sample.labels for sample in own()]
+    words = [{**row, "grade": (no, yes)[n % 2]} for n, row in enumerate(ROWS)]
+    if "0" not in no and "1" not in yes:
+        found = own(words, kind="multiclass", labels=[False, True], label="grade")
+        assert [sample.labels for sample in found[:2]] == [(1, 0), (0, 1)]
+
+
+def test_a_patient_is_one_however_pandas_writes_the_number(own: Write) -> None:
+    names = ["1", "1.0", "2", "02x", "2.00", "3.0", "a", "10"]
+    found = own([{**row, "who": name} for row, name in zip(ROWS, names, strict=True)])
+    assert [sample.patient for sample in found] == ["1", "1", "2", "02x", "2", "3.0", "a", "10"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        ("7", "007", "line 3: the patient '007' may be '7' of line 2"),
+        ("P1", "p1", "line 3: the patient 'p1' may be 'P1' of line 2"),
+        ("a", "NA", r"line 3: the patient \(who\) is 'NA', which says that it is not known"),
+        ("a", "nan", "line 3: .* is 'nan'"),
+        ("a", "Unknown", "`patient: none`"),
+    ],
+)
+def test_patients_that_may_be_one_or_none_are_refused(own: Write, first: str, second: str, words: str) -> None:
+    rows = changed(1, who=second)
+    rows[0] = rows[0] | {"who": first}
+    with pytest.raises(UserError, match=words):
+        own(rows)
+
+
+def test_numbers_of_a_place_and_a_patient_are_not_made_one(own: Write) -> None:
+    names = ["1.0", "1", "1.1", "1.2", "2.1", "2.2", "3.1", "3.2"]
+    with pytest.raises(UserError, match=r"line 3: the patient '1' may be '1\.0'"):
+        own([{**row, "who": name} for row, name in zip(ROWS, names, strict=True)])
+    found = own([{**row, "who": name} for row, name in zip(ROWS, ["1.0", "2.0", *names[2:]], strict=True)])
+    assert [sample.patient for sample in found[:3]] == ["1.0", "2.0", "1.1"]
+
+
+@pytest.mark.parametrize("way", ["..", "absolute", "link", "linked folder"])
+def test_paths_lead_out_of_the_folder_only_where_it_is_said(own: Write, tmp_path: Path, way: str) -> None:
+    folder, elsewhere = tmp_path / "data/raw/mine", tmp_path / "scans"
+    elsewhere.mkdir()
+    Image.new("L", (40, 30), 99).save(elsewhere / "x.png")
+    path = {"..": "../../../scans/x.png", "absolute": str(elsewhere / "x.png")}.get(way, "images/x.png")
+    if way == "link":
+        (folder / "images/x.png").symlink_to(elsewhere / "x.png")
+    if way == "linked folder":
+        (folder / "linked").symlink_to(elsewhere)
+        path = "linked/x.png"
+    with pytest.raises(UserError, match=rf"images\.csv, line 2: '.*x\.png' leads out .*`outside: \[{elsewhere}\]`"):
+        own(changed(0, image=path))
+    for place in (str(elsewhere), "../../../scans"):
+        assert own(changed(0, image=path), outside=[place])[0].image.path.samefile(elsewhere / "x.png")
+    before = sources.fingerprint(folder)
+    Image.new("L", (400, 300), 99).save(elsewhere / "x.png")
+    assert sources.fingerprint(folder) != before
+
+
+def test_a_folder_that_is_itself_a_link_is_no_way_out(own: Write, tmp_path: Path) -> None:
+    own()
+    (tmp_path / "data/raw/mine").rename(tmp_path / "elsewhere")
+    (tmp_path / "data/raw/mine").symlink_to(tmp_path / "elsewhere")
+    assert len(list(read(catalog.lookup("mine", tmp_path), tmp_path / "data/raw/mine"))) == 8
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", "is empty"),
+        (
+            'image,who,part,Pneumonia,Effusion\nimages/0.png,a,train,1,"0\n' + "images/1.png,b,train,1,0\n" * 9,
+            "a quote is opened",
+        ),
+        (
+            'image,who,part,Pneumonia,Effusion\nimages/0.png,"a,train,1,0\n' + "x" * 140_000,
+            "field larger than field limit.*a quote",
+        ),
+        ('image,who,part,Pneumonia,Effusion\nimages/0.png,"a"b,train,1,0\n', "line 2: .*a quote"),
         ("image,who,part,Pneumonia,Effusion\nimages/0.png,a,train,1\n", "line 2: 4 fields, the header has 5"),
         ("image,who,who,part\n", "column 'who' is there twice"),
     ],
@@ -186,7 +263,9 @@ def test_arrays_of_every_kind(tmp_path: Path) -> None:
     assert found[2].labels == (0, 0, 1)
     masks = {f"{split}_masks": np.zeros((9, 28, 28), np.uint8) for split in ("train", "val", "test")}
     found = arrays(folder, settings={"kind": "segmentation", "labels": ["L", "H"]}, **medmnist(lambda n: [0], **masks))
-    assert found[0].masks[1] == (Picture(folder / "a.npz", frame=0, member="train_masks", value=2),)
+    assert found[0].masks[1] == (
+        Picture(folder / "a.npz", frame=0, member="train_masks", marking=Marking(values=(2,))),
+    )
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from PIL import Image
 
 from medtransfer import cache, datasets, decoding, params, preparation
 from medtransfer.cache import load
-from medtransfer.datasets import Picture, Sample
+from medtransfer.datasets import Marking, Picture, Sample
 from medtransfer.errors import UserError
 from medtransfer.preparation import prepare, slug
 from medtransfer.rows import JOURNAL, NOTE
@@ -142,7 +142,7 @@ def test_manifest_facts(tmp_path: Path) -> None:
 def test_segmentation_cache(tmp_path: Path) -> None:
     folder = write(tmp_path, VESSELS, ["trainval"] * 8 + ["test"] * 4)
     second = np.zeros((40, 50), dtype=np.uint8)
-    second[30:40, :] = 1  # any value above 0 counts
+    second[30:40, :] = 255
     Image.fromarray(second).save(folder / "masks" / "more.png")
     edit(folder, 9, masks="9.png more.png")
     prepared = prepare(VESSELS, settings(), tmp_path)
@@ -193,8 +193,8 @@ def test_several_labels_are_bits_and_may_overlap(tmp_path: Path, monkeypatch: py
     def two_labels(task: Task, root: Path) -> Iterator[Sample]:
         path = root / "masks/map.png"
         for number, sample in enumerate(fake_read(task, root)):
-            second = (Picture(path, value=3),) if number % 2 else ()
-            yield replace(sample, masks=((Picture(path, value=1), *sample.masks[0]), second))
+            second = (Picture(path, marking=Marking(values=(3,))),) if number % 2 else ()
+            yield replace(sample, masks=((Picture(path, marking=Marking(values=(1,))), *sample.masks[0]), second))
 
     monkeypatch.setattr(datasets, "read", two_labels)
     prepared = prepare(replace(LUNGS, labels=("Upper", "Lower")), settings(), tmp_path)

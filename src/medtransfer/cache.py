@@ -95,6 +95,8 @@ class Manifest(TypedDict):
     statistics: Statistics
     marks: list[str]
     recipe: str
+    mask_readings: dict[str, str]
+    """label -> which pixels of its masks are its region; none for masks as run lengths"""
     split_recipe: str
     split_hash: str
     digest: str

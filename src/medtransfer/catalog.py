@@ -48,7 +48,18 @@ class Description:
     label: str = ""
     mask: Any = ""
     """a column, or label -> column"""
-    values: Mapping[str, int] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """label -> its value in the mask, a colour '#rrggbb', or a list of them"""
+    background: Any = ()
+    """value or colour of masks that belongs to no label, or a list of them; not said: 0"""
+    threshold: float | None = None
+    """of soft edges, the share of the largest value above which a pixel counts; not said: half, where that is clear"""
+    allow_empty: tuple[str, ...] = ()
+    allow_full: tuple[str, ...] = ()
+    """labels of which a whole split may be empty, or that may fill every image"""
+    align: Literal["space", "pixels"] = "space"
+    outside: tuple[str, ...] = ()
+    """folders that the table's paths may lead into beside the task's own"""
     uncertain: bool = False
     ordinal: bool = False
     channels: Literal[1, 3] = 3
@@ -87,6 +98,15 @@ def lookup(name: str, root: Path) -> Task:
         f"unknown task {name!r}{hint} Valid tasks: {', '.join(sorted(valid))}; a task of your own is described by "
         f"data/raw/<name>/{FILE}"
     )
+
+
+def outside(folder: Path) -> list[Path]:
+    """Lists the folders beside its own that an own task's table may lead into; a file that is not valid names none."""
+    try:
+        found = records.parse_yaml((folder / FILE).read_text()).get("outside") or []
+        return [folder / str(place) for place in found]
+    except (OSError, UnicodeError, yaml.YAMLError, TypeError, AttributeError):
+        return []
 
 
 def sizes(root: Path) -> dict[str, dict[str, Any]]:
@@ -151,12 +171,37 @@ def _task(name: str, path: Path) -> Task:
             split=column,
             label=said.label,
             masks=_mask_columns(said),
-            values=dict(said.values),
+            values={label: _pixels(path, value) for label, value in said.values.items()},
+            background=_pixels(path, said.background),
+            threshold=said.threshold,
+            allow_empty=said.allow_empty,
+            allow_full=said.allow_full,
+            align=said.align,
+            outside=said.outside,
         ),
         licence=said.licence,
         citation=said.citation,
         source=said.source,
     )
+
+
+def _pixels(path: Path, said: Any) -> tuple[int | str, ...]:
+    """Reads values and colours of masks: one or a list of them.
+
+    Raises:
+        UserError: one is neither.
+    """
+    found: list[int | str] = []
+    for value in said if isinstance(said, list | tuple) else [said]:
+        colour = isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and value == int(value)
+        if not (colour or number):
+            raise UserError(
+                f"{path}: a value of a mask is a whole number or a colour in quotes, '#rrggbb', got {value!r}; a '#'"
+                " without quotes begins a comment"
+            )
+        found.append(value.lower() if isinstance(value, str) else int(value))
+    return tuple(found)
 
 
 def _mask_columns(said: Description) -> dict[str, str]:
@@ -179,6 +224,9 @@ def _laws(said: Description) -> list[tuple[bool, str]]:
     return [
         (bool(said.table) != bool(said.arrays), "name either `table` (a CSV) or `arrays` (an .npz), not both"),
         (low <= labels <= high, f"a {kind} task has {low} to {high} labels, got {labels}: {list(said.labels)}"),
+        (kind == "multiclass" or not {"True", "False"} & set(said.labels),
+         f"YAML reads yes, no, on, off, true and false without quotes as a truth value: write the names in `labels` in"
+         f" quotes, got {list(said.labels)}"),
         (len(set(said.labels)) == labels, f"labels must differ, got {list(said.labels)}"),
         (metric in valid, f"metric must be one of {', '.join(valid)} for a {kind} task, got {metric!r}"
          + (" (kappa needs `ordinal: true`)" if metric == "kappa" else "")),
@@ -187,6 +235,18 @@ def _laws(said: Description) -> list[tuple[bool, str]]:
         (segmentation or not said.mask, f"`mask` is for segmentation, this task is {kind}"),
         (not segmentation or not said.values or set(said.values) == set(said.labels),
          f"`values` must give a number for each of {list(said.labels)}, got {dict(said.values)}"),
+        (segmentation or not (said.values or said.background or said.threshold or said.allow_empty or said.allow_full),
+         f"`values`, `background`, `threshold`, `allow_empty` and `allow_full` are of masks, this task is {kind}"),
+        (set(said.allow_empty) | set(said.allow_full) <= set(said.labels),
+         f"`allow_empty` and `allow_full` name labels of {list(said.labels)}, got"
+         f" {[*said.allow_empty, *said.allow_full]}"),
+        (said.threshold is None or 0 < said.threshold < 1, f"0 < threshold < 1 must hold, got {said.threshold}"),
+        (said.threshold is None or not said.values, "`threshold` is for masks without `values`"),
+        (bool(said.values) or not isinstance(said.background, list) or len(said.background) == 1,
+         f"without `values` a mask has one background, got {said.background}"),
+        (len({isinstance(one, str) for value in [*said.values.values(), *([said.background] if said.values else [])]
+              for one in (value if isinstance(value, list | tuple) else [value])}) < 2,
+         f"`values` and `background` are all numbers or all colours, got {dict(said.values)}, {said.background}"),
         (not (said.mask and isinstance(said.mask, str) and labels > 1 and not said.values),
          "several labels in one mask column need `values: {label: number in the mask}`"),
         (kind != "multiclass" or bool(said.label) or bool(said.arrays), "a multiclass task needs `label`: its column"),

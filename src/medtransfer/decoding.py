@@ -11,17 +11,18 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medtransfer import audit, runlengths
+from medtransfer import audit, formats, masks, runlengths
 from medtransfer.datasets import Mask, Picture, Runs, Sample
 from medtransfer.errors import UserError
 from medtransfer.formats import RECIPE as FORMATS
-from medtransfer.formats import read_image, read_mask
+from medtransfer.formats import Content
+from medtransfer.pixels import gate
 from medtransfer.progress import bar
 from medtransfer.rows import Rows, digest
 from medtransfer.tasks import Task
@@ -47,6 +48,8 @@ class Decoded:
     """(height, width) of the original, bit k for label k, then the extras"""
     present: int
     """bit k: label k's mask has a pixel in the original"""
+    covered: NDArray[np.int64]
+    """pixels of each label's mask in the original, (8,)"""
     sums: NDArray[np.int64]
     """per channel the sum of the resized image's values and of their squares, (3, 2)"""
     thumbnail: NDArray[np.uint8]
@@ -60,40 +63,53 @@ def decode(task: Task, sample: Sample, side: int) -> Decoded:
     Raises:
         UserError: the file or a mask cannot be had from it, or their sizes differ; decoders raise errors of their own.
     """
-    image = read_image(sample.image, task.channels, task.windows)
-    planes = _planes(task, sample, image.size) if task.segmentation else None
-    small = _resize(image, side)
-    return Decoded(
-        image=np.asarray(small),
-        mask=None if planes is None else _resize_planes(planes, len(task.labels), side),
-        native=planes,
-        present=0 if planes is None else int(np.bitwise_or.reduce(planes, axis=None)) & (1 << len(task.labels)) - 1,
-        sums=_sums(small),
-        thumbnail=_thumbnail(small if side >= 4 * audit.THUMBNAIL else image),
-        size=image.size,
-    )
+    try:
+        content = formats.load(sample.image)
+        image = formats.to_image(content, task.channels, task.windows)
+        size, small = image.size, _resize(image, side)
+        thumbnail = _thumbnail(small if side >= 4 * audit.THUMBNAIL else image)
+        del image  # a large one must be gone before its masks are read
+        content = replace(content, image=None, values=None, alpha=None)
+        planes = _planes(task, sample, size, content) if task.segmentation else None
+        return Decoded(
+            image=np.asarray(small),
+            mask=None if planes is None else _resize_planes(planes, len(task.labels), side),
+            native=planes,
+            present=0 if planes is None else int(np.bitwise_or.reduce(planes, axis=None)) & (1 << len(task.labels)) - 1,
+            covered=_covered(planes),
+            sums=_sums(small),
+            thumbnail=thumbnail,
+            size=size,
+        )
+    finally:
+        gate.release()
 
 
-def _planes(task: Task, sample: Sample, size: tuple[int, int]) -> NDArray[np.uint8]:
+def _planes(task: Task, sample: Sample, size: tuple[int, int], image: Content) -> NDArray[np.uint8]:
     """Reads all masks of a sample as the bits of one byte per pixel: labels, then extras."""
     planes = np.zeros((size[1], size[0]), dtype=np.uint8)
     parts = [*sample.masks, *((sample.extras[name],) if name in sample.extras else () for name in task.extras)]
-    for bit, masks in enumerate(parts):
-        for mask in masks:
-            planes[_region(mask, size)] |= np.uint8(1 << bit)
+    for bit, part in enumerate(parts):
+        for mask in part:
+            planes[_region(mask, size, image)] |= np.uint8(1 << bit)
     return planes
 
 
-def _region(mask: Mask, size: tuple[int, int]) -> NDArray[np.bool_]:
+def _region(mask: Mask, size: tuple[int, int], image: Content) -> NDArray[np.bool_]:
     if isinstance(mask, Runs):
         return runlengths.decode(mask.text, size[1], size[0])
-    region: NDArray[np.bool_] = read_mask(mask)
+    region: NDArray[np.bool_] = masks.read(mask, image)
     if region.shape != (size[1], size[0]):
         height, width = region.shape
         raise UserError(
             f"the mask {mask.path.name} is {width}x{height} but its image {size[0]}x{size[1]}; they must have one size"
         )
     return region
+
+
+def _covered(planes: NDArray[np.uint8] | None) -> NDArray[np.int64]:
+    bits = [0 if planes is None else int(np.count_nonzero(planes & np.uint8(1 << bit))) for bit in range(8)]
+    return np.array(bits, dtype=np.int64)
 
 
 def _resize_planes(planes: NDArray[np.uint8], labels: int, side: int) -> NDArray[np.uint8]:
@@ -125,9 +141,9 @@ def _thumbnail(image: Image.Image) -> NDArray[np.uint8]:
 
 def signature(sample: Sample) -> bytes:
     """Identifies a sample's files by name, size and time, and its masks, so that a mended file is decoded again."""
-    masks = [mask for label in sample.masks for mask in label]
+    parts = [mask for label in sample.masks for mask in label]
     words = []
-    for part in (sample.image, *masks, *sample.extras.values()):
+    for part in (sample.image, *parts, *sample.extras.values()):
         words.append(repr(part))
         if isinstance(part, Picture):
             with contextlib.suppress(OSError):  # a missing file is found, and named, when it is decoded
@@ -176,6 +192,7 @@ class Decoder:
             native,
             signature=signature(sample),
             present=decoded.present,
+            covered=decoded.covered,
             sums=decoded.sums,
             size=decoded.size,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
 import threading
@@ -17,43 +16,54 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import GifImagePlugin, Image, ImageOps, UnidentifiedImageError
 
-from medtransfer import dicom
+from medtransfer import dicom, nifti, tiff
 from medtransfer.datasets import Picture
 from medtransfer.errors import UserError
-from medtransfer.pixels import PIXEL_LIMIT, check_frame, check_size, no_unit, own_range, pointwise, window
+from medtransfer.grids import Grid, require_equal
+from medtransfer.pixels import PIXEL_LIMIT, check_frame, check_size, gate, no_unit, own_range, pointwise, window
 from medtransfer.tasks import Windows
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 RECIPE = (
-    "gray tasks to 8-bit luminance, colour tasks to RGB, alpha dropped; with windows: each (level, width) of the stored"
-    " values in their unit to 0..255, values outside clipped, one window per channel; without: 8-bit images as they"
-    " are, a DICOM file's values rescaled, then through its first VOI table or window, those without either and all"
-    " other images of more or fewer bits scaled so that their own smallest value is 0 and their largest 255; DICOM"
-    " palettes and YBR to RGB, MONOCHROME1 inverted unless the task has windows; 16-bit colours of a palette or a PNG"
-    " by their high byte; NIfTI slices along the last axis as they are stored, turned by 90 degrees; masks: the"
-    " label's own value, else stored values above 0, of a palette all but a nearly black darkest colour, of JPEG those"
-    " above 127"
+    "gray tasks to 8-bit luminance, colour tasks to RGB, alpha dropped, orientation tags applied; with windows: each"
+    " (level, width) of the stored values in their unit to 0..255, values outside clipped, one window per channel;"
+    " without: 8-bit images as they are, a DICOM file's values rescaled, then through its first VOI table or window,"
+    " those without either and all other images of more bits scaled so that their own smallest value is 0 and their"
+    " largest 255, DICOM's padding left out of that and black; fewer bits spread over 0..255; DICOM palettes and YBR to"
+    " RGB, MONOCHROME1 and MINISWHITE inverted, MONOCHROME1 not if the task has windows; 16-bit colours of a palette,"
+    " a PNG or a TIFF by their high byte; NIfTI slices along the last stored axis, turned so that right, front and top"
+    " come first to the right and then to the top; masks: the pixels of the label's own values or colours, else those"
+    " that differ from the background by more than half of the largest difference in all of the task's masks"
 )
 
-NEARLY_BLACK, HALF = 32, 127
-"""brightest channel of a palette's background, and brightest gray of a JPEG's, in a mask"""
-
 READABLE = "PNG, JPEG, TIFF, GIF, BMP, PPM/PGM, DICOM, NIfTI (.nii, .nii.gz) and arrays in .npz"
-_PILLOW = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "PPM")  # named ones only: others run programs or nest files
+_PILLOW = ("PNG", "JPEG", "GIF", "BMP", "PPM")  # named ones only: others run programs or nest files
 _CHUNK = 1 << 20
 _lock = threading.Lock()
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """Values that are not 8-bit pixels yet, (height, width) or (height, width, 3); of DICOM with its header."""
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What a file holds of one picture: 8-bit pixels as PIL has them, or values."""
 
-    values: NDArray[Any]
+    image: Image.Image | None = None
+    values: NDArray[Any] | None = None
+    """(height, width) or (height, width, 3)"""
     header: Dataset | None = None
+    """of DICOM"""
+    alpha: NDArray[Any] | None = None
+    """of values, 0 for what is not to be seen"""
+    step: int = 1
+    """of an image that was stored in fewer bits: what one step of its stored values became"""
+    lossy: bool = False
+    grid: Grid | None = None
+    """where the pixels lie, if the file says so"""
+    volume: Path | None = None
+    """the file, if it is NIfTI"""
 
 
 def read_image(picture: Picture, channels: Literal[1, 3], windows: Windows) -> Image.Image:
@@ -66,79 +76,128 @@ def read_image(picture: Picture, channels: Literal[1, 3], windows: Windows) -> I
         UserError: the file, its frame or what the windows need is not there, or it is too large; decoders raise errors
             of their own on damaged bytes.
     """
+    try:
+        return to_image(load(picture), channels, windows)
+    finally:
+        gate.release()
+
+
+def to_image(content: Content, channels: Literal[1, 3], windows: Windows) -> Image.Image:
+    """Makes what a file holds an image of 8 bits, as `read_image` does."""
     if len(windows) not in (0, 1, channels) or any(width <= 0 for _, width in windows):
         raise UserError(
             f"expected one window (level, width above 0) for each of {channels} channels, found {windows}; correct the"
             " task's windows"
         )
-    content = _load(picture)
-    if isinstance(content, _Stored):
-        content = Image.fromarray(_eight_bit(content, windows))
+    image = content.image
+    if image is None:
+        image = Image.fromarray(_eight_bit(content, windows))
     elif windows:
         raise no_unit("8-bit pixels")
+    image.info.pop("transparency", None)  # alpha is dropped, and PIL would warn of it
     mode = "L" if channels == 1 else "RGB"
-    return content if content.mode == mode else content.convert(mode)
+    return image if image.mode == mode else image.convert(mode)
 
 
-def read_mask(picture: Picture) -> NDArray[np.bool_]:
-    """Reads a mask, (height, width): the pixels of `picture.value`, without one those that are not black.
+def load(picture: Picture) -> Content:
+    """Opens a picture with the reader of its format, which its first bytes or its name tell.
 
-    Black is 0. Of a palette it is the darkest colour that occurs, if that is nearly black: some of DRIVE's GIF files
-    have (4, 2, 4). In a JPEG it is all that is darker than half, as its compression leaves shadows. A palette image's
-    value is its index; in a colour image all three colours must have the value.
+    The memory that it takes is held in `pixels.gate`, until the thread's next picture; after its last one the caller
+    releases it, or others would wait for ever.
 
     Raises:
         UserError: as `read_image`.
     """
-    content = _load(picture)
-    wanted, black = picture.value, 0
-    values: NDArray[Any]
-    if isinstance(content, _Stored):
-        values = content.values
-    elif content.mode in ("1", "L") or (content.mode == "P" and wanted is not None):
-        values = np.asarray(content)
-        wanted = wanted if wanted is None else wanted * content.info.get("spread", 1)
-    else:
-        values = np.asarray(content.convert("L" if content.mode == "LA" else "RGB"))
-        darkest = int(values.max(axis=-1).min()) if content.mode == "P" else 0
-        black = darkest if darkest <= NEARLY_BLACK else 0
-    if isinstance(content, Image.Image) and content.format == "JPEG":
-        black = HALF
-    region: NDArray[np.bool_] = np.greater(values, black) if wanted is None else np.equal(values, wanted)
-    if region.ndim == 3:
-        region = np.asarray(region.any(axis=2) if wanted is None else region.all(axis=2))
-    return region
-
-
-def _load(picture: Picture) -> Image.Image | _Stored:
-    """Opens a picture with the reader of its format, which its first bytes or its name tell."""
     if not picture.path.is_file():
         raise UserError(f"looked for the file {picture.path}, found none; correct the path or get the file again")
     name = picture.path.name.lower()
     if picture.member or name.endswith(".npz"):
-        return _Stored(_array_row(picture))
+        return Content(values=_array_row(picture))
     if name.endswith((".nii", ".nii.gz")):
-        return _Stored(_nifti_slice(picture))
+        values, grid = nifti.read_slice(picture.path, picture.frame)
+        return Content(values=values, grid=grid, volume=picture.path)
     with picture.path.open("rb") as file:
         head = file.read(1024)
         file.seek(0)
         if dicom.is_dicom(head):
-            return _Stored(*dicom.read_frame(file, head, picture.frame))
+            values, header = dicom.read_frame(file, head, picture.frame)
+            grid = dicom.grid(header, values.shape[:2], picture.frame or 0)
+            return Content(values=values, header=header, grid=grid)
+        if tiff.is_tiff(head):
+            return _tiff_content(tiff.read_page(file, picture.frame))
         return _pillow_frame(file, picture.frame)
 
 
-def _eight_bit(stored: _Stored, windows: Windows) -> NDArray[np.uint8]:
-    if stored.header is not None:
-        return dicom.eight_bit(stored.values, stored.header, windows)
-    if windows and (stored.values.ndim == 3 or stored.values.dtype.itemsize == 1):
-        raise no_unit(f"{stored.values.dtype} values, {'colour' if stored.values.ndim == 3 else 'gray'}")
-    if stored.values.dtype == np.uint8:
-        return stored.values
-    return pointwise(stored.values, partial(window, windows=windows) if windows else own_range)
+def load_mask(picture: Picture, image: Content | None = None) -> Content:
+    """Opens a mask; one that says where it lies is laid on its image there.
+
+    Args:
+        picture: the mask.
+        image: its image's content, of which the place is taken.
+
+    Raises:
+        UserError: as `load`, or the mask lies elsewhere, or only one of the two says where it lies.
+    """
+    nifti_mask = picture.path.name.lower().endswith((".nii", ".nii.gz"))
+    space = picture.marking.align == "space"
+    if image is None or not (image.volume or nifti_mask):
+        content = load(picture)
+        if image and image.grid and content.grid and space:
+            require_equal(content.grid, image.grid)
+        return content
+    if image.grid and nifti_mask and space:
+        values = nifti.read_on(picture.path, image.grid)
+        if values is not None:
+            return Content(values=values, volume=picture.path)
+    if image.volume and nifti_mask:  # as both are stored: one of them does not say where it lies, or not truly
+        return Content(values=nifti.read_slice(picture.path, picture.frame, image.volume)[0], volume=picture.path)
+    content = load(picture)
+    if image.grid and content.grid and space:
+        require_equal(content.grid, image.grid)
+    elif space:
+        raise UserError(
+            f"the mask {picture.path.name} cannot be laid on its image:"
+            f" {'its image is NIfTI, it is not' if image.volume else 'it is NIfTI, its image is not'}, and nothing says"
+            " which corner they begin at; save both in one format, or, if they show the same way up as they are read"
+            " (a volume's right and front, or top, lie to the right and to the top), say `align: pixels` in task.yaml"
+        )
+    return content
 
 
-def _pillow_frame(file: BinaryIO, frame: int) -> Image.Image | _Stored:
+def _eight_bit(content: Content, windows: Windows) -> NDArray[np.uint8]:
+    values = content.values
+    assert values is not None
+    if content.header is not None:
+        return dicom.eight_bit(values, content.header, windows)
+    if windows and (values.ndim == 3 or values.dtype.itemsize == 1):
+        raise no_unit(f"{values.dtype} values, {'colour' if values.ndim == 3 else 'gray'}")
+    if values.dtype == np.uint8:
+        return values
+    return pointwise(values, partial(window, windows=windows) if windows else own_range)
+
+
+def _tiff_content(page: tiff.Page) -> Content:
+    """Makes a page an 8-bit image where PIL has a mode for it; 16-bit colours by their high byte."""
+    values, alpha, step = page.values, page.alpha, 1
+    if page.palette is not None:
+        image = Image.fromarray(values.astype(np.uint8), "P")
+        image.putpalette(page.palette.tobytes())
+        return Content(image=image, lossy=page.lossy)
+    if values.ndim == 3 and values.dtype == np.uint16:
+        values, alpha = (values >> 8).astype(np.uint8), None if alpha is None else alpha >> 8
+    if values.dtype == np.uint8 and page.bits < 8 and values.ndim == 2:
+        step = 255 // (2**page.bits - 1)
+        values = values * np.uint8(step)
+    if values.dtype.kind == "b" or values.dtype == np.uint8:
+        if alpha is not None and values.dtype == np.uint8:
+            values = np.concatenate([values.reshape(*values.shape[:2], -1), alpha[..., None].astype(np.uint8)], axis=-1)
+        return Content(image=Image.fromarray(values), step=step, lossy=page.lossy)
+    return Content(values=values, alpha=alpha, lossy=page.lossy)
+
+
+def _pillow_frame(file: BinaryIO, frame: int | None) -> Content:
     """Reads an image that PIL knows; one of more than 8 bits as values."""
+    GifImagePlugin.LOADING_STRATEGY = GifImagePlugin.LoadingStrategy.RGB_AFTER_DIFFERENT_PALETTE_ONLY
     try:
         image: Image.Image = Image.open(file, formats=_PILLOW)
     except UnidentifiedImageError as error:
@@ -146,35 +205,31 @@ def _pillow_frame(file: BinaryIO, frame: int) -> Image.Image | _Stored:
     except Image.DecompressionBombError as error:
         raise UserError(f"more pixels than the limit of {PIXEL_LIMIT}: {error}; give a smaller image") from error
     check_size(*image.size)
-    if frame:
-        check_frame(frame, getattr(image, "n_frames", 1))
-        image.seek(frame)
+    lossy = image.format in ("JPEG", "MPO")
+    count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a camera's small copies are no frames
+    number = check_frame(frame, count)
+    wide = 4 if image.mode == "F" or image.mode.startswith("I") else 1
+    bands = len(image.getbands())
+    progressive = 6 if "progressive" in image.info else 0
+    frames = 3 if count > 1 else 1
+    gate.hold(image.width * image.height * (bands * wide * frames + progressive + 4))
+    if number:
+        image.seek(number)
         check_size(*image.size)
     image.load()
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F" or image.mode.startswith("I"):
-        return _Stored(np.asarray(image))
-    image.info.pop("transparency", None)  # alpha is dropped, and PIL would warn of it
-    return image
+        return Content(values=np.asarray(image))
+    return Content(image=image, step=_step(file, image), lossy=lossy)
 
 
-def _nifti_slice(picture: Picture) -> NDArray[Any]:
-    """Reads one slice along the last axis, scaled by the header and turned so that the second axis points up."""
-    import nibabel
-
-    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # it reports every oddity of a header
-    try:
-        volume: Any = nibabel.load(picture.path)
-    except nibabel.filebasedimages.ImageFileError as error:
-        raise UserError(f"cannot be read as NIfTI: {error}; the file is damaged or has a wrong suffix") from error
-    shape = volume.shape
-    if len(shape) not in (2, 3, 4) or shape[3:] not in ((), (1,)) or not all(shape):
-        raise UserError(f"looked for a NIfTI image of 2 or 3 dimensions, found {shape}; split the file by time first")
-    if volume.get_data_dtype().kind not in "biuf":
-        raise UserError(f"looked for a NIfTI image of numbers, found {volume.get_data_dtype()}; convert it to one")
-    check_size(shape[0], shape[1])
-    check_frame(picture.frame, shape[2] if len(shape) > 2 else 1)
-    values = np.asarray(volume.dataobj[(..., picture.frame, 0)[: len(shape) - 1]])
-    return np.ascontiguousarray(np.rot90(values))
+def _step(file: BinaryIO, image: Image.Image) -> int:
+    """Says what PIL made of one step of a gray PNG of 2 or 4 bits: it spreads them over 8."""
+    if image.format != "PNG" or image.mode != "L":
+        return 1
+    file.seek(24)  # the bits stand in the first chunk, which has its fixed place
+    bits = file.read(1)[0]
+    return 255 // (2**bits - 1) if bits in (2, 4) else 1
 
 
 def _array_row(picture: Picture) -> NDArray[Any]:
@@ -185,8 +240,10 @@ def _array_row(picture: Picture) -> NDArray[Any]:
             array = _array(picture.path, picture.member, stamp)
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
         raise UserError(f"cannot be read as an .npz file: {error}; the file is damaged, get it again") from error
-    check_frame(picture.frame, len(array))
-    return np.array(array[picture.frame])
+    frame = check_frame(picture.frame, len(array), "rows")
+    row = array[frame]
+    gate.hold(2 * row.nbytes + row.size)
+    return np.array(row)
 
 
 @lru_cache(maxsize=8)

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medtransfer import audit, cache, datasets, description, facts, files, leaks, sheets
+from medtransfer import audit, cache, datasets, description, facts, files, leaks, sheets, survey
 from medtransfer.audit import SPLITS
 from medtransfer.cache import Facts, Manifest, Prepared, Skipped, load
 from medtransfer.datasets import Sample
 from medtransfer.decoding import RECIPE, Decoder, signature
 from medtransfer.errors import UserError
 from medtransfer.params import Data, Params, task_params
-from medtransfer.rows import JOURNAL, Rows, moments
+from medtransfer.rows import JOURNAL, NOTE, Rows, moments
 from medtransfer.sources import Source, source
 from medtransfer.sources import fingerprint as fingerprint_of
 from medtransfer.splits import assign
@@ -33,6 +33,23 @@ log = logging.getLogger("medtransfer")
 
 FORMAT = 2
 """Raised by hand when the same raw files would give another cache: part of the digest, older caches are rebuilt."""
+
+READING = 1
+"""Raised by hand when some files of own tasks are read otherwise: their older caches are rebuilt, and have another
+digest where pixels changed, which are digested themselves, and only there."""
+
+DIGESTED_RECIPE = (
+    "gray tasks to 8-bit luminance, colour tasks to RGB, alpha dropped; with windows: each (level, width) of the stored"
+    " values in their unit to 0..255, values outside clipped, one window per channel; without: 8-bit images as they"
+    " are, a DICOM file's values rescaled, then through its first VOI table or window, those without either and all"
+    " other images of more or fewer bits scaled so that their own smallest value is 0 and their largest 255; DICOM"
+    " palettes and YBR to RGB, MONOCHROME1 inverted unless the task has windows; 16-bit colours of a palette or a PNG"
+    " by their high byte; NIfTI slices along the last axis as they are stored, turned by 90 degrees; masks: the"
+    " label's own value, else stored values above 0, of a palette all but a nearly black darkest colour, of JPEG those"
+    " above 127; resized to a square by antialiased bilinear, aspect not kept; masks: union of a label's parts,"
+    " resized likewise, set where at least half is covered"
+)
+"""What digests have held since there are any; how files are read today is `RECIPE`, see `READING`."""
 
 IDENTITY = "build.txt"
 NOTES = (IDENTITY, JOURNAL)
@@ -145,10 +162,11 @@ def _check_labels(task: Task) -> None:
 
 def _fields(task: Task, params: Params, origin: Source) -> dict[str, Any]:
     """Lists what, beside the raw files, decides the content of a cache; part of the digest."""
-    layout = asdict(task.layout) if task.layout else None
+    layout = _layout(task)
     return {
         "format": FORMAT,
-        "recipe": RECIPE,
+        "recipe": DIGESTED_RECIPE,
+        **({"reading": READING} if layout else {}),
         "task": task.name,
         "kind": task.kind,
         "source": origin.kind,
@@ -168,6 +186,17 @@ def _fields(task: Task, params: Params, origin: Source) -> dict[str, Any]:
     }
 
 
+def _layout(task: Task) -> dict[str, Any] | None:
+    """Lists an own task's layout as JSON has it; keys that came later stand there only where they say something."""
+    if task.layout is None:
+        return None
+    fields: dict[str, Any] = json.loads(json.dumps(asdict(task.layout)))
+    fields["values"] = {label: some[0] if len(some) == 1 else some for label, some in fields["values"].items()}
+    del fields["outside"]  # a place; what lies there is in the fingerprint
+    later: dict[str, Any] = {"background": [], "threshold": None, "allow_empty": [], "allow_full": [], "align": "space"}
+    return {name: value for name, value in fields.items() if name not in later or value != later[name]}
+
+
 class _Build:
     """One build of a cache into its own folder; its steps in the order of `run`."""
 
@@ -184,6 +213,7 @@ class _Build:
         self.task, self.data, self.origin, self.fields = task, params.data, origin, fields
         self.fingerprint, self.folder, self.workers = fingerprint, folder, workers
         self.size: int = fields["cache_size"]
+        self.mask_readings: dict[str, str] = {}
 
     def run(self) -> None:
         """Writes all files of the cache."""
@@ -234,6 +264,8 @@ class _Build:
             UserError: more samples cannot be decoded than `data.skip_bad` allows; all are named.
         """
         count, task, masks = len(self.samples), self.task, self.task.segmentation
+        if masks:
+            self.samples, self.mask_readings = survey.settle(task, self.samples, self.workers)
         keep_native = self.assignment.tested & masks
         self._open(keep_native)
         rows = Rows(self.folder, count, self.size, task.channels, audit.THUMBNAIL, masks=masks)
@@ -248,12 +280,15 @@ class _Build:
             rows.close()
         self.notes = rows.notes
         self._skip(bad)
+        if masks and task.layout:
+            pixels, sizes = self.notes["covered"][:, : len(task.labels)], self.notes["width"] * self.notes["height"]
+            survey.refuse_uniform(task, self.assignment.columns, pixels, sizes)
 
     def _open(self, keep_native: NDArray[np.bool_]) -> None:
         """Makes the folder, or keeps that of an earlier build whose rows are those of this one."""
         fields = {name: value for name, value in self.fields.items() if name not in NOT_DECODING}
         rows = [f"{sample.id} {kept}" for sample, kept in zip(self.samples, keep_native, strict=True)]
-        identity = description.hash_lines([json.dumps(fields, sort_keys=True), *rows])
+        identity = description.hash_lines([json.dumps([fields, NOTE.descr], sort_keys=True), *rows])
         note = self.folder / IDENTITY
         if not note.is_file() or note.read_text() != identity:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -329,6 +364,7 @@ class _Build:
     def _manifest(self) -> Manifest:
         task, splits = self.task, self.assignment.splits
         mean, std = moments(self.notes[splits == "train"], task.channels, self.size**2)
+        digested = {name: value for name, value in self.fields.items() if name != "reading"}
         undefined = description.undefined(task, self.labels, splits)
         for split, labels in undefined.items():
             if labels:
@@ -358,9 +394,10 @@ class _Build:
             statistics=description.statistics(self.notes, splits, task.channels * self.size**2),
             marks=self.marks,
             recipe=RECIPE,
+            mask_readings=self.mask_readings,
             split_recipe=self.assignment.recipe(),
             split_hash=description.hash_lines(sorted(self.assignment.lines(self.ids))),
-            digest=description.digest(self.fields, self.ids, self.units, self.labels, self.assignment, self.notes),
+            digest=description.digest(digested, self.ids, self.units, self.labels, self.assignment, self.notes),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             code=description.code(),
         )

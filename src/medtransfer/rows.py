@@ -31,11 +31,12 @@ NOTE = np.dtype(
         ("width", "<i4"),
         ("height", "<i4"),
         ("present", "u1"),
+        ("covered", "<i8", (8,)),
         ("sums", "<i8", (3, 2)),
     ]
 )
 """digests of source files, image, mask and native mask; original size in pixels; which labels' masks
-have a pixel there, one per bit; per channel the sum of pixel values and of their squares"""
+have a pixel there, one per bit, and how many; per channel the sum of pixel values and of their squares"""
 
 
 def digest(*parts: bytes | memoryview) -> bytes:
@@ -139,6 +140,7 @@ class Rows:
         *,
         signature: bytes,
         present: int,
+        covered: NDArray[np.int64],
         sums: NDArray[np.int64],
         size: tuple[int, int],
     ) -> None:
@@ -147,7 +149,7 @@ class Rows:
         note["row"], note["width"], note["height"] = row, *size
         note["signature"] = np.frombuffer(signature, np.uint8)
         note["image"] = np.frombuffer(self.images.write(row, image), np.uint8)
-        note["present"], note["sums"] = present, sums
+        note["present"], note["covered"], note["sums"] = present, covered, sums
         self.thumbnails.write(row, thumbnail)
         if self.masks is not None and mask is not None:
             note["mask"] = np.frombuffer(self.masks.write(row, mask), np.uint8)

@@ -54,7 +54,7 @@ def holds_files(folder: Path) -> bool:
 
 def fingerprint(folder: Path) -> str:
     """Hashes the names and sizes of all files and the contents of the lists, tables and descriptions among them."""
-    entries = sorted((path.relative_to(folder).as_posix(), path) for path in _walk(folder))
+    entries = sorted((os.path.relpath(path, folder), path) for path in _walk(folder, *catalog.outside(folder)))
     digest = hashlib.sha256()
     for name, path in entries:
         digest.update(f"{name}\0{path.stat().st_size}\n".encode())
@@ -63,13 +63,16 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yields all files below a folder, links followed, each real folder entered once so that a loop ends."""
+def _walk(*roots: Path) -> Iterator[Path]:
+    """Yields all files below some folders, links followed, each real folder entered once so that a loop ends."""
     entered: set[str] = set()
-    for top, folders, names in os.walk(folder, followlinks=True):
-        entered.add(os.path.realpath(top))
-        folders[:] = sorted(name for name in folders if os.path.realpath(os.path.join(top, name)) not in entered)
-        yield from (path for path in (Path(top, name) for name in names) if path.is_file())
+    for root in roots:
+        if os.path.realpath(root) in entered:
+            continue
+        for top, folders, names in os.walk(root, followlinks=True):
+            entered.add(os.path.realpath(top))
+            folders[:] = sorted(name for name in folders if os.path.realpath(os.path.join(top, name)) not in entered)
+            yield from (path for path in (Path(top, name) for name in names) if path.is_file())
 
 
 def write(root: Path) -> None:

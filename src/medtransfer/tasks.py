@@ -58,8 +58,20 @@ class Layout:
     """column of a multiclass task's class"""
     masks: Mapping[str, str] = field(default_factory=dict)
     """label -> column of its mask's path"""
-    values: Mapping[str, int] = field(default_factory=dict)
-    """label -> its value in the mask, where one mask holds all labels"""
+    values: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
+    """label -> its values or colours in the mask, where one mask holds all labels"""
+    background: tuple[int | str, ...] = ()
+    """values or colours of masks that belong to no label, where it is not 0 alone"""
+    threshold: float | None = None
+    """of masks with soft edges: the share of their largest value above which a pixel is the region's"""
+    allow_empty: tuple[str, ...] = ()
+    """labels of which a whole split may be empty"""
+    allow_full: tuple[str, ...] = ()
+    """labels that may fill every image"""
+    align: Literal["space", "pixels"] = "space"
+    """whether masks are laid on their images by their place in space, where files say it, or pixel by pixel"""
+    outside: tuple[str, ...] = ()
+    """folders beside the task's own that paths of the table may lead into"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,13 +8,14 @@ was looked for, where, what was found and what to do (`UserError`).
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from medtransfer.errors import UserError
-from medtransfer.tasks import TASKS, Task
+from medtransfer.tasks import TASKS, Layout, Task
 
 Split = Literal["train", "val", "trainval", "test", "all"]
 """What the official layout says of a sample; `trainval` and `all` are divided by our own seeded draw."""
@@ -24,16 +25,34 @@ DATASETS = ("chestxray14", "chexpert", "drive", "montgomery", "rsna_pe", "shenzh
 
 
 @dataclass(frozen=True, slots=True)
+class Marking:
+    """Which pixels of a mask are the region; what is left open is settled by a look at all masks: see `masks`."""
+
+    values: tuple[int | str, ...] = ()
+    """those of these stored values (a palette's indices) or colours, `#rrggbb`; empty: all but the background"""
+    background: tuple[int | str, ...] = (0,)
+    """what belongs to no label; without `values` one"""
+    threshold: float | None = None
+    """without `values`: the share of the largest difference from the background above which a pixel counts"""
+    cut: float = 0.0
+    """that difference itself"""
+    alpha: bool = False
+    """the values are those of the transparency"""
+    align: Literal["space", "pixels"] = "space"
+    """whether a mask that says where it lies is laid there, or on its image pixel by pixel"""
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """An image or a mask: a file, or a part of one."""
 
     path: Path
-    frame: int = 0
-    """of a multi-frame file, a volume's slices (last axis) or an array's rows, from 0"""
+    frame: int | None = None
+    """of a multi-frame file, a volume's slices (last axis) or an array's rows, from 0; None: the only one"""
     member: str = ""
     """name of the array in a `.npz` file"""
-    value: int | None = None
-    """of a mask: the pixels of this value; None: every pixel that is not black"""
+    marking: Marking = Marking()
+    """of a mask"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +101,34 @@ def read(task: Task, root: Path) -> Iterator[Sample]:
         module = importlib.import_module(f"medtransfer.datasets.{'table' if task.layout.table else 'arrays'}")
         samples = module.read(task, root)
     return samples
+
+
+def marking_of(layout: Layout, label: str) -> Marking:
+    """Gives what a `task.yaml` says of a label's masks."""
+    return Marking(
+        values=tuple(layout.values.get(label, ())),
+        background=layout.background or (0,),
+        threshold=layout.threshold,
+        align=layout.align,
+    )
+
+
+def inside(root: Path, layout: Layout, text: str) -> Path:
+    """Gives the path of a file that lies, links followed, in the task's folder or in one that `outside` names.
+
+    Raises:
+        UserError: it lies elsewhere.
+    """
+    path = root / text
+    real = Path(os.path.realpath(path))
+    homes = [Path(os.path.realpath(root / home)) for home in (".", *layout.outside)]
+    if not any(real.is_relative_to(home) for home in homes):
+        place = os.path.dirname(real)
+        raise UserError(
+            f"{text!r} leads out of the task's folder, to {real}; copy the file into it, or allow its folder by name in"
+            f" task.yaml: `outside: [{place}]`"
+        )
+    return path
 
 
 def refuse(dataset: str, wanted: str, where: Path, found: str) -> UserError:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medtransfer.datasets import Mask, Picture, Sample, Split
+from medtransfer.datasets import Mask, Picture, Sample, Split, inside, marking_of
 from medtransfer.errors import UserError
 from medtransfer.tasks import Task
 
@@ -27,7 +28,7 @@ def read(task: Task, root: Path) -> Iterator[Sample]:
         UserError: an array is missing or its shape or values are wrong.
     """
     assert task.layout is not None
-    path = root / task.layout.arrays
+    path = inside(root, task.layout, task.layout.arrays)
     if not path.is_file():
         found = ", ".join(sorted(p.name for p in root.glob("*.npz"))) or "no .npz"
         raise UserError(f"looked for the arrays {path}, found {found} in that folder; correct `arrays` in task.yaml")
@@ -95,5 +96,7 @@ def _sample(task: Task, path: Path, split: Split, prefix: str, row: int, labels:
 def _masks(task: Task, path: Path, prefix: str, row: int) -> Iterator[tuple[Mask, ...]]:
     assert task.layout is not None
     for number, label in enumerate(task.labels, 1):
-        value = task.layout.values.get(label, number if len(task.labels) > 1 else None)
-        yield (Picture(path, frame=row, member=f"{prefix}masks", value=value),)
+        marking = marking_of(task.layout, label)
+        if not marking.values and len(task.labels) > 1:
+            marking = replace(marking, values=(number,))
+        yield (Picture(path, frame=row, member=f"{prefix}masks", marking=marking),)

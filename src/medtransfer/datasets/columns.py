@@ -18,14 +18,20 @@ def read_rows(dataset: str, table: Path, columns: Sequence[str]) -> Iterator[tup
     """
     with open(table, newline="", encoding="utf-8-sig") as stream:
         rows = csv.reader(stream)
-        places = find_columns(dataset, table, next(rows, []), columns)
-        for row in filter(None, rows):  # blank lines are none
-            if len(row) <= max(places):
-                raise UserError(
-                    f"dataset {dataset}: {table}, line {rows.line_num}: too few fields, expected at least "
-                    f"{max(places) + 1}, found {len(row)}: {row}"
-                )
-            yield rows.line_num, [row[place].strip() for place in places]
+        try:
+            places = find_columns(dataset, table, next(rows, []), columns)
+            for row in filter(None, rows):  # blank lines are none
+                if len(row) <= max(places):
+                    raise UserError(
+                        f"dataset {dataset}: {table}, line {rows.line_num}: too few fields, expected at least "
+                        f"{max(places) + 1}, found {len(row)}: {row}"
+                    )
+                yield rows.line_num, [row[place].strip() for place in places]
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise UserError(
+                f"dataset {dataset}: {table}, line {rows.line_num + 1}: {error}; a quote is never closed, or the file"
+                " is not UTF-8 text: get the official table again"
+            ) from error
 
 
 def find_columns(dataset: str, table: Path, header: Sequence[str], columns: Sequence[str]) -> list[int]:

@@ -39,7 +39,8 @@ from medtransfer.promotion.material import Subject
 
 NEEDED = (
     "mlflow", "torch", "torchvision", "timm", "segmentation-models-pytorch", "safetensors", "numpy", "pandas",
-    "pyarrow", "scipy", "scikit-learn", "pillow", "pydicom", "python-gdcm", "nibabel", "matplotlib", "pyyaml", "rich",
+    "pyarrow", "scipy", "scikit-learn", "pillow", "pydicom", "python-gdcm", "nibabel", "tifffile",
+    "imagecodecs", "psutil", "matplotlib", "pyyaml", "rich",
 )  # fmt: skip
 """packages that a served model imports"""
 
