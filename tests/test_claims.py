@@ -528,7 +528,7 @@ def test_published_claim_3_continual_pre_training(top: Path) -> None:
     assert numbers(first) == pytest.approx(by_hand(found, better | {(BASE, t): -s for t, s in per_task.items()}))
     assert numbers(first) == pytest.approx((0.00840, 0.00541, 0.01139), abs=1e-5)
     assert numbers(second) == pytest.approx(by_hand(found, better | medical))
-    assert numbers(second) == pytest.approx((0.00316, 0.00116, 0.00517), abs=1e-5)
+    assert numbers(second) == pytest.approx((0.00282, 0.00070, 0.00495), abs=1e-5)
     assert [part.verdict for part in verdict.parts] == ["supported", "supported"] == [verdict.verdict] * 2
     assert not first.digitised
     assert not first.contaminated
