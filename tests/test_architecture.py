@@ -40,6 +40,8 @@ LAYERS = [
         "delong",
         "resampling",
         "joint",
+        "pairs",
+        "looks",
         "ranks",
         "effects",
         "multiplicity",

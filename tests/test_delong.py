@@ -129,8 +129,9 @@ def test_a_class_of_a_single_patient_has_no_error() -> None:
     result = delong.area(delong.placements(targets, scores, [0, 0, 1, 2, 3]), 0)
     assert (result.error, result.p) == (None, None)
     assert "single patient: labels [0]" in result.note
-    with pytest.raises(UserError, match="two patients or more"):
-        delong.contributions(delong.placements(targets, scores, [0, 0, 1, 2, 3]))
+    parts = delong.placements(targets, scores, [0, 0, 1, 2, 3])
+    assert np.ptp(delong.contributions(parts)) == 0  # it shows no spread; what stands for it is its coarseness
+    assert delong.coarseness(parts) == 0.25**2
 
 
 def test_an_uncertain_target_leaves_the_image_out_for_that_label() -> None:

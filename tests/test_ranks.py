@@ -247,7 +247,7 @@ def test_signed_rank_against_baycomp(shift: float, rope: float, expected: tuple[
 
 def test_signed_rank_against_the_closed_form_of_its_prior() -> None:
     # All above twice the region: a pair is above unless both are the prior's, so w0^2 < 1/2 with w0 ~ Beta(s, n).
-    for n in (3, 5, 10):
+    for n in (5, 7, 10):
         result = signed_rank([1.0] * n, rope=0.1, rng=rng(), draws=50_000)
         assert result.better == pytest.approx(stats.beta.cdf(0.5**0.5, PRIOR_STRENGTH, n), abs=0.005)
         assert result.worse == 0
@@ -264,12 +264,12 @@ def test_signed_rank_swaps_with_its_sides_and_ignores_order_and_unit() -> None:
 
 
 def test_signed_rank_counts_a_group_once_and_says_when_there_are_too_few() -> None:
-    grouped = signed_rank([0.0, 2.0, 1.0, 1.0, 1.0, 1.0], rope=0.1, rng=rng(), groups=[0, 0, 1, 2, 3, 3])
-    alone = signed_rank([1.0] * 4, rope=0.1, rng=rng())
+    grouped = signed_rank([0.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0], rope=0.1, rng=rng(), groups=[0, 0, 1, 2, 3, 3, 4])
+    alone = signed_rank([1.0] * 5, rope=0.1, rng=rng())
     assert grouped == alone
     few = signed_rank([1.0, 1.0, 1.0], rope=0.1, rng=rng(), groups=[0, 0, 1])
     assert (few.n, few.worse, few.within, few.better) == (2, None, None, None)
-    assert "2 of the 3 groups" in few.note
+    assert "2 of the 5 groups" in few.note
 
 
 @pytest.mark.parametrize(

@@ -104,11 +104,10 @@ def test_a_single_positive_patient_has_a_percentile_interval_but_no_bca() -> Non
     assert resampling.interval(found, [0], method="percentile").low is not None
 
 
-def test_dice_by_hand_counts_an_empty_image_as_right() -> None:
-    terms = [[[5, 10, 10], [0, 0, 0], [0, 3, 0]]]
-    assert resampling.dice(terms).score(np.array([[1.0, 2.0], [1.0, 1.0], [1.0, 0.0]])) == pytest.approx(
-        np.array([[0.5, 2 / 3]])
-    )
+def test_pooled_dice_by_hand() -> None:
+    terms = np.array([[[5, 10, 10], [0, 0, 0], [0, 3, 0]]])[:, :, None]
+    weights = np.array([[1.0, 2.0], [1.0, 1.0], [1.0, 0.0]])
+    assert resampling.pooled_dice(terms).score(weights) == pytest.approx(np.array([[10 / 23, 0.5]]))
 
 
 @pytest.mark.parametrize(
@@ -117,8 +116,7 @@ def test_dice_by_hand_counts_an_empty_image_as_right() -> None:
         (lambda: resampling.mean_auc([[1], [1]], np.zeros((1, 2, 1))), "lack a class"),
         (lambda: resampling.mean([[np.nan]]), "finite"),
         (lambda: resampling.mean(np.zeros((0, 0))), "finite"),
-        (lambda: resampling.dice(np.zeros((2, 3))), "x 3"),
-        (lambda: resampling.dice(-np.ones((1, 2, 3))), "x 3"),
+        (lambda: resampling.pooled_dice(np.zeros((2, 3))), "x 3"),
         (
             lambda: resampling.bootstrap(resampling.mean([[1.0]]), np.random.default_rng(0), resamples=9),
             "patients >= 2",

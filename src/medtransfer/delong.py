@@ -199,8 +199,9 @@ def score_interval(auc: float, positives: int, negatives: int, *, level: float =
         spread = area * (1 - area) * (1 + half * (1 - area) / (2 - area) + half * area / (1 + area))
         return abs(auc - area) - z * float(np.sqrt(spread / (positives * negatives)))
 
-    low = 0.0 if auc <= 0 or excess(0.0) <= 0 else float(optimize.brentq(excess, 0.0, auc))
-    high = 1.0 if auc >= 1 or excess(1.0) <= 0 else float(optimize.brentq(excess, auc, 1.0))
+    inside = min(max(auc, ROUNDING), 1 - ROUNDING)  # at 0 and 1 themselves the standard error is 0
+    low = 0.0 if auc <= 0 else float(optimize.brentq(excess, 0.0, inside))
+    high = 1.0 if auc >= 1 else float(optimize.brentq(excess, inside, 1.0))
     return low, high
 
 
