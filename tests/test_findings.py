@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
-from medtransfer import findings, params, report
+from medtransfer import findings, params, report, tasks
 from medtransfer.errors import UserError
 from medtransfer.findings import Findings
 from medtransfer.sections import contrasts
@@ -107,7 +107,7 @@ def test_the_choice_is_made_on_val(tmp_path: Path) -> None:
     results.write(tmp_path, {IMAGENET: 0.5, SWAV: 1.5}, TASKS, range(3))
     for path in tmp_path.glob("*/*/cell.json"):
         cell = json.loads(path.read_text())
-        cell["scores"][f"best_val_{cell['metric']}"] = 0.9 if cell["init"] == IMAGENET else 0.8
+        cell["scores"][f"best_val_{tasks.TASKS[cell['task']].metric}"] = 0.9 if cell["init"] == IMAGENET else 0.8
         path.write_text(json.dumps(cell))
     found = compared(tmp_path, {IMAGENET: 0.5, SWAV: 1.5}, seeds=range(3), make=False)
     assert {answer.chosen for answer in found.answers} == {IMAGENET}

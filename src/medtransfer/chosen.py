@@ -67,7 +67,7 @@ def write(runs: Sequence[Run], task: str, root: Path) -> None:
                 *(task, run.name, source),
             )
             continue
-        _keep(source, cell, path(root, task, run.init.slug, _recipe(cell)))
+        _keep(source, cell, run.record.metric, path(root, task, run.init.slug, _recipe(cell)))
 
 
 def _best(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
@@ -76,13 +76,14 @@ def _best(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
     for run in runs:
         cell = finetuning.read_cell(run)
         key = (cell["init"], _recipe(cell))
-        if _val(cell) is not None and (key not in found or (_val(found[key][1]) or 0.0) < (_val(cell) or 0.0)):
+        score, metric = _val(cell, run.record.metric), run.record.metric
+        if score is not None and (key not in found or (_val(found[key][1], metric) or 0.0) < score):
             found[key] = (run, cell)
     return list(found.values())
 
 
-def _val(cell: dict[str, Any]) -> float | None:
-    score: float | None = cell["scores"].get(f"best_val_{cell['metric']}")
+def _val(cell: dict[str, Any], metric: str) -> float | None:
+    score: float | None = cell["scores"].get(f"best_val_{metric}")
     return score
 
 
@@ -90,7 +91,7 @@ def _recipe(cell: dict[str, Any]) -> str:
     return str(cell.get("recipe", "fixed"))
 
 
-def _keep(source: Path, cell: dict[str, Any], target: Path) -> None:
+def _keep(source: Path, cell: dict[str, Any], metric: str, target: Path) -> None:
     with files.replacing(target) as temporary:
         shutil.copyfile(source, temporary)
     chosen = Chosen(
@@ -100,8 +101,8 @@ def _keep(source: Path, cell: dict[str, Any], target: Path) -> None:
         seed=cell["seed"],
         fold=cell["fold"],
         recipe=_recipe(cell),
-        metric=cell["metric"],
-        val=_val(cell) or 0.0,
+        metric=metric,
+        val=_val(cell, metric) or 0.0,
         sha256=files.sha256(target),
     )
     files.write_text(target.with_suffix(".json"), json.dumps(dataclasses.asdict(chosen), indent=1) + "\n")

@@ -26,6 +26,7 @@ from medtransfer.errors import UserError
 from medtransfer.loading import Batch, Loader, Share
 from medtransfer.objectives import Objective, Prediction
 from medtransfer.params import Engine, Training
+from medtransfer.tasks import PRIMARY
 
 log = logging.getLogger("medtransfer")
 
@@ -156,7 +157,8 @@ class Trainer:
         prediction = self.objective.finish(collected, self.rows["val"], None)
         self._exchange()
         metric = self.objective.metric
-        scores = {f"val_{name}": value for name, value in prediction.scores.items() if name.split(".")[0] == metric}
+        kept = ((n, value) for n, value in prediction.scores.items() if n in PRIMARY or n.split(".")[0] == metric)
+        scores = {f"val_{name}": value for name, value in kept}
         scores |= {"train_loss": loss, "val_loss": val_loss, "lr": self.optimizer.param_groups[0]["lr"]}
         if self.group:
             scores = self.group.collect(scores)[0]  # one decision, even where two GPUs differ in the last bit
