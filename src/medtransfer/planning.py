@@ -1,7 +1,7 @@
 """What a benchmark will take: runs to do, what is missing for them, hours and gigabytes from measured rates.
 
-Nothing is written: data is not prepared and weights are not fetched, so a run whose data or weights are not here yet
-has no digest, and is only counted.
+Nothing is written but what is remembered of raw files: data is not prepared and weights are not fetched, so a run whose
+data or weights are not here yet has no digest, and is only counted.
 """
 
 from __future__ import annotations
