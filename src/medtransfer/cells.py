@@ -92,6 +92,8 @@ class Cell:
     """or `tuned`: trained with the values that the study of init and task found"""
     study: Mapping[str, Any] = field(default_factory=dict)
     """where tuned values are from: study, trial, trials and images spent"""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """file beside it -> its hash; empty: written by an earlier version"""
     metric: str = ""
     """looked up: primary score without `test_`"""
     margin: float | None = None
@@ -202,6 +204,25 @@ def facts_of(task: Task) -> Facts:
 def write_facts(task: Task, folder: Path) -> None:
     """Puts beside a task's runs what is declared of it, for those who get the runs and have not its description."""
     files.write_text(folder / FACTS, json.dumps(asdict(facts_of(task)), indent=1) + "\n")
+
+
+def predictions(cell: Cell, folder: Path) -> Path:
+    """Finds the test predictions of a run below the folder of finished runs; checked once per process.
+
+    Raises:
+        UserError: they are missing, or not those that the run wrote.
+    """
+    path = folder / cell.task / cell.digest / "predictions.parquet"
+    if not path.is_file():
+        raise UserError(
+            f"looked for the test predictions of {cell.label} in {path}, found none; run `benchmark`, which brings "
+            "them here"
+        )
+    if path.name in cell.parts and not files.checked(path, cell.parts[path.name]):
+        raise UserError(
+            f"{path} is damaged: it is not what {cell.label} wrote; run `benchmark`, which brings it here again"
+        )
+    return path
 
 
 def select(

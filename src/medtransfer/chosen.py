@@ -60,10 +60,12 @@ def write(runs: Sequence[Run], task: str, root: Path) -> None:
     (root / FOLDER / task).mkdir(parents=True)
     for run, cell in _best(runs):
         source = run.folder / NETWORK
-        if not source.is_file():
+        kept = cell.get("parts", {}).get(NETWORK)
+        if not source.is_file() or (kept and not files.checked(source, kept)):
             log.warning(
                 "task %s: %s is the best of its seeds on val, but %s is not on this disk (the run was restored from "
-                "MLflow): its network cannot be promoted; delete the run in MLflow and train it again",
+                "MLflow), or not as it was kept: its network cannot be promoted; delete the run in MLflow and train it "
+                "again",
                 *(task, run.name, source),
             )
             continue

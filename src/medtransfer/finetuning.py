@@ -58,7 +58,7 @@ def finished(run: Run) -> bool:
     found = tracking.finished(client, run.task, run.digest)
     if found is None:
         return False
-    missing = [name for name in (*RESULTS, "journal.jsonl") if not (run.folder / name).is_file()]
+    missing = [*_damaged(run), *(["journal.jsonl"] if not (run.folder / "journal.jsonl").is_file() else [])]
     if missing:
         run.folder.mkdir(parents=True, exist_ok=True)
         tracking.download(client, found, missing, run.folder)
@@ -104,10 +104,21 @@ def _known(run: Run) -> bool:
 
 
 def whole(run: Run) -> bool:
-    """Says whether a run's results are here, with the metric that its task has."""
-    if not all((run.folder / name).is_file() for name in RESULTS):
-        return False
-    return run.record.metric in cells.read(run.folder / "cell.json").measured
+    """Says whether a run's results are here as they were written, with the metric that its task has."""
+    return not _damaged(run) and run.record.metric in cells.read(run.folder / "cell.json").measured
+
+
+def _damaged(run: Run) -> list[str]:
+    """Lists the results that are absent, or are not what was written."""
+    absent = [name for name in RESULTS if not (run.folder / name).is_file()]
+    if absent:
+        return absent
+    try:
+        parts = cells.read(run.folder / "cell.json").parts
+    except UserError as error:
+        log.warning("%s", error)
+        return list(RESULTS)
+    return [name for name in RESULTS if name in parts and not files.checked(run.folder / name, parts[name])]
 
 
 def _note_failure(run: Run, tracked: tracking.TrackedRun, error: BaseException) -> None:
@@ -231,6 +242,7 @@ def _train(run: Run, tracked: tracking.TrackedRun, report: Callable[[Progress], 
     if (shown := examples.collect(built, run.record, test.table)) is not None:
         examples.save(run.folder / examples.FILE, shown)  # stays here: images are not for MLflow
     cell = _cell(run, prepared, fit, scores, cost)
+    cell["parts"] = {path.name: files.sha256(path) for path in (run.folder / "predictions.parquet", built.best_file)}
     cell["mlflow_run_id"] = tracked.run_id
     files.write_text(run.folder / "cell.json", json.dumps(cell, indent=1))
     built.checkpoint_file.unlink(missing_ok=True)

@@ -119,10 +119,12 @@ def _current(
 ) -> Prepared | None:
     try:
         prepared = load(folder)
-    except UserError:
+    except UserError as error:
+        if (folder / "manifest.json").is_file():
+            log.warning("task %s: %s", task.name, error)
         return None
     manifest = prepared.manifest
-    same = manifest["fields"] == fields and manifest["expected"] == facts.published(task)
+    same = "parts" in manifest and manifest["fields"] == fields and manifest["expected"] == facts.published(task)
     same = same and manifest["fingerprint"] == fingerprint()
     # What was left out, or is a sample, must be accepted each time.
     same = same and len(manifest["skipped"]) <= data.skip_bad
@@ -366,6 +368,7 @@ class _Build:
             recipe=RECIPE,
             split_recipe=self.assignment.recipe(),
             split_hash=description.hash_lines(sorted(self.assignment.lines(self.ids))),
+            parts=cache.parts(self.folder),
             digest=description.digest(self.fields, self.ids, self.units, self.labels, self.assignment, self.notes),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             code=description.code(),
