@@ -28,3 +28,13 @@ def postgresql() -> Iterator[str]:
         with psycopg.connect(server.address, autocommit=True) as connection:
             connection.execute("CREATE DATABASE fresh")
         yield server.address.replace("/postgres?", "/fresh?")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def declared() -> Iterator[None]:
+    """Lets tests declare a task's metric and margin, and contamination, in the files of its runs."""
+    from tests import results
+
+    with pytest.MonkeyPatch.context() as patch:
+        results.declare(patch)
+        yield

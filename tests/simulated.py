@@ -6,6 +6,7 @@ luck. Everything is in margins of the task.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,8 +40,8 @@ class World:
     """times the std over seeds of the first init"""
 
 
-SEEDS_DOMINATE = {"seed_std": 1.0, "patient_std": 0.1}
-PATIENTS_DOMINATE = {"seed_std": 0.1, "patient_std": 1.0}
+DOMINATE = {"seeds": (1.0, 0.1), "patients": (0.1, 1.0)}
+"""stds over seeds and over patients"""
 
 
 @dataclass(frozen=True)
@@ -166,12 +167,12 @@ def table(rounds: int, seeds: Sequence[int] = (3, 5, 10), inits: Sequence[int] =
     """Lays out error rates and power."""
     yield "| truth | dominate | inits | seeds | false better | false equivalent | false start from | found |"
     yield "|---|---|---|---|---|---|---|---|"
-    for kind, stds in (("seeds", SEEDS_DOMINATE), ("patients", PATIENTS_DOMINATE)):
+    for kind, (seed_std, patient_std) in DOMINATE.items():
         for number in inits:
             for count in seeds:
                 for name, truth in truths(number).items():
-                    world = World(inits=number, seeds=count, **stds)
-                    found = share(world, truth, lambda drawn, truth=truth: said(drawn, truth), rounds, seed=number)
+                    world = World(inits=number, seeds=count, seed_std=seed_std, patient_std=patient_std)
+                    found = share(world, truth, functools.partial(said, truth=truth), rounds, seed=number)
                     power = {"all equal": "-", "one worse by 8": f"{found['first out']:.2f}"}
                     shown = power.get(name, f"{found['others out']:.2f}")
                     yield (

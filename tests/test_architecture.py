@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import stages
+
 HEAVY = {
     "mlflow": {"tracking", "promotion"},
     "ray": {"execution"},
@@ -159,3 +161,40 @@ def test_the_command_line_imports_nothing_heavy_before_the_verb_is_known(top: Pa
         [sys.executable, "-c", code], cwd=top, env={"PYTHONPATH": "src"}, capture_output=True, text=True, check=True
     )
     assert answer.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("stage", sorted(set(stages.verbs()) - {"sources"}))  # which runs always
+def test_a_stage_depends_on_all_code_that_its_verb_imports(stage: str) -> None:
+    needed, listed = stages.modules_of(stages.verbs()[stage]), stages.listed(stage)
+    assert (sorted(needed - listed), sorted(listed - needed)) == ([], []), "run `python -m tests.stages`"
+
+
+@pytest.mark.parametrize(
+    ("stage", "module"),
+    [
+        ("compare", "randomization"),  # decides p-values
+        ("compare", "tasks"),  # holds margins
+        ("prepare", "streams"),  # draws splits
+        ("promote", "contrasts"),
+        ("benchmark", "weights"),  # imported by what it imports
+        ("pretrain", "selfsupervision"),
+    ],
+)
+def test_a_closure_holds_what_decides_numbers(stage: str, module: str) -> None:
+    assert {f"src/medtransfer/{module}.py", f"src/medtransfer/{module}"} & stages.modules_of(stage)
+
+
+def test_a_closure_follows_lazy_imports_and_not_those_of_a_type_checker(tmp_path: Path) -> None:
+    code = tmp_path / "src/medtransfer"
+    (code / "verbs").mkdir(parents=True)
+    (code / "room").mkdir()
+    (code / "verbs/all.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from medtransfer import typed\n"
+        "def go():\n    return help_()\ndef help_():\n    from medtransfer import lazy\n    lazy()\n"
+        "def other():\n    from medtransfer import unused\n"
+    )
+    (code / "lazy.py").write_text("def f():\n    import medtransfer.room.inner\n")
+    (code / "room/__init__.py").write_text("from .near import x\n")
+    for name in ("room/inner", "room/near", "typed", "unused"):
+        (code / f"{name}.py").touch()
+    assert stages.modules_of("go", tmp_path) == {f"src/medtransfer/{p}" for p in ("lazy.py", "room", "verbs/all.py")}

@@ -45,7 +45,10 @@ def text(shown: Any) -> str:
 
 
 def listing(root: Path) -> dict[str, int]:
-    return {str(p): p.stat().st_mtime_ns for p in root.rglob("*") if "mlflow.db" not in p.name}
+    """Lists files and their times, but for MLflow's database and the hashes of raw files, which any look writes."""
+    return {
+        str(p): p.stat().st_mtime_ns for p in root.rglob("*") if "mlflow.db" not in p.name and "/runs/raw" not in str(p)
+    }
 
 
 def runs(root: Path, task: str = "shenzhen") -> list[Any]:

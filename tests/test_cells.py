@@ -40,7 +40,7 @@ def test_a_seed_s_runs_under_unequal_conditions_are_refused_unless_allowed_by_na
     folder: Path, condition: str, changes: dict[str, Any]
 ) -> None:
     edit(folder, IMAGENET, 1, **changes)
-    found = cells.collect(folder)
+    found = cells.collect(folder, TOP)
     with pytest.raises(UserError, match=rf"one {condition}, else .*comparison\.unbalanced: \[{condition}\]"):
         cells.select(found, BENCHMARK)
     assert len(cells.select(found, BENCHMARK, unbalanced=("device", "torch", "timm"))) == 4
@@ -56,7 +56,7 @@ def test_what_was_allowed_is_printed(folder: Path) -> None:
 def test_seeds_may_have_conditions_of_their_own(folder: Path) -> None:
     for init in (RANDOM, IMAGENET):
         edit(folder, init, 1, device="cuda")
-    assert cells.imbalances(cells.select(cells.collect(folder), BENCHMARK)) == {}
+    assert cells.imbalances(cells.select(cells.collect(folder, TOP), BENCHMARK)) == {}
 
 
 def test_a_patch_version_is_no_other_condition(folder: Path) -> None:
@@ -64,12 +64,12 @@ def test_a_patch_version_is_no_other_condition(folder: Path) -> None:
         cell = json.loads(path.read_text())
         patch = "2" if cell["init"] == RANDOM else "3"
         path.write_text(json.dumps(cell | {"versions": {"torch": f"2.14.{patch}", "timm": "1.0.31"}}))
-    assert cells.imbalances(cells.collect(folder)) == {}
+    assert cells.imbalances(cells.collect(folder, TOP)) == {}
 
 
 def test_a_recipe_is_compared_alone(folder: Path) -> None:
     edit(folder, IMAGENET, 0, recipe="tuned")
-    found = cells.collect(folder)
+    found = cells.collect(folder, TOP)
     assert {(c.init, c.seed) for c in cells.select(found, BENCHMARK)} == {(RANDOM, 0), (RANDOM, 1), (IMAGENET, 1)}
     assert [c.init for c in cells.select(found, BENCHMARK, "tuned")] == [IMAGENET]
     only = [c for c in found if c.recipe == "fixed"]

@@ -12,6 +12,7 @@ import pytest
 from medtransfer import chosen
 from medtransfer.errors import UserError
 from medtransfer.runs import Run
+from medtransfer.tasks import TASKS
 
 INIT = "imagenet@resnet18"
 
@@ -21,12 +22,13 @@ def run(root: Path, seed: int, val: float | None, *, init: str = INIT, network: 
     folder = root / "data/runs" / f"{init}{seed}{changes}"
     folder.mkdir(parents=True)
     scores = {} if val is None else {"best_val_auc": val}
-    cell = {"init": init, "task": "shenzhen", "digest": f"d{seed}", "seed": seed, "fold": None, "metric": "auc"}
+    cell = {"init": init, "task": "shenzhen", "digest": f"d{seed}", "seed": seed, "fold": None}
     (folder / "cell.json").write_text(json.dumps(cell | {"scores": scores} | changes))
     if network:
         (folder / chosen.NETWORK).write_bytes(f"{init} {seed}".encode())
     slug = init.replace("@", "--")
-    return cast(Run, SimpleNamespace(folder=folder, name=f"{init}-s{seed}", init=SimpleNamespace(slug=slug)))
+    own = {"init": SimpleNamespace(slug=slug), "record": TASKS["shenzhen"]}
+    return cast(Run, SimpleNamespace(folder=folder, name=f"{init}-s{seed}", **own))
 
 
 def kept(root: Path) -> list[str]:

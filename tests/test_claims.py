@@ -243,7 +243,8 @@ def test_an_init_is_not_compared_on_the_dataset_that_it_was_trained_on() -> None
 
 def test_images_that_a_task_shares_with_the_pre_training_are_marked() -> None:
     scores = {"imagenet@resnet50+chestxray14": BETTER, IMAGENET: WORSE}
-    marked = weigh(claim("imagenet+X"), runs("siim", scores, segmentation=True), runs("shenzhen", scores))
+    siim = runs("siim", scores, segmentation=True, contaminated=("imagenet@resnet50+chestxray14",))
+    marked = weigh(claim("imagenet+X"), siim, runs("shenzhen", scores))
     assert {one.task: one.contaminated for one in marked.differences} == {"siim": True, "shenzhen": False}
     assert marked.contaminated
     assert not weigh(claim("imagenet+X"), runs("shenzhen", scores)).contaminated

@@ -25,7 +25,7 @@ def own_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def cells(tmp_path: Path) -> list[Cell]:
     results.write(tmp_path / "cells", {RANDOM: 0.0}, ("drive",), (0, 1), cases=20)
-    return collect(tmp_path / "cells")
+    return collect(tmp_path / "cells", tmp_path)
 
 
 def log_run(root: Path, cell: Cell, status: str = "FINISHED", score: float | None = None) -> str:

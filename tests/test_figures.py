@@ -39,13 +39,16 @@ TWENTY = {
 
 
 def find(
-    folder: Path, effects: Mapping[str, float], tasks: tuple[str, ...], seeds: int, **changes: Any
-) -> findings.Findings:
+    folder: Path, effects: Mapping[str, float], tasks: tuple[str, ...], seeds: int, as_published: bool = False,
+    **changes: Any,
+) -> findings.Findings:  # fmt: skip
     """Compares what is in the folder, with runs written into it first where it is empty."""
     if not folder.exists():
         results.write(folder, effects, tasks, range(seeds), **{"cases": 80, **changes})
     benchmark = params.Benchmark(inits=tuple(effects), tasks=tasks, recipes=("fixed",), seeds=tuple(range(seeds)))
-    settings = dataclasses.replace(BASE, comparison=dataclasses.replace(BASE.comparison, resamples=0))
+    settings = dataclasses.replace(
+        BASE, comparison=dataclasses.replace(BASE.comparison, resamples=0, as_published=as_published)
+    )
     return findings.find(folder, benchmark, settings, ROOT, IMAGENET)
 
 
@@ -83,7 +86,7 @@ def again(small: findings.Findings) -> dict[str, Figure]:
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[findings.Findings, dict[str, Figure]]:
     folder = tmp_path_factory.mktemp("large") / "cells"
-    found = find(folder, TWENTY, SEVEN, 2, cases=60, seed_std=0.2, margin=0.2)
+    found = find(folder, TWENTY, SEVEN, 2, cases=60, seed_std=0.2, margin=0.2, as_published=True)
     return found, figures.drawings(found)
 
 

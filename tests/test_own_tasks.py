@@ -197,9 +197,10 @@ def test_paths_lead_out_of_the_folder_only_where_it_is_said(own: Write, tmp_path
         own(changed(0, image=path))
     for place in (str(elsewhere), "../../../scans"):
         assert own(changed(0, image=path), outside=[place])[0].image.path.samefile(elsewhere / "x.png")
-    before = sources.fingerprint(folder)
+    source = sources.Source(folder.name, synthetic=False, root=folder.parents[2])
+    before = sources.fingerprint(source)
     Image.new("L", (400, 300), 99).save(elsewhere / "x.png")
-    assert sources.fingerprint(folder) != before
+    assert sources.fingerprint(source) != before
 
 
 def test_a_folder_that_is_itself_a_link_is_no_way_out(own: Write, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import special, stats
@@ -192,13 +194,13 @@ def test_the_seeds_that_are_asked_for_find_the_margin_in_four_of_five_cases(pati
     for first in (3, 5):
         for _ in range(400):
             seen = known(over_seeds(g.normal(size=(10, first))))
-            seen = pairs.replace(seen, patients=200, patient_error=np.full((10, 10), patient_error))
+            seen = replace(seen, patients=200, patient_error=np.full((10, 10), patient_error))
             needed = pairs.seeds_needed(seen, 0, 1, margin=2.0, share=share)
             assert needed is not None
             scores = g.normal(size=(10, needed)) + 2.0 * (np.arange(10) == 0)[:, None]
             later = known(over_seeds(scores))
             luck = patient_error * g.normal(size=(10, 10))
-            later = pairs.replace(
+            later = replace(
                 later, patients=200, estimate=later.estimate + luck, patient_error=seen.patient_error,
                 df=later.df + 100 * (patient_error > 0),
             )  # fmt: skip

@@ -212,7 +212,7 @@ def test_a_fine_tuning_run_starts_from_it(root: Path) -> None:
     [run] = runs.plan(load(root), root, [ONE], ["shenzhen"], [0])
     assert run.weights_sha256 == found.tensors_sha256
     assert run.init.canonical == found.init
-    assert "contaminated" not in run.marks
+    assert "contaminated" not in run.marked
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from medtransfer import findings, params
+from medtransfer import tasks as records
 from medtransfer.contrasts import ALL
 from medtransfer.findings import Findings
 from medtransfer.params import Promotion
@@ -73,7 +74,7 @@ def test_test_scores_select_nothing(tmp_path: Path) -> None:
     results.write(tmp_path, {IMAGENET: 0.0, SWAV: 1.5}, TASKS, range(3), marks=[])
     for path in tmp_path.glob("*/*/cell.json"):
         cell = json.loads(path.read_text())
-        name = f"best_val_{cell['metric']}"
+        name = f"best_val_{records.TASKS[cell['task']].metric}"
         cell["scores"][name] = 0.9 if cell["init"] == IMAGENET else 0.1
         path.write_text(json.dumps(cell))
     here = params.load(ROOT / "params.yaml", {"comparison.resamples": "0", "comparison.against": "[]"})

@@ -55,7 +55,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, top: Path) -> Iterator[Path]:
             runs = [run for run in planned if run.task == task]
             benchmark.write_cells(runs, folder / "data/results/cells" / task)
             chosen.write(runs, task, folder)
-            (cell,) = (c for c in collect(folder / "data/results/cells") if c.task == task)
+            (cell,) = (c for c in collect(folder / "data/results/cells", folder) if c.task == task)
             said = network.spec(cell, TASKS[task], *runs[0].normalization, "")
             file = chosen.path(folder, task, runs[0].init.slug, "fixed")
             network.write(folder / "networks" / task, said, file)

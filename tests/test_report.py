@@ -303,7 +303,7 @@ def test_corrupt_cells_are_refused_by_name(cells: Path, text: str, message: str)
     path = find(cells, "shenzhen", RANDOM, 0)
     path.write_text(text)
     with pytest.raises(UserError, match=message) as caught:
-        collect(cells)
+        collect(cells, ROOT)
     assert str(path) in str(caught.value)
 
 
@@ -311,18 +311,18 @@ def test_corrupt_cells_are_refused_by_name(cells: Path, text: str, message: str)
 def test_scores_that_are_no_numbers_are_refused_by_name(cells: Path, score: float) -> None:
     edit(find(cells, "shenzhen", RANDOM, 0), scores={"test_auc": score})
     with pytest.raises(UserError, match=r"cell\.json: score test_auc is (nan|inf)"):
-        collect(cells)
+        collect(cells, ROOT)
 
 
 def test_ill_typed_cells_are_refused_by_name(cells: Path) -> None:
     edit(find(cells, "shenzhen", RANDOM, 0), seed="one")
     with pytest.raises(UserError, match=r"cell\.json: parameter seed must be a whole number"):
-        collect(cells)
+        collect(cells, ROOT)
 
 
 def test_no_cells(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run `finetune` first"):
-        collect(tmp_path)
+        collect(tmp_path, ROOT)
 
 
 def test_no_cell_of_the_benchmark(cells: Path, published: params.Params) -> None:

@@ -69,14 +69,14 @@ def test_runs_on_images_that_an_init_has_seen_are_marked(
     params = fakes.load_params(root, inits=f"{{ours: {{file: w.pth, backbone: {fakes.BACKBONE}}}}}")
     torch.save(backbones.bare_state(fakes.BACKBONE, 1, "one"), tmp_path / "w.pth")
     clean = runs.plan(params, root, ["ours"], ["siim"], [0])
-    assert "contaminated" not in clean[0].marks
+    assert "contaminated" not in clean[0].marked
     init = clean[0].init
     seen = replace(init, record=replace(init.record, name=PUBLISHED))
     monkeypatch.setattr(runs, "parse", lambda *_: seen)
     monkeypatch.setattr(
         weights, "obtain", lambda *_: weights.read_receipt(next(root.glob("data/weights/adhoc/*.safetensors")))
     )
-    assert "contaminated" in runs.plan(params, root, ["ours"], ["siim"], [0])[0].marks
+    assert "contaminated" in runs.plan(params, root, ["ours"], ["siim"], [0])[0].marked
 
 
 def test_a_run_starts_from_a_file_with_a_key_rule_of_ones_own(top: Path, tmp_path: Path) -> None:

@@ -38,7 +38,10 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("--skip-bad", metavar="N", help="short for --data.skip_bad N: samples that may be bad")
         for option, default in entry.identity.items():
             words = f"default: {default}" if default is not None else "required"
-            command.add_argument(f"--{option}", default=default, help=words)
+            if option == "check":  # also without a value
+                command.add_argument("--check", nargs="?", const="yes", default=default, help=words)
+            else:
+                command.add_argument(f"--{option}", default=default, help=words)
         if "dry" in entry.identity:
             command.add_argument(
                 "--dry-run", dest="dry", action="store_const", const="yes", default=argparse.SUPPRESS,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medtransfer import examples, execution, files, finetuning, leases, planning, tracking
+from medtransfer import cells, examples, execution, files, finetuning, leases, planning, tracking
 from medtransfer.display import Display
 from medtransfer.errors import UserError
 from medtransfer.finetuning import RESULTS
@@ -101,11 +101,7 @@ def _unfinished(runs: Sequence[Run]) -> list[Run]:
     """Lists the runs that MLflow does not hold as finished; of the others it brings back what is not on disk."""
     states = overview.states(runs[0].root, dict.fromkeys(run.task for run in runs))
     known = {digest for digest, state in states.items() if state.status == "FINISHED"}
-    return [run for run in runs if run.digest not in known or not (_whole(run) or finetuning.finished(run))]
-
-
-def _whole(run: Run) -> bool:
-    return all((run.folder / name).is_file() for name in RESULTS)
+    return [run for run in runs if run.digest not in known or not (finetuning.whole(run) or finetuning.finished(run))]
 
 
 def _execute(runs: Sequence[Run]) -> list[str]:
@@ -137,6 +133,8 @@ def write_cells(runs: Sequence[Run], folder: Path) -> None:
     """Copies the results of finished runs to the output of the DVC stage; what else was there is removed."""
     with files.lock(folder.with_name(f".{folder.name}.lock")):  # another launch may be at its end, too
         shutil.rmtree(folder, ignore_errors=True)
+        if runs:
+            cells.write_facts(runs[0].record, folder)
         for run in runs:
             target = folder / run.digest
             target.mkdir(parents=True)
@@ -146,22 +144,23 @@ def write_cells(runs: Sequence[Run], folder: Path) -> None:
                 shutil.copyfile(run.folder / examples.FILE, target / examples.FILE)
 
 
-def markdown_table(cells: Sequence[dict[str, Any]]) -> str:
-    """Lists runs for the launcher's description."""
+def markdown_table(runs: Sequence[Run], finished: Sequence[dict[str, Any]]) -> str:
+    """Lists finished runs with what they came to, for the launcher's description."""
     lines = ["| task | init | seed | test score | epochs | seconds | run |", "|---|---|---|---|---|---|---|"]
-    for cell in cells:
-        score = cell["scores"].get(f"test_{cell['metric']}")
-        shown = "undefined" if score is None else f"{cell['metric']} {score:.4f}"
+    for run, cell in zip(runs, finished, strict=True):
+        metric = run.record.metric
+        score = cell["scores"].get(f"test_{metric}")
+        shown = "undefined" if score is None else f"{metric} {score:.4f}"
         cost = cell["cost"]
         lines.append(
             f"| {cell['task']} | {cell['init']} | {cell['seed']} | {shown} | {cost['epochs']} "
             f"| {cost['seconds']:.0f} | {cell['mlflow_run_id']} |"
         )
-    marks = sorted({mark for cell in cells for mark in cell["marks"]})
+    marks = sorted({mark for run in runs for mark in run.marked})
     head = f"Marks: {', '.join(marks)}. Synthetic data says nothing about weights.\n\n" if "synthetic" in marks else ""
     return head + "\n".join(lines) + "\n"
 
 
-def digests(cells: Sequence[dict[str, Any]]) -> str:
+def digests(finished: Sequence[dict[str, Any]]) -> str:
     """Lists the digests of runs, for the launcher's tag."""
-    return json.dumps([cell["digest"] for cell in cells])
+    return json.dumps([cell["digest"] for cell in finished])

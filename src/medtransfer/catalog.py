@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import yaml
 
 from medtransfer import records
 from medtransfer.errors import UserError
-from medtransfer.tasks import METRICS, PLANES, TASKS, Folds, Kind, Layout, Task
+from medtransfer.tasks import DERIVED, PLANES, TASKS, Derived, Folds, Kind, Layout, Task, measured
 
 FILE = "task.yaml"
 
@@ -123,6 +124,15 @@ def sizes(root: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def derivations(root: Path) -> Derived:
+    """Says of every dataset which others its images are taken from; an invalid file is for `lookup` to refuse."""
+    found = dict(DERIVED)
+    for path in sorted((root / "data/raw").glob(f"*/{FILE}")):
+        with contextlib.suppress(UserError, OSError):
+            found.setdefault(path.parent.name, _task(path.parent.name, path).derived_from)
+    return found
+
+
 def _task(name: str, path: Path) -> Task:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UserError(f"{path.parent}: the folder's name is the task's and must be of [A-Za-z0-9._-]; rename it")
@@ -211,7 +221,7 @@ def _mask_columns(said: Description) -> dict[str, str]:
 
 
 def _metric(said: Description) -> str:
-    return said.metric or METRICS[said.kind][0]
+    return said.metric or measured(said.kind, said.ordinal)[0]
 
 
 def _laws(said: Description) -> list[tuple[bool, str]]:
@@ -219,7 +229,7 @@ def _laws(said: Description) -> list[tuple[bool, str]]:
     kind, labels, segmentation = said.kind, len(said.labels), said.kind == "segmentation"
     low, high = {"binary": (1, 1), "multiclass": (2, 1000), "segmentation": (1, PLANES)}.get(kind, (1, 1000))
     columns = set(_mask_columns(said))
-    valid = [name for name in METRICS[kind] if name != "kappa" or said.ordinal]
+    valid = measured(kind, said.ordinal)
     metric = _metric(said)
     return [
         (bool(said.table) != bool(said.arrays), "name either `table` (a CSV) or `arrays` (an .npz), not both"),

@@ -1,6 +1,7 @@
 """Finished runs, read from files: which of them are the benchmark's, and whether they may stand in one table.
 
-What is missing, undefined, duplicated or mixed is named or refused.
+What is missing, undefined, duplicated or mixed is named or refused. A file holds what was measured. What is declared
+of a task and of what weights have seen is looked up when runs are read, so that a change of it needs no training.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from medtransfer import params, records
+from medtransfer import catalog, files, params, records
 from medtransfer.errors import UserError
+from medtransfer.initializations import seen
+from medtransfer.tasks import Derived, Task, contaminated, image_groups, measured, origins
 
 FIRST_LINES = {
     "synthetic": "Synthetic phantoms: this tests the software and says nothing about weights.",
@@ -22,6 +25,19 @@ FIRST_LINES = {
     "patients unknown": "Patients unknown: images of one patient may be in several splits; the unit is the image.",
 }
 """mark -> the sentence that stands over every table and figure with such a run"""
+
+CONTAMINATED = "contaminated"
+FACTS = "facts.json"
+"""beside a task's runs: what was declared of it when they were put there, for who has not its `task.yaml`"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is declared of a task, and not measured."""
+
+    metric: str
+    margin: float
+    derived_from: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +54,9 @@ class Cell:
     """of a cross-validation; None: one split"""
     folds: int
     """runs of the cross-validation; 0: one split"""
-    kind: str
-    metric: str
-    """primary score without `test_`"""
+    kind: Literal["multilabel", "binary", "multiclass", "segmentation"]
     marks: tuple[str, ...]
-    """of `synthetic`, `partial`, `contaminated`"""
+    """of the data, such as `synthetic` and `partial`, and, looked up, `contaminated`"""
     scores: Mapping[str, float]
     cost: Mapping[str, float]
     """epochs, seconds, gpu_seconds, images"""
@@ -70,14 +84,24 @@ class Cell:
     """losses and val scores, epoch by epoch"""
     tested: tuple[str, ...] = ()
     """labels whose scores are averaged, as in score names; empty: written by an earlier version"""
-    margin: float | None = None
-    """smallest difference in the primary metric that matters; None: written by an earlier version"""
-    derived_from: tuple[str, ...] = ()
-    """datasets whose images this one re-releases"""
+    measured: tuple[str, ...] = ()
+    """metrics of the kind that the run measured, also where their score came out undefined"""
+    spared: tuple[str, ...] = ()
+    """datasets of the init's chain that were searched for whoever this task tests, and left them out"""
     recipe: str = "fixed"
     """or `tuned`: trained with the values that the study of init and task found"""
     study: Mapping[str, Any] = field(default_factory=dict)
     """where tuned values are from: study, trial, trials and images spent"""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """file beside it -> its hash; empty: written by an earlier version"""
+    metric: str = ""
+    """looked up: primary score without `test_`"""
+    margin: float | None = None
+    """looked up: smallest difference in the primary metric that matters"""
+    images: tuple[str, ...] = ()
+    """looked up: the dataset, and those that its images are taken from"""
+    group: str = ""
+    """one name for all tasks of the compared runs that share images"""
 
     @property
     def score(self) -> float | None:
@@ -120,8 +144,16 @@ CONDITIONS: dict[str, Callable[[Cell], Any]] = {
 """what a seed's runs must share, so that their differences are those of the initializations"""
 
 
-def collect(cells: Path) -> list[Cell]:
+LOOKED_UP = ("metric", "margin", "images", "group")
+"""fields that no file decides; earlier versions wrote some"""
+
+
+def collect(cells: Path, root: Path) -> list[Cell]:
     """Reads every `<task>/<digest>/cell.json` below a folder, in a stable order.
+
+    Args:
+        cells: the folder.
+        root: the repository's top folder, where tasks are described.
 
     Raises:
         UserError: there is no cell, or one is corrupt, incomplete or holds a score that is not a number.
@@ -131,7 +163,66 @@ def collect(cells: Path) -> list[Cell]:
         raise UserError(
             f"looked for finished runs in {cells}/<task>/<digest>/cell.json, found none; run `finetune` first"
         )
-    return sorted(map(_read, paths), key=lambda cell: (cell.task, cell.init, cell.seed, cell.fold or 0, cell.digest))
+    found = _look_up(list(map(read, paths)), cells, root)
+    return sorted(found, key=lambda cell: (cell.task, cell.init, cell.seed, cell.fold or 0, cell.digest))
+
+
+def _look_up(cells: Sequence[Cell], folder: Path, root: Path) -> list[Cell]:
+    """Adds to what was measured what is declared today."""
+    names = dict.fromkeys(cell.task for cell in cells)
+    facts = {name: found for name in names if (found := _facts(name, folder, root)) is not None}
+    own = {cell.dataset: facts[cell.task].derived_from for cell in cells if cell.task in facts}
+    derived = {**catalog.derivations(root), **own}
+    return [_with(cell, facts.get(cell.task), derived) for cell in cells]
+
+
+def _with(cell: Cell, facts: Facts | None, derived: Derived) -> Cell:
+    images = tuple(sorted(origins(cell.dataset, derived)))
+    marks = (*cell.marks, *((CONTAMINATED,) if _contaminated(cell, derived) else ()))
+    if facts is None:
+        return replace(cell, marks=marks, images=images)
+    return replace(cell, marks=marks, images=images, metric=facts.metric, margin=facts.margin)
+
+
+def _contaminated(cell: Cell, derived: Derived) -> bool:
+    return contaminated(seen(cell.init, cell.spared), cell.dataset, derived)
+
+
+def _facts(task: str, folder: Path, root: Path) -> Facts | None:
+    """Looks up what is declared of a task: here or, where its description is not, beside its runs."""
+    if task in catalog.names(root):
+        return facts_of(catalog.lookup(task, root))
+    path = folder / task / FACTS
+    return records.convert(json.loads(path.read_text()), Facts) if path.is_file() else None
+
+
+def facts_of(task: Task) -> Facts:
+    """Takes what is declared of a task."""
+    return Facts(metric=task.metric, margin=task.margin, derived_from=task.derived_from)
+
+
+def write_facts(task: Task, folder: Path) -> None:
+    """Puts beside a task's runs what is declared of it, for those who get the runs and have not its description."""
+    files.write_text(folder / FACTS, json.dumps(asdict(facts_of(task)), indent=1) + "\n")
+
+
+def predictions(cell: Cell, folder: Path) -> Path:
+    """Finds the test predictions of a run below the folder of finished runs; checked once per process.
+
+    Raises:
+        UserError: they are missing, or not those that the run wrote.
+    """
+    path = folder / cell.task / cell.digest / "predictions.parquet"
+    if not path.is_file():
+        raise UserError(
+            f"looked for the test predictions of {cell.label} in {path}, found none; run `benchmark`, which brings "
+            "them here"
+        )
+    if path.name in cell.parts and not files.checked(path, cell.parts[path.name]):
+        raise UserError(
+            f"{path} is damaged: it is not what {cell.label} wrote; run `benchmark`, which brings it here again"
+        )
+    return path
 
 
 def select(
@@ -150,11 +241,9 @@ def select(
         raise UserError(f"none of the {len(cells)} finished runs belongs to the benchmark; found: {there}")
     _refuse_duplicates(chosen)
     _refuse_mixed(chosen, "protocol version", lambda c: c.protocol_version, lambda c: "the benchmark")
-    for name, value in (
-        ("manifest digest", lambda c: c.manifest_digest),
-        ("primary metric", lambda c: c.metric),
-    ):
-        _refuse_mixed(chosen, name, value, lambda c: f"task {c.task}")
+    _refuse_mixed(chosen, "manifest digest", lambda c: c.manifest_digest, lambda c: f"task {c.task}")
+    for task in dict.fromkeys(cell.task for cell in chosen):
+        _refuse_unmeasured(of_task(chosen, task))
     for condition, runs in imbalances(chosen).items():
         if condition not in unbalanced:
             raise UserError(
@@ -165,7 +254,8 @@ def select(
     _refuse_mixed(chosen, "set of undefined labels", lambda c: c.undefined, lambda c: f"task {c.task}{_fold(c)}")
     for name, value in (("set of parameters", lambda c: c.params), ("set of weights", lambda c: c.weights_sha256)):
         _refuse_mixed(chosen, name, value, lambda c: f"{c.init} on task {c.task}")
-    return chosen
+    groups = image_groups({cell.dataset: cell.images for cell in chosen})
+    return [replace(cell, group=groups[cell.dataset]) for cell in chosen]
 
 
 def imbalances(cells: Sequence[Cell]) -> dict[str, list[str]]:
@@ -190,7 +280,12 @@ def _fold(cell: Cell) -> str:
     return "" if cell.fold is None else f", fold {cell.fold}"
 
 
-def _read(path: Path) -> Cell:
+def read(path: Path) -> Cell:
+    """Reads what a run measured, without what is looked up.
+
+    Raises:
+        UserError: the file is corrupt, incomplete or holds a score that is not a number.
+    """
     try:
         tree = json.loads(path.read_text())
     except ValueError as error:
@@ -202,9 +297,43 @@ def _read(path: Path) -> Cell:
         if isinstance(score, float) and score - score != 0:  # nan or infinity
             raise UserError(f"{path}: score {name} is {score}; an undefined score must be absent, not a stand-in")
     try:
-        return records.convert({field.name: tree[field.name] for field in fields(Cell) if field.name in tree}, Cell)
+        names = [field.name for field in fields(Cell) if field.name not in LOOKED_UP]
+        cell: Cell = records.convert({name: tree[name] for name in names if name in tree}, Cell)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    return cell if "measured" in tree else _of_earlier(cell, tree)
+
+
+def _of_earlier(cell: Cell, tree: Mapping[str, Any]) -> Cell:
+    """Reads from a file of an earlier version, which held facts, what was measured."""
+    ordinal = tree.get("metric") == "kappa" or "test_kappa" in cell.scores
+    spared: tuple[str, ...] = ()
+    if CONTAMINATED not in cell.marks:  # else what its chain saw was not searched, or not in vain
+        own = origins(cell.dataset, {cell.dataset: tree.get("derived_from") or ()})
+        chain = cell.init.rpartition("@")[2].split("+")[1:]
+        spared = tuple(dataset for dataset in chain if dataset in own - {cell.dataset})
+    marks = tuple(mark for mark in cell.marks if mark != CONTAMINATED)
+    return replace(cell, marks=marks, spared=spared, measured=measured(cell.kind, ordinal))
+
+
+def _refuse_unmeasured(cells: Sequence[Cell]) -> None:
+    """Refuses runs of a task of which nothing is declared, or whose metric they did not measure."""
+    first = cells[0]
+    if not first.metric:
+        raise UserError(
+            f"task {first.task}: looked for its metric and margin in data/raw/{first.task}/{catalog.FILE} and beside "
+            f"its runs in {first.task}/{FACTS}, found neither; restore the description, or take the task out of "
+            "benchmark.tasks"
+        )
+    lacking = [cell.label for cell in cells if cell.metric not in cell.measured]
+    if lacking:
+        common = sorted(set.intersection(*(set(cell.measured) for cell in cells)))
+        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        raise UserError(
+            f"task {first.task}: its metric is {first.metric}, which {len(lacking)} of its {len(cells)} runs did not "
+            f"measure: {', '.join(lacking[:3])}{more}. Run `benchmark`, which trains them again, or choose a metric "
+            f"that all have: {', '.join(common)}"
+        )
 
 
 def _required(field: Field[Any], tree: Mapping[str, Any]) -> bool:

@@ -60,14 +60,16 @@ def write(runs: Sequence[Run], task: str, root: Path) -> None:
     (root / FOLDER / task).mkdir(parents=True)
     for run, cell in _best(runs):
         source = run.folder / NETWORK
-        if not source.is_file():
+        kept = cell.get("parts", {}).get(NETWORK)
+        if not source.is_file() or (kept and not files.checked(source, kept)):
             log.warning(
                 "task %s: %s is the best of its seeds on val, but %s is not on this disk (the run was restored from "
-                "MLflow): its network cannot be promoted; delete the run in MLflow and train it again",
+                "MLflow), or not as it was kept: its network cannot be promoted; delete the run in MLflow and train it "
+                "again",
                 *(task, run.name, source),
             )
             continue
-        _keep(source, cell, path(root, task, run.init.slug, _recipe(cell)))
+        _keep(source, cell, run.record.metric, path(root, task, run.init.slug, _recipe(cell)))
 
 
 def _best(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
@@ -76,13 +78,14 @@ def _best(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
     for run in runs:
         cell = finetuning.read_cell(run)
         key = (cell["init"], _recipe(cell))
-        if _val(cell) is not None and (key not in found or (_val(found[key][1]) or 0.0) < (_val(cell) or 0.0)):
+        score, metric = _val(cell, run.record.metric), run.record.metric
+        if score is not None and (key not in found or (_val(found[key][1], metric) or 0.0) < score):
             found[key] = (run, cell)
     return list(found.values())
 
 
-def _val(cell: dict[str, Any]) -> float | None:
-    score: float | None = cell["scores"].get(f"best_val_{cell['metric']}")
+def _val(cell: dict[str, Any], metric: str) -> float | None:
+    score: float | None = cell["scores"].get(f"best_val_{metric}")
     return score
 
 
@@ -90,7 +93,7 @@ def _recipe(cell: dict[str, Any]) -> str:
     return str(cell.get("recipe", "fixed"))
 
 
-def _keep(source: Path, cell: dict[str, Any], target: Path) -> None:
+def _keep(source: Path, cell: dict[str, Any], metric: str, target: Path) -> None:
     with files.replacing(target) as temporary:
         shutil.copyfile(source, temporary)
     chosen = Chosen(
@@ -100,8 +103,8 @@ def _keep(source: Path, cell: dict[str, Any], target: Path) -> None:
         seed=cell["seed"],
         fold=cell["fold"],
         recipe=_recipe(cell),
-        metric=cell["metric"],
-        val=_val(cell) or 0.0,
+        metric=metric,
+        val=_val(cell, metric) or 0.0,
         sha256=files.sha256(target),
     )
     files.write_text(target.with_suffix(".json"), json.dumps(dataclasses.asdict(chosen), indent=1) + "\n")

@@ -29,7 +29,7 @@ from medtransfer.initializations import seen
 from medtransfer.joint import JointInterval, joint_interval
 from medtransfer.params import Claim
 from medtransfer.published import Published
-from medtransfer.tasks import TASKS
+from medtransfer.tasks import TASKS, applicable, contaminated
 from medtransfer.zoo import RECORDS
 
 Word = Literal["supported", "contradicted", "undecided", "not testable"]
@@ -58,6 +58,8 @@ class TaskScores:
     """canonical name -> seeds x patients, whose mean over patients is the seed's score; empty: seeds alone"""
     val: Mapping[str, float] = field(default_factory=dict)
     """canonical name -> mean val score"""
+    contaminated: Names = ()
+    """canonical names of inits that saw images of the task"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,8 +183,7 @@ def on_runs(claim: Claim, tasks: Sequence[TaskScores], *, alpha: float) -> tuple
     statistics.require_level(alpha)
     tables = []
     for task in tasks:
-        dataset = TASKS[task.task].dataset if task.task in TASKS else task.task
-        names = tuple(name for name in task.scores if dataset not in seen(name))
+        names = tuple(name for name in task.scores if applicable(seen(name), task.task))
         subtract = functools.partial(_subtract_runs, task)
         tables.append(_Table(task.task, task.segmentation, task.group, names, task.val, subtract))
     inits = sorted({name for table in tables for name in table.inits})
@@ -224,6 +225,7 @@ def _subtract_runs(task: TaskScores, better: Names, than: Names, alpha: float) -
     a, b = (np.mean([task.scores[name] for name in side], axis=0) for side in (better, than))
     test = statistics.t_test(a, b, test="paired", alpha=alpha)
     known: dict[str, Any] = {"estimate": test.difference, "better": better, "than": than, "n": len(a)}
+    known["contaminated"] = not {*better, *than}.isdisjoint(task.contaminated)
     if any(len(task.contributions.get(name, ())) != len(a) for name in (*better, *than)):
         return _on_task(task.task, task.group, test, alpha, method="seeds", **known)
     first, second = (np.mean([task.contributions[name] for name in side], axis=0) for side in (better, than))
@@ -240,6 +242,7 @@ def _subtract_published(cells: Mapping[str, Published], better: Names, than: Nam
     return _on_task(
         rows[0].task, rows[0].group, test, alpha, method="published means", estimate=test.difference, better=better,
         than=than, n=min(row.n for row in rows), digitised=any(row.digitised for row in rows),
+        contaminated=any(contaminated(seen(name), rows[0].task) for name in (*better, *than)),
     )  # fmt: skip
 
 
@@ -249,8 +252,6 @@ def _origins(task: str) -> Names:
 
 def _on_task(task: str, group: str, interval: Interval, alpha: float, **known: Any) -> Difference:
     """Centres an interval on the estimate and takes its standard error along."""
-    images = {group, *(TASKS[task].derived_from if task in TASKS else ())}
-    known["contaminated"] = any(images & seen(name) for name in (*known["better"], *known["than"]))
     if interval.low is None or interval.high is None or interval.df is None:
         return Difference(task=task, group=group, error=0.0, df=None, low=None, high=None, **known)
     half = (interval.high - interval.low) / 2

@@ -12,8 +12,9 @@ from typing import Any, Literal
 import numpy as np
 
 from medtransfer import params, randomization, statistics
-from medtransfer.cells import Cell
+from medtransfer.cells import CONTAMINATED, Cell
 from medtransfer.initializations import seen
+from medtransfer.tasks import applicable
 
 ScoreTest = statistics.TTest | randomization.RandomizationTest
 
@@ -97,8 +98,8 @@ def _row(
     redrawn: bool,
 ) -> Row:  # fmt: skip
     folds = max((cell.folds for cell in index.values() if cell.task == task), default=0)
-    applicable = task not in seen(init)
-    known = index if applicable else {}
+    fits = applicable(seen(init), task)  # a task has the name of its dataset
+    known = index if fits else {}
     groups = {fold: [known.get((task, init, seed, fold)) for seed in seeds] for fold in range(folds)}
     groups = groups or {seed: [known.get((task, init, seed, None))] for seed in seeds}
     runs = {unit: [run for run in group if run is not None] for unit, group in groups.items()}
@@ -111,20 +112,20 @@ def _row(
     return Row(
         task=task,
         init=init,
-        applicable=applicable,
+        applicable=fits,
         unit="fold" if folds else "seed",
         redrawn=bool(folds) and redrawn,
         expected=len(groups),
         seeds=tuple(scores),
         undefined=tuple(unit for unit in whole if unit not in scores),
-        missing=tuple(unit for unit in groups if unit not in whole and applicable),
+        missing=tuple(unit for unit in groups if unit not in whole and fits),
         scores=tuple(scores.values()),
         ratio=every[0].counts["test"] / every[0].counts["train"] if every else 0.0,
         val=sum(vals) / len(vals) if vals else None,
         vals=vals,
         summary=statistics.summary(list(scores.values())) if scores and len(scores) == len(groups) else None,
         marks=tuple(sorted(marks)),
-        barred="contaminated" in marks and not as_published,
+        barred=CONTAMINATED in marks and not as_published,
     )
 
 

@@ -82,9 +82,9 @@ class Display:
             self.failed += 1
             self._say(f"{where} failed: {outcome}", logging.ERROR)
         else:
-            score = outcome["scores"].get(f"test_{outcome['metric']}")
+            score = outcome["scores"].get(f"test_{run.record.metric}")
             shown = "undefined" if score is None else f"{score:.4f}"
-            self._say(f"{where}: test {outcome['metric']} {shown}, {outcome['cost']['seconds']:.0f} s", logging.INFO)
+            self._say(f"{where}: test {run.record.metric} {shown}, {outcome['cost']['seconds']:.0f} s", logging.INFO)
         self.bars.update(self.all, completed=self.ended, text=f"runs, {self.failed} failed")
 
     def _forget(self, run: Run) -> None:

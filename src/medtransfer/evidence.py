@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from medtransfer import delong, joint, resampling
-from medtransfer.cells import Cell
+from medtransfer.cells import Cell, predictions
 from medtransfer.errors import UserError
 from medtransfer.resampling import Interval
 from medtransfer.statistics import Array
@@ -166,12 +166,7 @@ def _read(cells: Sequence[Cell], folder: Path, columns: Sequence[str]) -> Array:
 
 
 def _table(cell: Cell, folder: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    path = folder / cell.task / cell.digest / "predictions.parquet"
-    if not path.is_file():
-        raise UserError(
-            f"looked for the test predictions of {cell.label} in {path}, found none; remove the folder and run "
-            "`benchmark` again"
-        )
+    path = predictions(cell, folder)
     try:
         return pd.read_parquet(path, columns=columns)
     except (OSError, ValueError) as error:  # how pyarrow says that a file is damaged or lacks a column

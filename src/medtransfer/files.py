@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import subprocess
@@ -37,6 +38,31 @@ def sha256(path: Path) -> str:
     """Hashes a file's bytes."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def checked(path: Path, sha256: str) -> bool:
+    """Says whether a file, or the files of a folder together, still have a hash; asked once per process and state.
+
+    About 1 s of a core per GB (0.9 GB/s on an AMD EPYC of 2 cores, 2 GB/s are usual elsewhere), if the disk keeps up.
+    """
+    try:
+        stat = path.stat()
+    except OSError:
+        return False
+    return _digest(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) == sha256
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest(path: Path, *state: int) -> str:
+    return digest(path)
+
+
+def digest(path: Path) -> str:
+    """Hashes a file, or the names and contents of the files of a folder."""
+    if not path.is_dir():
+        return sha256(path)
+    lines = [f"{one.name} {sha256(one)}" for one in sorted(path.iterdir())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 @contextlib.contextmanager

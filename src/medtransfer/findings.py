@@ -10,7 +10,7 @@ import numpy as np
 
 from medtransfer import answers, claims, comparison, contrasts, ledger, params, progress, published, ranks
 from medtransfer.answers import Answer
-from medtransfer.cells import Cell, belongs, collect, of_task, select
+from medtransfer.cells import CONTAMINATED, Cell, belongs, collect, of_task, select
 from medtransfer.claims import Verdict
 from medtransfer.comparison import Row, eligible
 from medtransfer.contrasts import ALL, Column, Contrast
@@ -105,7 +105,7 @@ def find(
         UserError: runs are corrupt, duplicated or mixed, predictions do not belong to them, or a file of published
             numbers or a claim has a mistake.
     """
-    found = collect(folder)
+    found = collect(folder, root)
     recipe, unbalanced = settings.comparison.recipe, settings.comparison.unbalanced
     cells = select(found, benchmark, recipe, unbalanced)
     beside = [one for one in found if one.recipe != recipe and belongs(one, benchmark)]
@@ -178,7 +178,7 @@ def _evidence(
 
 def group_of(cell: Cell) -> str:
     """Names the images of a task: tasks that share images have one name and count once."""
-    return (*cell.derived_from, cell.dataset)[0]
+    return cell.group
 
 
 def _ranks(
@@ -277,6 +277,7 @@ def _task_scores(
                     scores={row.init: row.scores for row in column},
                     contributions=evidence[task].contributions,
                     val={row.init: row.val for row in column if row.val is not None},
+                    contaminated=tuple(row.init for row in column if CONTAMINATED in row.marks),
                 )
             )
     return found

@@ -20,6 +20,7 @@ import yaml
 from medtransfer import (
     PROTOCOL_VERSION,
     catalog,
+    cells,
     curves,
     examples,
     files,
@@ -49,16 +50,19 @@ FAILURE = "error.txt"
 
 
 def finished(run: Run) -> bool:
-    """Says whether MLflow holds the finished run; brings its results back if the folder lacks them."""
+    """Says whether MLflow holds the finished run; brings its results back if the folder lacks them.
+
+    A run that did not measure what is the task's metric today is not finished: it is trained again.
+    """
     client = tracking.connect(run.root)
     found = tracking.finished(client, run.task, run.digest)
     if found is None:
         return False
-    missing = [name for name in (*RESULTS, "journal.jsonl") if not (run.folder / name).is_file()]
+    missing = [*_damaged(run), *(["journal.jsonl"] if not (run.folder / "journal.jsonl").is_file() else [])]
     if missing:
         run.folder.mkdir(parents=True, exist_ok=True)
         tracking.download(client, found, missing, run.folder)
-    return True
+    return whole(run)
 
 
 def execute(run: Run, report: Callable[[Progress], None]) -> dict[str, Any]:
@@ -75,7 +79,7 @@ def execute(run: Run, report: Callable[[Progress], None]) -> dict[str, Any]:
             return read_cell(run)
         tracked = tracking.open_run(run.root, _identity(run), check, later=True)
         try:
-            if not _whole(run):
+            if not whole(run):
                 _train(run, tracked, report)
             _publish(run, tracked)
         except leases.Lost:
@@ -96,11 +100,25 @@ def _known(run: Run) -> bool:
         return finished(run)
     except tracking.Away as error:
         log.warning("run %s is looked for on disk alone: %s", run.digest[:8], error)
-        return _whole(run) and not tracking.unsent(run.root, run.digest)
+        return whole(run) and not tracking.unsent(run.root, run.digest)
 
 
-def _whole(run: Run) -> bool:
-    return all((run.folder / name).is_file() for name in RESULTS)
+def whole(run: Run) -> bool:
+    """Says whether a run's results are here as they were written, with the metric that its task has."""
+    return not _damaged(run) and run.record.metric in cells.read(run.folder / "cell.json").measured
+
+
+def _damaged(run: Run) -> list[str]:
+    """Lists the results that are absent, or are not what was written."""
+    absent = [name for name in RESULTS if not (run.folder / name).is_file()]
+    if absent:
+        return absent
+    try:
+        parts = cells.read(run.folder / "cell.json").parts
+    except UserError as error:
+        log.warning("%s", error)
+        return list(RESULTS)
+    return [name for name in RESULTS if name in parts and not files.checked(run.folder / name, parts[name])]
 
 
 def _note_failure(run: Run, tracked: tracking.TrackedRun, error: BaseException) -> None:
@@ -134,7 +152,7 @@ def _identity(run: Run) -> tracking.Identity:
         "manifest_digest": run.manifest_digest,
         "weights_sha256": run.weights_sha256,
         "protocol_version": str(PROTOCOL_VERSION),
-        "marks": ", ".join(run.marks),
+        "marks": ", ".join(run.marked),
         "recipe": run.recipe,
         "mlflow.note.content": weights.description(run.init, run.root),
         "mlflow.source.name": "medtransfer finetune",
@@ -224,6 +242,7 @@ def _train(run: Run, tracked: tracking.TrackedRun, report: Callable[[Progress], 
     if (shown := examples.collect(built, run.record, test.table)) is not None:
         examples.save(run.folder / examples.FILE, shown)  # stays here: images are not for MLflow
     cell = _cell(run, prepared, fit, scores, cost)
+    cell["parts"] = {path.name: files.sha256(path) for path in (run.folder / "predictions.parquet", built.best_file)}
     cell["mlflow_run_id"] = tracked.run_id
     files.write_text(run.folder / "cell.json", json.dumps(cell, indent=1))
     built.checkpoint_file.unlink(missing_ok=True)
@@ -243,15 +262,14 @@ def _cell(run: Run, prepared: Prepared, fit: Fit, scores: dict[str, float], cost
         "fold": run.fold,
         "folds": prepared.manifest["folds"],
         "kind": task.kind,
-        "metric": task.metric,
+        "measured": list(task.measured),
         "unit": task.unit,
         "dataset": task.dataset,
         "marks": list(run.marks),
+        "spared": list(run.spared),
         "labels": len(tested or task.labels),
         "undefined": metrics.undefined_labels(test[tested].to_numpy(), tested),
         "tested": [slug(label) for label in tested or task.labels],
-        "margin": task.margin,
-        "derived_from": list(task.derived_from),
         "scores": scores,
         "best": {"epoch": fit.best_epoch, "monitor": fit.best},
         "history": fit.history,
@@ -278,7 +296,7 @@ def _publish(run: Run, tracked: tracking.TrackedRun) -> None:
     files.write_text(run.folder / "params.yaml", yaml.safe_dump(cell["params"]))
     names = [*RESULTS, "journal.jsonl", "params.yaml", curves.FILE]
     title = f"{run.init.canonical}, {run.task}, seed {run.seed}"
-    curves.draw(cell["history"], f"val_{cell['metric']}", cell["best"]["epoch"], title, run.folder / curves.FILE)
+    curves.draw(cell["history"], f"val_{run.record.metric}", cell["best"]["epoch"], title, run.folder / curves.FILE)
     receipt = weights.receipt_file(run.init, run.root)
     if receipt is not None:
         shutil.copyfile(receipt, run.folder / "receipt.json")

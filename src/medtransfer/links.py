@@ -39,7 +39,7 @@ from medtransfer.errors import UserError
 from medtransfer.initializations import Initialization, seen
 from medtransfer.lineage import Lineage
 from medtransfer.params import Params
-from medtransfer.tasks import Task
+from medtransfer.tasks import Task, applicable
 from medtransfer.zoo import Triple
 
 log = logging.getLogger("medtransfer")
@@ -142,7 +142,7 @@ def check(init: Initialization, params: Params, root: Path) -> None:
     before = seen(dataclasses.replace(init, chain=()).canonical)
     for dataset in init.chain:
         task = catalog.lookup(dataset, root)
-        if task.dataset in before:
+        if not applicable(before, task.dataset):
             raise UserError(f"{init.canonical}: its weights have seen {task.dataset} before; leave `+{dataset}` out")
         if params.pretraining.method == "supervised" and task.segmentation:
             raise UserError(

@@ -1,7 +1,7 @@
 """What a benchmark will take: runs to do, what is missing for them, hours and gigabytes from measured rates.
 
-Nothing is written: data is not prepared and weights are not fetched, so a run whose data or weights are not here yet
-has no digest, and is only counted.
+Nothing is written but what is remembered of raw files: data is not prepared and weights are not fetched, so a run whose
+data or weights are not here yet has no digest, and is only counted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer import catalog, conversion, execution, files, lineage, preparation, weights
+from medtransfer import catalog, execution, lineage, preparation, weights
 from medtransfer.cache import Prepared
 from medtransfer.errors import UserError
 from medtransfer.initializations import Initialization, parse
@@ -99,13 +99,9 @@ def _missing_weights(init: Initialization, root: Path) -> str:
     if receipt is None:
         return "not converted yet: `weights` fetches them"
     converted = receipt.with_name(receipt.name.replace(".receipt.json", ".safetensors"))
-    try:
-        said = weights.read_receipt(converted)
-        same = said.recipe == conversion.recipe(init)
-        same = same and (not init.local or files.sha256(Path(init.local)) == said.files[0].sha256)
-    except (TypeError, KeyError, ValueError):  # of an earlier version of this program
-        same = False
-    return "" if same else "converted by another recipe or from another file: `weights` converts them again"
+    if not weights.stale(init, converted):
+        return ""
+    return "converted by another recipe or from another file: `weights` converts them again"
 
 
 def _missing_data(params: Params, root: Path, name: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,14 +77,15 @@ def current(task: Task, params: Params, root: Path) -> Prepared | None:
     """
     origin = source(task, params.data, root)
     folder = _folder(task, origin, root)
-    return _current(folder, task, params.data, _fields(task, params, origin), fingerprint_of(origin.folder))
+    fingerprint = functools.partial(fingerprint_of, origin, keep=False)
+    return _current(folder, task, params.data, _fields(task, params, origin), fingerprint)
 
 
 def _folder(task: Task, origin: Source, root: Path) -> Path:
     return root / "data" / "prepared" / task.name / ("phantoms" if origin.synthetic else "real")
 
 
-def prepare(task: Task, params: Params, root: Path, *, workers: int = 0) -> Prepared:
+def prepare(task: Task, params: Params, root: Path, *, workers: int = 0, check: bool = False) -> Prepared:
     """Returns a task's cache, built first where there is none or where its source or its fields changed.
 
     A build that was killed, or that met files it could not decode, goes on from what it had done.
@@ -92,6 +95,7 @@ def prepare(task: Task, params: Params, root: Path, *, workers: int = 0) -> Prep
         params: `data` and the task's sizes are read.
         root: the repository's top folder.
         workers: threads that decode; 0 = one per core. Changes no byte.
+        check: hash every raw file again, also where size and times say that nothing changed.
 
     Raises:
         UserError: the raw files are missing, unreadable, not what was published, or leak between splits.
@@ -100,7 +104,7 @@ def prepare(task: Task, params: Params, root: Path, *, workers: int = 0) -> Prep
     origin = source(task, params.data, root)
     folder = _folder(task, origin, root)
     fields = _fields(task, params, origin)
-    fingerprint = fingerprint_of(origin.folder)
+    fingerprint = functools.cache(functools.partial(fingerprint_of, origin, whole=check))
     found = _current(folder, task, params.data, fields, fingerprint)
     if found is not None:
         return found
@@ -114,7 +118,7 @@ def prepare(task: Task, params: Params, root: Path, *, workers: int = 0) -> Prep
         log.info("task %s: preparing the %s files of %s", task.name, origin.kind, origin.folder)
         temporary = Path(f"{stem}.new")
         try:
-            _Build(task, params, origin, fields, fingerprint, temporary, workers or os.cpu_count() or 1).run()
+            _Build(task, params, origin, fields, fingerprint(), temporary, workers or os.cpu_count() or 1).run()
             cache.put(folder, temporary, Path(f"{stem}.old"))
             for name in NOTES:  # only now: a build that is killed before must find them
                 (folder / name).unlink()
@@ -127,14 +131,18 @@ def prepare(task: Task, params: Params, root: Path, *, workers: int = 0) -> Prep
     return load(folder)
 
 
-def _current(folder: Path, task: Task, data: Data, fields: dict[str, Any], fingerprint: str) -> Prepared | None:
+def _current(
+    folder: Path, task: Task, data: Data, fields: dict[str, Any], fingerprint: Callable[[], str]
+) -> Prepared | None:
     try:
         prepared = load(folder)
-    except UserError:
+    except UserError as error:
+        if (folder / "manifest.json").is_file():
+            log.warning("task %s: %s", task.name, error)
         return None
     manifest = prepared.manifest
-    same = manifest["fields"] == fields and manifest["fingerprint"] == fingerprint
-    same = same and manifest["expected"] == facts.published(task)
+    same = "parts" in manifest and manifest["fields"] == fields and manifest["expected"] == facts.published(task)
+    same = same and manifest["fingerprint"] == fingerprint()
     # What was left out, or is a sample, must be accepted each time.
     same = same and len(manifest["skipped"]) <= data.skip_bad
     sampled = "synthetic" not in manifest["marks"] and _differs(task, manifest["expected"], manifest["found"])
@@ -397,6 +405,7 @@ class _Build:
             mask_readings=self.mask_readings,
             split_recipe=self.assignment.recipe(),
             split_hash=description.hash_lines(sorted(self.assignment.lines(self.ids))),
+            parts=cache.parts(self.folder),
             digest=description.digest(digested, self.ids, self.units, self.labels, self.assignment, self.notes),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             code=description.code(),

@@ -15,7 +15,6 @@ import timm
 import torch
 import yaml
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 
 from medtransfer import (
@@ -239,7 +238,7 @@ def _train(link: Link, tracked: tracking.TrackedRun, group: Group | None) -> Lin
     with progress.bar(f"pretrain {link.init.canonical}", link.params.pretraining.max_epochs, "epochs") as advance:
         fit = built.run(tracked.log, lambda _: advance())
     tracked.journal.append({"best_epoch": float(fit.best_epoch), "cost_seconds": fit.seconds}, fit.epoch)
-    tensors = lineage.backbone_of(link.init.backbone, load_file(built.best_file))
+    tensors = lineage.backbone_of(link.init.backbone, built.best())
     made = _lineage(link, tensors, counts, built, tracked.run_id)
     lineage.write(made, tensors, link.init, link.root)
     files.write_text(link.folder / "params.yaml", yaml.safe_dump(link.fields))

@@ -12,7 +12,7 @@ from scipy import stats
 
 from medtransfer.errors import UserError
 from medtransfer.statistics import ROUNDING, TTest
-from medtransfer.tasks import TASKS
+from medtransfer.tasks import DERIVED, TASKS, image_groups, origins
 from medtransfer.zoo import RECORDS
 
 COLUMNS = ("paper", "initialization", "task", "metric", "mean", "std", "source")
@@ -36,7 +36,7 @@ ALIASES = {
 }
 """name as printed, in lower case -> our bare name, where it is more than a matter of case and blanks"""
 
-SHARED_IMAGES = {"CXS": "jsrt", "HXS": "jsrt"}
+SHARED_IMAGES = {"CXS": ("jsrt",), "HXS": ("jsrt",)}
 """code of a published task that is not ours -> the images that it shares with another: clavicle and heart"""
 
 
@@ -85,9 +85,7 @@ class Published:
     @property
     def group(self) -> str:
         """Names the images of the task: tasks that share images have one name."""
-        if self.task in TASKS:
-            return (*TASKS[self.task].derived_from, TASKS[self.task].dataset)[0]
-        return SHARED_IMAGES.get(self.task, self.task)
+        return image_groups({self.task: origins(self.task, DERIVED | SHARED_IMAGES)})[self.task]
 
 
 def read(path: Path, *, n: int) -> list[Published]:

@@ -34,7 +34,8 @@ from medtransfer.errors import UserError
 from medtransfer.initializations import Initialization, check_backbone, parse, seen
 from medtransfer.lineage import Lineage
 from medtransfer.params import Params
-from medtransfer.tasks import TASKS, Task
+from medtransfer.tasks import Task, contaminated
+from medtransfer.tasks import applicable as fits
 from medtransfer.zoo import Triple
 
 log = logging.getLogger("medtransfer")
@@ -53,7 +54,9 @@ class Run:
     """folder of the task's prepared cache"""
     manifest_digest: str
     marks: tuple[str, ...]
-    """what the manifest says of the data: synthetic, partial, ..."""
+    """what is said of the data: synthetic, partial, ..."""
+    spared: tuple[str, ...] = ()
+    """see `cells.Cell`"""
     weights_sha256: str
     """of the converted tensors; `random` for weights that the seed draws"""
     root: Path
@@ -75,6 +78,13 @@ class Run:
     def record(self) -> Task:
         """Is the task's record."""
         return catalog.lookup(self.task, self.root)
+
+    @property
+    def marked(self) -> tuple[str, ...]:
+        """Adds to the marks whether the weights saw images of the task, as far as is known today."""
+        before = seen(self.init.canonical, self.spared)
+        found = contaminated(before, self.record.dataset, catalog.derivations(self.root))
+        return (*self.marks, "contaminated") if found else self.marks
 
     @property
     def protocol(self) -> parameters.Classification | parameters.Segmentation:
@@ -180,7 +190,8 @@ def plan(
             device=device,
             prepared=caches[task].folder.resolve(),
             manifest_digest=caches[task].digest,
-            marks=_marks(init, found[task], receipts[init], caches[task]),
+            marks=_marks(receipts[init], caches[task]),
+            spared=_spared(receipts[init], caches[task].digest),
             weights_sha256=receipt.tensors_sha256 if (receipt := receipts[init]) else "random",
             root=root.resolve(),
             parent=parent,
@@ -230,7 +241,7 @@ def applicable(inits: Sequence[Initialization], tasks: Mapping[str, Task]) -> li
         UserError: no pair is left.
     """
     pairs = [(name, init) for name in tasks for init in inits]
-    left_out = [(name, init) for name, init in pairs if tasks[name].dataset in seen(init.canonical)]
+    left_out = [(n, init) for n, init in pairs if not fits(seen(init.canonical), tasks[n].dataset)]
     words = ", ".join(f"{init.canonical} on {name}" for name, init in left_out)
     if left_out and len(left_out) == len(pairs):
         raise UserError(f"not applicable: {words}: pre-trained on the task's own dataset, so the score says nothing")
@@ -239,25 +250,24 @@ def applicable(inits: Sequence[Initialization], tasks: Mapping[str, Task]) -> li
     return [pair for pair in pairs if pair not in left_out]
 
 
-def _marks(init: Initialization, task: Task, receipt: Receipt | Lineage | None, cache: Prepared) -> tuple[str, ...]:
+def _marks(receipt: Receipt | Lineage | None, cache: Prepared) -> tuple[str, ...]:
     """Joins what is said of the task's data and of the data that its weights were pre-trained on here."""
     before = receipt.marks if isinstance(receipt, Lineage) else ()
-    return tuple(dict.fromkeys((*cache.marks, *before, *_contaminated(init, task, receipt, cache.digest))))
+    return tuple(dict.fromkeys((*cache.marks, *before)))
 
 
-def _contaminated(
-    init: Initialization, task: Task, receipt: Receipt | Lineage | None, manifest_digest: str
-) -> tuple[str, ...]:
-    """Marks weights that saw images which the task's are taken from, or the other way round.
+def _spared(receipt: Receipt | Lineage | None, manifest_digest: str) -> tuple[str, ...]:
+    """Lists the datasets of a chain whose pre-training here left out whoever it found in the task's val or test.
 
-    A pre-training that we ran left out whoever it found in val or test of the tasks that it looked through. Where it
-    found no one of a set that re-releases the same images, they may be cropped: the mark stays.
+    Where it found no one in a set that re-releases the same images, they may be cropped: the dataset counts as seen.
     """
-    datasets = seen(init.canonical)
-    if isinstance(receipt, Lineage) and receipt.dropped and manifest_digest in receipt.targets.values():
-        datasets = seen(dataclasses.replace(init, chain=()).canonical)
-    taken = {dataset for dataset in datasets if dataset in TASKS and task.dataset in TASKS[dataset].derived_from}
-    return ("contaminated",) if datasets & set(task.derived_from) or taken else ()
+    link = dataclasses.asdict(receipt) if isinstance(receipt, Lineage) else None
+    found = list[str]()
+    while link is not None and "parent" in link:
+        if link["dropped"] and manifest_digest in link["targets"].values():
+            found.append(link["dataset"])
+        link = link["parent_receipt"]
+    return tuple(found)
 
 
 def check_engine(params: Params, device: str) -> None:

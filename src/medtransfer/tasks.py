@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,6 +21,9 @@ METRICS: dict[Kind, tuple[str, ...]] = {
     "segmentation": ("dice", "dice_positives", "dice_pooled"),
 }
 """primary metrics that a kind of task can have: higher is better; `kappa` where the classes are ordinal"""
+
+PRIMARY = frozenset(name for names in METRICS.values() for name in names)
+"""all of them: a run measures those of its kind, whichever is primary at the time"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +131,16 @@ class Task:
     def segmentation(self) -> bool:
         """Says whether the target is a mask."""
         return self.kind == "segmentation"
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Lists the metrics that its runs measure, each of which may be the primary one."""
+        return measured(self.kind, self.ordinal)
+
+
+def measured(kind: Kind, ordinal: bool) -> tuple[str, ...]:
+    """Lists the metrics that runs of a kind of task measure."""
+    return tuple(name for name in METRICS[kind] if name != "kappa" or ordinal)
 
 
 CHESTXRAY14_LABELS = (
@@ -300,3 +313,50 @@ TASKS: dict[str, Task] = {
         ),
     )
 }
+
+Derived = Mapping[str, Collection[str]]
+"""dataset -> the datasets whose images it re-releases"""
+
+DERIVED: dict[str, Collection[str]] = {task.dataset: task.derived_from for task in TASKS.values()}
+"""of the records here; `catalog.derivations` adds the user's own"""
+
+
+def origins(dataset: str, derived: Derived = DERIVED) -> set[str]:
+    """Lists a dataset and all that its images are taken from, at any remove."""
+    found, left = set[str](), [dataset]
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += derived.get(name, ())
+    return found
+
+
+def applicable(seen: Collection[str], dataset: str) -> bool:
+    """Says whether weights that saw some datasets can be scored on a dataset: not on the one that they learnt."""
+    return dataset not in seen
+
+
+def contaminated(seen: Iterable[str], dataset: str, derived: Derived = DERIVED) -> bool:
+    """Says whether weights saw images of a dataset under another name.
+
+    It may re-release what they saw, they may have seen a re-release of it, or both may be taken from a third.
+    """
+    own = origins(dataset, derived)
+    return any(origins(name, derived) & own for name in set(seen) - {dataset})
+
+
+def image_groups(images: Mapping[str, Collection[str]]) -> dict[str, str]:
+    """Gives the datasets that share images one name: tasks on them count once.
+
+    The name is that of what they are taken from; of several such, the first in the alphabet.
+
+    Args:
+        images: dataset -> its `origins`.
+    """
+    groups: list[set[str]] = []
+    for names in images.values():
+        joined = set(names).union(*(group for group in groups if group & set(names)))
+        groups = [*(group for group in groups if not group & joined), joined]
+    roots = [min((n for n in group if len(images.get(n, (n,))) == 1), default=min(group)) for group in groups]
+    return {name: next(r for r, group in zip(roots, groups, strict=True) if name in group) for name in images}

@@ -7,6 +7,7 @@ import logging
 import math
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from medtransfer.errors import UserError
 from medtransfer.loading import Batch, Loader, Share
 from medtransfer.objectives import Objective, Prediction
 from medtransfer.params import Engine, Training
+from medtransfer.tasks import PRIMARY
 
 log = logging.getLogger("medtransfer")
 
@@ -127,6 +129,8 @@ class Trainer:
         self.fit = Fit()
         self.live = self.model.state_dict()
         self.average = {key: tensor.clone() for key, tensor in self.live.items() if ema}
+        self.best_sha256 = ""
+        """of the file of the best model, as the last checkpoint knows it"""
 
     def run(self, log_metrics: Log, report: Callable[[Progress], None]) -> Fit:
         """Trains from where `resume` left it until the budget or the patience ends; the main process logs and writes.
@@ -156,7 +160,8 @@ class Trainer:
         prediction = self.objective.finish(collected, self.rows["val"], None)
         self._exchange()
         metric = self.objective.metric
-        scores = {f"val_{name}": value for name, value in prediction.scores.items() if name.split(".")[0] == metric}
+        kept = ((n, value) for n, value in prediction.scores.items() if n in PRIMARY or n.split(".")[0] == metric)
+        scores = {f"val_{name}": value for name, value in kept}
         scores |= {"train_loss": loss, "val_loss": val_loss, "lr": self.optimizer.param_groups[0]["lr"]}
         if self.group:
             scores = self.group.collect(scores)[0]  # one decision, even where two GPUs differ in the last bit
@@ -318,8 +323,9 @@ class Trainer:
             if self.fit.best_epoch == self.fit.epoch - 1:
                 with files.replacing(self.best_file) as temporary:
                     save_file({k: v.contiguous() for k, v in (self.average or self.live).items()}, temporary)
+                self.best_sha256 = files.sha256(self.best_file)
             with files.replacing(self.checkpoint_file) as temporary:
-                torch.save(content, temporary)
+                torch.save({**content, "best_sha256": self.best_sha256}, temporary)
         except (OSError, RuntimeError, SafetensorError) as error:  # how Python, torch and safetensors say disk full
             free = shutil.disk_usage(self.folder).free
             former = self.checkpoint_file.is_file()
@@ -335,6 +341,9 @@ class Trainer:
         if not self.checkpoint_file.is_file():
             return 0
         try:
+            # A flipped bit of the optimizer would change numbers: every part has a checksum, which torch does not read.
+            if damaged := zipfile.ZipFile(self.checkpoint_file).testzip():
+                raise UserError(f"its part {damaged} is damaged")
             content = torch.load(self.checkpoint_file, map_location=self.device, weights_only=True)
             self.model.load_state_dict(content["model"], strict=True)
             for key, held in self.average.items():
@@ -345,12 +354,27 @@ class Trainer:
         self.optimizer.load_state_dict(content["optimizer"])
         self.fit = Fit(**content["fit"])
         self.plateau.load_state_dict(self.fit.plateau)
+        self.best_sha256 = content.get("best_sha256", "")
         log.info("resuming after epoch %d", self.fit.epoch - 1)
         return self.fit.epoch
 
+    def best(self) -> dict[str, Tensor]:
+        """Reads the best epoch's model.
+
+        Raises:
+            UserError: the file is not what this training wrote; the same run then begins anew.
+        """
+        if self.best_sha256 and not (self.best_file.is_file() and files.sha256(self.best_file) == self.best_sha256):
+            self.checkpoint_file.unlink(missing_ok=True)
+            raise UserError(
+                f"{self.best_file} is not the model that this training kept: the file was damaged or replaced. Start "
+                "the same run again: it trains anew"
+            )
+        return load_file(self.best_file, device=str(self.device))
+
     def test(self) -> tuple[Prediction, Prediction]:
         """Reads test once, with the best epoch's model and what val fixed; returns (val, test)."""
-        self.model.load_state_dict(load_file(self.best_file, device=str(self.device)), strict=True)
+        self.model.load_state_dict(self.best(), strict=True)
         views = self.objective.test_views
         val, _ = self.predict("val", views=views)
         thresholds = self.objective.thresholds(val)

@@ -50,7 +50,7 @@ def obtain(init: Initialization, root: Path, folder: str = "adhoc") -> Receipt |
     if init.random:
         return None
     found = _existing(init, root)
-    if found and (folder == "adhoc" or found.parent.name == folder) and not _stale(init, found):
+    if found and (folder == "adhoc" or found.parent.name == folder) and not stale(init, found):
         return read_receipt(found)
     checkpoint = checkpoints.find(init, root)
     target = root / "data/weights" / folder / f"{init.slug}.safetensors"
@@ -87,7 +87,7 @@ def _existing(init: Initialization, root: Path) -> Path | None:
     return next((p for p in places if p.is_file() and p.with_suffix(".receipt.json").is_file()), None)
 
 
-def _stale(init: Initialization, converted: Path) -> bool:
+def stale(init: Initialization, converted: Path) -> bool:
     """Says whether weights must be converted again: by another recipe, or because the user's own file changed."""
     try:
         receipt = read_receipt(converted)

@@ -82,6 +82,10 @@ def _model(selected: Selected, init: Initialization, findings: Findings, origin:
     except UserError as error:
         nothing = Material(model=name, key="", parameters=0, hindrance=str(error))
         return Subject(selected=selected, material=nothing, init=init, facts={}, origin=origin)
+    if kept.metric != task.metric:
+        why = f"{file} was chosen by {kept.metric} on val, the task's metric is {task.metric} now: run `benchmark`"
+        nothing = Material(model=name, key="", parameters=0, hindrance=why)
+        return Subject(selected=selected, material=nothing, init=init, facts={}, origin=origin)
     cell = _cell(kept, findings.cells, file)
     pack = packing.gather(init, root)
     licences = (*(pack.licences if pack else ()), f"images of {task.dataset}: {task.licence}")

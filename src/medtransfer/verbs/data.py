@@ -33,12 +33,14 @@ def sources(params: Params, root: Path) -> None:
 
 
 @verb("data", "tasks")
-def prepare(params: Params, root: Path, task: str = "all") -> None:
-    """Check a task's raw files and decode them once into data/prepared."""
+def prepare(params: Params, root: Path, task: str = "all", check: str = "no") -> None:
+    """Check a task's raw files and decode them once into data/prepared; --check hashes all raw files again."""
     from medtransfer import catalog, preparation
 
+    if check not in ("yes", "no"):
+        raise UserError(f"--check must be yes or no, got {check!r}")
     for name in tasks_of(params, task):
-        prepared = preparation.prepare(catalog.lookup(name, root), params, root)
+        prepared = preparation.prepare(catalog.lookup(name, root), params, root, check=check == "yes")
         marks = f" ({', '.join(prepared.marks)})" if prepared.marks else ""
         counts, folds = prepared.manifest["counts"], prepared.manifest["folds"]
         log.info("prepared %s%s: %s%s", name, marks, counts, f", {folds} folds" if folds else "")

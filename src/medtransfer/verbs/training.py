@@ -113,7 +113,7 @@ def finetune(params: Params, root: Path, init: str, task: str = "all", seed: str
         recipes, seeds = params.benchmark.recipes, seeds_of(params, seed)
         planned = plan(params, root, inits, tasks_of(params, task), seeds, launcher.run_id, recipes=recipes)
         cells = run_all(planned)
-        launcher.table(markdown_table(cells), digests(cells))
+        launcher.table(markdown_table(planned, cells), digests(cells))
 
 
 @verb(*TRAINING)
@@ -151,4 +151,4 @@ def _run_benchmark(params: Params, root: Path, task: str) -> None:
         for name in names:
             write_cells([run for run in planned if run.task == name], root / "data/results/cells" / name)
             chosen.write([run for run in planned if run.task == name], name, root)
-        launcher.table(markdown_table(cells), digests(cells))
+        launcher.table(markdown_table(planned, cells), digests(cells))
