@@ -13,7 +13,7 @@ HEAVY = {
     "optuna": {"tuning"},
 }
 LAYERS = [
-    {"params", "records", "errors", "files", "progress"},
+    {"params", "records", "errors", "files", "progress", "sqlitefiles"},
     {"datasets", "tasks", "catalog", "runlengths", "pixels", "dicom", "formats", "zoo", "initializations", "streams"},
     {
         "phantoms",

@@ -30,10 +30,10 @@ class Journal:
         """step -> time at which it was logged before it was cut; MLflow may have it, and stores a repeat once"""
         path.parent.mkdir(parents=True, exist_ok=True)
 
-    def append(self, metrics: Mapping[str, float], step: int) -> None:
-        """Adds one line and makes it durable."""
+    def append(self, metrics: Mapping[str, float], step: int, at: int = 0) -> None:
+        """Adds one line and makes it durable; `at` is its time, 0: now."""
         self.check()
-        now = self.before.pop(step, int(time.time() * 1000))
+        now = self.before.pop(step, at or int(time.time() * 1000))
         line = json.dumps({"time": now, "step": step, "metrics": dict(metrics)})
         with open(self.path, "a") as stream:
             stream.write(line + "\n")
@@ -67,6 +67,8 @@ class Identity:
     folder: Path
     """holds journal and lock"""
     parent: str | None = None
+    again: bool = False
+    """whether a run that finished is opened again, as that of a study whose budget grew"""
 
 
 @dataclass(kw_only=True)
@@ -85,15 +87,19 @@ class Outbox:
     data: dict[str, str] | None = None
     """the prepared data that the run reads"""
     artifacts: list[str] = dataclasses.field(default_factory=list)
-    """files, seen from the run's folder"""
+    """files and folders, seen from the run's folder"""
     status: str = ""
     """how the run ended; empty: it did not"""
     message: str = ""
     """why it failed"""
     end: int = 0
+    again: bool = False
+    """as in `Identity`"""
+    whole: bool = False
+    """whether all of its journal counts, however it ended: nothing of it is trained again"""
 
     def add(self, paths: Iterable[Path], folder: Path) -> None:
-        """Notes files of the run."""
+        """Notes files and folders of the run."""
         names = [os.path.relpath(path, folder) for path in paths]
         self.artifacts = list(dict.fromkeys([*self.artifacts, *names]))
 

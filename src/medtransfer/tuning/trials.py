@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import RandomSampler
 
-from medtransfer import files, finetuning
+from medtransfer import files, finetuning, sqlitefiles
 from medtransfer.errors import UserError
 from medtransfer.params import Tuning
 from medtransfer.runs import Run
@@ -62,7 +64,7 @@ class Outcome:
 
     @staticmethod
     def of_death(job: Job, error: str) -> Outcome:
-        """Books a training whose workers died, by what its checkpoint knows."""
+        """Books a training whose process died, by what its checkpoint knows."""
         return _outcome(job.run, last_fit(job.run.folder), False, error)
 
 
@@ -148,6 +150,29 @@ def pruner(settings: Tuning, max_epochs: int) -> BasePruner:
     if settings.pruner == "hyperband":
         return HyperbandPruner(min_resource=1, max_resource=max_epochs, reduction_factor=3)
     return NopPruner()
+
+
+DAMAGED = "get it back from a backup, or rename it and run `tune` again, which begins its studies anew"
+"""what to do with a database that cannot be read"""
+
+
+def ready(url: str) -> None:
+    """Makes Optuna's database where it is a file that is not there yet; whoever calls holds a lock.
+
+    In PostgreSQL each of Optuna's steps is whole or undone, and a later process goes on with the next.
+    """
+    if path := sqlitefiles.path_of(url):
+        sqlitefiles.ready(path, _make, _made, "studies", DAMAGED)
+    storage(url)
+
+
+def _make(path: Path) -> None:
+    optuna.storages.RDBStorage(f"sqlite:///{path}").engine.dispose()
+
+
+def _made(database: sqlite3.Connection) -> bool:
+    """Says whether Optuna went through all of its steps: the last one notes the version of its tables."""
+    return database.execute("SELECT 1 FROM alembic_version, version_info").fetchone() is not None
 
 
 @functools.lru_cache(maxsize=2)
