@@ -1,4 +1,4 @@
-"""A process that is killed at a chosen step: before its nth call of anything that writes to MLflow, Optuna or a disk."""
+"""A process that is killed at a chosen step: before its nth call of what writes to MLflow, Optuna or a disk."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ HEAVY = {
     "optuna": {"tuning"},
 }
 LAYERS = [
-    {"params", "records", "errors", "files", "progress", "sqlitefiles"},
+    {"params", "records", "errors", "files", "progress", "sqlitefiles", "addresses"},
     {"datasets", "tasks", "catalog", "runlengths", "pixels", "dicom", "formats", "zoo", "initializations", "streams"},
     {
         "phantoms",

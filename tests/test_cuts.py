@@ -1,11 +1,11 @@
-"""A kill -9 at every step between the work and its record: the same command then ends right, and MLflow has it whole."""
+"""A kill -9 at every step between work and record: the same command then ends right, and MLflow has it whole."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from medtransfer import catalog, lineage, ledger, params, preparation, pretraining, tracking, tuning
+from medtransfer import catalog, ledger, lineage, params, preparation, pretraining, tracking, tuning
 from medtransfer.initializations import parse
 from medtransfer.promotion import demotion, registry
 from medtransfer.tracking import comparing, sync
@@ -48,9 +48,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, top: Path) -> Path:
 
 
 @pytest.fixture
-def fresh(
-    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[int], Path]:
+def fresh(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Path]:
     """Copies the workspace, and makes the copy the working folder."""
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -80,9 +78,9 @@ def everywhere(
     """Kills the work before each of its steps in turn, does it again, and checks; returns the number of steps."""
     for point in range(1, MOST):
         root = fresh(point)
-        assert cuts.cut(lambda root=root: before(root), 0)
-        ended = cuts.cut(lambda root=root: work(root), point, since)
-        assert ended or cuts.cut(lambda root=root: work(root), 0)
+        assert cuts.cut(functools.partial(before, root), 0)
+        ended = cuts.cut(functools.partial(work, root), point, since)
+        assert ended or cuts.cut(functools.partial(work, root), 0)
         try:
             check(root)
         except AssertionError as error:

@@ -31,6 +31,7 @@ from medtransfer import (
     weights,
 )
 from medtransfer import params as parameters
+from medtransfer.addresses import scrub
 from medtransfer.cache import Prepared, load
 from medtransfer.errors import UserError
 from medtransfer.loading import Cache, Loader
@@ -103,7 +104,7 @@ def _whole(run: Run) -> bool:
 def _keep_traceback(run: Run, tracked: tracking.TrackedRun) -> None:
     """Leaves the traceback in the run's folder and for MLflow; what goes wrong in that hides not the failure itself."""
     try:
-        files.write_text(run.folder / FAILURE, traceback.format_exc())
+        files.write_text(run.folder / FAILURE, scrub(traceback.format_exc()))
         tracked.artifacts(run.folder, [FAILURE])
     except Exception as second:  # the disk may be full, the run another's by now
         log.warning("the traceback of run %s could not be kept: %s", run.digest[:8], second)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from medtransfer import files
+from medtransfer.addresses import scrub
 
 FOLDER = Path("data/runs/unsent")
 """one file per run that MLflow does not have whole, named by its digest"""
@@ -105,7 +106,7 @@ class Outbox:
 
     def close(self, status: str, message: str) -> None:
         """Notes how the run ended."""
-        self.status, self.message, self.end = status, message, int(time.time() * 1000)
+        self.status, self.message, self.end = status, scrub(message), int(time.time() * 1000)
 
     def path(self, root: Path) -> Path:
         """Says where it is kept."""

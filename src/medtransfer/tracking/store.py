@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import re
 import socket
 import sqlite3
 import time
@@ -20,6 +19,7 @@ from mlflow.store.db.utils import _get_latest_schema_revision  # nothing public 
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from medtransfer import files, sqlitefiles
+from medtransfer.addresses import Address, scrub
 from medtransfer.errors import UserError
 
 PREFIX = "medtransfer/"
@@ -50,9 +50,9 @@ class Away(UserError):
     """MLflow, its database or its object store does not answer."""
 
 
-def uri(root: Path) -> str:
+def uri(root: Path) -> Address:
     """Says where MLflow's server or database is: MLFLOW_TRACKING_URI, else `mlflow.db` in the repository."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
+    return Address(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db")
 
 
 def temporary(error: Exception) -> bool:
@@ -123,7 +123,7 @@ def connect(root: Path) -> MlflowClient:
         with contextlib.nullcontext() if served else files.lock(root / "data/runs/.database.lock"), brief():
             if path is not None:
                 sqlitefiles.ready(path, _make, _made, "runs", DAMAGED)
-            client = MlflowClient(where)
+            client = MlflowClient(where.whole)
             client.search_experiments(max_results=1)
     except UserError:
         raise
@@ -134,7 +134,7 @@ def connect(root: Path) -> MlflowClient:
         if kind is UserError and not isinstance(error, MlflowException | OSError):
             raise
         raise kind(
-            f"MLflow's store {masked(where)} cannot be opened: {masked(error)}. Set MLFLOW_TRACKING_URI or start it"
+            f"MLflow's store {where} cannot be opened: {masked(error)}. Set MLFLOW_TRACKING_URI or start it"
         ) from error
     return client
 
@@ -159,8 +159,8 @@ def _made(database: sqlite3.Connection) -> bool:
 
 
 def masked(text: object) -> str:
-    """Words an address or an error on one line, without the passwords of addresses."""
-    words = re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:***@", " ".join(str(text).split()))
+    """Words an error on one line, without what is secret in addresses."""
+    words = scrub(" ".join(str(text).split()))
     return words if len(words) <= LONG else f"{words[:LONG]}..."
 
 

@@ -18,6 +18,7 @@ import yaml
 
 from medtransfer import execution, figures, files, ledger
 from medtransfer import params as parameters
+from medtransfer.addresses import Address
 from medtransfer.cache import load
 from medtransfer.errors import UserError
 from medtransfer.figures import tuning as drawing
@@ -37,9 +38,9 @@ FOLDER = Path("data/runs/studies")
 """locks of studies, and what is drawn of them"""
 
 
-def url(root: Path) -> str:
+def url(root: Path) -> Address:
     """Says where Optuna's database is: OPTUNA_STORAGE, else `optuna.db` in the repository."""
-    return os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{root.resolve()}/optuna.db"
+    return Address(os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{root.resolve()}/optuna.db")
 
 
 def tune(
@@ -254,18 +255,18 @@ def _locked(run: Run, root: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _advisory(name: str, address: str) -> Iterator[bool]:
+def _advisory(name: str, address: Address) -> Iterator[bool]:
     """Holds a lock in PostgreSQL that ends with its connection, however this process dies."""
     if not address.startswith("postgresql"):
         yield True
         return
     key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
-    engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.pool.NullPool)
+    engine = sqlalchemy.create_engine(address.whole, poolclass=sqlalchemy.pool.NullPool)
     try:
         connection = engine.connect()
     except sqlalchemy.exc.OperationalError as error:
         raise UserError(
-            f"Optuna's database {masked(address)} cannot be reached ({masked(error.orig)}); start it, or "
+            f"Optuna's database {address} cannot be reached ({masked(error.orig)}); start it, or "
             "set OPTUNA_STORAGE to one that runs"
         ) from error
     with connection:

@@ -19,6 +19,7 @@ from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from medtransfer import PROTOCOL_VERSION, execution, records, streams
+from medtransfer.addresses import Address
 from medtransfer.errors import UserError
 from medtransfer.ledger import Ledger, Trial
 from medtransfer.loading import passes_of
@@ -51,7 +52,7 @@ class Study:
         Raises:
             UserError: the study was begun otherwise, or with a larger budget.
         """
-        self.run, self.rows, self.url = run, rows, url
+        self.run, self.rows, self.url = run, rows, Address(url)
         self.settings: Tuning = run.params.tuning
         kind = "segmentation." if run.record.segmentation else "classification."
         self.fields = {k.removeprefix(kind): v for k, v in records.flatten(run.protocol, kind[:-1]).items()}
@@ -66,7 +67,7 @@ class Study:
         self.repeating: set[tuple[int, int]] = set()
         self.exhausted = False
         self.study = optuna.create_study(
-            study_name=self.name, storage=storage(url), load_if_exists=True, sampler=RandomSampler(seed=0),
+            study_name=self.name, storage=storage(self.url), load_if_exists=True, sampler=RandomSampler(seed=0),
             direction="maximize" if self.maximize else "minimize",
         )  # fmt: skip
         self._check_identity()

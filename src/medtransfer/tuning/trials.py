@@ -14,6 +14,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import RandomSampler
 
 from medtransfer import files, finetuning, sqlitefiles
+from medtransfer.addresses import Address
 from medtransfer.errors import UserError
 from medtransfer.params import Tuning
 from medtransfer.runs import Run
@@ -32,7 +33,7 @@ class Job:
     """of the trial"""
     trial_id: int | None
     """Optuna's, for a trial that may be pruned; None: it trains to its end"""
-    storage: str
+    storage: Address
 
     @property
     def repeat(self) -> bool:
@@ -156,7 +157,7 @@ DAMAGED = "get it back from a backup, or rename it and run `tune` again, which b
 """what to do with a database that cannot be read"""
 
 
-def ready(url: str) -> None:
+def ready(url: Address) -> None:
     """Makes Optuna's database where it is a file that is not there yet; whoever calls holds a lock.
 
     In PostgreSQL each of Optuna's steps is whole or undone, and a later process goes on with the next.
@@ -176,7 +177,7 @@ def _made(database: sqlite3.Connection) -> bool:
 
 
 @functools.lru_cache(maxsize=2)
-def storage(url: str) -> optuna.storages.RDBStorage:
+def storage(url: Address) -> optuna.storages.RDBStorage:
     """Opens Optuna's database, once per process.
 
     Raises:
@@ -184,9 +185,9 @@ def storage(url: str) -> optuna.storages.RDBStorage:
     """
     waits = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
-        return optuna.storages.RDBStorage(url, engine_kwargs=waits)
+        return optuna.storages.RDBStorage(url.whole, engine_kwargs=waits)
     except Exception as error:  # each database's driver has its own errors
         raise UserError(
-            f"Optuna's database {masked(url)} cannot be opened ({type(error).__name__}: {masked(error)}). "
+            f"Optuna's database {url} cannot be opened ({type(error).__name__}: {masked(error)}). "
             "Start it, or set OPTUNA_STORAGE to one that runs; without it the file optuna.db is used"
         ) from error
