@@ -32,8 +32,13 @@ def name_of(letter: str) -> str:
 
 
 def start(root: Path, top: Path, letters: str = "abc") -> None:
-    """Makes parameters and weight files; inits are looked for in the working folder."""
+    """Makes parameters and weight files."""
     workspace.make(root, top)
+    start_weights(root, letters)
+
+
+def start_weights(root: Path, letters: str = "abc") -> None:
+    """Makes weight files; inits are looked for in the working folder."""
     for seed, letter in enumerate(letters):
         torch.manual_seed(seed)
         save_file(timm.create_model(fakes.BACKBONE, num_classes=0).state_dict(), root / f"{letter}.safetensors")

@@ -15,7 +15,7 @@ HEAVY = {
     "optuna": {"tuning"},
 }
 LAYERS = [
-    {"params", "records", "errors", "files", "progress"},
+    {"params", "records", "errors", "files", "progress", "sqlitefiles", "addresses"},
     {
         "datasets",
         "tasks",

@@ -1,6 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +144,51 @@ def test_command_line_pairs() -> None:
         read_overrides(["--nit", "swav"], "finetune")
     with pytest.raises(UserError, match="needs a value"):
         read_overrides(["--a.b"], "finetune")
+
+
+@pytest.mark.parametrize("bad", ["x; touch pwned #", "a'b", "../x", "a b", "", "-x", "$(id)", "a/b", "x\ny"])
+@pytest.mark.parametrize(
+    "name", ["benchmark.tasks", "tuning.tasks", "tuning.study", "pretraining.probe", "claims.granularity.tasks"]
+)
+def test_a_name_that_a_shell_or_a_path_would_read_more_into_is_refused(top: Path, name: str, bad: str) -> None:
+    value = bad if name in ("tuning.study", "pretraining.probe") else [bad]
+    with pytest.raises(UserError, match=r"letters, digits, \. _ and - only"):
+        parameters.load(top / "params.yaml", {name: yaml.safe_dump(value)})
+
+
+@pytest.mark.parametrize("section", ["tasks", "phantoms.images", "inits"])
+def test_a_key_that_becomes_a_folder_is_held_to_the_same(tmp_path: Path, top: Path, section: str) -> None:
+    tree = yaml.safe_load((top / "params.yaml").read_text())
+    node = tree["phantoms"]["images"] if section == "phantoms.images" else tree[section]
+    node["../x"] = {"tasks": {"cache_size": 32, "image_size": 32, "changes": {}}, "phantoms.images": 8}.get(
+        section, {"file": "w.pt", "backbone": "resnet18"}
+    )
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError, match=r"only"):
+        parameters.load(tmp_path / "params.yaml")
+
+
+def test_names_stand_in_quotes_in_the_commands_of_stages(top: Path) -> None:
+    for stage in stages(top).values():
+        assert re.findall(r"\S*\$\{.*?\}\S*", stage["cmd"]) == re.findall(r"'\$\{item\}'", stage["cmd"])
+
+
+@pytest.mark.slow
+def test_parameters_run_no_command_under_dvc(tmp_path: Path, top: Path) -> None:
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore", "src", "presets", ".dvc/config", ".dvc/plots"):
+        target = tmp_path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (top / name).is_dir() else shutil.copyfile)(top / name, target)
+    (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+    text = (tmp_path / "params.yaml").read_text()
+    names = json.dumps(["shenzhen", "x; touch pwned #", "y'; touch pwned; '"])
+    text = text.replace("tasks: [shenzhen, montgomery]\n  seeds", f"tasks: {names}\n  seeds")
+    assert "pwned" in text
+    (tmp_path / "params.yaml").write_text(text)
+    own = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    answer = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro"], cwd=tmp_path, env=own, capture_output=True, text=True, timeout=300
+    )
+    assert answer.returncode != 0
+    assert "benchmark.tasks: letters, digits" in answer.stdout + answer.stderr
+    assert not list(tmp_path.rglob("pwned*"))

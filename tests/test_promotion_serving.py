@@ -169,7 +169,8 @@ def register(root: Path, task: str) -> str:
     name = f"medtransfer-{task}"
     if not registry.owned(client, name):
         client.create_registered_model(name, {registry.TAG: "model"})
-        run_id = registering.open_run(client, name, {"verb": "promote"}, root, None)
+        with registering.decided(root, name, name, {"verb": "promote"}, {}, None) as run:
+            run_id = run.run_id
         selected = Selected(scope=task, init="random", tasks=(task,), marks=(), gaps=())
         material = Material(model=name, key="k", parameters=1)
         said = network.read(root / "networks" / task)

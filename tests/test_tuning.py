@@ -316,7 +316,7 @@ def test_hyperband_with_few_trials_is_warned_of(root: Path, caplog: pytest.LogCa
 
 def test_a_database_that_is_away_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     monkeypatch.setenv("OPTUNA_STORAGE", "postgresql://me:secret@127.0.0.1:9/studies")
-    with pytest.raises(UserError, match=r"postgresql://me:\*\*\*@127\.0\.0\.1:9/studies cannot be reached") as caught:
+    with pytest.raises(UserError, match=r"postgresql://me@127\.0\.0\.1:9/studies cannot be reached") as caught:
         tuning.tune(settings(root), root, ["random"], ["shenzhen"])
     assert "secret" not in str(caught.value)
 

@@ -15,10 +15,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medtransfer import params as parameters
+from medtransfer.addresses import Scrubbed, hide, holds_secret, scrub
 from medtransfer.errors import UserError
 from medtransfer.verbs import VERBS
 
 log = logging.getLogger("medtransfer")
+
+SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY")
+"""variables of the environment that nothing may print"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -114,8 +118,17 @@ def run(arguments: Sequence[str], root: Path) -> None:
     if absent:
         raise UserError(f"{options.verb} needs --{absent[0]}: which {absent[0]}?")
     from medtransfer import catalog
+    from medtransfer.initializations import hidden, hide_all
 
+    if os.environ.get("MLFLOW_RUN_ID") and any(map(holds_secret, (*identity.values(), *overrides.values()))):
+        raise UserError(
+            "`mlflow run` has written the address with its password or token into this run's parameters before this "
+            "program was reached: delete that run and withdraw the secret; `python -m medtransfer` takes such an "
+            "address and keeps it to itself"
+        )
+    identity = {name: hidden(value) for name, value in identity.items()}
     params = parameters.load(root / options.params, overrides, catalog.sizes(root))
+    params = hide_all(params)
     parameters.refuse_shadowed(params, overrides, identity.get("task"))
     if "inits" in entry.sections:
         params = fetch_registered(params, identity, root)
@@ -136,6 +149,8 @@ def fetch_registered(params: parameters.Params, identity: Mapping[str, str], roo
 def main() -> None:
     """Does what the command line says; what the user can mend is said in one message, without a traceback."""
     root = Path.cwd()
+    hide(*(os.environ.get(name, "") for name in SECRETS))
+    sys.stdout, sys.stderr = Scrubbed(sys.stdout), Scrubbed(sys.stderr)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         run(sys.argv[1:], root)
@@ -144,7 +159,7 @@ def main() -> None:
         if os.environ.get("MLFLOW_RUN_ID"):
             from medtransfer.tracking.launcher import Launcher
 
-            Launcher(root).fail(f"{' '.join(sys.argv[1:2])}: refused", str(error))
+            Launcher(root).fail(f"{' '.join(sys.argv[1:2])}: refused", scrub(error))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("medtransfer: stopped; the same command goes on from there\n")

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from medtransfer import files, objectstore
+from medtransfer.addresses import Address
 from medtransfer.errors import UserError
 
 log = logging.getLogger("medtransfer")
@@ -71,7 +72,7 @@ def download(url: str, target: Path, *, sha256: str = "", md5: str = "", size: i
         UserError: the file cannot be had, is not the expected one, or does not fit on the disk.
     """
     expected = {"size": "" if size is None else str(size), "sha256": sha256.lower(), "md5": md5.lower()}
-    job = _Job(url, target, expected, what)
+    job = _Job(Address(url), target, expected, what)
     if urllib.parse.urlsplit(url).scheme not in ("http", "https", "s3"):
         raise job.refuse("only http, https and s3 are downloaded")
     for kind, digits in objectstore.DIGITS.items():
@@ -126,7 +127,7 @@ def _noted(lock_file: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Job:
-    url: str
+    url: Address
     target: Path
     expected: Mapping[str, str]
     """size, sha256 and md5, empty where they are not known"""
@@ -140,12 +141,6 @@ class _Job:
     def notes(self) -> Path:
         return self.target.with_name(f"{self.target.name}.part.json")
 
-    @property
-    def shown(self) -> str:
-        """The address for messages and notes, without what may be a secret: user, password, query."""
-        parts = urllib.parse.urlsplit(self.url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-
     def have(self) -> int:
         return self.part.stat().st_size if self.part.is_file() else 0
 
@@ -157,15 +152,15 @@ class _Job:
         have = self.resumable()[0]
         kept = f"; the {have} bytes so far are kept, the same command goes on from there" if have else ""
         hint = f"Or fetch it on a machine with a network and put it at {self.target}"
-        return UserError(f"{self.what}: could not download {self.shown} ({reason}){kept}. {hint}")
+        return UserError(f"{self.what}: could not download {self.url} ({reason}){kept}. {hint}")
 
     def run(self) -> str:
         if self.target.is_file():
             found, wrong = self.check(self.target, {})
             if wrong:  # perhaps put there by hand, so not removed
-                raise UserError(f"{self.what}: {self.target} is not {self.shown}: {wrong}. Delete it to get it again")
+                raise UserError(f"{self.what}: {self.target} is not {self.url}: {wrong}. Delete it to get it again")
             return found
-        log.info("%s: downloading %s", self.what, self.shown)
+        log.info("%s: downloading %s", self.what, self.url)
         with _progress(self.target.name) as show:
             self.insist(show)
         found, wrong = self.check(self.part, self.stated())
@@ -233,8 +228,8 @@ class _Job:
 
     def ask(self, headers: Mapping[str, str]) -> requests.Response:
         if urllib.parse.urlsplit(self.url).scheme == "s3":
-            return objectstore.get(self.url, headers=headers, timeout=TIMEOUT)
-        return requests.get(self.url, headers=headers, stream=True, timeout=TIMEOUT)
+            return objectstore.get(self.url.whole, headers=headers, timeout=TIMEOUT)
+        return requests.get(self.url.whole, headers=headers, stream=True, timeout=TIMEOUT)
 
     def failure(self, error: Exception) -> Exception:
         """Says in our words why no answer came, or not all of it."""
@@ -250,7 +245,7 @@ class _Job:
         """Reads what was noted of the part: address, validator, what the server stated; empty if it is not of ours."""
         with contextlib.suppress(OSError, ValueError):
             notes = json.loads(self.notes.read_text())
-            if isinstance(notes, dict) and notes.get("url") == self.shown:
+            if isinstance(notes, dict) and notes.get("url") == self.url:
                 return notes
         return {}
 
@@ -307,7 +302,7 @@ class _Job:
         """Notes of which version the part is, and what the server states of it, beside what it stated before."""
         before = self.noted()
         validator, stated = _validator(answer) or before.get("validator", ""), before.get("stated", {})
-        notes = {"url": self.shown, "validator": validator, "stated": {**stated, **objectstore.stated(answer)}}
+        notes = {"url": self.url, "validator": validator, "stated": {**stated, **objectstore.stated(answer)}}
         files.write_text(self.notes, json.dumps(notes))
 
 

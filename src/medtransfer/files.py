@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import glob
 import hashlib
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +18,15 @@ import yaml
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `target` and renames it there if the block ends well; else removes it."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    """Gives a temporary path beside `target` and renames it there if the block ends well; else removes it.
+
+    What a killed process of this host left of the same target goes, too.
+    """
+    stem = f".{target.name}.{socket.gethostname()}."
+    for left in target.parent.glob(f"{glob.escape(stem)}*.tmp"):
+        if not _lives(left.name.removeprefix(stem).partition(".")[0]):
+            left.unlink(missing_ok=True)
+    temporary = target.with_name(f"{stem}{os.getpid()}.tmp")
     try:
         yield temporary
         with open(temporary, "rb") as written:
@@ -25,6 +34,16 @@ def replacing(target: Path) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _lives(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def write_text(target: Path, text: str) -> None:

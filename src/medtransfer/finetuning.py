@@ -32,6 +32,7 @@ from medtransfer import (
     weights,
 )
 from medtransfer import params as parameters
+from medtransfer.addresses import scrub
 from medtransfer.cache import Prepared, load
 from medtransfer.errors import UserError
 from medtransfer.loading import Cache, Loader
@@ -77,17 +78,14 @@ def execute(run: Run, report: Callable[[Progress], None]) -> dict[str, Any]:
     with leases.claim(run.folder, run.digest, database) as check:
         if _known(run):
             return read_cell(run)
-        tracked = tracking.open_run(run.root, _identity(run), check, later=True)
-        try:
-            if not whole(run):
-                _train(run, tracked, report)
-            _publish(run, tracked)
-        except leases.Lost:
-            tracked.leave()
-            raise
-        except BaseException as error:
-            _note_failure(run, tracked, error)
-            raise
+        with tracking.recorded(run.root, _identity(run), check, later=True, watch=True) as tracked:
+            try:
+                if not whole(run):
+                    _train(run, tracked, report)
+                _publish(run, tracked)
+            except Exception:
+                _keep_traceback(run, tracked)
+                raise
         (run.folder / FAILURE).unlink(missing_ok=True)
     if not tracking.unsent(run.root, run.digest):  # MLflow answers
         sync.sync(run.root, database, finished=True)
@@ -121,19 +119,13 @@ def _damaged(run: Run) -> list[str]:
     return [name for name in RESULTS if name in parts and not files.checked(run.folder / name, parts[name])]
 
 
-def _note_failure(run: Run, tracked: tracking.TrackedRun, error: BaseException) -> None:
-    """Leaves the traceback in the run's folder and in MLflow; what goes wrong in that hides not the failure itself."""
-    killed = isinstance(error, KeyboardInterrupt)
+def _keep_traceback(run: Run, tracked: tracking.TrackedRun) -> None:
+    """Leaves the traceback in the run's folder and for MLflow; what goes wrong in that hides not the failure itself."""
     try:
-        if not killed:
-            files.write_text(run.folder / FAILURE, traceback.format_exc())
-            tracked.artifacts(run.folder, [FAILURE])
-    except Exception as second:  # the disk may be full, the store away
+        files.write_text(run.folder / FAILURE, scrub(traceback.format_exc()))
+        tracked.artifacts(run.folder, [FAILURE])
+    except Exception as second:  # the disk may be full, the run another's by now
         log.warning("the traceback of run %s could not be kept: %s", run.digest[:8], second)
-    try:
-        tracked.end("KILLED" if killed else "FAILED", f"{type(error).__name__}: {error}")
-    except Exception as second:
-        log.warning("MLflow was not told that run %s failed: %s", run.digest[:8], second)
 
 
 def read_cell(run: Run) -> dict[str, Any]:
@@ -291,7 +283,7 @@ def _counts(prepared: Prepared) -> dict[str, int]:
 
 
 def _publish(run: Run, tracked: tracking.TrackedRun) -> None:
-    """Sends everything a finished run has to MLflow, then calls it finished."""
+    """Names everything that a finished run has for MLflow."""
     cell = read_cell(run)
     files.write_text(run.folder / "params.yaml", yaml.safe_dump(cell["params"]))
     names = [*RESULTS, "journal.jsonl", "params.yaml", curves.FILE]
@@ -302,4 +294,3 @@ def _publish(run: Run, tracked: tracking.TrackedRun) -> None:
         shutil.copyfile(receipt, run.folder / "receipt.json")
         names.append("receipt.json")
     tracked.artifacts(run.folder, names)
-    tracked.end("FINISHED")

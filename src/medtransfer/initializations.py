@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from medtransfer.addresses import Address, holds_secret
 from medtransfer.errors import UserError
 from medtransfer.params import Benchmark, OwnInit, Params
 from medtransfer.tasks import TASKS
@@ -174,9 +175,8 @@ def registered(name: str) -> str:
 
 def _parse_file(name: str, default_backbone: str) -> Initialization:
     """Splits `@<backbone>` off a file name only if what follows is a timm architecture."""
-    path, at, backbone = name.removeprefix("file:").rpartition("@")
-    if not at or not _is_architecture(backbone):  # a file name may hold an @ of its own
-        path, backbone = name.removeprefix("file:"), default_backbone
+    path, backbone = _split_file(name)
+    backbone = backbone or default_backbone
     record = Record(
         name=f"file:{path}",
         family="yours",
@@ -188,6 +188,46 @@ def _parse_file(name: str, default_backbone: str) -> Initialization:
         std=IMAGENET_STD,
     )
     return Initialization(record=record, backbone=backbone)
+
+
+def _split_file(name: str) -> tuple[Address, str]:
+    """Returns the path or address of a `file:` name without a chain, and its backbone if it names one."""
+    path, at, backbone = name.removeprefix("file:").rpartition("@")
+    if not at or not _is_architecture(backbone):  # a file name may hold an @ of its own, an address a password
+        return Address(name.removeprefix("file:")), ""
+    return Address(path), backbone
+
+
+def hidden(name: str) -> str:
+    """Returns an init's name without what is secret in its address, which this process goes on to know."""
+    if not name.startswith("file:") or not holds_secret(name):
+        return name
+    start, chain = _split_chain(name, {})
+    path, backbone = _split_file(start)
+    return "+".join((f"file:{path}" + (f"@{backbone}" if backbone else ""), *chain))
+
+
+def hide_all(params: Params) -> Params:
+    """Takes what is secret in addresses out of the names of inits that parameters hold.
+
+    Raises:
+        UserError: two names differ in that alone, so that nothing could tell them apart.
+    """
+    benchmark, tuning, comparison = params.benchmark, params.tuning, params.comparison
+    for names in (benchmark.inits, tuning.inits):
+        shown = [hidden(name) for name in names]
+        twice = sorted({name for name in shown if shown.count(name) > 1})
+        if twice:
+            raise UserError(
+                f"{twice[0]} is named twice, with addresses that differ in what is kept secret alone (user, password, "
+                "query): give each a name of its own under `inits` of params.yaml"
+            )
+    return dataclasses.replace(
+        params,
+        benchmark=dataclasses.replace(benchmark, inits=tuple(map(hidden, benchmark.inits))),
+        tuning=dataclasses.replace(tuning, inits=tuple(map(hidden, tuning.inits))),
+        comparison=dataclasses.replace(comparison, reference=hidden(comparison.reference)),
+    )
 
 
 def _own_record(name: str, entry: OwnInit) -> Record:

@@ -21,6 +21,7 @@ from typing import Any
 import psycopg
 
 from medtransfer import files
+from medtransfer.addresses import Address, scrub
 from medtransfer.errors import UserError
 from medtransfer.params import Execution
 
@@ -55,12 +56,12 @@ class Lost(UserError):
     """The run went to another process, because this one was not heard of for too long."""
 
 
-def address(settings: Execution) -> str:
+def address(settings: Execution) -> Address:
     """Says which database holds the leases: `execution.leases`, else MLflow's if that is PostgreSQL's; "" for none."""
     tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
     chosen = settings.leases or (tracking if tracking.startswith("postgresql") else "")
     driver, _, rest = chosen.partition("://")
-    return f"{driver.partition('+')[0]}://{rest}" if chosen else ""  # postgresql+psycopg:// is SQLAlchemy's word
+    return Address(f"{driver.partition('+')[0]}://{rest}" if chosen else "")  # postgresql+psycopg: SQLAlchemy's word
 
 
 def initialise(database: str) -> None:
@@ -175,10 +176,10 @@ def _query(database: str, statement: str, names: dict[str, Any]) -> list[tuple[A
     """Runs one statement on a connection of its own, which no outage can leave half dead."""
     options = f"-c statement_timeout={TIMEOUT}s"
     try:
-        with psycopg.connect(database, connect_timeout=TIMEOUT, options=options) as connection:
+        with psycopg.connect(Address(database).whole, connect_timeout=TIMEOUT, options=options) as connection:
             cursor = connection.execute(statement, names or None)
             return list(cursor.fetchall()) if cursor.description else []
     except psycopg.Error as error:
         raise UserError(
-            f"the database of the leases does not answer ({str(error).strip()}); start it, or set execution.leases"
+            f"the database of the leases does not answer ({scrub(error).strip()}); start it, or set execution.leases"
         ) from error

@@ -118,10 +118,11 @@ def prepare(task: Task, params: Params, root: Path, *, workers: int = 0, check: 
         log.info("task %s: preparing the %s files of %s", task.name, origin.kind, origin.folder)
         temporary = Path(f"{stem}.new")
         try:
-            _Build(task, params, origin, fields, fingerprint(), temporary, workers or os.cpu_count() or 1).run()
+            if any((temporary / name).exists() for name in NOTES) or not _current(
+                temporary, task, params.data, fields, fingerprint
+            ):  # else a kill came between the end of a build and its place
+                _Build(task, params, origin, fields, fingerprint(), temporary, workers or os.cpu_count() or 1).run()
             cache.put(folder, temporary, Path(f"{stem}.old"))
-            for name in NOTES:  # only now: a build that is killed before must find them
-                (folder / name).unlink()
             Path(f"{stem}.bad.txt").unlink(missing_ok=True)
         except OSError as error:
             raise UserError(
@@ -229,6 +230,8 @@ class _Build:
         self.decode()
         self.audit()
         self.describe()
+        for name in NOTES:  # only now: a build that is killed before must find them
+            (self.folder / name).unlink()
 
     def read(self) -> None:
         """Lists the samples, compares them with what was published and assigns splits."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -26,6 +27,7 @@ from medtransfer import (
     execution,
     files,
     fingerprints,
+    leases,
     lineage,
     objectives,
     preparation,
@@ -43,7 +45,8 @@ from medtransfer.links import Link, check, holds, method_settings, resolve, star
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Params
 from medtransfer.probing import Probe
-from medtransfer.training import Trainer
+from medtransfer.tracking import sync
+from medtransfer.training import CHECKPOINT, Trainer
 
 log = logging.getLogger("medtransfer")
 
@@ -89,6 +92,8 @@ def make(
     found = lineage.read(init, root)
     if found is not None and holds(found, link):
         log.info("%s is made already (digest %s)", init.canonical, found.digest)
+        if main:
+            _record_late(link, found, parent_run)
         return found
     _meet(group)  # all have looked before the main process writes
     if not main:
@@ -117,16 +122,36 @@ def _help(link: Link, group: Group | None) -> Lineage:
 
 
 def _run(link: Link, parent_run: str | None, group: Group | None) -> Lineage:
-    tracked = tracking.open_run(link.root, _identity(link, parent_run))
-    try:
+    with tracking.recorded(link.root, _identity(link, parent_run), watch=True) as tracked:
         made = _train(link, tracked, group)
-        tracked.end("FINISHED")
-    except BaseException as error:
-        status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-        tracked.end(status, f"{type(error).__name__}: {error}")
-        raise
+        _publish(link, link.folder, tracked)
     _meet(group)
     return made
+
+
+def _record_late(link: Link, found: Lineage, parent_run: str | None) -> None:
+    """Lets MLflow know of weights that were made here, where a kill or an outage came between."""
+    folder = link.root / "data/runs" / found.digest
+    if not (folder / "journal.jsonl").is_file():  # made elsewhere
+        return
+    with files.lock(folder / "lock", wait=False) as owned:
+        try:
+            known = tracking.finished(tracking.connect(link.root), EXPERIMENT, found.digest) is not None
+        except tracking.Away as error:
+            log.warning("%s: whether MLflow knows of it is asked later: %s", found.init, error)
+            return
+        if owned and not known:
+            identity = dataclasses.replace(_identity(link, parent_run), digest=found.digest, folder=folder)
+            with tracking.recorded(link.root, identity) as tracked:
+                _publish(link, folder, tracked)
+
+
+def _publish(link: Link, folder: Path, tracked: tracking.TrackedRun) -> None:
+    """Names everything that a finished pre-training has for MLflow."""
+    target = lineage.path(link.init, link.root)
+    tracked.artifacts(target.parent, [target.name, target.with_suffix(".receipt.json").name])
+    tracked.artifacts(folder, ["params.yaml", "journal.jsonl", curves.FILE])
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _identity(link: Link, parent_run: str | None) -> tracking.Identity:
@@ -240,15 +265,11 @@ def _train(link: Link, tracked: tracking.TrackedRun, group: Group | None) -> Lin
     tracked.journal.append({"best_epoch": float(fit.best_epoch), "cost_seconds": fit.seconds}, fit.epoch)
     tensors = lineage.backbone_of(link.init.backbone, built.best())
     made = _lineage(link, tensors, counts, built, tracked.run_id)
-    lineage.write(made, tensors, link.init, link.root)
     files.write_text(link.folder / "params.yaml", yaml.safe_dump(link.fields))
-    target = lineage.path(link.init, link.root)
-    tracked.artifacts(target.parent, [target.name, target.with_suffix(".receipt.json").name])
     curves.draw(
         fit.history, f"val_{built.objective.metric}", fit.best_epoch, link.init.canonical, link.folder / curves.FILE
     )
-    tracked.artifacts(link.folder, ["params.yaml", "journal.jsonl", curves.FILE])
-    built.checkpoint_file.unlink(missing_ok=True)
+    lineage.write(made, tensors, link.init, link.root)  # last, because its receipt says that all is there
     log.info("%s", "\n  ".join(lineage.summary(made)))
     return made
 
@@ -305,6 +326,8 @@ def make_all(
     chained = [init for init in starts if init.chain]
     for init in chained:
         check(init, params, root)
+    if chained:
+        sync.sweep(root, leases.address(params.execution))
     group = distributed.from_environment(execution.resolve_device(params.execution), PATIENCE) if chained else None
     with group or contextlib.nullcontext():
         return [make(init, params, root, targets, parent_run, group) for init in chained]

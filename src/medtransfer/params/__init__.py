@@ -15,9 +15,10 @@ from typing import Any
 import yaml
 
 from medtransfer import records
+from medtransfer.addresses import holds_secret, scrub
 from medtransfer.errors import UserError
 from medtransfer.params.data import Data, Model, OwnInit, Phantoms, TaskParams
-from medtransfer.params.laws import require
+from medtransfer.params.laws import require, require_names
 from medtransfer.params.results import Benchmark, Claim, Comparison, Promotion
 from medtransfer.params.training import (
     Augmentation,
@@ -74,6 +75,8 @@ class Params:
     promotion: Promotion
 
     def __post_init__(self) -> None:
+        require_names(self.tasks, "tasks")
+        require_names([name for name in self.inits if not name.startswith("registry:")], "inits")  # fetched ones
         for name, dimension in self.tuning.space.items():
             _check_dimension(name, dimension, self)
         if self.tuning.inits:
@@ -139,6 +142,15 @@ def load(
         tree = records.parse_yaml(path.read_text())
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {error}") from error
+    for name, value in records.flatten(tree).items() if isinstance(tree, dict) else ():
+        if holds_secret(str(value)):
+            raise UserError(
+                f"{path}: {name} holds an address with a user, a password or a query that may be a token "
+                f"({scrub(value)}). DVC copies this file into dvc.lock, and git keeps both: take that part out. The "
+                "init keeps its name without it; fetch it once with the whole address on the command line, as in "
+                "`medtransfer weights 'file:https://user:password@host/file'`, or put the file where the message of "
+                "`medtransfer weights` says"
+            )
     if tasks and isinstance(tree, dict) and isinstance(tree.get("tasks"), dict):
         tree["tasks"] = {**tasks, **tree["tasks"]}
     for name, text in (overrides or {}).items():

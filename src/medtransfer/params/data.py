@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from medtransfer.params.laws import require
+from medtransfer.addresses import Address
+from medtransfer.params.laws import require, require_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ class Phantoms:
     def __post_init__(self) -> None:
         require(self.size >= 32, "phantoms.size >= 32", size=self.size)
         require(self.contrast > 0, "phantoms.contrast > 0", contrast=self.contrast)
+        require_names(self.images, "phantoms.images")
         require(all(n >= 8 for n in self.images.values()), "phantoms.images.* >= 8", images=dict(self.images))
 
 
@@ -112,5 +114,6 @@ class OwnInit:
     """our datasets whose images it has seen"""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "file", Address(self.file))
         require(bool(self.file), "inits.*.file is a path or an address", file=self.file)
         require(all(s > 0 for s in self.std), "inits.*.std > 0", std=self.std)

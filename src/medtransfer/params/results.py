@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from medtransfer.params.laws import require
+from medtransfer.params.laws import require, require_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,7 @@ class Benchmark:
             values = getattr(self, name)
             require(len(set(values)) == len(values), f"benchmark.{name} has no duplicates", **{name: values})
         require(all(seed >= 0 for seed in self.seeds), "0 <= benchmark.seeds", seeds=self.seeds)
+        require_names(self.tasks, "benchmark.tasks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,7 @@ class Claim:
     def __post_init__(self) -> None:
         require(bool(self.than), "claims.*.than names an init or more", than=self.than)
         require(bool(self.tasks), "claims.*.tasks names a task or more", tasks=self.tasks)
+        require_names((*self.tasks, *self.minus), "claims.*.tasks and claims.*.minus")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from medtransfer.params.laws import require
+from medtransfer.addresses import holds_secret, scrub
+from medtransfer.params.laws import require, require_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +155,7 @@ class Pretraining(Training):
         )
         require(0 <= self.ema < 1, "0 <= pretraining.ema < 1", ema=self.ema)
         require(self.temperature > 0, "pretraining.temperature > 0", temperature=self.temperature)
+        require_names([self.probe], "pretraining.probe")
         require(0 < self.masked < 1, "0 < pretraining.masked < 1", masked=self.masked)
         for name in ("projector", "probe_every", "probe_neighbours", "probe_images"):
             require(getattr(self, name) >= 1, f"pretraining.{name} >= 1", **{name: getattr(self, name)})
@@ -208,10 +210,10 @@ class Execution:
         require(
             not self.leases or urlsplit(self.leases).scheme.startswith("postgresql"),
             "execution.leases is empty or begins with postgresql://",
-            leases=self.leases.split("@")[-1],
+            leases=scrub(self.leases),
         )
         require(
-            urlsplit(self.leases).password is None,
+            not holds_secret(self.leases),
             "execution.leases holds no password, because params.yaml is shared; set PGPASSWORD",
-            leases=self.leases.split("@")[-1],
+            leases=scrub(self.leases),
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from medtransfer.params.laws import require
+from medtransfer.params.laws import require, require_names
 
 BUDGET_FIELDS = ("max_epochs", "min_steps", "patience", "monitor", "test_views")
 """fields that say how much is trained and what is measured: the same for all trials"""
@@ -75,7 +75,8 @@ class Tuning:
         for name in ("trials", "startup", "finalists"):
             require(getattr(self, name) >= 1, f"tuning.{name} >= 1", **{name: getattr(self, name)})
         require(self.warmup >= 0, "tuning.warmup >= 0", warmup=self.warmup)
-        require(bool(self.study) and "/" not in self.study, "tuning.study is a name without /", study=self.study)
+        require_names(self.tasks, "tuning.tasks")
+        require_names([self.study], "tuning.study")
         require(min(self.seed, *self.finalist_seeds, 0) >= 0, "0 <= tuning's seeds", seed=self.seed)
         require(self.seed not in self.finalist_seeds, "tuning.seed is none of finalist_seeds", seed=self.seed)
         budget = [name for name in self.space if name in BUDGET_FIELDS]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -10,6 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from medtransfer.errors import UserError
 from medtransfer.promotion import registering, registry
+from medtransfer.tracking import TrackedRun
 
 
 def demote(model: str, alias: str, why: str, root: Path, parent: str | None = None) -> str:
@@ -30,6 +34,10 @@ def demote(model: str, alias: str, why: str, root: Path, parent: str | None = No
     if alias not in ("champion", "demo-champion"):
         raise UserError(f"alias must be champion or demo-champion, got {alias!r}")
     with registry.opened(root) as client:
+        done = {"verb": "demote", "model": model, "alias": alias, "reason": why}
+        for run in registering.recover(client):
+            if done.items() <= run.data.tags.items():  # this very command, which was killed at its end
+                return _words(model, alias, run.data.tags["old_version"], run.data.tags["new_version"], run.info.run_id)
         now = registry.holder(client, model, alias)
         if now is None:
             raise UserError(f"looked for {alias} of {model}, found none; `mlflow ui` shows what there is")
@@ -41,17 +49,16 @@ def demote(model: str, alias: str, why: str, root: Path, parent: str | None = No
             )
         former = promoted.data.tags.get("old_model") or model
         _check(client, former, before)
-        run_id = _open(client, model, alias, (now.version, before), why, promoted, root, parent)
-        try:
+        with _open(model, former, alias, (now.version, before), why, promoted, root, parent) as run:
             client.set_model_version_tag(model, now.version, "demoted", why)
+            run.hand_over()
             registry.move(client, former, alias, before, now, alias)
             registering.describe(client, model)
-            client.set_terminated(run_id, "FINISHED")
-        except BaseException as error:
-            client.set_tag(run_id, "error", f"{type(error).__name__}: {error}"[:5000])
-            client.set_terminated(run_id, "FAILED")
-            raise
-    return f"{model}: {alias} went from version {now.version} back to version {before} (run {run_id})"
+    return _words(model, alias, now.version, before, run.run_id)
+
+
+def _words(model: str, alias: str, old: str, new: str, run_id: str) -> str:
+    return f"{model}: {alias} went from version {old} back to version {new} (run {run_id})"
 
 
 def _promotion(client: MlflowClient, model: str, alias: str, version: str) -> Run | None:
@@ -73,9 +80,15 @@ def _check(client: MlflowClient, model: str, version: str) -> None:
 
 
 def _open(
-    client: MlflowClient, model: str, alias: str, versions: tuple[str, str], why: str, promoted: Run, root: Path,
+    model: str,
+    former: str,
+    alias: str,
+    versions: tuple[str, str],
+    why: str,
+    promoted: Run,
+    root: Path,
     parent: str | None,
-) -> str:  # fmt: skip
+) -> contextlib.AbstractContextManager[TrackedRun]:
     old, new = versions
     text = f"**{model}**: `{alias}` went from version {old} back to version {new}: {why}."
     tags = {
@@ -85,9 +98,12 @@ def _open(
         "alias": alias,
         "old_version": old,
         "new_version": new,
+        "new_model": former,
         "reason": why,
         "comparison": promoted.data.tags.get("comparison", ""),
         "demoted_decision": promoted.info.run_id,
         "mlflow.note.content": text,
     }
-    return registering.open_run(client, f"demoted: {model}", tags, root, parent)
+    asked = [model, alias, old, new, why, promoted.info.run_id]
+    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
+    return registering.decided(root, f"demoted: {model}", digest, tags, {}, parent)

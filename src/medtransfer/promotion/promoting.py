@@ -73,6 +73,7 @@ def promote(
         log.warning("no backbone is selected: %s", findings.val_ranks.note or "the initializations share no task")
     subjects = [gather(selected, findings, params, root) for selected in select(findings)]
     with registry.opened(root) as client:
+        registering.recover(client)
         subjects = [_remember(client, subject) for subject in subjects]
         held = [_holder(client, subject) for subject in subjects]  # all are looked at before anything is made
         said = []

@@ -6,16 +6,16 @@ MLflow keeps no history of aliases: the runs in the experiment `medtransfer/prom
 from __future__ import annotations
 
 import base64
+import contextlib
 import getpass
 import importlib.metadata
 import io
 import json
 import logging
 import os
-import socket
+import shutil
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput, Metric, Param, Run, RunTag
+from mlflow.entities import LoggedModelOutput, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
@@ -36,6 +36,9 @@ from medtransfer.findings import Findings
 from medtransfer.promotion import cards, network, packing, registry, serving
 from medtransfer.promotion.decision import Decision
 from medtransfer.promotion.material import Subject
+from medtransfer.tracking import TrackedRun
+
+log = logging.getLogger("medtransfer")
 
 NEEDED = (
     "mlflow", "torch", "torchvision", "timm", "segmentation-models-pytorch", "safetensors", "numpy", "pandas",
@@ -69,19 +72,53 @@ def who() -> str:
     return os.environ.get("USER") or getpass.getuser()
 
 
-def open_run(client: MlflowClient, name: str, tags: Mapping[str, str], root: Path, parent: str | None) -> str:
-    """Opens the run of a decision."""
+@contextlib.contextmanager
+def decided(
+    root: Path, name: str, digest: str, tags: Mapping[str, str], params: Mapping[str, Any], parent: str | None
+) -> Iterator[TrackedRun]:
+    """Opens the run of a decision, and ends it however the block ends."""
     own = {
-        "host": socket.gethostname(),
-        "lock": str(registry.lock_file(root)),
         "mlflow.user": who(),
         "mlflow.source.name": f"medtransfer {tags['verb']}",
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": files.git_commit(root),
-        **({"mlflow.parentRunId": parent} if parent else {}),
     }
-    place = tracking.experiment(client, tracking.PREFIX + registry.EXPERIMENT)
-    return str(client.create_run(place, tags={**own, **tags}, run_name=name).info.run_id)
+    identity = tracking.Identity(
+        name=name, task=registry.EXPERIMENT, digest=digest, tags={**own, **tags}, params=params,
+        folder=root.resolve() / "data/runs" / digest, parent=parent,
+    )  # fmt: skip
+    with files.lock(identity.folder / "lock"), tracking.recorded(root, identity) as run:
+        yield run
+
+
+def recover(client: MlflowClient) -> list[Run]:
+    """Calls decisions finished that were carried out, though a kill or an outage kept that from being said.
+
+    A decision's run has its whole record before an alias moves. So where the alias is at the version that a run gave
+    it, and no later decision did that, the run is finished but in name. Returns those runs.
+    """
+    past, found = registry.decisions(client), []
+    for run in registry.decisions(client, "!= 'FINISHED'"):
+        tags = run.data.tags
+        model, alias, version = (tags.get(name, "") for name in ("model", "alias", "new_version"))
+        later = any(
+            (one.data.tags.get("model"), one.data.tags.get("alias")) == (model, alias)
+            and one.info.start_time >= run.info.start_time
+            for one in past
+        )
+        if not version or tags.get("outcome") not in ("champion", "challenger", "demoted") or later:
+            continue
+        model = tags.get("new_model") or model  # a demotion may give the alias back to another architecture
+        now = registry.version_of(client, model, alias)
+        if now is None or str(now.version) != version:
+            continue
+        _clean(client, model, alias, version)
+        if "error" in tags:
+            client.delete_tag(run.info.run_id, "error")
+        client.set_terminated(run.info.run_id, "FINISHED")
+        log.info("%s: %s was moved to version %s by run %s, which ends now", model, alias, version, run.info.run_id)
+        found.append(run)
+    return found
 
 
 def register(client: MlflowClient, subject: Subject, decision: Decision, digest: str, when: Occasion) -> dict[str, Any]:
@@ -91,18 +128,14 @@ def register(client: MlflowClient, subject: Subject, decision: Decision, digest:
         UserError: the champion's alias was moved meanwhile; it stays where it is, and the run is FAILED.
     """
     name = f"{decision.outcome}: {decision.material.model}"
-    run_id = open_run(client, name, _tags(decision, digest, when), when.root, when.parent)
-    try:
-        version = _version(client, subject, decision, run_id, when)
-        said = record(decision, digest, when, run_id, version)
-        _log(client, run_id, decision, said, when)
+    settings = records.flatten(when.settings, "promotion")
+    with decided(when.root, name, digest, _tags(decision, digest, when), settings, when.parent) as run:
+        version = _version(client, subject, decision, run.run_id, when)
+        said = record(decision, digest, when, run.run_id, version)
+        _log(run, decision, said, when)
+        run.hand_over()  # before an alias moves, so that the way back is known
         if decision.outcome in ("champion", "challenger"):
             _move(client, decision, version)
-        client.set_terminated(run_id, "FINISHED")
-    except BaseException as error:
-        client.set_tag(run_id, "error", f"{type(error).__name__}: {error}"[:5000])
-        client.set_terminated(run_id, "FAILED")
-        raise
     return said
 
 
@@ -146,18 +179,18 @@ def record(decision: Decision, digest: str, when: Occasion, run_id: str, version
     }
 
 
-def _log(client: MlflowClient, run_id: str, decision: Decision, said: Mapping[str, Any], when: Occasion) -> None:
-    now = int(time.time() * 1000)
-    numbers = [Metric(f"decided_before.{task}", count, now, 0) for task, count in said["decided_before"].items()]
-    numbers += [Metric(f"difference.{each.task}", each.estimate, now, 0) for each in decision.compared]
-    settings = [Param(name, str(value)) for name, value in records.flatten(when.settings, "promotion").items()]
+def _log(run: TrackedRun, decision: Decision, said: Mapping[str, Any], when: Occasion) -> None:
+    numbers = {f"decided_before.{task}": float(count) for task, count in said["decided_before"].items()}
+    numbers |= {f"difference.{each.task}": each.estimate for each in decision.compared}
     text = cards.summary(decision, when.findings, said["version"])
-    tags = [RunTag("new_version", said["version"]), RunTag("mlflow.note.content", text)]
-    client.log_batch(run_id, metrics=numbers, params=settings, tags=tags)
-    client.log_text(run_id, json.dumps(said, indent=1) + "\n", registry.RECORD)
-    client.log_text(run_id, text, "decision.md")
+    run.sum_up(numbers)
+    run.tag(**{"new_version": said["version"], "mlflow.note.content": text})
+    files.write_text(run.folder / registry.RECORD, json.dumps(said, indent=1) + "\n")
+    files.write_text(run.folder / "decision.md", text)
     for name in ("index.html", "comparison.md"):
-        client.log_artifact(run_id, str(when.root / "data/results/report" / name), "report")
+        (run.folder / "report").mkdir(exist_ok=True)
+        shutil.copyfile(when.root / "data/results/report" / name, run.folder / "report" / name)
+    run.artifacts(run.folder, [registry.RECORD, "decision.md", "report"])
 
 
 def _version(client: MlflowClient, subject: Subject, decision: Decision, run_id: str, when: Occasion) -> str:
@@ -208,6 +241,8 @@ def _model(
         raise TypeError("a fine-tuned model has a description and a file")
     network.write(folder, subject.spec, subject.file)
     place = client.get_run(run_id).info.experiment_id
+    for left in client.search_logged_models([place], f"source_run_id = '{run_id}'"):  # by a kill, before a version
+        client.delete_logged_model(left.model_id)
     logged = client.create_logged_model(place, name=subject.material.model, source_run_id=run_id)
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # says that it tries the example
@@ -251,10 +286,17 @@ def _move(client: MlflowClient, decision: Decision, version: str) -> None:
     name, prefix = decision.material.model, decision.selected.prefix
     registry.anchor(client, name, version, decision.anchors)
     registry.move(client, name, decision.alias, version, decision.holder, f"{prefix}champion")
-    challenger = registry.version_of(client, name, f"{prefix}challenger")
-    if decision.outcome == "champion" and challenger is not None and str(challenger.version) == version:
-        client.delete_registered_model_alias(name, f"{prefix}challenger")
-    describe(client, name)
+    _clean(client, name, decision.alias, version)
+
+
+def _clean(client: MlflowClient, model: str, alias: str, version: str) -> None:
+    """Does what follows from an alias that moved: a champion is no challenger, and the model's page shows both."""
+    if alias.endswith("champion"):
+        other = alias.replace("champion", "challenger")
+        challenger = registry.version_of(client, model, other)
+        if challenger is not None and str(challenger.version) == version:
+            client.delete_registered_model_alias(model, other)
+    describe(client, model)
 
 
 def describe(client: MlflowClient, model: str) -> None:

@@ -170,8 +170,8 @@ def move(client: MlflowClient, model: str, alias: str, version: str, expected: H
         client.delete_registered_model_alias(held, champion)
 
 
-def decisions(client: MlflowClient) -> list[Run]:
-    """Lists all finished decisions, the newest first."""
+def decisions(client: MlflowClient, status: str = "= 'FINISHED'") -> list[Run]:
+    """Lists all finished decisions, or those of another status, the newest first."""
     place = client.get_experiment_by_name(tracking.PREFIX + EXPERIMENT)
     if place is None:
         return []
@@ -179,7 +179,7 @@ def decisions(client: MlflowClient) -> list[Run]:
     token = None
     while True:
         page = client.search_runs(
-            [place.experiment_id], "attributes.status = 'FINISHED'", max_results=PAGE, page_token=token
+            [place.experiment_id], f"attributes.status {status}", max_results=PAGE, page_token=token
         )
         found += list(page)
         token = page.token

@@ -19,7 +19,7 @@ from medtransfer.tracking.store import (
     reap,
     uri,
 )
-from medtransfer.tracking.tracked import TrackedRun, open_run
+from medtransfer.tracking.tracked import TrackedRun, open_run, recorded
 
 __all__ = [
     "CHUNK",
@@ -35,6 +35,7 @@ __all__ = [
     "finished",
     "open_run",
     "reap",
+    "recorded",
     "unsent",
     "uri",
     "waiting",

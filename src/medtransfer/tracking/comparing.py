@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-import time
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from medtransfer import files
 from medtransfer.cells import Cell
 from medtransfer.errors import UserError
-from medtransfer.tracking import CHUNK, PREFIX, connect, experiment, finished
+from medtransfer.tracking import PREFIX, Away, Identity, connect, finished, recorded, unsent
+from medtransfer.tracking.store import masked
 
 log = logging.getLogger("medtransfer")
 
@@ -114,22 +116,47 @@ def record(
         text: Markdown, shown as the run's description.
         parent: the launcher's run.
     """
-    try:
-        client = connect(root)
-        if finished(client, COMPARISON, digest) is not None:
-            log.info("MLflow has this comparison already (digest %s)", digest)
+    place = root.resolve() / "data/runs" / digest
+    identity = Identity(
+        name=f"comparison-{digest[:8]}",
+        task=COMPARISON,
+        digest=digest,
+        tags={"verb": "compare", "mlflow.note.content": text, **tags},
+        params={name: str(value)[:PARAM_LENGTH] for name, value in params.items()},
+        folder=place,
+        parent=parent,
+    )
+    with files.lock(place / "lock", wait=False) as owned:
+        if not owned:
+            log.info("another process sends MLflow this comparison (digest %s)", digest)
             return
-        own = {"verb": "compare", "digest": digest, "mlflow.note.content": text, **tags}
-        if parent:
-            own["mlflow.parentRunId"] = parent
-        place = experiment(client, PREFIX + COMPARISON)
-        run_id = client.create_run(place, tags=own, run_name=f"comparison-{digest[:8]}").info.run_id
-        now = int(time.time() * 1000)
-        entries = [Param(name, str(value)[:PARAM_LENGTH]) for name, value in params.items()]
-        client.log_batch(run_id, metrics=[Metric(k, v, now, 0) for k, v in metrics.items()], params=entries[:CHUNK])
-        client.log_artifacts(run_id, str(folder / "report"), "report")
-        for path in sorted(folder.glob("*.csv")):
-            client.log_artifact(run_id, str(path))
-        client.set_terminated(run_id, "FINISHED")
-    except (MlflowException, UserError, OSError) as error:
-        log.warning("the comparison is in %s, but MLflow did not take it: %s", folder, error)
+        try:
+            if _known(root, digest):
+                log.info("MLflow has this comparison already (digest %s)", digest)
+                return
+            names = _copy(folder, place)
+            with recorded(root, identity, later=True) as run:
+                run.sum_up(metrics)
+                run.artifacts(place, names)
+        except (MlflowException, UserError, OSError) as error:
+            log.warning("the comparison is in %s, but MLflow did not take it: %s", folder, masked(error))
+            return
+        if not unsent(root, digest):
+            for name in names:
+                shutil.rmtree(place / name) if (place / name).is_dir() else (place / name).unlink()
+
+
+def _known(root: Path, digest: str) -> bool:
+    try:
+        return finished(connect(root), COMPARISON, digest) is not None
+    except Away:
+        return False
+
+
+def _copy(folder: Path, place: Path) -> list[str]:
+    """Copies the report and the tables: MLflow may hear of them when the next comparison stands in their place."""
+    shutil.copytree(folder / "report", place / "report", dirs_exist_ok=True)
+    tables = sorted(folder.glob("*.csv"))
+    for path in tables:
+        shutil.copyfile(path, place / path.name)
+    return ["report", *(path.name for path in tables)]

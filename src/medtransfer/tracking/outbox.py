@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from medtransfer import files
+from medtransfer.addresses import scrub
 
 FOLDER = Path("data/runs/unsent")
 """one file per run that MLflow does not have whole, named by its digest"""
@@ -30,10 +31,10 @@ class Journal:
         """step -> time at which it was logged before it was cut; MLflow may have it, and stores a repeat once"""
         path.parent.mkdir(parents=True, exist_ok=True)
 
-    def append(self, metrics: Mapping[str, float], step: int) -> None:
-        """Adds one line and makes it durable."""
+    def append(self, metrics: Mapping[str, float], step: int, at: int = 0) -> None:
+        """Adds one line and makes it durable; `at` is its time, 0: now."""
         self.check()
-        now = self.before.pop(step, int(time.time() * 1000))
+        now = self.before.pop(step, at or int(time.time() * 1000))
         line = json.dumps({"time": now, "step": step, "metrics": dict(metrics)})
         with open(self.path, "a") as stream:
             stream.write(line + "\n")
@@ -67,6 +68,8 @@ class Identity:
     folder: Path
     """holds journal and lock"""
     parent: str | None = None
+    again: bool = False
+    """whether a run that finished is opened again, as that of a study whose budget grew"""
 
 
 @dataclass(kw_only=True)
@@ -85,21 +88,25 @@ class Outbox:
     data: dict[str, str] | None = None
     """the prepared data that the run reads"""
     artifacts: list[str] = dataclasses.field(default_factory=list)
-    """files, seen from the run's folder"""
+    """files and folders, seen from the run's folder"""
     status: str = ""
     """how the run ended; empty: it did not"""
     message: str = ""
     """why it failed"""
     end: int = 0
+    again: bool = False
+    """as in `Identity`"""
+    whole: bool = False
+    """whether all of its journal counts, however it ended: nothing of it is trained again"""
 
     def add(self, paths: Iterable[Path], folder: Path) -> None:
-        """Notes files of the run."""
+        """Notes files and folders of the run."""
         names = [os.path.relpath(path, folder) for path in paths]
         self.artifacts = list(dict.fromkeys([*self.artifacts, *names]))
 
     def close(self, status: str, message: str) -> None:
         """Notes how the run ended."""
-        self.status, self.message, self.end = status, message, int(time.time() * 1000)
+        self.status, self.message, self.end = status, scrub(message), int(time.time() * 1000)
 
     def path(self, root: Path) -> Path:
         """Says where it is kept."""

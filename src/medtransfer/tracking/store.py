@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import re
 import socket
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +15,11 @@ import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.utils import _get_latest_schema_revision  # nothing public says it
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from medtransfer import files
+from medtransfer import files, sqlitefiles
+from medtransfer.addresses import Address, scrub
 from medtransfer.errors import UserError
 
 PREFIX = "medtransfer/"
@@ -36,13 +39,20 @@ DRIVERS = {"boto3", "botocore", "psycopg", "sqlalchemy", "urllib3"}
 """libraries whose errors mean that a database or object store behind MLflow is away"""
 
 
+DAMAGED = (
+    "get it back from a backup, or rename it and start the same command again: what is whole under data/runs is "
+    "sent to a new one, without training; only registered models and their aliases are lost with it"
+)
+"""what to do with a database that cannot be read"""
+
+
 class Away(UserError):
     """MLflow, its database or its object store does not answer."""
 
 
-def uri(root: Path) -> str:
+def uri(root: Path) -> Address:
     """Says where MLflow's server or database is: MLFLOW_TRACKING_URI, else `mlflow.db` in the repository."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
+    return Address(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db")
 
 
 def temporary(error: Exception) -> bool:
@@ -107,25 +117,50 @@ def connect(root: Path) -> MlflowClient:
         Away: the store does not answer.
         UserError: it cannot be opened for another reason.
     """
-    where = uri(root)
+    where, path = uri(root), database(root)
     served = where.startswith("http")  # a server has initialised its database itself
     try:
         with contextlib.nullcontext() if served else files.lock(root / "data/runs/.database.lock"), brief():
-            client = MlflowClient(where)
+            if path is not None:
+                sqlitefiles.ready(path, _make, _made, "runs", DAMAGED)
+            client = MlflowClient(where.whole)
             client.search_experiments(max_results=1)
+    except UserError:
+        raise
     except Exception as error:
+        if path is not None and path.is_file() and (damage := sqlitefiles.intact(path)):
+            raise UserError(f"MLflow's database {path} is damaged ({damage}); {DAMAGED}") from error
         kind = Away if temporary(error) else UserError
         if kind is UserError and not isinstance(error, MlflowException | OSError):
             raise
         raise kind(
-            f"MLflow's store {masked(where)} cannot be opened: {masked(error)}. Set MLFLOW_TRACKING_URI or start it"
+            f"MLflow's store {where} cannot be opened: {masked(error)}. Set MLFLOW_TRACKING_URI or start it"
         ) from error
     return client
 
 
+def database(root: Path) -> Path | None:
+    """Finds the file of MLflow's database; None where that is a server, or a database that is one."""
+    return sqlitefiles.path_of(uri(root))
+
+
+def _make(path: Path) -> None:
+    """Lets MLflow fill a new file with its tables, which takes it many steps."""
+    address = f"sqlite:///{path}"
+    MlflowClient(address).search_experiments(max_results=1)
+    engine = SqlAlchemyStore._engine_map.pop(address, None)
+    if engine is not None:
+        engine.dispose()
+
+
+def _made(database: sqlite3.Connection) -> bool:
+    """Says whether MLflow went through all of its steps: it notes each in one row."""
+    return database.execute("SELECT version_num FROM alembic_version").fetchall() == [(_get_latest_schema_revision(),)]
+
+
 def masked(text: object) -> str:
-    """Words an address or an error on one line, without the passwords of addresses."""
-    words = re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:***@", " ".join(str(text).split()))
+    """Words an error on one line, without what is secret in addresses."""
+    words = scrub(" ".join(str(text).split()))
     return words if len(words) <= LONG else f"{words[:LONG]}..."
 
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import socket
-import time
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Metric, Param, RunStatus, RunTag
-from mlflow.exceptions import MlflowException
-
-from medtransfer.tracking import CHUNK, PREFIX, connect, experiment
-from medtransfer.tracking.store import brief, temporary
+from medtransfer import files
+from medtransfer.errors import UserError
+from medtransfer.tracking import PREFIX, Identity, TrackedRun, experiment, open_run
+from medtransfer.tracking.store import masked
+from medtransfer.tracking.tracked import outbox_of
 
 log = logging.getLogger("medtransfer")
 
-EXPERIMENT = PREFIX + "tuning"
+TASK = "tuning"
+"""the experiment `medtransfer/tuning`"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,72 +42,73 @@ class Entry:
 
 
 class StudyRun:
-    """The run of a study; it is found again by the study's name and lock, and goes on."""
+    """The run of a study; it is found again by the study's name, and goes on. Whoever makes it holds the folder's lock.
 
-    def __init__(self, root: Path, study: str, lock: Path, tags: Mapping[str, str], params: Mapping[str, Any]) -> None:
-        self.client = connect(root)
-        self.place = experiment(self.client, EXPERIMENT)
-        every = {**tags, "study": study, "host": socket.gethostname(), "lock": str(lock)}
-        found = self.client.search_runs([self.place], f"tags.study = '{study}' and tags.verb = 'tune'")
-        if found:
-            self.run_id = found[0].info.run_id
-            self.client.update_run(self.run_id, status="RUNNING")
-            self.client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in every.items()])
-        else:
-            name = f"{tags['init']} on {tags['task']}"
-            self.run_id = self.client.create_run(self.place, tags=every, run_name=name).info.run_id
-            self._params(self.run_id, params)
+    What MLflow does not take of it, or a kill cuts off, waits on disk for `sync`, a trial as well as the study itself.
+    """
+
+    def __init__(
+        self, root: Path, study: str, folder: Path, tags: Mapping[str, str], params: Mapping[str, Any]
+    ) -> None:
+        self.root, self.study, self.folder = root, study, folder
+        identity = Identity(
+            name=f"{tags['init']} on {tags['task']}", task=TASK, digest=_digest(study), tags={**tags, "study": study},
+            params=params, folder=folder, again=True,
+        )  # fmt: skip
+        self.run = open_run(root, identity)
         self.recorded = self._recorded()
-        self.waiting: list[Entry] = []
+
+    @property
+    def run_id(self) -> str:
+        """Is MLflow's name of the run."""
+        return self.run.run_id
 
     def _recorded(self) -> set[str]:
         """Lists the keys of the trials that are in MLflow whole; one that a kill cut off is written again."""
-        children = self.client.search_runs(
-            [self.place], f"tags.`mlflow.parentRunId` = '{self.run_id}'", max_results=5000
+        client = self.run.client
+        children = client.search_runs(
+            [experiment(client, PREFIX + TASK)], f"tags.`mlflow.parentRunId` = '{self.run_id}'", max_results=5000
         )
-        for child in children:
-            if child.info.status == "RUNNING":
-                self.client.delete_run(child.info.run_id)
         return {child.data.tags.get("trial", "") for child in children if child.info.status != "RUNNING"}
 
-    def _params(self, run_id: str, params: Mapping[str, Any]) -> None:
-        entries = [Param(key, str(value)) for key, value in params.items()]
-        for i in range(0, len(entries), CHUNK):
-            self.client.log_batch(run_id, params=entries[i : i + CHUNK])
-
-    def record(self, entries: Iterable[Entry]) -> None:
-        """Writes trials that are not in MLflow; where it is away they wait for the next call."""
-        self.waiting += [entry for entry in entries if entry.key not in self.recorded]
-        while self.waiting:
+    def record(self, entry: Entry) -> None:
+        """Writes a trial that is not in MLflow; where it is away the trial waits on disk."""
+        if entry.key in self.recorded:
+            return
+        digest = _digest(f"{self.study} {entry.key}")
+        folder = self.folder / "trials" / digest
+        identity = Identity(
+            name=entry.name, task=TASK, digest=digest, tags={**entry.tags, "trial": entry.key}, params=entry.params,
+            folder=folder, parent=self.run_id,
+        )  # fmt: skip
+        with files.lock(folder / "lock"):
+            outbox = outbox_of(self.root, identity)
+            outbox.start, outbox.end, outbox.status, outbox.whole = entry.start, entry.end, entry.status, True
+            child = TrackedRun(self.root, outbox)
+            child.late = True  # a process that syncs may have sent it
+            child.journal.cut(0)
+            *steps, last = entry.history or ({},)
+            for step, metrics in enumerate((*steps, {**last, **entry.scores})):
+                child.journal.append(metrics, step, entry.end)
+            outbox.save(self.root)
+            self.recorded.add(entry.key)
             try:
-                with brief():
-                    self._write(self.waiting[0])
-            except MlflowException as error:
-                log.warning("MLflow did not take trial %s, it waits: %s", self.waiting[0].name, error)
-                return
-            self.recorded.add(self.waiting.pop(0).key)
+                error: Exception | None = child.settle(0)
+            except UserError as refusal:
+                error = refusal
+            if error:
+                log.warning("MLflow did not take %s of %s, it waits: %s", entry.name, self.study, masked(error))
+            else:
+                shutil.rmtree(folder)
 
-    def _write(self, entry: Entry) -> None:
-        tags = {**entry.tags, "trial": entry.key, "mlflow.parentRunId": self.run_id}
-        made = self.client.create_run(self.place, start_time=entry.start, tags=tags, run_name=entry.name)
-        run_id = made.info.run_id
-        lines = [*enumerate(entry.history), (max(0, len(entry.history) - 1), entry.scores)]
-        metrics = [Metric(key, value, entry.end, step) for step, line in lines for key, value in line.items()]
-        self._params(run_id, entry.params)
-        for i in range(0, len(metrics), 10 * CHUNK):
-            self.client.log_batch(run_id, metrics=metrics[i : i + 10 * CHUNK])
-        self.client.set_terminated(run_id, entry.status, entry.end)
-
-    def end(self, status: str, scores: Mapping[str, float], note: str, files: Iterable[Path]) -> None:
+    def end(self, status: str, scores: Mapping[str, float], note: str, paths: Iterable[Path]) -> None:
         """Shows what the study has found, and closes its run."""
-        try:
-            for path in files:
-                self.client.log_artifact(self.run_id, str(path))
-            now = int(time.time() * 1000)
-            self.client.log_batch(self.run_id, metrics=[Metric(k, v, now, 0) for k, v in scores.items()])
-            self.client.set_tag(self.run_id, "mlflow.note.content", note)
-            self.client.set_terminated(self.run_id, RunStatus.to_string(RunStatus.from_string(status)))
-        except Exception as error:
-            if not temporary(error):
-                raise
-            log.warning("MLflow did not take the end of study run %s: %s; run `tune` again", self.run_id, error)
+        self.run.sum_up(scores)
+        self.run.tag(**{"mlflow.note.content": note})
+        self.run.outbox.add(paths, self.folder)
+        self.run.outbox.whole = True
+        self.run.end(status)
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:32]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medtransfer import leases
 from medtransfer.errors import UserError
-from medtransfer.tracking import outbox
+from medtransfer.tracking import outbox, store
 from medtransfer.tracking.outbox import Outbox
 from medtransfer.tracking.store import masked
 from medtransfer.tracking.tracked import TrackedRun
@@ -52,6 +52,21 @@ def sync(root: Path, database: str, *, finished: bool = False) -> Outcome:
         else:
             _send(entry, root, database, outcome)
     return outcome
+
+
+def sweep(root: Path, database: str) -> None:
+    """Ends what dead processes left RUNNING, and sends what they left; where MLflow is away, nothing happens.
+
+    Args:
+        root: the repository's top folder.
+        database: of the leases, as `leases.address` says.
+    """
+    try:
+        client = store.connect(root)
+        sync(root, database)
+        store.reap(client)
+    except UserError as error:
+        log.debug("what dead processes left is not looked at: %s", masked(error))
 
 
 def _send(entry: Outbox, root: Path, database: str, outcome: Outcome) -> None:

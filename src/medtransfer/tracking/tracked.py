@@ -6,13 +6,15 @@ the checkpoint is on disk.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +44,17 @@ PARTING = 5.0
 class TrackedRun:
     """A run that this process works at, or that a dead one left."""
 
-    def __init__(self, root: Path, outbox: Outbox, check: Callable[[], None] = lambda: None) -> None:
-        """Takes what is on disk of a run; `check` raises where the run is another's by now."""
+    def __init__(
+        self, root: Path, outbox: Outbox, check: Callable[[], None] = lambda: None, *, watch: bool = False
+    ) -> None:
+        """Takes what is on disk of a run.
+
+        Args:
+            root: the repository's top folder.
+            outbox: what MLflow must hear of the run.
+            check: raises where the run is another's by now.
+            watch: whether the machine is watched while the run lasts.
+        """
         self.root, self.outbox, self.folder = root, outbox, root / outbox.folder
         self.journal = Journal(self.folder / "journal.jsonl", check)
         self.client: MlflowClient
@@ -53,8 +64,10 @@ class TrackedRun:
         self._sent = 0
         self._data_sent = False
         self._uploaded: set[str] = set()
+        self._untold = dict[str, str]()
+        """tags that were added since the run was opened"""
         self._next = 0.0
-        self._watch = True
+        self._watch = watch
         self._monitor: SystemMetricsMonitor | None = None
 
     def open(self) -> None:
@@ -67,10 +80,10 @@ class TrackedRun:
         place = experiment(self.client, PREFIX + self.outbox.task)
         runs = find(self.client, self.outbox.task, self.outbox.digest)
         whole = [run for run in runs if run.info.status == "FINISHED"]
-        if self.late and whole:  # another process did it all meanwhile, to the same numbers
+        if self.late and whole and not self.outbox.again:  # another process did it all meanwhile, to the same numbers
             self.run_id, self._over = whole[0].info.run_id, True
             return
-        former = next((run for run in runs if run.info.status != "FINISHED"), None)
+        former = next((run for run in runs if self.outbox.again or run.info.status != "FINISHED"), None)
         run = former or self.client.create_run(
             place, start_time=self.outbox.start, tags=self.outbox.tags, run_name=self.outbox.name
         )
@@ -172,10 +185,32 @@ class TrackedRun:
         self._data_sent = False
 
     def artifacts(self, folder: Path, names: Iterable[str]) -> None:
-        """Names files for the run's artifacts; `end` copies them."""
+        """Names files and folders for the run's artifacts; `end` copies them."""
         self.journal.check()
         self.outbox.add([folder / name for name in names], self.folder)
         self.outbox.save(self.root)
+
+    def tag(self, **tags: str) -> None:
+        """Adds what is known of the run only now; `end` sends it."""
+        self.journal.check()
+        self.outbox.tags |= tags
+        self._untold |= tags
+        self.outbox.save(self.root)
+
+    def sum_up(self, metrics: Mapping[str, float]) -> None:
+        """Notes the numbers of a run without steps, in the place of those of an attempt before."""
+        self.journal.cut(0)
+        self.journal.append(metrics, 0)
+
+    def hand_over(self) -> None:
+        """Sends all that there is to say but how the run ends: what is done next can then be traced to it.
+
+        Raises:
+            Away: MLflow does not take it in time.
+            UserError: MLflow refuses something.
+        """
+        if error := self._try(functools.partial(self._send_all, whole=True), store.PATIENCE):
+            raise store.Away(f"MLflow does not take run {self.outbox.name}: {masked(error)}") from error
 
     def leave(self) -> None:
         """Stops to watch the machine; the last metrics need no watch."""
@@ -199,14 +234,36 @@ class TrackedRun:
                 self.outbox.name, masked(error),
             )  # fmt: skip
 
+    def fail(self, error: BaseException) -> None:
+        """Closes the run as what an exception makes of it: FAILED, or KILLED where it was stopped.
+
+        What goes wrong in that hides not the failure itself. A run that had ended, and is stopped while MLflow hears
+        of it, stays as it ended: the rest waits on disk.
+        """
+        self.leave()
+        stopped = not isinstance(error, Exception)
+        if self.outbox.status == "FINISHED" and stopped:
+            return
+        try:
+            self.journal.check()
+        except Exception:  # the run is another's by now, who says how it ends
+            return
+        try:
+            self.end("KILLED" if stopped else "FAILED", f"{type(error).__name__}: {error}")
+        except Exception as second:
+            log.warning("MLflow was not told that run %s failed: %s", self.outbox.name, masked(second))
+
     def settle(self, seconds: float) -> Exception | None:
         """Sends all that waits and closes the run, within so many seconds; returns what stood in the way.
 
         Raises:
             UserError: MLflow refuses something.
         """
+        return self._try(self._settle, seconds)
+
+    def _try(self, action: Callable[[], None], seconds: float) -> Exception | None:
         try:
-            return store.patiently(self._settle, seconds)
+            return store.patiently(action, seconds)
         except (MlflowException, requests.RequestException) as error:
             raise UserError(
                 f"MLflow refuses what run {self.outbox.name} ({self.outbox.digest}) has to say: {masked(error)}. "
@@ -214,30 +271,36 @@ class TrackedRun:
             ) from error
 
     def _settle(self) -> None:
-        self.journal.check()
-        self._deliver(self._behind_checkpoint())
+        self._send_all(whole=self.outbox.whole or self.outbox.status == "FINISHED")
         if not self._over:
-            self._upload()
             self._close()
         self.outbox.remove(self.root)
 
-    def _behind_checkpoint(self) -> list[dict[str, Any]]:
-        """Lists the journal's lines, of a run cut off without its last step, which a resume may train again."""
+    def _send_all(self, *, whole: bool) -> None:
+        """Sends all but the end; of a run cut off without its last step, which a resume may train again."""
+        self.journal.check()
         lines = self.journal.lines()
-        if self.outbox.status == "FINISHED" or not lines:
-            return lines
-        return [line for line in lines if line["step"] < lines[-1]["step"]]
+        self._deliver(lines if whole else [line for line in lines if line["step"] < lines[-1]["step"]])
+        if self._over:
+            return
+        if self._untold:
+            self.client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in self._untold.items()])
+            self._untold = {}
+        self._upload(whole=whole)
 
-    def _upload(self) -> None:
+    def _upload(self, *, whole: bool) -> None:
         for name in self.outbox.artifacts:
             path = self.folder / name
             if name in self._uploaded:
                 continue
-            if not path.is_file() and self.outbox.status != "FINISHED":
+            if not path.exists() and not whole:
                 continue
             _sign(path, self.run_id)
             with brief(UPLOAD):
-                self.client.log_artifact(self.run_id, str(path))
+                if path.is_dir():
+                    self.client.log_artifacts(self.run_id, str(path), path.name)
+                else:
+                    self.client.log_artifact(self.run_id, str(path))
             self._uploaded.add(name)
 
     def _close(self) -> None:
@@ -257,8 +320,46 @@ def _sign(path: Path, run_id: str) -> None:
         files.write_text(path, json.dumps(content | {"mlflow_run_id": run_id}, indent=1))
 
 
+@contextlib.contextmanager
+def recorded(
+    root: Path,
+    identity: Identity,
+    check: Callable[[], None] = lambda: None,
+    *,
+    later: bool = False,
+    watch: bool = False,
+) -> Iterator[TrackedRun]:
+    """Opens the run of a digest and ends it however the block ends; whoever calls holds the lock of its folder.
+
+    What a kill cuts off is on disk, and ended by the same command or by any later one (`sync`).
+
+    Args:
+        root: as in `open_run`.
+        identity: as in `open_run`.
+        check: as in `open_run`.
+        later: as in `open_run`.
+        watch: as in `open_run`.
+
+    Raises:
+        Away: MLflow does not answer, and `later` is false.
+        UserError: MLflow refuses what a finished run has to say.
+    """
+    tracked = open_run(root, identity, check, later=later, watch=watch)
+    try:
+        yield tracked
+        tracked.end("FINISHED")
+    except BaseException as error:
+        tracked.fail(error)
+        raise
+
+
 def open_run(
-    root: Path, identity: Identity, check: Callable[[], None] = lambda: None, *, later: bool = False
+    root: Path,
+    identity: Identity,
+    check: Callable[[], None] = lambda: None,
+    *,
+    later: bool = False,
+    watch: bool = False,
 ) -> TrackedRun:
     """Opens the run of a digest: the unfinished one if there is one, else a new one.
 
@@ -267,17 +368,32 @@ def open_run(
         identity: what the run is called and found by.
         check: raises where the run is another's by now; called before anything is written.
         later: whether the run may go on where MLflow does not answer; it is opened once it does.
+        watch: whether the machine is watched while the run lasts.
 
     Raises:
         Away: MLflow does not answer, and `later` is false.
     """
+    tracked = TrackedRun(root, outbox_of(root, identity), check, watch=watch)
+    error = store.patiently(tracked.open, 0)
+    if error and not later:
+        raise (
+            error if isinstance(error, store.Away) else store.Away(f"MLflow did not open a run: {masked(error)}")
+        ) from error
+    tracked.outbox.save(root)
+    if error:
+        tracked.open_later(error)
+    return tracked
+
+
+def outbox_of(root: Path, identity: Identity) -> Outbox:
+    """Writes down what a run is called and found by, and who has it."""
     own = {
         "digest": identity.digest,
         "host": socket.gethostname(),
         "lock": str(identity.folder / "lock"),
     }
     parent = {"mlflow.parentRunId": identity.parent} if identity.parent else {}
-    outbox = Outbox(
+    return Outbox(
         name=identity.name,
         task=identity.task,
         digest=identity.digest,
@@ -285,14 +401,5 @@ def open_run(
         params={key: str(value) for key, value in identity.params.items()},
         folder=os.path.relpath(identity.folder, root),
         start=int(time.time() * 1000),
+        again=identity.again,
     )
-    tracked = TrackedRun(root, outbox, check)
-    error = store.patiently(tracked.open, 0)
-    if error and not later:
-        raise (
-            error if isinstance(error, store.Away) else store.Away(f"MLflow did not open a run: {masked(error)}")
-        ) from error
-    outbox.save(root)
-    if error:
-        tracked.open_later(error)
-    return tracked

@@ -18,6 +18,7 @@ import yaml
 
 from medtransfer import execution, figures, files, ledger
 from medtransfer import params as parameters
+from medtransfer.addresses import Address
 from medtransfer.cache import load
 from medtransfer.errors import UserError
 from medtransfer.figures import tuning as drawing
@@ -29,7 +30,7 @@ from medtransfer.tracking.store import masked
 from medtransfer.tracking.studies import Entry, StudyRun
 from medtransfer.training import Progress
 from medtransfer.tuning.studies import Study
-from medtransfer.tuning.trials import Job, Outcome, storage, train
+from medtransfer.tuning.trials import Job, Outcome, ready, train
 
 log = logging.getLogger("medtransfer")
 
@@ -37,9 +38,9 @@ FOLDER = Path("data/runs/studies")
 """locks of studies, and what is drawn of them"""
 
 
-def url(root: Path) -> str:
+def url(root: Path) -> Address:
     """Says where Optuna's database is: OPTUNA_STORAGE, else `optuna.db` in the repository."""
-    return os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{root.resolve()}/optuna.db"
+    return Address(os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{root.resolve()}/optuna.db")
 
 
 def tune(
@@ -59,9 +60,9 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     found: list[Ledger] = []
     with contextlib.ExitStack() as stack:
-        locks = [stack.enter_context(_locked(run, root)) for run in planned]
+        folders = [stack.enter_context(_locked(run, root)) for run in planned]
         studies = [Study(run, rows[run.task], url(root)) for run in planned]
-        books = {study.name: _Book(study, lock) for study, lock in zip(studies, locks, strict=True)}
+        books = {study.name: _Book(study, folder) for study, folder in zip(studies, folders, strict=True)}
         try:
             with Meters("images") as meters:
                 _run(studies, books, meters)
@@ -101,8 +102,8 @@ def _run(studies: Sequence[Study], books: Mapping[str, _Book], meters: Meters) -
 class _Book:
     """What is written down of a study: MLflow's runs, and the ledger."""
 
-    def __init__(self, study: Study, lock: Path) -> None:
-        self.study, run = study, study.run
+    def __init__(self, study: Study, folder: Path) -> None:
+        self.study, self.folder, run = study, folder, study.run
         tags = {
             "verb": "tune", "init": run.init.canonical, "task": run.task, "device": run.device,
             "manifest_digest": run.manifest_digest, "weights_sha256": run.weights_sha256,
@@ -111,16 +112,18 @@ class _Book:
         }  # fmt: skip
         if run.parent:
             tags["mlflow.parentRunId"] = run.parent
-        self.run = StudyRun(run.root, study.name, lock, tags, _shown(study))
-        self.run.record(_entry(study, trial.number) for trial in study.trials())  # what a kill left unwritten
+        self.run = StudyRun(run.root, study.name, folder, tags, _shown(study))
+        for job, outcome in study.ended():  # what a kill left unwritten
+            if _key(job) not in self.run.recorded:
+                self.record(job, outcome)
 
     def record(self, job: Job, outcome: Outcome | Exception) -> None:
         """Writes an ended training to MLflow, the ledger to disk, and removes the training's folder."""
         history = outcome.history if isinstance(outcome, Outcome) else ()
         if job.repeat:
-            self.run.record([_repeat_entry(job, outcome)])
+            self.run.record(_repeat_entry(job, outcome))
         else:
-            self.run.record([_entry(self.study, job.number, history)])
+            self.run.record(_entry(self.study, job.number, history))
         if isinstance(outcome, Outcome):  # else it goes on from its checkpoint
             shutil.rmtree(job.run.folder, ignore_errors=True)
         self._write()
@@ -132,9 +135,7 @@ class _Book:
 
     def close(self) -> Ledger:
         """Writes the ledger, draws it, and ends the run in MLflow."""
-        found = self._write()
-        folder = self.study.run.root / FOLDER / _slug(self.study.name)
-        folder.mkdir(parents=True, exist_ok=True)
+        found, folder = self._write(), self.folder
         (folder / "history.png").write_bytes(figures.to_png(drawing.history(found)))
         shown = [folder / "history.png", ledger.path(self.study.run.init, self.study.run.task, self.study.run.root)]
         if found.importances:
@@ -179,12 +180,17 @@ def _repeat_entry(job: Job, outcome: Outcome | Exception) -> Entry:
         scores = {k: float(v) for k, v in {"value": outcome.best, "val": outcome.val}.items() if v is not None}
         history, seconds = _plain(outcome.history), outcome.seconds
     now = int(time.time() * 1000)
-    key = f"{job.number}:{job.run.seed}" + ("" if isinstance(outcome, Outcome) else f":lost {now}")
     return Entry(
-        key=key, name=f"trial {job.number}, seed {job.run.seed}", status="FINISHED" if whole else "FAILED",
+        key=_key(job) + ("" if isinstance(outcome, Outcome) else f":lost {now}"),
+        name=f"trial {job.number}, seed {job.run.seed}", status="FINISHED" if whole else "FAILED",
         tags={"state": "repeat"}, params={"seed": job.run.seed}, history=history, scores=scores,
         start=now - int(1000 * seconds), end=now,
     )  # fmt: skip
+
+
+def _key(job: Job) -> str:
+    """Names a training within its study."""
+    return f"{job.number}:{job.run.seed}" if job.repeat else str(job.number)
 
 
 def _plain(history: Sequence[Mapping[str, float]]) -> tuple[Mapping[str, float], ...]:
@@ -234,35 +240,34 @@ def _warn(params: Params, planned: Sequence[Run]) -> None:
 
 @contextlib.contextmanager
 def _locked(run: Run, root: Path) -> Iterator[Path]:
-    """Holds the study of a run: by a file on this host, and by PostgreSQL, where that is the database, on all."""
+    """Holds the study of a run: by a file on this host, and by PostgreSQL, where that is the database, on all.
+
+    Yields the study's folder.
+    """
     name = f"{run.params.tuning.study}/{run.task}/{run.init.slug}"
-    path = root.resolve() / FOLDER / f"{_slug(name)}.lock"
-    with files.lock(path, wait=False) as owned, _advisory(name, url(root)) as elsewhere:
+    folder = root.resolve() / FOLDER / name.replace("/", "--")
+    with files.lock(folder / "lock", wait=False) as owned, _advisory(name, url(root)) as elsewhere:
         if not (owned and elsewhere):
             raise UserError(f"the study {name} is being tuned by another process; wait for it, or stop it")
         with files.lock(root / FOLDER / ".database.lock"):  # two first touches would break a fresh SQLite file
-            storage(url(root))
-        yield path
+            ready(url(root))
+        yield folder
 
 
 @contextlib.contextmanager
-def _advisory(name: str, address: str) -> Iterator[bool]:
+def _advisory(name: str, address: Address) -> Iterator[bool]:
     """Holds a lock in PostgreSQL that ends with its connection, however this process dies."""
     if not address.startswith("postgresql"):
         yield True
         return
     key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
-    engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.pool.NullPool)
+    engine = sqlalchemy.create_engine(address.whole, poolclass=sqlalchemy.pool.NullPool)
     try:
         connection = engine.connect()
     except sqlalchemy.exc.OperationalError as error:
         raise UserError(
-            f"Optuna's database {masked(address)} cannot be reached ({masked(error.orig)}); start it, or "
+            f"Optuna's database {address} cannot be reached ({masked(error.orig)}); start it, or "
             "set OPTUNA_STORAGE to one that runs"
         ) from error
     with connection:
         yield bool(connection.execute(sqlalchemy.text("SELECT pg_try_advisory_lock(:key)"), {"key": key}).scalar())
-
-
-def _slug(name: str) -> str:
-    return name.replace("/", "--")

@@ -11,21 +11,22 @@ import dataclasses
 import json
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from medtransfer import PROTOCOL_VERSION, records, streams
+from medtransfer import PROTOCOL_VERSION, execution, records, streams
+from medtransfer.addresses import Address
 from medtransfer.errors import UserError
 from medtransfer.ledger import Ledger, Trial
 from medtransfer.loading import passes_of
 from medtransfer.params import Tuning
 from medtransfer.runs import Run, with_changes
 from medtransfer.tuning import space as spaces
-from medtransfer.tuning.records import LIMITS, finalists_of, importances_of, trial_of, winner_of
+from medtransfer.tuning.records import LIMITS, STATES, finalists_of, importances_of, trial_of, winner_of
 from medtransfer.tuning.space import Point
 from medtransfer.tuning.trials import Job, Outcome, storage
 
@@ -51,7 +52,7 @@ class Study:
         Raises:
             UserError: the study was begun otherwise, or with a larger budget.
         """
-        self.run, self.rows, self.url = run, rows, url
+        self.run, self.rows, self.url = run, rows, Address(url)
         self.settings: Tuning = run.params.tuning
         kind = "segmentation." if run.record.segmentation else "classification."
         self.fields = {k.removeprefix(kind): v for k, v in records.flatten(run.protocol, kind[:-1]).items()}
@@ -66,7 +67,7 @@ class Study:
         self.repeating: set[tuple[int, int]] = set()
         self.exhausted = False
         self.study = optuna.create_study(
-            study_name=self.name, storage=storage(url), load_if_exists=True, sampler=RandomSampler(seed=0),
+            study_name=self.name, storage=storage(self.url), load_if_exists=True, sampler=RandomSampler(seed=0),
             direction="maximize" if self.maximize else "minimize",
         )  # fmt: skip
         self._check_identity()
@@ -95,9 +96,9 @@ class Study:
     def _check_identity(self) -> None:
         mine, former = json.loads(json.dumps(self.identity)), self.study.user_attrs.get("identity")
         if former is None:
-            self.study.set_user_attr("identity", mine)
-            self.study.set_user_attr("optuna", optuna.__version__)
             self._begin()
+            self.study.set_user_attr("optuna", optuna.__version__)
+            self.study.set_user_attr("identity", mine)  # last: a study that was killed before it begins anew
             former = mine
         now, then = records.flatten(mine), records.flatten(former)
         for key in sorted(now.keys() | then.keys(), key=lambda key: (key.startswith("fixed."), key)):
@@ -119,9 +120,9 @@ class Study:
         if self.settings.sampler == "grid":
             # Optuna's GridSampler calls study.stop(), which outside optimize() raises.
             for point in spaces.grid(self.ranges, self.settings.seed):
-                self.study.enqueue_trial(point)
+                self.study.enqueue_trial(point, skip_if_exists=True)
         elif spaces.holds(self.ranges, self.recipe):
-            self.study.enqueue_trial(self.recipe)
+            self.study.enqueue_trial(self.recipe, skip_if_exists=True)
         else:
             log.info("%s: the fixed recipe %s lies outside the space, so it is no trial", self.name, self.recipe)
 
@@ -246,6 +247,19 @@ class Study:
                 return
             outcome = Outcome.of_death(job, f"{deaths} workers died at it: {outcome}")
         self.study.set_user_attr(f"repeat:{key}", {**outcome.summary(), "best": outcome.best, "why": outcome.error})
+
+    def ended(self) -> Iterator[tuple[Job, Outcome | Exception]]:
+        """Yields every training that was booked, with what its checkpoint knows of it, if that is still there."""
+        for trial in self.trials():
+            job = self._job(dict(trial.params), trial.number, None)
+            if trial.state in STATES.values():
+                yield job, Outcome.of_death(job, trial.why)
+            else:  # its point is queued again, and goes on from its checkpoint
+                yield job, execution.WorkerLost(trial.state)
+            for seed, entry in self._repeats().get(trial.number, {}).items():
+                job = self._job(dict(trial.params), trial.number, None, int(seed))
+                known = dataclasses.replace(Outcome.of_death(job, entry["why"]), best=entry["best"], val=entry["val"])
+                yield job, known
 
     def trials(self) -> list[Trial]:
         """Lists the ended trials."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import RandomSampler
 
-from medtransfer import files, finetuning
+from medtransfer import files, finetuning, sqlitefiles
+from medtransfer.addresses import Address
 from medtransfer.errors import UserError
 from medtransfer.params import Tuning
 from medtransfer.runs import Run
@@ -30,7 +33,7 @@ class Job:
     """of the trial"""
     trial_id: int | None
     """Optuna's, for a trial that may be pruned; None: it trains to its end"""
-    storage: str
+    storage: Address
 
     @property
     def repeat(self) -> bool:
@@ -62,7 +65,7 @@ class Outcome:
 
     @staticmethod
     def of_death(job: Job, error: str) -> Outcome:
-        """Books a training whose workers died, by what its checkpoint knows."""
+        """Books a training whose process died, by what its checkpoint knows."""
         return _outcome(job.run, last_fit(job.run.folder), False, error)
 
 
@@ -150,8 +153,31 @@ def pruner(settings: Tuning, max_epochs: int) -> BasePruner:
     return NopPruner()
 
 
+DAMAGED = "get it back from a backup, or rename it and run `tune` again, which begins its studies anew"
+"""what to do with a database that cannot be read"""
+
+
+def ready(url: Address) -> None:
+    """Makes Optuna's database where it is a file that is not there yet; whoever calls holds a lock.
+
+    In PostgreSQL each of Optuna's steps is whole or undone, and a later process goes on with the next.
+    """
+    if path := sqlitefiles.path_of(url):
+        sqlitefiles.ready(path, _make, _made, "studies", DAMAGED)
+    storage(url)
+
+
+def _make(path: Path) -> None:
+    optuna.storages.RDBStorage(f"sqlite:///{path}").engine.dispose()
+
+
+def _made(database: sqlite3.Connection) -> bool:
+    """Says whether Optuna went through all of its steps: the last one notes the version of its tables."""
+    return database.execute("SELECT 1 FROM alembic_version, version_info").fetchone() is not None
+
+
 @functools.lru_cache(maxsize=2)
-def storage(url: str) -> optuna.storages.RDBStorage:
+def storage(url: Address) -> optuna.storages.RDBStorage:
     """Opens Optuna's database, once per process.
 
     Raises:
@@ -159,9 +185,9 @@ def storage(url: str) -> optuna.storages.RDBStorage:
     """
     waits = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
-        return optuna.storages.RDBStorage(url, engine_kwargs=waits)
+        return optuna.storages.RDBStorage(url.whole, engine_kwargs=waits)
     except Exception as error:  # each database's driver has its own errors
         raise UserError(
-            f"Optuna's database {masked(url)} cannot be opened ({type(error).__name__}: {masked(error)}). "
+            f"Optuna's database {url} cannot be opened ({type(error).__name__}: {masked(error)}). "
             "Start it, or set OPTUNA_STORAGE to one that runs; without it the file optuna.db is used"
         ) from error

@@ -16,7 +16,9 @@ log = logging.getLogger("medtransfer")
 @verb("promotion", *COMPARED)
 def promote(params: Params, root: Path, dry: str = "no") -> None:
     """Put what val selected into the model registry, as champion if it passes the gate; --dry-run only says so."""
+    from medtransfer import leases
     from medtransfer.promotion import promoting
+    from medtransfer.tracking import sync
     from medtransfer.tracking.launcher import Launcher
 
     if dry not in ("no", "yes"):
@@ -24,6 +26,7 @@ def promote(params: Params, root: Path, dry: str = "no") -> None:
     launcher = Launcher(root)
     with launcher:
         launcher.start("promote", {"verb": "promote"})
+        sync.sweep(root, leases.address(params.execution))
         findings = find(params, root, "params", "params")
         said = promoting.promote(findings, params, root, dry=dry == "yes", parent=launcher.run_id)
         lines = [f"- {one['model']}: {one['init']}, {one['outcome']}: {'; '.join(one['reasons'])}" for one in said]
@@ -33,12 +36,15 @@ def promote(params: Params, root: Path, dry: str = "no") -> None:
 @verb()
 def demote(params: Params, root: Path, model: str, alias: str = "champion", why: str = "not said") -> None:
     """Give a registered model's champion alias back to the version that had it before; --why is recorded."""
+    from medtransfer import leases
     from medtransfer.promotion import demotion
+    from medtransfer.tracking import sync
     from medtransfer.tracking.launcher import Launcher
 
     launcher = Launcher(root)
     with launcher:
         launcher.start(f"demote {model}", {"verb": "demote"})
+        sync.sweep(root, leases.address(params.execution))
         said = demotion.demote(model, alias, why, root, launcher.run_id)
         log.info("%s", said)
         launcher.table(f"- {said}\n", "")

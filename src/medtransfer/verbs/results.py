@@ -24,13 +24,14 @@ COMPARED = ("benchmark", "comparison", "claims", "model", "inits")
 @verb(*COMPARED)
 def compare(params: Params, root: Path, reference: str = "params", against: str = "params") -> None:
     """Turn the benchmark's finished runs into tables, figures and a report under data/results."""
-    from medtransfer import exports, looks, report
-    from medtransfer.tracking import comparing
+    from medtransfer import exports, leases, looks, report
+    from medtransfer.tracking import comparing, sync
     from medtransfer.tracking.launcher import Launcher
 
     launcher, out = Launcher(root), root / "data/results"
     with launcher:
         launcher.start("compare", {"verb": "compare"})
+        sync.sweep(root, leases.address(params.execution))
         findings = find(params, root, reference, against)
         missing = [(row.task, row.init, seed) for row in findings.rows for seed in row.missing if row.unit == "seed"]
         for line in comparing.differences(root, findings.cells, missing):

@@ -41,8 +41,11 @@ def sync(params: Params, root: Path) -> None:
     from medtransfer import leases, tracking
     from medtransfer.tracking import sync as leftovers
 
-    tracking.connect(root)
+    client = tracking.connect(root)
     outcome = leftovers.sync(root, leases.address(params.execution))
+    gone = tracking.reap(client)
+    if gone:
+        log.info("sync: %d runs of dead processes were RUNNING in MLflow; they are KILLED now", gone)
     for name in outcome.working:
         log.info("%s is being worked at; its process sends it", name)
     log.info("sync: %d runs sent to MLflow: %s", len(outcome.sent), ", ".join(outcome.sent) or "nothing was unsent")

@@ -75,7 +75,8 @@ TRAINING = ("data", "tasks", "model", "inits", "classification", "segmentation",
 @verb(*TRAINING, "pretraining", "tuning")
 def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> None:
     """Search values of the recipe for each init on each task, all with one budget; all: those of `tuning`."""
-    from medtransfer import ledger, pretraining, tuning
+    from medtransfer import leases, ledger, pretraining, tuning
+    from medtransfer.tracking import sync
     from medtransfer.tracking.launcher import Launcher
 
     launcher = Launcher(root)
@@ -87,6 +88,7 @@ def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> No
         if not inits:
             log.info("tuning.inits is empty: no study to run")
             return
+        sync.sweep(root, leases.address(params.execution))
         pretraining.make_all(
             inits, params, root, tuple(dict.fromkeys((*params.benchmark.tasks, *names))), launcher.run_id
         )
