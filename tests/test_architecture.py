@@ -46,7 +46,6 @@ LAYERS = [
         "looks",
         "ranks",
         "effects",
-        "multiplicity",
         "published",
         "entries",
         "audit",

@@ -23,6 +23,8 @@ Array = npt.NDArray[Any]
 POWER = 0.8
 MOST_SEEDS = 1000
 """seeds that `seeds_needed` looks at"""
+LARGEST_RATIO = 1000.0
+"""difference in standard errors that a larger one is taken as; SciPy's noncentral t was checked that far"""
 SMALLEST = 1e-4
 """share of the mean variance that a smaller one is raised to before its logarithm is taken"""
 
@@ -239,9 +241,10 @@ def power(
         return 1.0
     part = of_seeds / whole
     df = max(1 / (part**2 / seed_df + ((1 - part) ** 2 / (patients - 1) if patients > 1 else 0.0)), seeds - 1)
-    found = stats.nct.sf(stats.t.isf(share / 2, df), df, margin / whole**0.5)
+    found = stats.nct.sf(stats.t.isf(share / 2, df), df, min(margin / whole**0.5, LARGEST_RATIO))
     if of_seeds > 0:
-        found = min(found, stats.nct.sf(stats.t.isf(share / 2, seed_df), seed_df, margin / of_seeds**0.5))
+        center = min(margin / of_seeds**0.5, LARGEST_RATIO)
+        found = min(found, stats.nct.sf(stats.t.isf(share / 2, seed_df), seed_df, center))
     return float(found)
 
 

@@ -6,6 +6,7 @@ data or weights are not here yet has no digest, and is only counted.
 
 from __future__ import annotations
 
+import bisect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer import catalog, execution, lineage, preparation, weights
+from medtransfer import catalog, execution, lineage, looks, pairs, preparation, weights
 from medtransfer.cache import Prepared
 from medtransfer.errors import UserError
 from medtransfer.initializations import Initialization, parse
@@ -170,7 +171,39 @@ def shown(found: Survey, params: Params, root: Path) -> Group:
     words = f"Known: {span(total)} of one worker{_spread(total, params.execution, len(found.runs))}, from the rates of"
     words += " finished runs of the same task, backbone, image size and epochs on the same device."
     missing = [f"Missing, {gap.name}: {gap.words}" for gap in found.gaps]
-    return Group(grid, *(Text(line, overflow="fold") for line in (*missing, words, "Nothing was written.")))
+    lines = (*missing, words, chances(params), "Nothing was written.")
+    return Group(grid, *(Text(line, overflow="fold") for line in lines))
+
+
+def chances(params: Params) -> str:
+    """Says what the planned seeds can find, before they are run: the power at the level that the first look has.
+
+    The std over seeds is not known then; that of a margin is what a person can compare own runs with. Test patients,
+    which make it less, are left out.
+    """
+    inits, tasks, seeds = (len(getattr(params.benchmark, name)) for name in ("inits", "tasks", "seeds"))
+    if inits < 2:
+        return "With one initialization nothing is compared."
+    if seeds < 2:
+        return "With one seed nothing can be tested: two are the least, and five show a spread."
+    comparisons = inits * (inits - 1) // 2 * (tasks + (tasks > 1))
+    share = looks.level(params.comparison.alpha, 1) / comparisons
+
+    def found(seeds: int) -> float:
+        return pairs.power(
+            seeds, seed_std=2**0.5, patient_error=0.0, margin=1.0, share=share, df_per_seed=inits - 1, patients=0
+        )
+
+    counts = range(2, pairs.MOST_SEEDS + 1)
+    place = bisect.bisect_left(counts, pairs.POWER, key=found)
+    enough = f"{counts[place]:,} seeds" if place < len(counts) else f"more than {pairs.MOST_SEEDS:,} seeds"
+    return (
+        f"{seeds} seeds, {comparisons:,} comparisons: if scores vary over seeds by one margin (std), a difference of "
+        "one "
+        f"margin is found with a chance of {100 * found(seeds):.0f} %, and {enough} would find it in four of five "
+        "cases. "
+        "Add all the seeds that you need before the first look; few test patients lower the chance."
+    )
 
 
 def _spread(seconds: float, settings: Execution, runs: int) -> str:
