@@ -63,7 +63,7 @@ def of_task(
     score = unpicked_score(rows)
     unit = column.unit
     words = f"{metric} {100 * score:.2f}, on the {unit}s that did not pick it" if score is not None else ""
-    return _answer(column, picked, words, score, next_share, labels, f" {_on_what(column)}")
+    return _answer(column, picked, words, score, next_share, labels, f" {_on_what(column, rows[0])}")
 
 
 def over_tasks(
@@ -233,8 +233,13 @@ def _within(column: Column, row: int, other: int) -> bool:
     return contrast.within
 
 
-def _on_what(column: Column) -> str:
-    count = f"{column.pairs.seeds} {plural(column.unit)}"
-    patients = f" and {column.pairs.patients:,} test patients" if column.pairs.patients else ""
+def _on_what(column: Column, row: Row) -> str:
+    count, patients = column.pairs.seeds, column.pairs.patients
+    seeds = f", {row.each} seed{'s' if row.each > 1 else ''} each" if column.unit == "split" else ""
+    if row.redrawn and column.unit == "split":
+        return f"This rests on {count} drawn splits of these images into train, val and test{seeds}."
+    tested = f" and {patients:,} test patients" if patients else ""
     alone = "" if patients else "; other test patients may say otherwise"
-    return f"This rests on {count}{patients}, for these training images{alone}."
+    if column.unit == "split":
+        return f"This rests on {count} drawn splits of these images into train and val{seeds},{tested}{alone}."
+    return f"This rests on {count} {plural(column.unit)}{tested}, for these training images{alone}."

@@ -7,11 +7,12 @@ segmentation `masks.npy` and `native_masks/<row>.png` of the test rows, in `data
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -67,6 +68,17 @@ class Statistics(TypedDict):
     """split -> mean gray level of an image, 0 to 255"""
 
 
+class Drawn(TypedDict):
+    """One of the drawn splits of `benchmark.splits`."""
+
+    number: int
+    counts: dict[str, int]
+    split_recipe: str
+    split_hash: str
+    digest: str
+    """that of the whole cache if `data.split_seed` were this number"""
+
+
 class Manifest(TypedDict):
     """What a cache was made from, what it holds and what was found; `created` and `code` are not digested."""
 
@@ -103,6 +115,7 @@ class Manifest(TypedDict):
     digest: str
     parts: dict[str, str]
     """file, or folder of files -> the hash it had when it was written"""
+    splits: NotRequired[list[Drawn]]
     created: str
     code: dict[str, str | None]
 
@@ -119,7 +132,8 @@ class Prepared:
     """(n, side, side), bit k for label k; None for classification"""
     samples: pd.DataFrame
     """id, patient (hash), split, one int8 column per label: 0, 1, -1 for uncertain, for segmentation whether the mask
-    has a pixel; with folds also `split.<fold>`. A row whose split is empty was left out"""
+    has a pixel; with folds also `split.<fold>`, with drawn splits `split.<number>`. A row whose split is empty was left
+    out"""
 
     @property
     def digest(self) -> str:
@@ -131,11 +145,29 @@ class Prepared:
         """Names what bars the results from promotion: synthetic, partial, leak-reported, leak-dropped."""
         return tuple(self.manifest["marks"])
 
+    @property
+    def parts(self) -> dict[int | None, str]:
+        """Lists folds, or numbers of drawn splits, and the digest of what their runs read; None: the one split."""
+        drawn: dict[int | None, str] = {one["number"]: one["digest"] for one in self.manifest.get("splits", ())}
+        return drawn or dict.fromkeys(range(self.manifest["folds"]) or (None,), self.digest)
+
+    @property
+    def every_split(self) -> str:
+        """Identifies the cache with all its drawn splits."""
+        drawn = [one["digest"] for one in self.manifest.get("splits", ())]
+        return hashlib.sha256(" ".join([self.digest, *drawn]).encode()).hexdigest() if drawn else self.digest
+
     def of_fold(self, fold: int | None) -> Prepared:
-        """Gives the cache with the split of one fold as its split; None: the one split."""
+        """Gives the cache with the split of one fold, or of a drawn split's number, as its own; None: the one split."""
         if fold is None:
             return self
-        return replace(self, samples=self.samples.assign(split=self.samples[f"split.{fold}"]))
+        samples, manifest = self.samples.assign(split=self.samples[f"split.{fold}"]), self.manifest
+        for drawn in self.manifest.get("splits", ()):
+            if drawn["number"] == fold:
+                manifest = manifest.copy()
+                manifest["counts"], manifest["digest"] = drawn["counts"], drawn["digest"]
+                manifest["split_recipe"], manifest["split_hash"] = drawn["split_recipe"], drawn["split_hash"]
+        return replace(self, samples=samples, manifest=manifest)
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Gives a split's row numbers."""

@@ -51,9 +51,9 @@ class Cell:
     task: str
     seed: int
     fold: Any
-    """of a cross-validation; None: one split"""
+    """of a cross-validation, or the number of a drawn split; None: one split"""
     folds: int
-    """runs of the cross-validation; 0: one split"""
+    """runs of the cross-validation; 0: one split, or drawn ones"""
     kind: Literal["multilabel", "binary", "multiclass", "segmentation"]
     marks: tuple[str, ...]
     """of the data, such as `synthetic` and `partial`, and, looked up, `contaminated`"""
@@ -121,8 +121,17 @@ class Cell:
     @property
     def label(self) -> str:
         """Names the run for a message."""
-        fold = "" if self.fold is None else f" fold {self.fold}"
-        return f"{self.task} {self.init} seed {self.seed}{fold} ({self.digest[:8]})"
+        return " ".join(filter(None, [self.task, self.init, f"seed {self.seed}", self.part, f"({self.digest[:8]})"]))
+
+    @property
+    def drawn(self) -> bool:
+        """Says whether it is of one of several drawn splits."""
+        return self.fold is not None and not self.folds
+
+    @property
+    def part(self) -> str:
+        """Names the fold or the drawn split, if any."""
+        return "" if self.fold is None else f"{'split' if self.drawn else 'fold'} {self.fold}"
 
     @property
     def key(self) -> tuple[str, str, int, Any]:
@@ -241,7 +250,10 @@ def select(
         raise UserError(f"none of the {len(cells)} finished runs belongs to the benchmark; found: {there}")
     _refuse_duplicates(chosen)
     _refuse_mixed(chosen, "protocol version", lambda c: c.protocol_version, lambda c: "the benchmark")
-    _refuse_mixed(chosen, "manifest digest", lambda c: c.manifest_digest, lambda c: f"task {c.task}")
+    _refuse_mixed(chosen, "way of splitting", lambda c: c.part.split(" ")[0] or "one split", lambda c: f"task {c.task}")
+    _refuse_mixed(
+        chosen, "manifest digest", lambda c: c.manifest_digest, lambda c: f"task {c.task}{_part(c) if c.drawn else ''}"
+    )
     for task in dict.fromkeys(cell.task for cell in chosen):
         _refuse_unmeasured(of_task(chosen, task))
     for condition, runs in imbalances(chosen).items():
@@ -251,7 +263,7 @@ def select(
                 f"conditions too; got {'; '.join(runs)}. Repeat the odd ones, or allow it by name: "
                 f"comparison.unbalanced: [{condition}]"
             )
-    _refuse_mixed(chosen, "set of undefined labels", lambda c: c.undefined, lambda c: f"task {c.task}{_fold(c)}")
+    _refuse_mixed(chosen, "set of undefined labels", lambda c: c.undefined, lambda c: f"task {c.task}{_part(c)}")
     for name, value in (("set of parameters", lambda c: c.params), ("set of weights", lambda c: c.weights_sha256)):
         _refuse_mixed(chosen, name, value, lambda c: f"{c.init} on task {c.task}")
     groups = image_groups({cell.dataset: cell.images for cell in chosen})
@@ -273,11 +285,12 @@ def imbalances(cells: Sequence[Cell]) -> dict[str, list[str]]:
 
 def belongs(cell: Cell, benchmark: params.Benchmark) -> bool:
     """Says whether a run is one of the benchmark's, under whichever recipe."""
-    return cell.init in benchmark.inits and cell.task in benchmark.tasks and cell.seed in benchmark.seeds
+    split = not cell.drawn or cell.fold in benchmark.splits
+    return split and cell.init in benchmark.inits and cell.task in benchmark.tasks and cell.seed in benchmark.seeds
 
 
-def _fold(cell: Cell) -> str:
-    return "" if cell.fold is None else f", fold {cell.fold}"
+def _part(cell: Cell) -> str:
+    return f", {cell.part}" if cell.part else ""
 
 
 def read(path: Path) -> Cell:

@@ -37,6 +37,7 @@ class Chosen:
     """of the run"""
     seed: int
     fold: int | None
+    """or the number of a drawn split"""
     recipe: str
     metric: str
     val: float

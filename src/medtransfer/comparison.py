@@ -35,12 +35,12 @@ class Row:
     task: str
     init: str
     applicable: bool
-    unit: Literal["seed", "fold"]
-    """what one score stands for: a seed's run, or the mean over a fold's seeds"""
+    unit: Literal["seed", "fold", "split"]
+    """what one score stands for: a seed's run, or the mean over the seeds of a fold or a drawn split"""
     redrawn: bool
-    """every fold has test images of its own, so that folds share training images and are not independent"""
+    """every fold, or split, has test images of its own: they share training images and are not independent"""
     expected: int
-    """number of seeds or folds"""
+    """number of seeds, folds or drawn splits"""
     seeds: tuple[int, ...]
     """seeds (or folds) with a primary score"""
     undefined: tuple[int, ...]
@@ -50,11 +50,13 @@ class Row:
     scores: tuple[float, ...]
     """one per seed (or fold), in the same order"""
     ratio: float
-    """test images per training image"""
+    """test images per training image, the most of any run"""
     val: float | None
     """mean primary score on val; None where a run lacks it"""
     vals: tuple[float, ...]
     """primary score on val per seed (or fold), in the same order; empty where a run lacks it"""
+    each: int = 1
+    """runs behind a score: 1, or the seeds of a fold or a drawn split"""
     summary: statistics.Summary | None
     """None unless every seed (or fold) has a score: an incomplete row is named, not averaged"""
     marks: tuple[str, ...]
@@ -82,25 +84,27 @@ def compare(
         cells: finished runs.
         benchmark: the expected runs.
         comparison: the published form's test.
-        locked: tasks whose folds have one test for all.
+        locked: tasks whose folds, or drawn splits, have one test for all.
     """
     index = {cell.key: cell for cell in cells}
     rows: list[Row] = []
     for task in benchmark.tasks:
         published, redrawn = comparison.as_published, task not in locked
-        column = [_row(task, init, benchmark.seeds, index, published, redrawn) for init in benchmark.inits]
+        column = [_row(task, init, benchmark, index, published, redrawn) for init in benchmark.inits]
         rows += _against_best(column, comparison)
     return rows
 
 
 def _row(
-    task: str, init: str, seeds: Sequence[int], index: Mapping[tuple[str, str, int, Any], Cell], as_published: bool,
-    redrawn: bool,
+    task: str, init: str, benchmark: params.Benchmark, index: Mapping[tuple[str, str, int, Any], Cell],
+    as_published: bool, redrawn: bool,
 ) -> Row:  # fmt: skip
-    folds = max((cell.folds for cell in index.values() if cell.task == task), default=0)
+    own, seeds = [cell for cell in index.values() if cell.task == task], benchmark.seeds
+    drawn = any(cell.drawn for cell in own)
+    folds = benchmark.splits if drawn else range(max((cell.folds for cell in own), default=0))
     fits = applicable(seen(init), task)  # a task has the name of its dataset
     known = index if fits else {}
-    groups = {fold: [known.get((task, init, seed, fold)) for seed in seeds] for fold in range(folds)}
+    groups = {fold: [known.get((task, init, seed, fold)) for seed in seeds] for fold in folds}
     groups = groups or {seed: [known.get((task, init, seed, None))] for seed in seeds}
     runs = {unit: [run for run in group if run is not None] for unit, group in groups.items()}
     whole = {unit: group for unit, group in runs.items() if len(group) == len(groups[unit])}
@@ -113,16 +117,17 @@ def _row(
         task=task,
         init=init,
         applicable=fits,
-        unit="fold" if folds else "seed",
+        unit="split" if drawn else "fold" if folds else "seed",
         redrawn=bool(folds) and redrawn,
         expected=len(groups),
         seeds=tuple(scores),
         undefined=tuple(unit for unit in whole if unit not in scores),
         missing=tuple(unit for unit in groups if unit not in whole and fits),
         scores=tuple(scores.values()),
-        ratio=every[0].counts["test"] / every[0].counts["train"] if every else 0.0,
+        ratio=max((run.counts["test"] / run.counts["train"] for run in every), default=0.0),
         val=sum(vals) / len(vals) if vals else None,
         vals=vals,
+        each=len(seeds) if folds else 1,
         summary=statistics.summary(list(scores.values())) if scores and len(scores) == len(groups) else None,
         marks=tuple(sorted(marks)),
         barred=CONTAMINATED in marks and not as_published,

@@ -118,8 +118,8 @@ def _column(prepared: Prepared, name: str) -> Strings:
 
 
 def _held_out(target: Prepared) -> Bools:
-    """Marks what a run is chosen or tested on: val and test, of any fold."""
-    columns = ["split", *(f"split.{fold}" for fold in range(target.manifest["folds"]))]
+    """Marks what a run is chosen or tested on: val and test, of any fold or drawn split."""
+    columns = ["split", *(f"split.{fold}" for fold in target.parts if fold is not None)]
     held: Bools = np.isin(target.samples[columns].to_numpy(dtype=np.str_), ("val", "test")).max(axis=1)
     return held
 

@@ -38,7 +38,7 @@ class Contrast:
     """or `all tasks`"""
     init: str
     against: str
-    unit: Literal["seed", "fold"]
+    unit: Literal["seed", "fold", "split"]
     n: int
     """seeds or folds"""
     patients: int
@@ -99,7 +99,7 @@ class Column:
 
     scope: str
     inits: tuple[str, ...]
-    unit: Literal["seed", "fold"]
+    unit: Literal["seed", "fold", "split"]
     pairs: Pairs
     margin: float | None
     cases: int
@@ -159,7 +159,7 @@ class Untested:
 
     scope: str
     inits: tuple[str, ...]
-    unit: Literal["seed", "fold"]
+    unit: Literal["seed", "fold", "split"]
     pairs: Pairs
     margin: float | None
     cases: int

@@ -25,7 +25,9 @@ def table(task: Task, ids: Strings, units: Strings, labels: NDArray[np.int8], as
     """Lays out one row per sample, see `cache.Prepared.samples`."""
     columns: dict[str, Any] = {"id": ids.tolist(), "patient": units.tolist(), "split": assignment.splits.tolist()}
     columns |= {label: labels[:, number] for number, label in enumerate(task.labels)}
-    columns |= {f"split.{fold}": column.tolist() for fold, column in enumerate(assignment.folds.T)}
+    columns |= {
+        f"split.{fold}": column.tolist() for fold, column in zip(assignment.names, assignment.folds.T, strict=True)
+    }
     return pd.DataFrame(columns)
 
 

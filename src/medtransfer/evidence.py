@@ -81,8 +81,9 @@ def gather(cells: Sequence[Cell], folder: Path, *, resamples: int, level: float,
     blank = Evidence(task=first.task, unit=first.unit)
     if first.metric not in _METRICS:
         return replace(blank, note=f"{first.metric} has no interval over patients here; seeds alone count")
-    if first.folds and not locked(cells, folder):
-        return replace(blank, note="each fold of a cross-validation has test images of its own; folds alone count")
+    if first.fold is not None and not locked(cells, folder):
+        unit = ("drawn split", "splits") if first.drawn else ("fold of a cross-validation", "folds")
+        return replace(blank, note="each {} has test images of its own; {} alone count".format(*unit))
     table = _table(first, folder)
     patients = table["patient"].to_numpy()
     blank = replace(blank, images=len(patients), patients=len(np.unique(patients)))
@@ -104,7 +105,7 @@ def gather(cells: Sequence[Cell], folder: Path, *, resamples: int, level: float,
 
 
 def locked(cells: Sequence[Cell], folder: Path) -> bool:
-    """Says whether the folds of a task have one test for all: then they are no more than seeds are.
+    """Says whether the folds, or splits, of a task have one test for all: then they are no more than seeds are.
 
     Args:
         cells: of one task.

@@ -72,7 +72,7 @@ def _comparison(findings: Findings, row: Row) -> Record:
         "ddof": 1,
         "alpha": findings.settings.alpha,
         "correction": "none",
-        "unit": "run" if row.unit == "seed" else "fold",
+        "unit": "run" if row.unit == "seed" else row.unit,
         "labels_defined": cell.labels - len(cell.undefined) if cell else None,
         "labels": cell.labels if cell else None,
         "applicable": row.applicable,

@@ -199,7 +199,7 @@ def _ranks(
         none = Ranks(tasks=(), groups=(), ranks=(), confidence=1 - settings.alpha, draws=0, note="no runs to compare")
         return none, none, ()
     rng, confidence = np.random.default_rng(SEED), 1 - settings.alpha
-    paired = not any(cell.folds for cell in cells)
+    paired = all(cell.fold is None for cell in cells)
     tested = ranks.rank(test, rng=rng, groups=groups, paired=paired, confidence=confidence)
     return tested, ranks.rank(val, rng=rng, groups=groups, confidence=confidence), inits
 
@@ -266,8 +266,8 @@ def _task_scores(
 ) -> list[claims.TaskScores]:
     found = []
     for task in benchmark.tasks:
-        column = [row for row in eligible(rows) if row.task == task and row.unit == "seed"]
-        if column:  # the folds of a cross-validation are no independent runs
+        column = [row for row in eligible(rows) if row.task == task and not row.redrawn]
+        if column:  # folds, and splits, with test images of their own are no independent runs
             first = of_task(cells, task)[0]
             found.append(
                 claims.TaskScores(

@@ -156,9 +156,8 @@ def _identity(run: Run) -> tracking.Identity:
     }
     params = {"init": run.init.canonical, "task": run.task, "seed": run.seed, **run.shown}
     params |= {f"tuning.{name}": value for name, value in run.study.items()}
-    if run.fold is not None:
-        params["fold"] = run.fold
-        tags["fold"] = str(run.fold)
+    params |= run.part
+    tags |= {name: str(number) for name, number in run.part.items()}
     return tracking.Identity(
         name=run.name, task=run.task, digest=run.digest, tags=tags, params=params, folder=run.folder, parent=run.parent
     )
@@ -167,7 +166,7 @@ def _identity(run: Run) -> tracking.Identity:
 @functools.lru_cache(maxsize=2)
 def _prepared(folder: Path, digest: str) -> Prepared:
     prepared = load(folder)
-    if prepared.digest != digest:
+    if digest not in (prepared.digest, *prepared.parts.values()):
         raise UserError(f"the prepared cache {folder} was replaced since this run was planned; start it again")
     return prepared
 
@@ -186,8 +185,8 @@ def trainer(run: Run) -> tuple[Trainer, Prepared]:
     torch.backends.cudnn.benchmark = not run.params.engine.deterministic
     task, device = run.record, torch.device(run.device)
     protocol = parameters.protocol(run.params, run.task, task.segmentation)
-    prepared = _prepared(run.prepared, run.manifest_digest).of_fold(run.fold)
-    cache = _cache(run.prepared, run.manifest_digest, run.device, run.task, run.root)
+    whole = _prepared(run.prepared, run.manifest_digest)
+    prepared, cache = whole.of_fold(run.fold), _cache(run.prepared, whole.digest, run.device, run.task, run.root)
     goal = objectives.objective(task, prepared, protocol, device)
     tensors = weights.state(run.init, run.root, streams.seed_of(run.seed, "backbone"), run.params.model.random_last_bn)
     size, settings = parameters.task_params(run.params, run.task).image_size, run.params.model
@@ -278,7 +277,7 @@ def _cell(run: Run, prepared: Prepared, fit: Fit, scores: dict[str, float], cost
 
 
 def _counts(prepared: Prepared) -> dict[str, int]:
-    """Counts the images of each split, in a fold those of its own."""
+    """Counts the images of each split, in a fold or a drawn split those of its own."""
     return {split: len(prepared.rows(split)) for split in ("train", "val", "test")}
 
 

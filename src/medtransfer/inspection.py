@@ -73,6 +73,10 @@ def _summary(manifest: Manifest) -> list[str]:
         f"{manifest['task']} ({manifest['source']}{''.join(f', {mark}' for mark in manifest['marks'])})",
         f"  images: {_counts(manifest['counts'])}; {manifest['unit']}s: {_counts(manifest['units'])}",
         f"  split: {manifest['split_recipe']}; hash {manifest['split_hash'][:12]}",
+        *(
+            f"  split {one['number']}: {_counts(one['counts'])}; {one['split_recipe']}"
+            for one in manifest.get("splits", ())
+        ),
         f"  originals: {sizes} pixels; prepared: {manifest['cache_size']}",
     ]
     for split, totals in manifest["label_totals"].items():

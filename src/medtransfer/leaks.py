@@ -50,7 +50,7 @@ def judge(
     """
     parts = assignment.parts()
     patients, exact = (_worst([audit.shared(keys, part, ids) for part in parts]) for keys in (units, contents))
-    near = _near(thumbnails, contents, parts[0], ids)
+    near = _near(thumbnails, contents, assignment.apart(), ids)
     if near["count"]:
         words = "task %s: %d near duplicates between splits, e.g. %s"
         log.warning(words, assignment.task.name, near["count"], _names(near))
@@ -66,7 +66,7 @@ def judge(
         exact_duplicates=exact,
         near_duplicates=near,
         near_threshold=audit.NEAR,
-        near_every=audit.stride(parts[0]),
+        near_every=audit.stride(assignment.apart()),
         dropped=description.counts(assignment.splits[drop]),
     )
     return Verdict(findings, drop, marks)
@@ -91,6 +91,7 @@ def _apply(
             raise UserError(
                 f"{words}; the split of `{pool}` is drawn by us and must be free of leaks: take one of each pair"
                 " out of the raw files (data.partial=true if counts then differ) or set another data.split_seed"
+                + (" and other benchmark.splits" if assignment.numbers else "")
             )
     if data.on_leak == "fail" or (assignment.task.folds and data.on_leak == "drop_from_train"):
         raise UserError(

@@ -217,7 +217,7 @@ def resolve(init: Initialization, params: Params, root: Path, targets: Sequence[
         device=execution.resolve_device(params.execution),
         parent_sha256=conversion.digest(start_tensors(init.parent, params, root)),
         drop=drop,
-        targets={one.manifest["task"]: one.digest for one in looked},
+        targets={one.manifest["task"]: one.every_split for one in looked},
         root=root.resolve(),
         probed=_probed(params, root),
     )

@@ -1,27 +1,39 @@
-"""Which seeds the runs of a benchmark were looked at with: each look has its part of the error that is promised.
+"""Which seeds and splits a benchmark was looked at with: each look has its part of the error that is promised.
 
-Whoever adds seeds because a comparison was not clear, and looks again, has another chance to be wrong. Look k gets
-6 / (pi k)^2 of the level, so that all of them together stay below it, however many there are. Looking again at the
-same seeds costs nothing.
+Whoever adds seeds, or drawn splits, because a comparison was not clear, and looks again, has another chance to be
+wrong. Look k gets 6 / (pi k)^2 of the level, so that all of them together stay below it, however many there are.
+Looking again at the same ones costs nothing.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from medtransfer import files
 from medtransfer.errors import UserError
 
 FILE = "data/results/looks.json"
 
-Looks = list[list[int]]
+
+class Look(NamedTuple):
+    """What the runs of one look were made with."""
+
+    seeds: tuple[int, ...]
+    splits: tuple[int, ...] = ()
+    """`benchmark.splits`"""
 
 
-def read(root: Path) -> Looks:
-    """Reads the seeds of each look, in order.
+def look(seeds: Iterable[int], splits: Iterable[int]) -> Look:
+    """Names a look, in whichever order its numbers are given."""
+    return Look(tuple(sorted(map(int, seeds))), tuple(sorted(map(int, splits))))
+
+
+def read(root: Path) -> list[Look]:
+    """Reads the looks, in order.
 
     Raises:
         UserError: the file is damaged.
@@ -30,8 +42,8 @@ def read(root: Path) -> Looks:
     if not path.is_file():
         return []
     try:
-        looks = [sorted(int(seed) for seed in look["seeds"]) for look in json.loads(path.read_text())]
-    except (ValueError, TypeError, KeyError) as error:
+        looks = [look(one["seeds"], one.get("splits", ())) for one in json.loads(path.read_text())]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{path} is damaged ({error}); it says which looks at these runs there were: get it back with "
             "`dvc checkout` or `dvc pull`, or remove it and count this look as the first"
@@ -39,17 +51,18 @@ def read(root: Path) -> Looks:
     return looks
 
 
-def number(looks: Looks, seeds: Sequence[int]) -> int:
-    """Numbers the look with these seeds, from 1: the earlier one with the same seeds, or the next."""
-    return looks.index(sorted(seeds)) + 1 if sorted(seeds) in looks else len(looks) + 1
+def number(looks: Sequence[Look], seeds: Iterable[int], splits: Iterable[int] = ()) -> int:
+    """Numbers the look with these seeds and splits, from 1: the earlier one with the same, or the next."""
+    now = look(seeds, splits)
+    return looks.index(now) + 1 if now in looks else len(looks) + 1
 
 
-def record(root: Path, seeds: Sequence[int]) -> None:
+def record(root: Path, seeds: Iterable[int], splits: Iterable[int] = ()) -> None:
     """Writes a look down, once."""
-    looks = read(root)
-    if sorted(seeds) not in looks:
-        looks.append(sorted(seeds))
-        files.write_text(root / FILE, json.dumps([{"seeds": look} for look in looks]) + "\n")
+    looks, now = read(root), look(seeds, splits)
+    if now not in looks:
+        lines = [{name: numbers for name, numbers in one._asdict().items() if numbers} for one in (*looks, now)]
+        files.write_text(root / FILE, json.dumps(lines) + "\n")
 
 
 def level(alpha: float, look: int) -> float:

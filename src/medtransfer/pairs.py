@@ -47,6 +47,8 @@ class Pairs:
     """of both errors together"""
     scale: float
     """size of the largest score, against which rounding is measured"""
+    ratio: float = 0.0
+    """see `over_seeds`: more seeds take 1 / seeds of the variance of one away, and never this part"""
 
     @property
     def inits(self) -> int:
@@ -94,7 +96,7 @@ class Pairs:
 
 
 def over_seeds(scores: Any, *, ratio: float = 0.0) -> Pairs | None:
-    """Compares scores paired by seed, or by fold; None with a single one.
+    """Compares scores paired by seed, or by fold or drawn split; None with a single one.
 
     Args:
         scores: inits x seeds.
@@ -114,7 +116,7 @@ def over_seeds(scores: Any, *, ratio: float = 0.0) -> Pairs | None:
     return Pairs(
         seeds=values.shape[1], patients=0, estimate=_differences(values.mean(axis=1)), patient_error=zero, seed_df=df,
         seed_error=np.sqrt(pair * (1 / values.shape[1] + ratio)), df=np.full_like(pair, df),
-        scale=float(np.abs(values).max()),
+        scale=float(np.abs(values).max()), ratio=ratio,
     )  # fmt: skip
 
 
@@ -186,6 +188,7 @@ def over_columns(columns: Sequence[Pairs], units: Sequence[float], groups: Seque
         seeds=min(pair.seeds for pair in columns), patients=min(pair.patients for pair in columns), estimate=estimate,
         seed_error=np.sqrt(of_seeds), patient_error=np.sqrt(of_patients), df=df, seed_df=float(seed_df.min()),
         scale=max(pair.scale / unit for pair, unit in zip(columns, units, strict=True)),
+        ratio=max(pair.ratio for pair in columns),
     )  # fmt: skip
 
 
@@ -222,8 +225,9 @@ def moderated(by_seed: Array) -> tuple[Array, float]:
 
 
 def power(
-    seeds: int, *, seed_std: float, patient_error: float, margin: float, share: float, df_per_seed: float, patients: int
-) -> float:
+    seeds: int, *, seed_std: float, patient_error: float, margin: float, share: float, df_per_seed: float,
+    patients: int, ratio: float = 0.0,
+) -> float:  # fmt: skip
     """Computes the probability that a difference of `margin` is found.
 
     Args:
@@ -234,8 +238,9 @@ def power(
         share: level of the comparison, its part of the page's.
         df_per_seed: degrees of freedom of `seed_std` per seed beyond the first.
         patients: 0: seeds alone count.
+        ratio: see `over_seeds`.
     """
-    of_seeds, of_patients = seed_std**2 / seeds, patient_error**2
+    of_seeds, of_patients = seed_std**2 * (1 / seeds + ratio), patient_error**2
     whole, seed_df = of_seeds + of_patients, df_per_seed * (seeds - 1)
     if whole <= 0:
         return 1.0
@@ -256,13 +261,14 @@ def seeds_needed(pairs: Pairs, row: int, column: int, *, margin: float, share: f
     Returns:
         None: no number up to `MOST_SEEDS` is enough.
     """
-    std = upper_std(float(pairs.seed_error[row, column]) * pairs.seeds**0.5, max(2, round(pairs.seed_df) + 1))
+    of_one = float(pairs.seed_error[row, column]) / (1 / pairs.seeds + pairs.ratio) ** 0.5
+    std = upper_std(of_one, max(2, round(pairs.seed_df) + 1))
     of_patients = float(pairs.patient_error[row, column])
 
     def found(seeds: int) -> float:
         return power(
             seeds, seed_std=std, patient_error=of_patients, margin=margin, share=share, patients=pairs.patients,
-            df_per_seed=pairs.seed_df / (pairs.seeds - 1),
+            df_per_seed=pairs.seed_df / (pairs.seeds - 1), ratio=pairs.ratio,
         )  # fmt: skip
 
     counts = range(2, MOST_SEEDS + 1)

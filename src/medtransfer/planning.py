@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer import catalog, execution, lineage, looks, pairs, preparation, weights
+from medtransfer import catalog, execution, lineage, looks, pairs, preparation, splits, weights
 from medtransfer.cache import Prepared
 from medtransfer.errors import UserError
 from medtransfer.initializations import Initialization, parse
@@ -58,8 +58,10 @@ class Survey:
 
     runs: Sequence[Run]
     nameless: Mapping[str, int]
-    """task -> runs whose data or weights are missing; folds are not counted before the data is prepared"""
+    """task -> runs whose data or weights are missing; folds are not counted before the data is prepared, splits are"""
     gaps: Sequence[Gap]
+    splits: Mapping[str, str] = field(default_factory=dict)
+    """task -> what `benchmark.splits` makes of it; empty without"""
 
 
 def survey(params: Params, root: Path, tasks: Iterable[str]) -> Survey:
@@ -68,15 +70,18 @@ def survey(params: Params, root: Path, tasks: Iterable[str]) -> Survey:
     absent = {name: words for name, init in starts.items() if (words := _missing_weights(init, root))}
     here = [name for name in starts if name not in absent]
     runs, gaps, nameless = list[Run](), [Gap(f"weights of {k}", v) for k, v in absent.items()], dict[str, int]()
+    numbers, said = params.benchmark.splits, dict[str, str]()
     for task in tasks:
         words = _missing_data(params, root, task)
         gaps += [Gap(f"data of {task}", words)] if words else []
         named, missing = ([], []) if words else _named(params, root, here, task)
         runs, gaps = runs + named, gaps + missing
-        whole = len(starts) * len(params.benchmark.recipes) * len(params.benchmark.seeds)
-        ready = (len(params.benchmark.recipes) - len(missing)) * len(here) * len(params.benchmark.seeds)
-        nameless[task] = whole - (0 if words else ready)
-    return Survey(runs, nameless, gaps)
+        record = catalog.lookup(task, root)
+        each = len(params.benchmark.seeds) * max(1, len(preparation.splits_of(record, params)))
+        ready = (len(params.benchmark.recipes) - len(missing)) * len(here) * each
+        nameless[task] = len(starts) * len(params.benchmark.recipes) * each - (0 if words else ready)
+        said |= {task: splits.words(record, numbers)} if numbers else {}
+    return Survey(runs, nameless, gaps, said)
 
 
 def _named(params: Params, root: Path, inits: Sequence[str], task: str) -> tuple[list[Run], list[Gap]]:
@@ -171,7 +176,7 @@ def shown(found: Survey, params: Params, root: Path) -> Group:
     words = f"Known: {span(total)} of one worker{_spread(total, params.execution, len(found.runs))}, from the rates of"
     words += " finished runs of the same task, backbone, image size and epochs on the same device."
     missing = [f"Missing, {gap.name}: {gap.words}" for gap in found.gaps]
-    lines = (*missing, words, chances(params), "Nothing was written.")
+    lines = (*missing, *split_lines(found), words, chances(params), "Nothing was written.")
     return Group(grid, *(Text(line, overflow="fold") for line in lines))
 
 
@@ -204,6 +209,14 @@ def chances(params: Params) -> str:
         "cases. "
         "Add all the seeds that you need before the first look; few test patients lower the chance."
     )
+
+
+def split_lines(found: Survey) -> list[str]:
+    """Says what `benchmark.splits` makes of each task, those of one kind together."""
+    kinds = dict[str, list[str]]()
+    for task, words in found.splits.items():
+        kinds.setdefault(words, []).append(task)
+    return [f"Splits of {', '.join(tasks)}: {words}." for words, tasks in kinds.items()]
 
 
 def _spread(seconds: float, settings: Execution, runs: int) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from medtransfer import audit, cache, datasets, description, facts, files, leaks, sheets, survey
 from medtransfer.audit import SPLITS
-from medtransfer.cache import Facts, Manifest, Prepared, Skipped, load
+from medtransfer.cache import Drawn, Facts, Manifest, Prepared, Skipped, load
 from medtransfer.datasets import Sample
 from medtransfer.decoding import RECIPE, Decoder, signature
 from medtransfer.errors import UserError
@@ -28,7 +28,7 @@ from medtransfer.params import Data, Params, task_params
 from medtransfer.rows import JOURNAL, NOTE, Rows, moments
 from medtransfer.sources import Source, source
 from medtransfer.sources import fingerprint as fingerprint_of
-from medtransfer.splits import assign
+from medtransfer.splits import Assignment, assign, redraws
 from medtransfer.tasks import PLANES, Task
 
 log = logging.getLogger("medtransfer")
@@ -57,7 +57,7 @@ IDENTITY = "build.txt"
 NOTES = (IDENTITY, JOURNAL)
 """files that a build leaves itself: what it builds, and which rows are done"""
 
-NOT_DECODING = ("split_seed", "draw", "folds", "on_leak")
+NOT_DECODING = ("split_seed", "splits", "draw", "folds", "on_leak")
 """fields that change no pixel: a build that stopped over them goes on with what it had decoded"""
 
 NAMED = 20
@@ -189,10 +189,16 @@ def _fields(task: Task, params: Params, origin: Source) -> dict[str, Any]:
         "layout": layout,
         "cache_size": task_params(params, task.name).cache_size,
         "split_seed": params.data.split_seed,
+        **({"splits": list(numbers)} if (numbers := splits_of(task, params)) else {}),
         "draw": dict(task.draw),
         "folds": [task.folds.count, task.folds.repeats] if task.folds else None,
         "on_leak": params.data.on_leak,
     }
+
+
+def splits_of(task: Task, params: Params) -> tuple[int, ...]:
+    """Lists the drawn splits of a task; none where its files or its folds say all."""
+    return params.benchmark.splits if redraws(task) else ()
 
 
 def _layout(task: Task) -> dict[str, Any] | None:
@@ -222,6 +228,7 @@ class _Build:
         self.task, self.data, self.origin, self.fields = task, params.data, origin, fields
         self.fingerprint, self.folder, self.workers = fingerprint, folder, workers
         self.size: int = fields["cache_size"]
+        self.numbers: tuple[int, ...] = tuple(fields.get("splits", ()))
         self.mask_readings: dict[str, str] = {}
 
     def run(self) -> None:
@@ -250,7 +257,7 @@ class _Build:
             self.marks.append("partial")
         if task.unit == "image" and task.layout is not None:
             self.marks.append("patients unknown")
-        self.assignment = assign(task, self.units, self.pools, self.labels, self.data.split_seed)
+        self.assignment = assign(task, self.units, self.pools, self.labels, self.data.split_seed, self.numbers)
 
     def _partial(self) -> bool:
         """Says whether the files are not the published ones.
@@ -374,14 +381,14 @@ class _Build:
 
     def _manifest(self) -> Manifest:
         task, splits = self.task, self.assignment.splits
+        whole = self.assignment.one() if self.numbers else self.assignment
         mean, std = moments(self.notes[splits == "train"], task.channels, self.size**2)
-        digested = {name: value for name, value in self.fields.items() if name != "reading"}
         undefined = description.undefined(task, self.labels, splits)
         for split, labels in undefined.items():
             if labels:
                 words = "task %s: AUC is undefined in %s for labels without positives or without negatives: %s"
                 log.warning(words, task.name, split, ", ".join(labels))
-        return Manifest(
+        manifest = Manifest(
             task=task.name,
             dataset=task.dataset,
             source=self.origin.kind,
@@ -391,7 +398,7 @@ class _Build:
             found=self.found,
             counts=description.counts(splits),
             rows=len(self.ids),
-            folds=self.assignment.folds.shape[1],
+            folds=0 if self.numbers else self.assignment.folds.shape[1],
             unit=task.unit,
             units={split: len(np.unique(self.units[splits == split])) for split in SPLITS},
             label_totals=description.totals(task, self.labels, splits),
@@ -406,13 +413,31 @@ class _Build:
             marks=self.marks,
             recipe=RECIPE,
             mask_readings=self.mask_readings,
-            split_recipe=self.assignment.recipe(),
-            split_hash=description.hash_lines(sorted(self.assignment.lines(self.ids))),
+            split_recipe=whole.recipe(),
+            split_hash=description.hash_lines(sorted(whole.lines(self.ids))),
             parts=cache.parts(self.folder),
-            digest=description.digest(digested, self.ids, self.units, self.labels, self.assignment, self.notes),
+            digest=self._digest(whole),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             code=description.code(),
         )
+        if self.numbers:
+            manifest["splits"] = [self._drawn(number) for number in self.numbers]
+        return manifest
+
+    def _drawn(self, number: int) -> Drawn:
+        one = self.assignment.one(number)
+        return Drawn(
+            number=number,
+            counts=description.counts(one.splits),
+            split_recipe=one.recipe(),
+            split_hash=description.hash_lines(sorted(one.lines(self.ids))),
+            digest=self._digest(one),
+        )
+
+    def _digest(self, assignment: Assignment) -> str:
+        digested = {name: value for name, value in self.fields.items() if name not in ("reading", "splits")}
+        digested["split_seed"] = assignment.seed
+        return description.digest(digested, self.ids, self.units, self.labels, assignment, self.notes)
 
 
 def _check_samples(task: Task, samples: list[Sample], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which run is which: one run = (init, task, seed), with folds also the fold, resolved before any work starts."""
+"""Which run is which: one run = (init, task, seed), and its fold or drawn split, resolved before any work starts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from medtransfer import (
     weights,
 )
 from medtransfer import params as parameters
-from medtransfer.cache import Prepared
+from medtransfer.cache import Prepared, load
 from medtransfer.conversion import Receipt
 from medtransfer.errors import UserError
 from medtransfer.initializations import Initialization, check_backbone, parse, seen
@@ -62,7 +62,9 @@ class Run:
     root: Path
     parent: str | None = None
     fold: int | None = None
-    """of a cross-validation; None: one split"""
+    """of a cross-validation, or the number of a drawn split; None: one split"""
+    drawn: bool = False
+    """`fold` is one of `benchmark.splits`"""
     recipe: Literal["fixed", "tuned"] = "fixed"
     """tuned: `params` hold the values that the study of init and task found"""
     study: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -71,8 +73,13 @@ class Run:
     @property
     def name(self) -> str:
         """Names the run as MLflow shows it."""
-        fold = "" if self.fold is None else f"-f{self.fold}"
-        return f"{self.init.canonical}-s{self.seed}{fold}" + ("-tuned" if self.recipe == "tuned" else "")
+        part = "".join(f"-{'split' if self.drawn else 'f'}{number}" for number in self.part.values())
+        return f"{self.init.canonical}-s{self.seed}{part}" + ("-tuned" if self.recipe == "tuned" else "")
+
+    @property
+    def part(self) -> dict[str, int]:
+        """Names the fold or the drawn split that it is of, if any."""
+        return {} if self.fold is None else {"split" if self.drawn else "fold": self.fold}
 
     @functools.cached_property
     def record(self) -> Task:
@@ -117,7 +124,8 @@ class Run:
         """Lists what tables and MLflow show: `fields`, and what `prepare` read, whose effect the manifest holds."""
         sizes = parameters.task_params(self.params, self.task)
         prepared = {f"tasks.{self.task}.cache_size": sizes.cache_size, "data.on_leak": self.params.data.on_leak}
-        return {**self.fields, **prepared, "data.split_seed": self.params.data.split_seed}
+        drawn = {} if self.drawn else {"data.split_seed": self.params.data.split_seed}
+        return {**self.fields, **prepared, **drawn}
 
     @functools.cached_property
     def normalization(self) -> tuple[Triple, Triple]:
@@ -138,8 +146,7 @@ class Run:
             "input": self.normalization,
             "protocol_version": PROTOCOL_VERSION,
         }
-        if self.fold is not None:
-            identity["fold"] = self.fold
+        identity |= self.part
         if self.recipe != "fixed":
             identity["recipe"] = self.recipe
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
@@ -159,10 +166,12 @@ def plan(
     parent: str | None = None,
     weights_folder: str = "adhoc",
     recipes: Sequence[str] = ("fixed",),
+    splits: bool = True,
 ) -> list[Run]:
     """Resolves and checks every run, prepares data and fetches weights, before the first training step.
 
-    Runs of the tuned recipe take the values of their studies' ledgers.
+    Runs of the tuned recipe take the values of their studies' ledgers. Without `splits` tasks with drawn splits have
+    runs on the split of `data.split_seed` alone.
 
     Raises:
         UserError: anything that would stop one of the runs later and can be known now.
@@ -189,19 +198,25 @@ def plan(
             params=params,
             device=device,
             prepared=caches[task].folder.resolve(),
-            manifest_digest=caches[task].digest,
+            manifest_digest=digest,
             marks=_marks(receipts[init], caches[task]),
-            spared=_spared(receipts[init], caches[task].digest),
+            spared=_spared(receipts[init], caches[task].every_split),
             weights_sha256=receipt.tensors_sha256 if (receipt := receipts[init]) else "random",
             root=root.resolve(),
             parent=parent,
             fold=fold,
+            drawn="splits" in caches[task].manifest and splits,
         )
         for task, init in pairs
         for seed in seeds
-        for fold in (range(caches[task].manifest["folds"]) or (None,))
+        for fold, digest in _parts(caches[task], splits).items()
     ]
     return [*(fixed if "fixed" in recipes else ()), *(tuned(fixed) if "tuned" in recipes else ())]
+
+
+def _parts(cache: Prepared, splits: bool) -> dict[int | None, str]:
+    """Lists folds or drawn splits with the digest of what their runs read."""
+    return cache.parts if splits or "splits" not in cache.manifest else {None: cache.digest}
 
 
 def tuned(runs: Sequence[Run]) -> list[Run]:
@@ -214,9 +229,11 @@ def tuned(runs: Sequence[Run]) -> list[Run]:
     studies = {key: ledger.find(run.init, run.task, run.root) for key, run in keys.items()}
     ledger.refuse_unequal(list(studies.values()))
     found = []
+    wholes = {run.prepared: load(run.prepared).digest for run in keys.values() if run.drawn}
     for run in runs:
         study = studies[run.task, run.init.canonical]
-        for name, value in (("weights", run.weights_sha256), ("manifest", run.manifest_digest)):
+        manifest = wholes.get(run.prepared, run.manifest_digest)  # the study saw the split of data.split_seed
+        for name, value in (("weights", run.weights_sha256), ("manifest", manifest)):
             if study.identity[name] != value:
                 raise UserError(
                     f"the study {study.study} was made with other {name} ({str(study.identity[name])[:12]}, these are "

@@ -26,12 +26,24 @@ class Assignment:
     splits: Strings
     """train, val or test; empty for an image that was left out; with folds test where it is locked, else train"""
     folds: Strings
-    """(n, num_folds): the same in every fold; no columns without folds"""
+    """(n, num_folds): the same in every fold, or in every drawn split; no columns without either"""
+    numbers: tuple[int, ...] = ()
+    """of the drawn splits, which `folds` then holds; `splits` is what `seed` draws"""
 
     @property
     def columns(self) -> list[Strings]:
         """Lists the splits that runs use."""
-        return list(self.folds.T) if self.task.folds else [self.splits]
+        return list(self.folds.T) if self.task.folds else [self.splits, *self.folds.T]
+
+    @property
+    def names(self) -> tuple[int, ...]:
+        """Names the columns of `folds`."""
+        return self.numbers or tuple(range(self.folds.shape[1]))
+
+    def one(self, number: int | None = None) -> Assignment:
+        """Gives what it would be with one split alone: what a number draws; None: what `seed` draws."""
+        splits = self.splits if number is None else self.folds[:, self.numbers.index(number)]
+        return Assignment(self.task, self.seed if number is None else number, self.pools, splits, self.folds[:, :0])
 
     @property
     def locked(self) -> bool:
@@ -47,7 +59,7 @@ class Assignment:
     def parts(self) -> list[Strings]:
         """Gives what must not share an image: the splits, or the folds of each repeat and a locked test."""
         if not self.task.folds:
-            return [self.splits]
+            return self.columns
         parts, count = [], self.task.folds.count
         for start in range(0, self.folds.shape[1], count):
             names = np.where(self.splits == "test", "test", "").astype("<U8")
@@ -56,6 +68,13 @@ class Assignment:
                 names[held & (names == "")] = f"fold {fold}"
             parts.append(names)
         return parts
+
+    def apart(self) -> Strings:
+        """Names each image's parts, so that two differ where any drawn split puts them apart; of folds one repeat's."""
+        if not self.numbers:
+            return self.parts()[0]
+        names = np.array([",".join(row) for row in zip(*(column.tolist() for column in self.columns), strict=True)])
+        return np.where(self.splits == "", "", names)
 
     def leave_out(self, rows: NDArray[np.bool_]) -> None:
         """Takes images out of every split.
@@ -101,7 +120,23 @@ class Assignment:
         return "; ".join([*words, *(f"{pool}: drawn {how}, shares {shares}" for pool in drawn)])
 
 
-def assign(task: Task, units: Strings, pools: Strings, labels: NDArray[Any], seed: int) -> Assignment:
+def redraws(task: Task) -> bool:
+    """Says whether `benchmark.splits` draws train and val anew, and test where we draw it."""
+    return task.folds is None and bool(task.draw)
+
+
+def words(task: Task, numbers: Sequence[int]) -> str:
+    """Says what `benchmark.splits` makes of a task."""
+    if task.folds:
+        return "cross-validated, its folds stay the ones of data.split_seed"
+    if not task.draw:
+        return "one split, its files say which image is train, val and test"
+    return f"{len(numbers)} drawn splits" + ("" if "test" in task.draw else " of train and val, one given test")
+
+
+def assign(
+    task: Task, units: Strings, pools: Strings, labels: NDArray[Any], seed: int, numbers: Sequence[int] = ()
+) -> Assignment:
     """Keeps given splits and divides `trainval` and `all`, or all but a locked test into folds.
 
     Args:
@@ -110,15 +145,17 @@ def assign(task: Task, units: Strings, pools: Strings, labels: NDArray[Any], see
         pools: what the files say of each image.
         labels: (n, num_labels), above 0 for a positive.
         seed: `data.split_seed`.
+        numbers: `benchmark.splits`: each draws one more split, as the seed of that number would.
 
     Raises:
         UserError: a split has no image, or there are fewer units than folds.
     """
     if task.folds is None:
-        splits, folds = _divide(task, units, pools, labels, seed), np.empty((len(pools), 0), dtype="<U8")
+        splits, *more = (_divide(task, units, pools, labels, number) for number in (seed, *numbers))
+        folds = np.stack(more, axis=1) if more else np.empty((len(pools), 0), dtype="<U8")
     else:
         splits, folds = _fold(task, units, pools, labels, seed)
-    assignment = Assignment(task, seed, pools, splits, folds)
+    assignment = Assignment(task, seed, pools, splits, folds, tuple(numbers))
     assignment.check()
     return assignment
 

@@ -73,7 +73,8 @@ def _state(known: overview.State | None, held: bool) -> State:
 def shown(params: Params, root: Path, tasks: Sequence[str]) -> Group:
     """Lays out the grid, what runs where, and how long the rest will take."""
     now = standing(params, root, tasks)
-    gaps = [Text(f"Missing, {gap.name}: {gap.words}", overflow="fold") for gap in now.survey.gaps]
+    said = [f"Missing, {gap.name}: {gap.words}" for gap in now.survey.gaps] + planning.split_lines(now.survey)
+    gaps = [Text(line, overflow="fold") for line in said]
     running = [run for run in now.survey.runs if now.states[run.digest] == "running"]
     total = Counter(now.states.values())
     words = ", ".join(f"{total[state]} {state}" for state in STYLES)

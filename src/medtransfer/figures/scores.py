@@ -72,7 +72,7 @@ def _draw_row(panel: Axes, place: int, row: Row, look: Look) -> None:
 def _why(row: Row) -> str:
     """Says why a row has no mean."""
     if row.scores:
-        return f"{len(row.scores)} of {row.expected} {row.unit if row.unit == 'fold' else 'run'}s"
+        return f"{len(row.scores)} of {row.expected} {'run' if row.unit == 'seed' else row.unit}s"
     if row.undefined:
         return "undefined"
     return "no runs" if row.applicable else "not applicable"
@@ -81,4 +81,4 @@ def _why(row: Row) -> str:
 def _legend() -> list[Line2D]:
     looks = (("none shown to be better", KEPT), ("shown to be worse, or not compared", APART))
     handles = [Line2D([], [], color=look.colour, marker=look.marker, lw=1.5, label=words) for words, look in looks]
-    return [*handles, Line2D([], [], color=style.GREY, marker="o", ms=3, lw=0, label="one run (seed or fold)")]
+    return [*handles, Line2D([], [], color=style.GREY, marker="o", ms=3, lw=0, label="one run (seed, fold or split)")]

@@ -73,8 +73,10 @@ def count(number: int, noun: str) -> str:
 
 def test(findings: Findings, rows: Iterable[Row]) -> str:
     """Names the test of the published form of table."""
-    redrawn = {row.redrawn for row in rows} == {True}
-    return "corrected resampled t-test, paired by fold" if redrawn else TEST_NAMES[findings.settings.test]
+    units = {row.unit if row.redrawn else "" for row in rows}
+    redrawn = units and "" not in units
+    words = f"corrected resampled t-test, paired by {' or '.join(sorted(units))}"
+    return words if redrawn else TEST_NAMES[findings.settings.test]
 
 
 def p_value(p: float | None) -> str:

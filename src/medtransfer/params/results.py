@@ -10,21 +10,29 @@ from medtransfer.params.laws import require, require_names
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """The runs of the benchmark: inits x tasks x seeds."""
+    """The runs of the benchmark: inits x tasks x seeds, and drawn splits where there are any."""
 
     inits: tuple[str, ...]
     tasks: tuple[str, ...]
     seeds: tuple[int, ...]
     recipes: tuple[Literal["fixed", "tuned"], ...]
     """fixed: `classification` and `segmentation` as they stand; tuned: with the values that each init's study found"""
+    splits: tuple[int, ...] = ()
+    """numbers that each take the place of data.split_seed and draw a split; []: its split alone. Test is drawn anew
+    where we draw it, else train and val are"""
 
     def __post_init__(self) -> None:
         require(bool(self.recipes), "benchmark.recipes names fixed, tuned or both", recipes=self.recipes)
-        for name in ("inits", "tasks", "seeds", "recipes"):
+        for name in ("inits", "tasks", "seeds", "recipes", "splits"):
             values = getattr(self, name)
             require(len(set(values)) == len(values), f"benchmark.{name} has no duplicates", **{name: values})
         require(all(seed >= 0 for seed in self.seeds), "0 <= benchmark.seeds", seeds=self.seeds)
         require_names(self.tasks, "benchmark.tasks")
+        require(all(number >= 0 for number in self.splits), "0 <= benchmark.splits", splits=self.splits)
+        words = (
+            "benchmark.splits has no number, or two or more; one shows no spread: set data.split_seed for another draw"
+        )
+        require(len(self.splits) != 1, words, splits=self.splits)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,9 +101,8 @@ def _model(selected: Selected, init: Initialization, findings: Findings, origin:
         "weights_sha256": str(cell.weights_sha256),
         "run": str(cell.mlflow_run_id or ""),
     }
-    words = (
-        f"fine-tuned with seed {kept.seed}, the best of its seeds on val ({100 * kept.val:.2f}), run `{kept.digest}`"
-    )
+    part = f", {cell.part}" if cell.part else ""
+    words = f"fine-tuned with seed {kept.seed}{part}, the best on val ({100 * kept.val:.2f}), run `{kept.digest}`"
     return Subject(
         selected=selected, material=material, init=init, file=file, facts=facts, origin=[words, *origin],
         spec=network.spec(cell, task, mean, std, init.padding),

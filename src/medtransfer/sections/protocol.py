@@ -162,11 +162,11 @@ def hashes(findings: Findings) -> list[Section]:
     protocols = ", ".join(sorted({str(cell.protocol_version) for cell in cells}))
     note = f"Protocol version {protocols}; {', '.join(versions)}. Data: digest of the prepared cache; weights: sha256."
     runs = [
-        (cell.task, cell.init, str(cell.seed), "-" if cell.fold is None else str(cell.fold), cell.digest,
+        (cell.task, cell.init, str(cell.seed), cell.part or "-", cell.digest,
          str(cell.mlflow_run_id or "-"))
         for cell in cells
     ]  # fmt: skip
-    header = ("task", "init", "seed", "fold", "digest", "MLflow run")
+    header = ("task", "init", "seed", "fold or split", "digest", "MLflow run")
     return [
         Section(
             title="Inputs", slug="inputs", grid=grid(("what", "name", "digest"), inputs), notes=(note,), folded=True

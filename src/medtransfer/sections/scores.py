@@ -113,7 +113,7 @@ def _method(findings: Findings) -> str:
     rows = findings.rows
     marks = sorted({mark for cell in findings.cells for mark in cell.marks})
     units = {row.unit for row in rows if row.summary is not None} or {"seed"}
-    words = {"seed": "run (seed)", "fold": "fold (mean over its seeds)"}
+    words = {"seed": "run (seed)", "fold": "fold (mean over its seeds)", "split": "drawn split (mean over its seeds)"}
     unit = " or ".join(f"{words[name]}, n = {_number(rows, name)}" for name in sorted(units, reverse=True))
     return (
         f"Mean ± std of the test score in percent; unit: {unit}, ddof 1. Bold: no other was shown to be better. All "
@@ -125,7 +125,7 @@ def _method(findings: Findings) -> str:
 def _printed_method(findings: Findings) -> str:
     rows, settings = findings.rows, findings.settings
     tests = {TEST_NAMES[settings.test]} if any(not row.redrawn for row in rows) else set()
-    tests |= {"corrected resampled t-test, paired by fold"} if any(row.redrawn for row in rows) else set()
+    tests |= {f"corrected resampled t-test, paired by {row.unit}" for row in rows if row.redrawn}
     return (
         "Mean ± std (ddof 1) in percent. Best of each column bold, picked by these same scores; † = not separated "
         "from "
@@ -178,7 +178,7 @@ def _further(findings: Findings, task: str, own: Sequence[Cell], names: Sequence
     lines = []
     for init in findings.benchmark.inits:
         runs = [cell for cell in own if cell.init == init]
-        expected = len(findings.benchmark.seeds) * max(1, own[0].folds)
+        expected = len(findings.benchmark.seeds) * max(1, len({cell.fold for cell in own}))
         lines.append((Entry(init), *(Entry(_mean_text(runs, f"test_{name}", expected)) for name in names)))
     grid = Grid(header=("init", *(METRICS[name] for name in names)), rows=tuple(lines))
     notes = ("Mean ± std over the same runs in percent, ddof 1; not tested.",)

@@ -52,7 +52,7 @@ def tune(
         UserError: before any training, what would stop a study later; after it, studies in which no trial completed.
     """
     parameters.check_values(params)
-    planned = plan(params, root, inits, tasks, (params.tuning.seed,), parent)
+    planned = plan(params, root, inits, tasks, (params.tuning.seed,), parent, splits=False)
     planned = list({(run.task, run.init.canonical): run for run in planned}.values())  # one name may stand for two
     rows = {run.task: _train_rows(run) for run in planned}
     _refuse_alone(planned, root)
@@ -203,6 +203,11 @@ def _train_rows(run: Run) -> int:
         raise UserError(
             f"task {run.task} is cross-validated: what is tuned on one fold's val has seen other folds' test images. "
             "Tune on a task with one split, or leave it out of tuning.tasks"
+        )
+    if "splits" in prepared.manifest and "test" in run.record.draw:
+        raise UserError(
+            f"task {run.task} has several drawn splits: what is tuned on one split's val has seen other splits' test "
+            "images. Take it out of tuning.tasks, or set benchmark.splits: []"
         )
     return len(prepared.rows("train"))
 

@@ -32,7 +32,7 @@ def sources(params: Params, root: Path) -> None:
     raw.write(root)
 
 
-@verb("data", "tasks")
+@verb("data", "tasks", "benchmark")
 def prepare(params: Params, root: Path, task: str = "all", check: str = "no") -> None:
     """Check a task's raw files and decode them once into data/prepared; --check hashes all raw files again."""
     from medtransfer import catalog, preparation
@@ -42,8 +42,9 @@ def prepare(params: Params, root: Path, task: str = "all", check: str = "no") ->
     for name in tasks_of(params, task):
         prepared = preparation.prepare(catalog.lookup(name, root), params, root, check=check == "yes")
         marks = f" ({', '.join(prepared.marks)})" if prepared.marks else ""
-        counts, folds = prepared.manifest["counts"], prepared.manifest["folds"]
-        log.info("prepared %s%s: %s%s", name, marks, counts, f", {folds} folds" if folds else "")
+        number, drawn = len(prepared.parts), "splits" in prepared.manifest
+        words = f", {number} {'drawn splits' if drawn else 'folds'}" if number > 1 else ""
+        log.info("prepared %s%s: %s%s", name, marks, prepared.manifest["counts"], words)
         log.info("look at %s", prepared.folder / "samples.png")
 
 
@@ -57,7 +58,7 @@ def tasks(params: Params, root: Path) -> None:
     Console().print(listing.tasks(params, root))
 
 
-@verb("data", "tasks")
+@verb("data", "tasks", "benchmark")
 def audit(params: Params, root: Path, task: str = "all", against: str = "none") -> None:
     """Show what prepare found of a task's data, and look-alikes in another task's images."""
     from medtransfer import inspection

@@ -39,7 +39,7 @@ def compare(params: Params, root: Path, reference: str = "params", against: str 
         report.write(findings, parameters.load(root / "presets/paper.yaml"), out / "cells", out)
         for answer in findings.answers:
             log.info("%s: %s", answer.scope, answer.text)
-        looks.record(root, params.benchmark.seeds)
+        looks.record(root, params.benchmark.seeds, params.benchmark.splits)
         comparing.record(root, out, parent=launcher.run_id, **exports.comparison_run(findings))
     log.info("wrote data/results/*.csv and data/results/report; `python -m medtransfer show` prints the table")
 
@@ -70,5 +70,5 @@ def find(params: Params, root: Path, reference: str, against: str) -> Findings:
         files = () if against == "none" else (against,)
         params = dataclasses.replace(params, comparison=dataclasses.replace(params.comparison, against=files))
     start = parse(name, params.model.backbone, params.inits)
-    look = looks.number(looks.read(root), params.benchmark.seeds)
+    look = looks.number(looks.read(root), params.benchmark.seeds, params.benchmark.splits)
     return findings.find(root / "data/results/cells", expected(params), params, root, start.canonical, look)
