@@ -22,8 +22,8 @@ def answer_method(findings: Findings) -> str:
         "all looks with other seeds together" if findings.look > 1 else "this look and any later one with more seeds"
     )
     return (
-        f"All of this is read off {number:,} comparisons of two initializations on test. The chance that any `better` "
-        f"on this page is wrong is at most {100 * findings.alpha:.2g} %, and so is that of any `equivalent`; over "
+        f"All of this is read off {number:,} comparisons of two initializations on test. The chance that any 'better' "
+        f"on this page is wrong is at most {100 * findings.alpha:.2g} %, and so is that of any 'equivalent'; over "
         f"{looks} it is {100 * findings.settings.alpha:g} %."
     )
 
@@ -91,7 +91,7 @@ def glossary() -> Section:
         "Better (worse) within the margin: on one side of 0, and too little to matter.",
         "Equivalent: whatever difference there is, it is within the margin.",
         "Not separated: the data say neither that there is a difference nor that there is none.",
-        "Interval: all intervals of this page hold at once with the stated chance; what decides on `equivalent` is a "
+        "Interval: all intervals of this page hold at once with the stated chance; what decides on 'equivalent' is a "
         "narrower one, because only one of its ends can be wrong.",
         "Look: one comparison of these runs. More seeds after a look are another chance to be wrong, so each look has "
         "a part of the error that is allowed in all.",
