@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -226,8 +227,6 @@ def test_a_failed_download_says_where_to_get_and_put_the_file_and_leaves_nothing
 
 @pytest.mark.parametrize("backbone", ["resnet10t", "convnext_atto", "tf_efficientnet_lite0", "densenet121"])
 def test_a_feature_extractor_takes_the_backbones_tensors(backbone: str) -> None:
-    import timm
-
     tensors = backbones.bare_backbone(backbone).state_dict()
     extractor = timm.create_model(backbone, features_only=True, pretrained=False)
     backbones.load_into(extractor, tensors, backbone)
@@ -356,3 +355,108 @@ def test_saved_layout_is_timms(tmp_path: Path, tensors: dict[str, Tensor]) -> No
     weights.obtain(file_init(path), tmp_path)
     saved = load_file(next((tmp_path / "data/weights/adhoc").glob("*.safetensors")))
     backbones.bare_backbone(SMALL).load_state_dict(saved, strict=True)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_checkpoint_that_is_not_finite_is_refused(tmp_path: Path, tensors: dict[str, Tensor], value: float) -> None:
+    first = next(iter(tensors))
+    torch.save(tensors | {first: tensors[first].index_fill(0, torch.tensor([0]), value)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=rf"1 tensors hold values that are not finite .*\({first}\)"):
+        weights.obtain(file_init(tmp_path / "w.pth"), tmp_path)
+    torch.save({k: v.double() * (1e42 if k == first else 1) for k, v in tensors.items()}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="not finite"):  # as float32, which the backbone is
+        weights.obtain(file_init(tmp_path / "w.pth"), tmp_path)
+    assert not list(tmp_path.glob("data/weights/*/*"))
+
+
+@pytest.mark.parametrize(
+    ("raw", "averaged"),
+    [("state_dict", "state_dict_ema"), ("model", "model_ema"), ("model", "ema"), ("state_dict", "ema_state_dict")],
+)
+def test_of_raw_and_averaged_weights_the_averaged_are_taken_as_timm_does_and_it_is_said(
+    tmp_path: Path, tensors: dict[str, Tensor], raw: str, averaged: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "w.pth"
+    ema = {key: tensor * 0.5 if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
+    torch.save({raw: tensors, averaged: ema, "epoch": 3, "optimizer": {"state": {}}}, path)
+    with caplog.at_level("INFO", "medtransfer"):
+        receipt = weights.obtain(file_init(path), tmp_path)
+    assert receipt is not None
+    assert receipt.tensors_sha256 == conversion.digest(ema)
+    words = f"took the averaged weights (EMA), as timm does, of {averaged}; the file holds tensors under {raw}, too"
+    assert words in receipt.adapted[0]
+    assert words in "\n".join(weights.summary(receipt))
+    assert words in caplog.text
+    if averaged in ("state_dict_ema", "model_ema"):
+        theirs = timm.models.load_state_dict(str(path))
+        assert conversion.digest(theirs) == receipt.tensors_sha256
+    chosen = weights.obtain(own(path, nested=(raw,)), tmp_path)
+    assert chosen is not None
+    assert chosen.tensors_sha256 == conversion.digest(tensors)
+    assert "took the weights, of" in chosen.adapted[0]
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone.", "module.backbone.", "module.encoder_q."])
+@pytest.mark.parametrize("head", ["projection_head.0.weight", "head.mlp.0.weight", "fc.weight", "predictor.2.bias"])
+def test_heads_beside_the_backbone_are_left_out_and_nothing_else(
+    tmp_path: Path, tensors: dict[str, Tensor], prefix: str, head: str
+) -> None:
+    content = {prefix + key: tensor for key, tensor in tensors.items()}
+    roots = {prefix, "module." if prefix.startswith("module.") else "", ""}
+    content |= {root + head: torch.ones(3) for root in roots}
+    path = tmp_path / "w.pth"
+    torch.save(content, path)
+    receipt = weights.obtain(file_init(path), tmp_path)
+    assert receipt is not None
+    assert receipt.tensors_sha256 == conversion.digest(tensors)
+    assert {key for keys in receipt.dropped.values() for key in keys} == {root + head for root in roots}
+    torch.save(content | {"decoder.0.weight": torch.ones(3)}, path)
+    with pytest.raises(UserError, match=r"1 unexpected \(decoder\.0\.weight\)"):
+        weights.obtain(file_init(path), tmp_path)
+
+
+def test_a_path_with_a_tilde_is_at_home_and_a_folder_is_said_to_be_one(
+    tmp_path: Path, tensors: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home/run").mkdir(parents=True)
+    torch.save(tensors, tmp_path / "home/run/last.pth")
+    receipt = weights.obtain(parse(f"file:~/run/last.pth@{SMALL}", "resnet50"), tmp_path)
+    assert receipt is not None
+    assert receipt.source == "~/run/last.pth"
+    with pytest.raises(UserError, match=r"home/run, found a folder; name the file in it .*\(it holds \(last\.pth\)\)"):
+        weights.obtain(parse(f"file:~/run@{SMALL}", "resnet50"), tmp_path)
+    with pytest.raises(UserError, match=r"home/none, found none"):
+        weights.obtain(parse(f"file:~/none@{SMALL}", "resnet50"), tmp_path)
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "resnet10t", "tf_efficientnet_lite0"])
+def test_a_bare_file_gets_the_input_that_timm_takes_for_its_architecture_and_says_so(
+    tmp_path: Path, backbone: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = timm.create_model(backbone, num_classes=0).state_dict()
+    save_file(state, tmp_path / "w.safetensors")
+    config = timm.models.get_pretrained_cfg(backbone)
+    bare = parse(f"file:{tmp_path}/w.safetensors@{backbone}", "resnet50")
+    with caplog.at_level("INFO", "medtransfer"):
+        receipt = weights.obtain(bare, tmp_path)
+    assert receipt is not None
+    assert (receipt.mean, receipt.std) == (config.mean, config.std) == conversion.normalization(bare)
+    words = f"mean and std not stated, so timm's for {backbone}"
+    assert receipt.input.startswith(words)
+    assert words in caplog.text
+    assert words in "\n".join(weights.summary(receipt))
+    named = parse("ours", "resnet50", {"ours": OwnInit(file="w", backbone=backbone, mean=(0.1,) * 3, std=(0.2,) * 3)})
+    assert conversion.normalization(named) == ((0.1,) * 3, (0.2,) * 3)
+
+
+def test_a_receipt_that_is_cut_off_is_named_and_made_anew(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    torch.save(tensors, tmp_path / "w.pth")
+    init = file_init(tmp_path / "w.pth")
+    receipt = weights.obtain(init, tmp_path)
+    [path] = tmp_path.glob("data/weights/adhoc/*.receipt.json")
+    for text in (path.read_text()[:100], "", "[]", "{}", json.dumps({"init": 1})):
+        path.write_text(text)
+        with pytest.raises(UserError, match=rf"{path} is no .*receipt .*delete it and .*start the same command again"):
+            weights.state(init, tmp_path, 0, "one")
+        assert weights.obtain(init, tmp_path) == receipt

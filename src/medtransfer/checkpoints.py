@@ -12,6 +12,7 @@ from typing import Any
 import timm
 
 from medtransfer import downloads, files
+from medtransfer.backbones import some
 from medtransfer.errors import UserError
 from medtransfer.initializations import Initialization
 from medtransfer.zoo import IMAGENET_TAGS, PACKAGED, TIMM_SHA256, Source
@@ -47,8 +48,8 @@ def find(init: Initialization, root: Path) -> Checkpoint:
     if init.local:
         path = Path(init.local)
         if not path.is_file():
-            raise UserError(f"init {init.record.name}: looked for the file {path.resolve()}, found none")
-        return Checkpoint(path, source, (_measured(init.local, path),))
+            raise UserError(f"init {init.record.name}: looked for the file {path.resolve()}, {_instead(path)}")
+        return Checkpoint(path, source, (_measured(source.url, path),))
     if packaged(init):
         package, name = PACKAGED[init.backbone]
         path = _packaged_file(init.backbone)
@@ -57,6 +58,15 @@ def find(init: Initialization, root: Path) -> Checkpoint:
     places = [place(init, source, address, root) for address in addresses]
     found = [_bring(init, source, address, where, root) for address, where in zip(addresses, places, strict=True)]
     return Checkpoint(places[0], source, tuple(found))
+
+
+def _instead(path: Path) -> str:
+    """Says what stands where a file was looked for."""
+    if not path.is_dir():
+        return "found none"
+    inside = [one.name for one in sorted(path.iterdir()) if one.is_file() and not one.name.startswith(".")]
+    held = f"it holds {some(inside)}" if inside else "it holds no file"
+    return f"found a folder; name the file in it that is the checkpoint ({held})"
 
 
 def _measured(address: str, path: Path) -> File:

@@ -32,15 +32,21 @@ from medtransfer.zoo import IMAGENET_MEAN, IMAGENET_STD, UNIT_RANGE, Triple, com
 HEADS = (
     "fc.*",
     "classifier.*",
+    "cls_head.*",
     "head.*",
     "head_dist.*",
     "heads.*",
+    "mlp_head.*",
+    "dino_head.*",
+    "ibot_head.*",
     "projector.*",
-    "predictor.*",
+    "projection.*",
     "projection_head.*",
+    "predictor.*",
+    "prediction_head.*",
     "prototypes.*",
 )
-"""keys behind the backbone's prefix that are left out of users' own files"""  # fmt: skip
+"""keys behind the backbone's prefix, or beside the backbone, that are left out of users' own files"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +88,8 @@ class Receipt:
     fingerprint: tuple[float, ...]
     """numbers of the features of a fixed input, in evaluation mode"""
     versions: Mapping[str, str]
+    input: str = ""
+    """where mean and std are from, if the init does not state them"""
 
     @property
     def source(self) -> str:
@@ -101,6 +109,7 @@ def convert(init: Initialization, checkpoint: Checkpoint) -> tuple[Receipt, dict
     try:
         taken = _by_timm(source.tag, content) if source.tag else _by_layout(init, checkpoint, content, wanted)
         tensors, adapted = _fit(init, taken.found, wanted)
+        _check_finite(tensors, taken.found)
     except UserError as error:
         raise UserError(f"{checkpoint.path} is not the checkpoint of {init.canonical}: {error}") from error
     used = {key for key, _ in taken.found.values()}
@@ -111,7 +120,29 @@ def convert(init: Initialization, checkpoint: Checkpoint) -> tuple[Receipt, dict
             f"{checkpoint.path} is not the checkpoint of {init.canonical}: {len(unexpected)} unexpected "
             f"{some(unexpected)} that no rule leaves out. {_advice(init)}"
         )
+    adapted = (*_choice(init, content), *adapted)
     return _receipt(init, checkpoint, content, taken, tensors, adapted), tensors
+
+
+def _check_finite(tensors: Mapping[str, Tensor], found: Found) -> None:
+    bad = [found[name][0] for name, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+    if bad:
+        raise UserError(
+            f"{len(bad)} tensors hold values that are not finite (NaN or infinite) {some(bad)}: the training that "
+            "wrote it diverged, or the file is damaged; take an earlier checkpoint"
+        )
+
+
+def _choice(init: Initialization, content: Content) -> tuple[str, ...]:
+    """Says which of several weights in a user's own file were taken, and how to get the others."""
+    if init.record.family != "yours" or not content.others:
+        return ()
+    kind = "averaged weights (EMA), as timm does" if content.place[0] in containers.EMA else "weights"
+    others = ", ".join(content.others)
+    return (
+        f"took the {kind}, of {'.'.join(content.place)}; the file holds tensors under {others}, too: choose by "
+        f"`nested: [{content.others[0]}]` of an entry under `inits` of params.yaml",
+    )
 
 
 @dataclass(frozen=True)
@@ -129,7 +160,9 @@ def _by_layout(init: Initialization, checkpoint: Checkpoint, content: Content, w
     prefix, drop = source.prefix, source.drop
     if source.layout == "found":
         prefix = next((key.removesuffix(name) for name, (key, _) in found.items()), "")
-        drop = tuple(prefix + head for head in HEADS)
+        parts = prefix.split(".")[:-1]  # of `module.backbone.` heads stand under itself, `module.` and the top
+        roots = [".".join((*parts[:count], "")) for count in range(len(parts), -1, -1)] if parts else [prefix]
+        drop = tuple(root + head for root in roots for head in HEADS)
     left = [key for key in tensors if key not in used]
     dropped: dict[str, tuple[str, ...]] = {}
     for rule in drop:
@@ -235,15 +268,17 @@ def _receipt(
         note=record.note,
         fingerprint=fingerprint(init.backbone, tensors, init.padding),
         versions={"timm": timm.__version__, "torch": torch.__version__},
+        input=_assumed(init),
     )
 
 
 def recipe(init: Initialization) -> dict[str, Any]:
     """Lists all that decides what is made of a checkpoint, as plain data."""
     fields = dataclasses.asdict(checkpoints.resolve(init))
+    stated = (init.record.mean, init.record.std) if init.record.family != "yours" else normalization(init)
     fields |= {
-        "mean": init.record.mean,
-        "std": init.record.std,
+        "mean": stated[0],
+        "std": stated[1],
         "padding": init.padding,
         "licence": init.record.licence,
     }
@@ -262,8 +297,8 @@ def normalization(init: Initialization, rule: str = "init", made: Lineage | None
 
     Args:
         init: the initialization.
-        rule: `init`: what it was trained with last, `random` takes `imagenet`'s; `imagenet`: ImageNet's; `none`: 0 and
-            1.
+        rule: `init`: what it was trained with last, `random` takes `imagenet`'s, a file of the user's own that says
+            nothing what timm takes for its architecture; `imagenet`: ImageNet's; `none`: 0 and 1.
         made: the receipt of weights that were pre-trained here.
     """
     if rule == "none":
@@ -272,10 +307,24 @@ def normalization(init: Initialization, rule: str = "init", made: Lineage | None
         return IMAGENET_MEAN, IMAGENET_STD
     if made:
         return made.mean, made.std
+    if init.record.family == "yours":
+        own: Any = timm.models.get_pretrained_cfg(init.backbone)
+        mean, std = (tuple(own.mean), tuple(own.std)) if own else (IMAGENET_MEAN, IMAGENET_STD)
+        return init.record.mean or mean, init.record.std or std
     config: Any = _reference(init.backbone) if init.record.family == "random" else checkpoints.tag_config(init)
     if config:
         return tuple(config.mean), tuple(config.std)
     return init.record.mean or IMAGENET_MEAN, init.record.std or IMAGENET_STD
+
+
+def _assumed(init: Initialization) -> str:
+    """Says where mean and std of a user's own file are from where nobody stated them."""
+    lacks = " and ".join(name for name in ("mean", "std") if getattr(init.record, name) is None)
+    if init.record.family != "yours" or not lacks:
+        return ""
+    config: Any = timm.models.get_pretrained_cfg(init.backbone)
+    origin = f"timm's for {'.'.join(filter(None, (config.architecture, config.tag)))}" if config else "ImageNet's"
+    return f"{lacks} not stated, so {origin}; if it was trained otherwise, state them in an entry under `inits`"
 
 
 def _reference(backbone: str) -> Any:

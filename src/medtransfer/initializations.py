@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from medtransfer.addresses import Address, holds_secret
 from medtransfer.errors import UserError
 from medtransfer.params import Benchmark, OwnInit, Params
 from medtransfer.tasks import TASKS
-from medtransfer.zoo import IMAGENET_MEAN, IMAGENET_STD, RECORDS, Record, Source
+from medtransfer.zoo import RECORDS, Record, Source
 
 REGISTRY = "registry:"
 _met: dict[str, Record] = {}
@@ -75,9 +76,9 @@ class Initialization:
 
     @property
     def local(self) -> str:
-        """Is the path of a file of the user's own on this machine, or empty."""
+        """Is the path of a file of the user's own on this machine, or empty; `~` is the user's home."""
         url = self.source.url if self.source and self.record.family == "yours" else ""
-        return "" if "://" in url else url
+        return "" if "://" in url else os.path.expanduser(url)
 
 
 def parse(name: str, default_backbone: str, own: Mapping[str, OwnInit] | None = None) -> Initialization:
@@ -184,8 +185,6 @@ def _parse_file(name: str, default_backbone: str) -> Initialization:
         data="not stated",
         method=f"read from {path}",
         licence="not stated",
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
     )
     return Initialization(record=record, backbone=backbone)
 

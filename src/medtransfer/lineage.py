@@ -90,8 +90,15 @@ def read(init: Initialization, root: Path) -> Lineage | None:
 
 def made(root: Path) -> list[str]:
     """Lists, in a line each, what was pre-trained further here."""
-    found = [json.loads(path.read_text()) for path in sorted((root / FOLDER).glob("*.receipt.json"))]
-    return [f"{said['init']}: {said['method']}, digest {said['digest'][:8]}" for said in found]
+    return [_in_a_line(path) for path in sorted((root / FOLDER).glob("*.receipt.json"))]
+
+
+def _in_a_line(receipt: Path) -> str:
+    try:
+        said = json.loads(receipt.read_text())
+        return f"{said['init']}: {said['method']}, digest {said['digest'][:8]}"
+    except (ValueError, KeyError, TypeError):
+        return f"{receipt} is no whole receipt: `pretrain` makes it anew"
 
 
 def write(lineage: Lineage, tensors: Mapping[str, Tensor], init: Initialization, root: Path) -> None:

@@ -61,6 +61,8 @@ def obtain(init: Initialization, root: Path, folder: str = "adhoc") -> Receipt |
         save_file(tensors, temporary)
     files.write_text(target.with_suffix(".receipt.json"), json.dumps(dataclasses.asdict(receipt), indent=1))
     log.info("weights %s: %d tensors from %s", init.canonical, len(receipt.keys), receipt.source)
+    if init.record.family == "yours":
+        log.info("%s", "\n".join(f"  {line}" for line in (_left_out(receipt), *receipt.adapted, _input(receipt))))
     return receipt
 
 
@@ -91,7 +93,7 @@ def stale(init: Initialization, converted: Path) -> bool:
     """Says whether weights must be converted again: by another recipe, or because the user's own file changed."""
     try:
         receipt = read_receipt(converted)
-    except (TypeError, KeyError, ValueError):  # of an earlier version of this program
+    except UserError:  # of an earlier version of this program, or cut off
         return True
     changed = bool(init.local) and files.sha256(Path(init.local)) != receipt.files[0].sha256
     return changed or receipt.recipe != conversion.recipe(init)
@@ -104,8 +106,27 @@ def _receipt(init: Initialization, root: Path) -> Receipt | Lineage | None:
 
 def _read(path: Path) -> Receipt | Lineage:
     """Reads the receipt beside tensors; a registered backbone may have been pre-trained here or elsewhere."""
-    said = json.loads(path.with_suffix(".receipt.json").read_text())
+    said = _fields(path)
     return convert(said, Lineage) if "parent" in said else read_receipt(path)
+
+
+def _fields(converted: Path) -> dict[str, Any]:
+    """Reads what stands in the receipt beside tensors.
+
+    Raises:
+        UserError: it is cut off, or no receipt.
+    """
+    path = converted.with_suffix(".receipt.json")
+    try:
+        fields = json.loads(path.read_text())
+        if not isinstance(fields, dict):
+            raise ValueError("no names and values")
+    except ValueError as error:
+        raise UserError(f"{path} is no whole receipt ({error}); {_REMEDY.format(path=converted)}") from error
+    return fields
+
+
+_REMEDY = "delete it and {path}, and start the same command again, which makes both anew"
 
 
 def receipt_file(init: Initialization, root: Path) -> Path | None:
@@ -115,21 +136,31 @@ def receipt_file(init: Initialization, root: Path) -> Path | None:
 
 
 def read_receipt(converted: Path) -> Receipt:
-    """Reads the receipt beside a converted file."""
-    fields: dict[str, Any] = json.loads(converted.with_suffix(".receipt.json").read_text())
+    """Reads the receipt beside a converted file.
+
+    Raises:
+        UserError: it is cut off, or of another version of this program.
+    """
+    fields = _fields(converted)
     for name, value in fields.items():
         if isinstance(value, list):
             fields[name] = tuple(value)
-    fields["files"] = tuple(File(**file) for file in fields["files"])
-    fields["dropped"] = {rule: tuple(keys) for rule, keys in fields["dropped"].items()}
-    return Receipt(**fields)
+    try:
+        fields["files"] = tuple(File(**file) for file in fields["files"])
+        fields["dropped"] = {rule: tuple(keys) for rule, keys in fields["dropped"].items()}
+        return Receipt(**fields)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{converted.with_suffix('.receipt.json')} is no receipt of this version ({error}); "
+            f"{_REMEDY.format(path=converted)}"
+        ) from error
 
 
 def converted(root: Path) -> dict[str, list[str]]:
     """Lists what is under `data/weights`: init -> backbones."""
     found: dict[str, set[str]] = {}
     for path in (root / "data/weights").glob("*/*.receipt.json"):
-        said = json.loads(path.read_text())
+        said = _fields(path.with_name(path.name.removesuffix(".receipt.json") + ".safetensors"))
         if "parent" in said:  # pre-trained here
             continue
         found.setdefault(said["init"], set()).add(said["backbone"])
@@ -176,6 +207,16 @@ def verify(init: Initialization, root: Path) -> float:
     return deviation
 
 
+def _input(receipt: Receipt) -> str:
+    origin = f" ({receipt.input})" if receipt.input else ""
+    return f"input mean {receipt.mean}, std {receipt.std}, of [0, 1]{origin}"
+
+
+def _left_out(receipt: Receipt) -> str:
+    rules = ", ".join(f"{rule} ({len(keys)})" for rule, keys in receipt.dropped.items())
+    return f"left out: {rules or 'nothing'}"
+
+
 def summary(receipt: Receipt | Lineage) -> list[str]:
     """Says in a few lines what a receipt holds."""
     if isinstance(receipt, Lineage):
@@ -188,7 +229,7 @@ def summary(receipt: Receipt | Lineage) -> list[str]:
         f"{len(receipt.keys)} tensors matched ({receipt.container}; {receipt.layout}), {dropped} left out by rule, "
         f"{counters} counters at zero, 0 missing, 0 unexpected; {receipt.parameters} parameters",
         *receipt.adapted,
-        f"input mean {receipt.mean}, std {receipt.std}, of [0, 1]; SAME padding: {receipt.padding or 'none'}",
+        f"{_input(receipt)}; SAME padding: {receipt.padding or 'none'}",
         f"licence {receipt.licence}, commercial use: {receipt.commercial}",
         f"sha256 of the tensors {receipt.tensors_sha256}",
     ]

@@ -20,7 +20,9 @@ from torch import Tensor
 from medtransfer.containers import archives, bundles, pickles, torchfiles
 from medtransfer.errors import UserError
 
-PLACES = ("state_dict", "model", "model_state_dict", "resnet", "teacher", "student", "net")
+EMA = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+"""keys under which training code puts the averaged weights, which timm takes before the raw ones"""
+PLACES = (*EMA, "state_dict", "model", "model_state_dict", "resnet", "teacher", "student", "net")
 """keys under which training code puts the state dict, in the order of preference"""
 HEADS = {
     r"$": "it is empty; delete it and get it again",
@@ -44,6 +46,10 @@ class Content:
     """the format and the place in it: "safetensors", "torch state_dict", "torch ['model']", "TF1 checkpoint", ..."""
     beside: tuple[str, ...]
     """names of what else the file holds, sorted, with dots between levels"""
+    place: tuple[str, ...] = ()
+    """keys that lead to the tensors"""
+    others: tuple[str, ...] = ()
+    """keys at the top that lead to other tensors"""
 
 
 def read(path: Path, nested: tuple[str, ...] | None = None, member: str = "") -> Content:
@@ -103,7 +109,7 @@ def _parse(path: Path) -> tuple[str, Any, list[str]]:
 
 
 def _choose(container: str, level: Any, left_out: list[str], nested: tuple[str, ...] | None) -> Content:
-    where = _look(level) if nested is None else nested
+    top, where = level, _look(level) if nested is None else nested
     beside = list(left_out)
     for depth, key in enumerate(where):
         if not isinstance(level, Mapping) or key not in level:
@@ -116,7 +122,8 @@ def _choose(container: str, level: Any, left_out: list[str], nested: tuple[str, 
         raise UserError(f"holds no tensors {'at ' + _path(where) if where else 'at its top'}; there is {_kind(level)}")
     beside += [".".join((*where, str(key))) for key in values if key not in tensors]
     shown = f"{container} {_path(where)}" if where else {"torch": "torch state_dict"}.get(container, container)
-    return Content(tensors, shown, tuple(sorted(beside)))
+    others = tuple(sorted(str(k) for k, v in top.items() if k != where[0] and _holds_tensors(v))) if where else ()
+    return Content(tensors, shown, tuple(sorted(beside)), where, others)
 
 
 def _look(top: Any) -> tuple[str, ...]:
@@ -128,7 +135,9 @@ def _look(top: Any) -> tuple[str, ...]:
         value = top.get(place) if isinstance(top, Mapping) else None
         if _holds_tensors(value):
             return (place,)
-        if isinstance(value, Mapping) and (deeper := [key for key in PLACES if _holds_tensors(value.get(key))]):
+        if isinstance(value, Mapping) and (
+            deeper := [key for key in (*PLACES, "module") if _holds_tensors(value.get(key))]
+        ):
             return place, deeper[0]
     if not isinstance(top, Mapping) or _holds_tensors(top):
         return ()

@@ -101,9 +101,10 @@ class OwnInit:
     """place of the checkpoint inside a zip or tar archive"""
     sha256: str = ""
     """of the file, if known"""
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """of the input in [0, 1], red, green, blue"""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, float, float] | None = None
+    """of the input in [0, 1], red, green, blue; null: what timm takes for the architecture"""
+    std: tuple[float, float, float] | None = None
+    """likewise"""
     padding: Literal["", "pool", "all"] = ""
     """what was padded as TensorFlow's SAME does: nothing, the max-pool, or every strided operation"""
     data: str = "not stated"
@@ -116,4 +117,4 @@ class OwnInit:
     def __post_init__(self) -> None:
         object.__setattr__(self, "file", Address(self.file))
         require(bool(self.file), "inits.*.file is a path or an address", file=self.file)
-        require(all(s > 0 for s in self.std), "inits.*.std > 0", std=self.std)
+        require(all(s > 0 for s in self.std or ()), "inits.*.std > 0", std=self.std)
