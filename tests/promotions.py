@@ -50,7 +50,7 @@ def load(
     """Reads the parameters of a benchmark of some letters."""
     inits = [name_of(word) if len(word) == 1 else word for word in letters]
     changes = {"benchmark.inits": json.dumps(inits), "benchmark.seeds": json.dumps(list(seeds))}
-    changes |= {"comparison.reference": inits[0], "comparison.resamples": "0", "comparison.against": "[]"}
+    changes |= {"comparison.reference": "random", "comparison.resamples": "0", "comparison.against": "[]"}
     return params.load(root / "params.yaml", {**changes, **(overrides or {})})
 
 
@@ -59,12 +59,13 @@ def finish(
     overrides: Mapping[str, str] | None = None, **changes: Any,
 ) -> tuple[Params, Findings]:  # fmt: skip
     """Writes the runs of a benchmark, with their weights' true hashes, and reports them."""
+    effects = {"random": -3.0, **effects}  # what the first champion is held against
     here = load(root, list(effects), seeds, overrides)
     cells = root / "data/results/cells"
     names = zip(expected(here).inits, here.benchmark.inits, strict=True)
     inits = {expect: parse(name, fakes.BACKBONE, here.inits) for expect, name in names}
     named = dict(zip(inits, effects.values(), strict=True))
-    results.write(cells, named, TASKS, seeds, cases=40, **{"marks": [], **changes})
+    results.write(cells, named, TASKS, seeds, cases=400, **{"marks": [], **changes})
     for path in cells.glob("*/*/cell.json"):
         cell = json.loads(path.read_text())
         receipt = weights.ready(inits[cell["init"]], root) if cell["init"] in inits else None
@@ -76,7 +77,13 @@ def finish(
 def report(root: Path, here: Params) -> Findings:
     """Compares, and leaves what `compare` leaves, as far as `promote` reads it."""
     benchmark = expected(here)
-    found = findings.find(root / "data/results/cells", benchmark, here, root, benchmark.inits[0])
+    found = findings.find(
+        root / "data/results/cells",
+        benchmark,
+        here,
+        root,
+        next(name for name in benchmark.inits if name.startswith("random")),
+    )
     tables = {
         "runs": exports.runs(found.cells),
         "comparison": exports.comparison(found),

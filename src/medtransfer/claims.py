@@ -210,7 +210,7 @@ def on_published(claim: Claim, rows: Sequence[Published], *, alpha: float) -> Ve
     tables = []
     for task, column in cells.items():
         row, subtract = next(iter(column.values())), functools.partial(_subtract_published, column)
-        barred = [name for name in column if seen(name) & {row.group, *_origins(task)}]
+        barred = [name for name in column if contaminated(seen(name), task)]
         notes += [f"left out on {task}, because contaminated: {', '.join(barred)}"] if barred else []
         kept = tuple(name for name in column if name not in barred)
         tables.append(_Table(task, row.segmentation, row.group, kept, {}, subtract))
@@ -244,10 +244,6 @@ def _subtract_published(cells: Mapping[str, Published], better: Names, than: Nam
         than=than, n=min(row.n for row in rows), digitised=any(row.digitised for row in rows),
         contaminated=any(contaminated(seen(name), rows[0].task) for name in (*better, *than)),
     )  # fmt: skip
-
-
-def _origins(task: str) -> Names:
-    return TASKS[task].derived_from if task in TASKS else ()
 
 
 def _on_task(task: str, group: str, interval: Interval, alpha: float, **known: Any) -> Difference:
