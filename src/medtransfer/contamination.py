@@ -119,7 +119,7 @@ def _column(prepared: Prepared, name: str) -> Strings:
 
 def _held_out(target: Prepared) -> Bools:
     """Marks what a run is chosen or tested on: val and test, of any fold or drawn split."""
-    columns = ["split", *(f"split.{fold}" for fold in target.parts if fold is not None)]
+    columns = [name for name in target.samples if name == "split" or str(name).startswith("split.")]
     held: Bools = np.isin(target.samples[columns].to_numpy(dtype=np.str_), ("val", "test")).max(axis=1)
     return held
 
