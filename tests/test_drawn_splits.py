@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 from dataclasses import replace
@@ -16,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from medtransfer import (
+    PROTOCOL_VERSION,
     benchmark,
     catalog,
     chosen,
@@ -162,6 +164,20 @@ def test_each_split_is_a_run_and_more_splits_leave_the_others_alone(root: Path) 
     assert "data.split_seed" in plain[0].shown
     assert "data.split_seed" not in two[0].shown
     assert [run.digest for run in alone] == [plain[0].digest]
+
+
+def test_without_splits_a_digest_holds_what_it_always_held(root: Path) -> None:
+    (run,) = runs.plan(settings(root), root, ["random"], ["shenzhen"], [5])
+    identity = {
+        "verb": "finetune", "init": run.init.canonical, "weights": "random", "task": "shenzhen", "seed": 5,
+        "manifest": prepared(root, "shenzhen").digest, "fields": run.fields, "input": run.normalization,
+        "protocol_version": PROTOCOL_VERSION,
+    }  # fmt: skip
+    assert run.digest == hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+    assert set(prepared(root, "shenzhen").manifest["fields"]) == {
+        "format", "recipe", "task", "kind", "source", "labels", "uncertain", "extras", "channels", "windows", "unit",
+        "hashed_ids", "layout", "cache_size", "split_seed", "draw", "folds", "on_leak",
+    }  # fmt: skip
 
 
 def test_tuning_is_refused_where_another_split_tests_on_its_val(root: Path) -> None:

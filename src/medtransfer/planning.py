@@ -189,6 +189,8 @@ def chances(params: Params) -> str:
     inits, tasks, seeds = (len(getattr(params.benchmark, name)) for name in ("inits", "tasks", "seeds"))
     if inits < 2:
         return "With one initialization nothing is compared."
+    if params.benchmark.splits:
+        return "What the planned splits can find is not known beforehand: it depends on the share of images in test."
     if seeds < 2:
         return "With one seed nothing can be tested: two are the least, and five show a spread."
     comparisons = inits * (inits - 1) // 2 * (tasks + (tasks > 1))
@@ -204,10 +206,9 @@ def chances(params: Params) -> str:
     enough = f"{counts[place]:,} seeds" if place < len(counts) else f"more than {pairs.MOST_SEEDS:,} seeds"
     return (
         f"{seeds} seeds, {comparisons:,} comparisons: if scores vary over seeds by one margin (std), a difference of "
-        "one "
-        f"margin is found with a chance of {100 * found(seeds):.0f} %, and {enough} would find it in four of five "
-        "cases. "
-        "Add all the seeds that you need before the first look; few test patients lower the chance."
+        f"one margin is found with a chance of {100 * found(seeds):.0f} %, and {enough} would find it in four of five "
+        "cases. Add all the seeds that you need before the first look; few test patients lower the chance, and so do "
+        "folds with test images of their own."
     )
 
 
