@@ -295,7 +295,7 @@ OTHER = {"w": torch.zeros(2)}
     ("tree", "where"),
     [
         ({"state_dict": WEIGHTS, "best_acc1": torch.tensor(0.5), "optimizer": {"state": {0: OTHER}}}, "['state_dict']"),
-        ({"model_ema": OTHER, "model": WEIGHTS}, "['model']"),
+        ({"model": OTHER, "model_ema": WEIGHTS}, "['model_ema']"),
         ({"net": OTHER, "teacher": OTHER, "resnet": WEIGHTS}, "['resnet']"),
         ({"model": {"net": OTHER, "state_dict": WEIGHTS}}, "['model']['state_dict']"),
         ({"model": {"args": 1}, "student": WEIGHTS}, "['student']"),

@@ -677,7 +677,7 @@ def test_two_processes_build_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     children = [context.Process(target=prepare_in_child, args=(tmp_path, results)) for _ in range(2)]
     for child in children:
         child.start()
-    answers = [results.get(timeout=30) for _ in children]
+    answers = [results.get(timeout=300) for _ in children]
     for child in children:
         child.join(30)
     assert len({digest for digest, _ in answers}) == 1

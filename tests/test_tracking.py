@@ -94,7 +94,7 @@ def test_running_runs_of_dead_processes_are_ended_living_ones_are_not(tmp_path: 
     ready = context.Event()
     holder = context.Process(target=_hold, args=(str(tmp_path / "data/runs/alive/lock"), ready))
     holder.start()
-    assert ready.wait(30)
+    assert ready.wait(300)
     client = tracking.connect(tmp_path)
     assert tracking.reap(client) == 1
     assert client.get_run(dead.run_id).info.status == "KILLED"
