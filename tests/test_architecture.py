@@ -15,7 +15,7 @@ HEAVY = {
     "optuna": {"tuning"},
 }
 LAYERS = [
-    {"params", "records", "errors", "files", "progress", "sqlitefiles", "addresses"},
+    {"params", "records", "errors", "files", "progress", "sqlitefiles", "addresses", "arithmetic"},
     {
         "datasets",
         "tasks",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from medtransfer import cells, findings, params
+from medtransfer import arithmetic, cells, findings, params
 from medtransfer.errors import UserError
 from medtransfer.sections.scores import score_notes
 from tests import results
@@ -33,6 +33,10 @@ def edit(folder: Path, init: str, seed: int, **changes: Any) -> None:
     ("condition", "changes"),
     [
         ("device", {"device": "cuda"}),
+        (
+            "arithmetic",
+            {"arithmetic": dict.fromkeys(arithmetic.DECIDING, "cpu")},
+        ),
         ("torch", {"versions": {"torch": "1.0.0", "timm": "1"}}),
     ],
 )
@@ -43,7 +47,14 @@ def test_a_seed_s_runs_under_unequal_conditions_are_refused_unless_allowed_by_na
     found = cells.collect(folder, TOP)
     with pytest.raises(UserError, match=rf"one {condition}, else .*comparison\.unbalanced: \[{condition}\]"):
         cells.select(found, BENCHMARK)
-    assert len(cells.select(found, BENCHMARK, unbalanced=("device", "torch", "timm"))) == 4
+    assert len(cells.select(found, BENCHMARK, unbalanced=("device", "arithmetic", "torch", "timm"))) == 4
+
+
+def test_all_unequal_conditions_are_named_at_once(folder: Path) -> None:
+    edit(folder, IMAGENET, 1, device="cuda", arithmetic={"device": "A100"})
+    words = r"one device and one arithmetic, .* unknown \(.*\) and A100 \(.*unbalanced: \[torch, device, arithmetic\]"
+    with pytest.raises(UserError, match=words):
+        cells.select(cells.collect(folder, TOP), BENCHMARK, unbalanced=("torch",))
 
 
 def test_what_was_allowed_is_printed(folder: Path) -> None:

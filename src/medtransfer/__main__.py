@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from medtransfer import arithmetic
 from medtransfer import params as parameters
 from medtransfer.addresses import Scrubbed, hide, holds_secret, scrub
 from medtransfer.errors import UserError
@@ -130,6 +131,7 @@ def run(arguments: Sequence[str], root: Path) -> None:
     params = parameters.load(root / options.params, overrides, catalog.sizes(root))
     params = hide_all(params)
     parameters.refuse_shadowed(params, overrides, identity.get("task"))
+    arithmetic.check_environment(params.engine.portable)
     if "inits" in entry.sections:
         params = fetch_registered(params, identity, root)
     entry.function(params, root, **identity)
@@ -154,6 +156,8 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         run(sys.argv[1:], root)
+    except arithmetic.UnpinnedError:
+        arithmetic.restart()
     except UserError as error:
         sys.stderr.write(f"medtransfer: {error}\n")
         if os.environ.get("MLFLOW_RUN_ID"):

@@ -13,7 +13,7 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replac
 from pathlib import Path
 from typing import Any, Literal
 
-from medtransfer import catalog, files, params, records
+from medtransfer import arithmetic, catalog, files, params, records
 from medtransfer.errors import UserError
 from medtransfer.initializations import seen
 from medtransfer.tasks import Derived, Task, contaminated, image_groups, measured, origins
@@ -90,6 +90,8 @@ class Cell:
     """datasets of the init's chain that were searched for whoever this task tests, and left them out"""
     recipe: str = "fixed"
     """or `tuned`: trained with the values that the study of init and task found"""
+    arithmetic: Mapping[str, str] = field(default_factory=dict)
+    """instructions, threads and versions, see `arithmetic.in_force`; empty: written by an earlier version"""
     study: Mapping[str, Any] = field(default_factory=dict)
     """where tuned values are from: study, trial, trials and images spent"""
     parts: Mapping[str, str] = field(default_factory=dict)
@@ -146,6 +148,7 @@ def _minor(library: str) -> Callable[[Cell], str]:
 
 CONDITIONS: dict[str, Callable[[Cell], Any]] = {
     "device": lambda cell: cell.device,
+    "arithmetic": lambda cell: arithmetic.kind(cell.arithmetic),
     "precision": lambda cell: cell.params.get("engine.precision"),
     "torch": _minor("torch"),
     "timm": _minor("timm"),
@@ -256,13 +259,13 @@ def select(
     )
     for task in dict.fromkeys(cell.task for cell in chosen):
         _refuse_unmeasured(of_task(chosen, task))
-    for condition, runs in imbalances(chosen).items():
-        if condition not in unbalanced:
-            raise UserError(
-                f"runs of one task and seed must have one {condition}, else a contrast of initializations is one of "
-                f"conditions too; got {'; '.join(runs)}. Repeat the odd ones, or allow it by name: "
-                f"comparison.unbalanced: [{condition}]"
-            )
+    refused = {condition: runs for condition, runs in imbalances(chosen).items() if condition not in unbalanced}
+    if refused:
+        raise UserError(
+            f"runs of one task and seed must have one {' and one '.join(refused)}, else a contrast of initializations "
+            f"is one of conditions too; got {'; '.join(word for runs in refused.values() for word in runs)}. Repeat "
+            f"the odd ones, or allow it by name: comparison.unbalanced: [{', '.join((*unbalanced, *refused))}]"
+        )
     _refuse_mixed(chosen, "set of undefined labels", lambda c: c.undefined, lambda c: f"task {c.task}{_part(c)}")
     for name, value in (("set of parameters", lambda c: c.params), ("set of weights", lambda c: c.weights_sha256)):
         _refuse_mixed(chosen, name, value, lambda c: f"{c.init} on task {c.task}")

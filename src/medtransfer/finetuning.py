@@ -19,6 +19,7 @@ import yaml
 
 from medtransfer import (
     PROTOCOL_VERSION,
+    arithmetic,
     catalog,
     cells,
     curves,
@@ -141,6 +142,7 @@ def _identity(run: Run) -> tracking.Identity:
         "seed": str(run.seed),
         "verb": "finetune",
         "device": run.device,
+        "arithmetic": arithmetic.kind(arithmetic.in_force(run.device)),
         "manifest_digest": run.manifest_digest,
         "weights_sha256": run.weights_sha256,
         "protocol_version": str(PROTOCOL_VERSION),
@@ -180,6 +182,7 @@ def _cache(folder: Path, digest: str, device: str, task: str, root: Path) -> Cac
 
 def trainer(run: Run) -> tuple[Trainer, Prepared]:
     """Builds everything that training needs, from the run alone."""
+    arithmetic.check(run.params.engine.portable, run.device)  # this may be a worker on another machine
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
     torch.use_deterministic_algorithms(run.params.engine.deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not run.params.engine.deterministic
@@ -220,6 +223,7 @@ def _train(run: Run, tracked: tracking.TrackedRun, report: Callable[[Progress], 
     tracked.dataset(run.task, run.manifest_digest, str(prepared.folder.relative_to(run.root)), counts)
     tracked.journal.cut(built.resume())
     fit = built.run(tracked.log, report)
+    tracked.tag(arithmetic=arithmetic.kind(fit.arithmetic))
     val, test = built.test()
     scores = {f"test_{name}": value for name, value in test.scores.items()}
     scores |= {f"best_val_{name}": value for name, value in val.scores.items() if "." not in name}
@@ -272,6 +276,7 @@ def _cell(run: Run, prepared: Prepared, fit: Fit, scores: dict[str, float], cost
         "manifest_digest": run.manifest_digest,
         "weights_sha256": run.weights_sha256,
         "device": run.device,
+        "arithmetic": fit.arithmetic,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,8 @@ class Lineage:
     """numbers of the features of a fixed input, in evaluation mode"""
     versions: Mapping[str, str]
     mlflow_run_id: str
+    arithmetic: Mapping[str, str] = field(default_factory=dict)
+    """see `arithmetic.in_force`; empty: written by an earlier version"""
 
 
 def path(init: Initialization, root: Path) -> Path:

@@ -82,7 +82,7 @@ class Link:
         if not self.supervised and self.params.pretraining.probe == "none":
             unread = (*unread, "probe_")
         fields = {k: v for k, v in fields.items() if not k.removeprefix("pretraining.").startswith(unread)}
-        fields |= records.flatten(self.params.engine, "engine")
+        fields |= self.params.engine.fields
         if self.device == "cpu":
             fields["execution.threads_per_run"] = self.params.execution.threads_per_run
         if self.init.record.family == "random":

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from medtransfer import (
     PROTOCOL_VERSION,
+    arithmetic,
     catalog,
     conversion,
     curves,
@@ -163,6 +164,7 @@ def _identity(link: Link, parent_run: str | None) -> tracking.Identity:
         "dataset": link.task.dataset,
         "manifest_digest": link.prepared.digest,
         "device": link.device,
+        "arithmetic": arithmetic.kind(arithmetic.in_force(link.device)),
         "protocol_version": str(PROTOCOL_VERSION),
         "marks": ", ".join(link.prepared.marks),
         "mlflow.note.content": f"{link.init.parent.canonical} pre-trained further on {link.task.dataset}",
@@ -180,6 +182,7 @@ def _identity(link: Link, parent_run: str | None) -> tracking.Identity:
 
 def trainer(link: Link, group: Group | None = None) -> Trainer:
     """Builds everything that training needs, from the link alone."""
+    arithmetic.check(link.params.engine.portable, link.device)
     device = torch.device(link.device) if group is None else group.device
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
     torch.use_deterministic_algorithms(link.params.engine.deterministic, warn_only=True)
@@ -310,6 +313,7 @@ def _lineage(
         licences=(*licences, f"images of {link.task.dataset}: {link.task.licence}"),
         fingerprint=fingerprints.fingerprint(link.init.backbone, tensors, link.init.padding),
         versions={"timm": timm.__version__, "torch": torch.__version__},
+        arithmetic=fit.arithmetic,
         mlflow_run_id=run_id,
     )
 
@@ -327,6 +331,7 @@ def make_all(
     for init in chained:
         check(init, params, root)
     if chained:
+        arithmetic.check(params.engine.portable, execution.resolve_device(params.execution))
         sync.sweep(root, leases.address(params.execution))
     group = distributed.from_environment(execution.resolve_device(params.execution), PATIENCE) if chained else None
     with group or contextlib.nullcontext():

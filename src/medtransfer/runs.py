@@ -16,6 +16,7 @@ import torch
 
 from medtransfer import (
     PROTOCOL_VERSION,
+    arithmetic,
     catalog,
     conversion,
     execution,
@@ -107,7 +108,7 @@ class Run:
         fields = records.flatten(self.protocol, kind)
         if not task.uncertain:
             fields.pop("classification.uncertain", None)
-        fields |= records.flatten(self.params.engine, "engine")
+        fields |= self.params.engine.fields
         fields[f"tasks.{self.task}.image_size"] = sizes.image_size
         if task.segmentation:
             fields["model.decoder"] = models.resolved_decoder(self.init.backbone, self.params.model.decoder)
@@ -288,11 +289,12 @@ def _spared(receipt: Receipt | Lineage | None, manifest_digest: str) -> tuple[st
 
 
 def check_engine(params: Params, device: str) -> None:
-    """Refuses a precision that the device has no arithmetic for.
+    """Refuses arithmetic that the device has not.
 
     Raises:
-        UserError: bf16 without bf16 instructions.
+        UserError: bf16 without bf16 instructions, or `engine.portable` where it cannot hold.
     """
+    arithmetic.check(params.engine.portable, device)
     if params.engine.precision == "bf16":
         here = torch.cuda.is_bf16_supported() if device == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
         if not here:

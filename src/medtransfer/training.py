@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from medtransfer import conversion, distributed, files, optimizers, streams
+from medtransfer import arithmetic, conversion, distributed, files, optimizers, streams
 from medtransfer.errors import UserError
 from medtransfer.loading import Batch, Loader, Share
 from medtransfer.objectives import Objective, Prediction
@@ -61,6 +61,8 @@ class Fit:
     images: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     plateau: dict[str, Any] = field(default_factory=dict)
+    arithmetic: dict[str, str] = field(default_factory=dict)
+    """see `arithmetic.in_force`; where a training went on under another one, both"""
 
     @property
     def stale(self) -> int:
@@ -138,6 +140,7 @@ class Trainer:
         Raises:
             UserError: the loss is not finite, a checkpoint cannot be written, or another process is gone.
         """
+        self.fit.arithmetic = arithmetic.joined(self.fit.arithmetic, arithmetic.in_force(self.device.type))
         if self.group:
             self.group.agree((self.fit.epoch, conversion.digest(self.live)), self.folder)
         while self.fit.epoch < self.protocol.max_epochs and self.fit.stale <= self.protocol.patience:

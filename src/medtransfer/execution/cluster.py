@@ -20,11 +20,12 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from medtransfer.arithmetic import PINNED
 from medtransfer.errors import UserError
 from medtransfer.execution.calls import Event, Function, WorkerLost, outcome, place, portable, set_threads
 from medtransfer.params import Execution
 
-PASSED_ON = ("MLFLOW_", "AWS_", "OPTUNA_", "PG", "CUBLAS_WORKSPACE_CONFIG")
+PASSED_ON = ("MLFLOW_", "AWS_", "OPTUNA_", "PG", "CUBLAS_WORKSPACE_CONFIG", *PINNED)
 """beginnings of the variables that actors get from this process, because a cluster's machines have their own"""
 NOT_PASSED_ON = ("MLFLOW_RUN_ID",)
 """the launcher's run is this process's own"""

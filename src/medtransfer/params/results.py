@@ -55,7 +55,7 @@ class Comparison:
     """runs behind a published mean where its file has no `n`: inferred from published marks of significance"""
     images: Literal["none", "synthetic", "all"]
     """which test images the report may show: it can be passed on, and then they leave the data folder"""
-    unbalanced: tuple[Literal["device", "precision", "torch", "timm"], ...]
+    unbalanced: tuple[Literal["device", "arithmetic", "precision", "torch", "timm"], ...]
     """conditions in which the runs of one seed may differ between initializations; such a table says so"""
     as_published: bool
     """contaminated runs enter tests, ranks and answers, as in the publication"""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from medtransfer import records
 from medtransfer.addresses import holds_secret, scrub
 from medtransfer.params.laws import require, require_names
 
@@ -178,6 +179,22 @@ class Engine:
     """torch.compile; costs a minute at the start of a run on a CPU"""
     deterministic: bool
     """deterministic kernels; a CPU has no others"""
+    portable: bool = False
+    """x86 CPUs are held to the instructions that all with AVX2 have, so that they agree: docs/reproducibility.md"""
+
+    def __post_init__(self) -> None:
+        require(
+            not (self.portable and (self.compile or self.precision != "fp32")),
+            "engine.portable has precision fp32 and compile false, because other kernels are the machine's own",
+            precision=self.precision,
+            compile=self.compile,
+        )
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Lists its fields by dotted name; `portable` only where it is true: without it nothing is another run."""
+        fields = records.flatten(self, "engine")
+        return fields if self.portable else {name: v for name, v in fields.items() if name != "engine.portable"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medtransfer import params, records
+from medtransfer.arithmetic import kind
 from medtransfer.cells import Cell, as_word, kind_of, of_task
 from medtransfer.findings import Findings
 from medtransfer.tables import Section, grid
@@ -160,6 +161,7 @@ def hashes(findings: Findings) -> list[Section]:
     inputs += sorted({("weights", cell.init, str(cell.weights_sha256)) for cell in cells})
     versions = sorted({f"{name} {version}" for cell in cells for name, version in cell.versions.items()})
     protocols = ", ".join(sorted({str(cell.protocol_version) for cell in cells}))
+    kinds = "; ".join(sorted({kind(cell.arithmetic) for cell in cells}))
     note = f"Protocol version {protocols}; {', '.join(versions)}. Data: digest of the prepared cache; weights: sha256."
     runs = [
         (cell.task, cell.init, str(cell.seed), cell.part or "-", cell.digest,
@@ -169,7 +171,11 @@ def hashes(findings: Findings) -> list[Section]:
     header = ("task", "init", "seed", "fold or split", "digest", "MLflow run")
     return [
         Section(
-            title="Inputs", slug="inputs", grid=grid(("what", "name", "digest"), inputs), notes=(note,), folded=True
+            title="Inputs",
+            slug="inputs",
+            grid=grid(("what", "name", "digest"), inputs),
+            notes=(note, f"Arithmetic: {kinds}."),
+            folded=True,
         ),
         Section(title="Runs", slug="runs", grid=grid(header, runs), folded=True),
     ]
