@@ -136,6 +136,11 @@ def test_a_library_that_was_loaded_before_is_named(name: str, pinned: None, monk
         arithmetic.check(True, "cpu")
 
 
+def test_actors_of_ray_get_the_variables(pinned: None) -> None:
+    cluster = pytest.importorskip("medtransfer.execution.cluster")
+    assert cluster._variables().items() >= arithmetic.PINNED.items()
+
+
 def said(environment: dict[str, str], code: str) -> str:
     plain = {name: value for name, value in os.environ.items() if name not in arithmetic.PINNED}
     done = subprocess.run(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from medtransfer import benchmark, finetuning, tracking
+from medtransfer import arithmetic, benchmark, finetuning, tracking
 from medtransfer import params as parameters
 from medtransfer.errors import UserError
 from medtransfer.runs import Run
@@ -88,6 +88,8 @@ def test_a_finished_run_is_logged_whole_and_costs_no_training_again(
     assert run.data.params["classification.lr"] == "0.001"
     assert run.data.params["tasks.shenzhen.cache_size"] == "36"
     assert {"init", "task", "seed", "verb", "digest", "manifest_digest"} <= set(run.data.tags)
+    assert run.data.tags["arithmetic"] == arithmetic.kind(cell["arithmetic"]) != arithmetic.UNKNOWN
+    assert "engine.portable" not in cell["params"]
     assert "drawn from the seed" in run.data.tags["mlflow.note.content"]
     assert run.data.metrics["test_auc"] == cell["scores"]["test_auc"]
     assert {"train_loss", "val_loss", "val_auc", "images_per_second", "cost_epochs"} <= set(run.data.metrics)
