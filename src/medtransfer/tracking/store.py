@@ -21,6 +21,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from medtransfer import files, sqlitefiles
 from medtransfer.addresses import Address, scrub
 from medtransfer.errors import UserError
+from medtransfer.tracking import relocation
 
 PREFIX = "medtransfer/"
 """experiments are `medtransfer/<task>`"""
@@ -123,6 +124,7 @@ def connect(root: Path) -> MlflowClient:
         with contextlib.nullcontext() if served else files.lock(root / "data/runs/.database.lock"), brief():
             if path is not None:
                 sqlitefiles.ready(path, _make, _made, "runs", DAMAGED)
+                relocation.settle(path, root)
             client = MlflowClient(where.whole)
             client.search_experiments(max_results=1)
     except UserError:

@@ -75,6 +75,7 @@ def _send(entry: Outbox, root: Path, database: str, outcome: Outcome) -> None:
             if not entry.path(root).is_file():
                 return
             entry = outbox.read(entry.path(root))  # as its owner left it
+            entry.tags["lock"] = str((root / entry.folder / "lock").resolve())  # of a study that was moved, too
             run = TrackedRun(root, entry, check)
             run.late = True
             if not entry.status:
