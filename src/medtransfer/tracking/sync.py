@@ -45,6 +45,9 @@ def sync(root: Path, database: str, *, finished: bool = False) -> Outcome:
             entry = outbox.read(path)
         except FileNotFoundError:  # sent in this moment
             continue
+        except UserError as damage:
+            outcome.left.append(f"{path.stem} ({damage})")
+            continue
         if finished and entry.status != "FINISHED":
             continue
         if outcome.away:
