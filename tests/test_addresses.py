@@ -243,3 +243,48 @@ def test_a_fine_tuning_with_a_secret_address_leaves_it_nowhere(
     with sqlite3.connect(root / "mlflow.db") as database:
         names = [name for (name,) in database.execute("SELECT name FROM runs")]
     assert any(name.startswith(f"file:{shown}@") for name in names)
+
+
+@pytest.mark.slow
+def test_a_whole_benchmark_with_a_secret_address_leaves_it_nowhere(tmp_path: Path, top: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    workspace.make(root, top, "shenzhen")
+    said = ""
+    with served(tmp_path) as (whole, shown):
+        inits = f"[random, 'file:{whole}']"
+        options = (
+            "--benchmark.inits", inits, "--benchmark.tasks", "[shenzhen]", "--benchmark.seeds", "[0, 1, 2]",
+            "--classification.max_epochs", "1", "--comparison.reference", "random", "--comparison.resamples", "0",
+        )  # fmt: skip
+        tuning = (
+            "--tuning.trials", "1", "--tuning.startup", "1", "--tuning.finalists", "1", "--tuning.finalist_seeds",
+            "[1001]",
+        )  # fmt: skip
+        for line in (
+            ("benchmark", *options, "--dry-run"),
+            ("benchmark", *options),
+            ("status", *options),
+            ("inits", *options),
+            ("tune", "--init", f"file:{whole}", "--task", "shenzhen", *options, *tuning),
+            ("compare", *options),
+            ("show", *options),
+            ("promote", *options),
+            ("audit", *options, "--against", f"file:{whole}"),
+            ("sync",),
+        ):
+            code, more = workspace.run(top, root, "--verbose", *line)
+            assert code == 0 or line[0] in ("promote", "audit"), f"{line[0]}: {more}"
+            assert "Traceback" not in more, more
+            assert [form for form in FORMS if form in more] == [], line[0]
+            said += more
+    assert Handler.given == 1
+    assert shown in said
+    own_text = {f"{path}: SECRET" for path in root.glob("mlruns/*/models/*/artifacts/code/**/*") if path.is_file()}
+    assert [
+        hit for hit in hits(root) if hit not in own_text
+    ] == []  # this program's own text, beside a model, has the word
+    assert shown in (root / "data/results/report/index.html").read_text()
+    with sqlite3.connect(root / "mlflow.db") as database:
+        experiments = {name for (name,) in database.execute("SELECT name FROM experiments")}
+    assert {"medtransfer/shenzhen", "medtransfer/tuning", "medtransfer/comparison"} <= experiments

@@ -207,7 +207,7 @@ def _reported(root: Path) -> None:
 
 
 def _promote(root: Path) -> None:
-    here = promotions.load(root, "ab")
+    here = promotions.load(root, ["random", "a", "b"])
     found = promotions.report(root, here)
     sync.sweep(root, "")
     promotions.promote(root, here, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import threading
 import time
@@ -145,3 +146,40 @@ def test_two_launches_at_once_share_the_grid_and_train_each_cell_once(
     written = {path.parent.name for path in (root / "data/results/cells/shenzhen").glob("*/cell.json")}
     assert written == {path.parent.name for path in (root / "data/runs").glob("*/cell.json")}
     assert len(written) == cells
+
+
+SECONDS = 20
+"""of a fresh folder's first command, in each of which one try is killed"""
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory, top: Path) -> Path:
+    return workspace.make(tmp_path_factory.mktemp("clone"), top, "shenzhen")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("second", range(SECONDS))
+def test_a_first_command_that_is_killed_in_its_first_seconds_ends_right_when_it_is_started_again(
+    tmp_path: Path, clone: Path, top: Path, second: int
+) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(clone, root)
+    asked = ("finetune", "--init", "random", "--task", "shenzhen", "--seed", "0")
+    process = workspace.command(top, root, *asked)
+    time.sleep(second + random.Random(second).random())
+    late = process.poll() is not None
+    process.kill()
+    process.communicate()
+    found = [path.name for path in (root, *root.glob("mlflow.db*"), *root.glob("data/runs/*/c*"))][1:]
+    print(f"\nsecond {second}: {'after its end' if late else 'killed'}, there was {', '.join(found) or 'nothing'}")
+    code, said = workspace.run(top, root, *asked)
+    assert code == 0, said
+    client = MlflowClient(f"sqlite:///{root}/mlflow.db")
+    places = [place.experiment_id for place in client.search_experiments()]
+    assert not client.search_runs(places, "attributes.status = 'RUNNING'")
+    [run] = client.search_runs(places, "tags.verb = 'finetune'")
+    assert run.info.status == "FINISHED"
+    names = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert {"cell.json", "predictions.parquet", "params.yaml", "journal.jsonl", "curves.png"} <= names
+    assert len(client.get_metric_history(run.info.run_id, "val_loss")) == 3
+    assert not list((root / "data/runs/unsent").glob("*"))

@@ -122,6 +122,8 @@ def test_a_better_init_takes_the_alias_and_demote_gives_it_back_for_good(root: P
     words = demotion.demote(MODEL, "champion", "slow", root)
     assert "from version 2 back to version 1" in words
     assert champion(root) == "1"
+    assert demotion.demote(MODEL, "champion", "slow", root) == words  # the same command goes no step further back
+    assert len([run for run in decisions(root) if run.data.tags["verb"] == "demote"]) == 1
     newest = decisions(root)[0].data.tags
     assert (newest["verb"], newest["old_version"], newest["new_version"], newest["reason"]) == (
         "demote",

@@ -206,7 +206,7 @@ def load(folder: Path) -> Prepared:
         masks = np.load(folder / "masks.npy", mmap_mode="r") if has_masks else None
         samples = pd.read_parquet(folder / "samples.parquet")
         whole = len(images) == len(samples) == manifest["rows"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"no usable prepared cache in {folder}: {error}; run `python -m medtransfer prepare`"
         ) from error

@@ -136,10 +136,7 @@ def derivations(root: Path) -> Derived:
 def _task(name: str, path: Path) -> Task:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UserError(f"{path.parent}: the folder's name is the task's and must be of [A-Za-z0-9._-]; rename it")
-    try:
-        tree = records.parse_yaml(path.read_text())
-    except (yaml.YAMLError, UnicodeError) as error:
-        raise UserError(f"{path} is not YAML: {error}") from error
+    tree = records.read_yaml(path)
     if isinstance(tree, dict) and isinstance(tree.get("labels"), list):
         tree["labels"] = [str(label) for label in tree["labels"]]  # grades are often numbers
     if isinstance(tree, dict) and tree.get("patient", "") is None:

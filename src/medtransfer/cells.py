@@ -205,7 +205,8 @@ def _facts(task: str, folder: Path, root: Path) -> Facts | None:
     if task in catalog.names(root):
         return facts_of(catalog.lookup(task, root))
     path = folder / task / FACTS
-    return records.convert(json.loads(path.read_text()), Facts) if path.is_file() else None
+    advice = "remove it: the next `benchmark` where the task is described writes it again; or get it by `dvc pull`"
+    return records.read_json(path, Facts, "description of a task", advice) if path.is_file() else None
 
 
 def facts_of(task: Task) -> Facts:
@@ -304,7 +305,7 @@ def read(path: Path) -> Cell:
     """
     try:
         tree = json.loads(path.read_text())
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is corrupt ({error}); remove its folder and run `finetune` again") from error
     missing = [field.name for field in fields(Cell) if not isinstance(tree, dict) or _required(field, tree)]
     if missing:

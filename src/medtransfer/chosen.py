@@ -16,7 +16,7 @@ from typing import Any
 
 from medtransfer import files, finetuning
 from medtransfer.errors import UserError
-from medtransfer.records import convert
+from medtransfer.records import read_json
 from medtransfer.runs import Run
 
 log = logging.getLogger("medtransfer")
@@ -123,7 +123,8 @@ def read(network: Path) -> Chosen:
             f"looked for a fine-tuned network in {network}, found none: run `benchmark` where the run was trained, or "
             "`dvc pull`"
         )
-    chosen = convert(json.loads(note.read_text()), Chosen)
+    advice = "remove it and run `benchmark` again where the run was trained, or `dvc pull`"
+    chosen = read_json(note, Chosen, "description of a network", advice)
     if files.sha256(network) != chosen.sha256:
         raise UserError(f"{network} is not the file that {note.name} describes; run `benchmark` again")
     return chosen

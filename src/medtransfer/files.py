@@ -15,6 +15,8 @@ from pathlib import Path
 
 import yaml
 
+from medtransfer.errors import UserError
+
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
@@ -118,6 +120,12 @@ def git_commit(root: Path) -> str:
 def dvc_hash(root: Path, path: str) -> str:
     """Reads the hash that DVC last recorded of an output; empty where there is none."""
     lock_file = root / "dvc.lock"
-    stages = (yaml.safe_load(lock_file.read_text()) or {}).get("stages", {}) if lock_file.is_file() else {}
+    try:
+        stages = (yaml.safe_load(lock_file.read_bytes()) or {}).get("stages", {}) if lock_file.is_file() else {}
+    except (yaml.YAMLError, AttributeError) as error:
+        raise UserError(
+            f"{lock_file} is not what DVC writes ({' '.join(str(error).split())}); where it holds two sides of a "
+            "merge, `git checkout --ours dvc.lock` and then `dvc repro` settle it; else `git checkout dvc.lock`"
+        ) from error
     outs = [out for stage in stages.values() for out in stage.get("outs", [])]
     return next((str(out.get("md5", "")) for out in outs if out["path"] == path), "")

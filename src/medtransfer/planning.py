@@ -133,7 +133,7 @@ def measured(root: Path) -> dict[Kind, Cost]:
             kind = _kind(cell["task"], cell["init"], cell["device"], cell["params"])
             size = sum(file.stat().st_size for file in path.parent.iterdir())
             found.setdefault(kind, []).append(Cost(cell["cost"]["seconds"], size))
-        except (KeyError, ValueError, OSError):  # written by an earlier version, or removed meanwhile
+        except (KeyError, ValueError, TypeError, OSError):  # written by an earlier version, or removed meanwhile
             continue
     return {kind: Cost(*(fmean(column) for column in zip(*costs, strict=True))) for kind, costs in found.items()}
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import re
+import shlex
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
@@ -35,6 +38,45 @@ _Yaml12Loader.add_implicit_resolver(
 def parse_yaml(text: str) -> Any:
     """Reads YAML text; the one loader that files and command-line values go through."""
     return yaml.load(text, Loader=_Yaml12Loader)  # a SafeLoader subclass: builds plain data only
+
+
+def read_yaml(path: Path) -> Any:
+    """Reads a YAML file that a person wrote.
+
+    Raises:
+        UserError: it is no YAML, or not in UTF-8.
+    """
+    content = path.read_bytes()
+    try:
+        return parse_yaml(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        kind = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "WINDOWS-1252"
+        name = shlex.quote(str(path))
+        raise UserError(
+            f"{path} is not UTF-8: byte {content[error.start]:#04x} in line {line}. Save it as UTF-8, in your editor "
+            f"or by `iconv -f {kind} -t UTF-8 {name} -o {name}.new && mv {name}.new {name}`"
+        ) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {error}") from error
+
+
+def read_json(path: Path, kind: type[T], what: str, advice: str) -> T:
+    """Reads a file that this program wrote, which a full disk or another program may have damaged.
+
+    Args:
+        path: of the file.
+        kind: as in `convert`.
+        what: the file is.
+        advice: what to do where it is damaged, the end of a sentence.
+
+    Raises:
+        UserError: it is absent, cut off, or something else.
+    """
+    try:
+        return convert(json.loads(path.read_bytes()), kind)
+    except (OSError, ValueError, UserError) as error:
+        raise UserError(f"{path} is no whole {what} ({error}); {advice}") from error
 
 
 def convert(value: object, kind: type[T], name: str = "") -> T:

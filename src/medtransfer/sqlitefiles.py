@@ -68,7 +68,7 @@ def _holds(path: Path, whole: Callable[[sqlite3.Connection], bool], work: str, a
     """Says whether a file is to be opened as it is; one that another program is making gets the time to be."""
     while True:
         try:
-            with contextlib.closing(_open(path, "rw")) as database:
+            with contextlib.closing(opened(path, "rw")) as database:
                 tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
                 if work in tables and database.execute(f"SELECT 1 FROM {work} LIMIT 1").fetchone():
                     return True
@@ -86,7 +86,8 @@ def _holds(path: Path, whole: Callable[[sqlite3.Connection], bool], work: str, a
         time.sleep(0.2)
 
 
-def _open(path: Path, mode: str) -> sqlite3.Connection:
+def opened(path: Path, mode: str) -> sqlite3.Connection:
+    """Opens a file that is there, to read it (`ro`) or to change it (`rw`)."""
     return sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=60)
 
 
@@ -108,7 +109,7 @@ def _set_aside(path: Path) -> None:
 def intact(path: Path) -> str:
     """Says what SQLite finds wrong with a database's pages; empty where nothing."""
     try:
-        with contextlib.closing(_open(path, "ro")) as database:
+        with contextlib.closing(opened(path, "ro")) as database:
             found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.DatabaseError as error:
         return str(error)

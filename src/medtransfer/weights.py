@@ -160,9 +160,12 @@ def converted(root: Path) -> dict[str, list[str]]:
     """Lists what is under `data/weights`: init -> backbones."""
     found: dict[str, set[str]] = {}
     for path in (root / "data/weights").glob("*/*.receipt.json"):
-        said = _fields(path.with_name(path.name.removesuffix(".receipt.json") + ".safetensors"))
+        tensors = path.with_name(path.name.removesuffix(".receipt.json") + ".safetensors")
+        said = _fields(tensors)
         if "parent" in said:  # pre-trained here
             continue
+        if not {"init", "backbone"} <= said.keys():
+            raise UserError(f"{path} is no whole receipt (it names no init); {_REMEDY.format(path=tensors)}")
         found.setdefault(said["init"], set()).add(said["backbone"])
     return {init: sorted(backbones) for init, backbones in found.items()}
 

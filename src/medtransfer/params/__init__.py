@@ -138,10 +138,7 @@ def load(
     """
     if not path.is_file():
         raise UserError(f"looked for the parameter file {path}, found none; run from the repository's top folder")
-    try:
-        tree = records.parse_yaml(path.read_text())
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {error}") from error
+    tree = records.read_yaml(path)
     for name, value in records.flatten(tree).items() if isinstance(tree, dict) else ():
         if holds_secret(str(value)):
             raise UserError(

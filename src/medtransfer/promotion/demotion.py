@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -15,11 +16,14 @@ from medtransfer.errors import UserError
 from medtransfer.promotion import registering, registry
 from medtransfer.tracking import TrackedRun
 
+log = logging.getLogger("medtransfer")
+
 
 def demote(model: str, alias: str, why: str, root: Path, parent: str | None = None) -> str:
     """Gives an alias back to the version that had it before; returns what was done, in a sentence.
 
-    The version that loses it is tagged, so that the same tensors do not become champion again by themselves.
+    The version that loses it is tagged, so that the same tensors do not become champion again by themselves. The same
+    command again, as after a kill, goes no step further back: that takes another reason.
 
     Args:
         model: registered model.
@@ -35,9 +39,12 @@ def demote(model: str, alias: str, why: str, root: Path, parent: str | None = No
         raise UserError(f"alias must be champion or demo-champion, got {alias!r}")
     with registry.opened(root) as client:
         done = {"verb": "demote", "model": model, "alias": alias, "reason": why}
-        for run in registering.recover(client):
-            if done.items() <= run.data.tags.items():  # this very command, which was killed at its end
-                return _words(model, alias, run.data.tags["old_version"], run.data.tags["new_version"], run.info.run_id)
+        registering.recover(client)
+        last = _last(client, model, alias)
+        if last is not None and done.items() <= last.data.tags.items() and _stands(client, last):
+            log.info("this was done before; to go one step further back, give another --why")
+            tags = last.data.tags
+            return _words(model, alias, tags["old_version"], tags["new_version"], last.info.run_id)
         now = registry.holder(client, model, alias)
         if now is None:
             raise UserError(f"looked for {alias} of {model}, found none; `mlflow ui` shows what there is")
@@ -59,6 +66,20 @@ def demote(model: str, alias: str, why: str, root: Path, parent: str | None = No
 
 def _words(model: str, alias: str, old: str, new: str, run_id: str) -> str:
     return f"{model}: {alias} went from version {old} back to version {new} (run {run_id})"
+
+
+def _last(client: MlflowClient, model: str, alias: str) -> Run | None:
+    """Finds the newest decision that moved a model's alias."""
+    moves = (run for run in registry.decisions(client) if run.data.tags.get("outcome") in ("champion", "demoted"))
+    wanted = {"model": model, "alias": alias}
+    return next((run for run in moves if wanted.items() <= run.data.tags.items()), None)
+
+
+def _stands(client: MlflowClient, run: Run) -> bool:
+    """Says whether an alias is still where a decision moved it."""
+    tags = run.data.tags
+    now = registry.version_of(client, tags.get("new_model") or tags["model"], tags["alias"])
+    return now is not None and str(now.version) == tags["new_version"]
 
 
 def _promotion(client: MlflowClient, model: str, alias: str, version: str) -> Run | None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 from safetensors.torch import load_file
 
 from medtransfer import conversion, files, tracking
@@ -26,7 +27,8 @@ from medtransfer.initializations import REGISTRY, parse, registered
 from medtransfer.params import OwnInit, Params
 from medtransfer.promotion import registry
 from medtransfer.promotion.packing import CONFIG, RECEIPT, WEIGHTS
-from medtransfer.records import convert
+from medtransfer.records import read_json
+from medtransfer.tracking.store import masked
 from medtransfer.weights import REGISTRY_FOLDER
 
 log = logging.getLogger("medtransfer")
@@ -58,7 +60,7 @@ def bring(params: Params, names: Iterable[str], root: Path) -> Params:
 def _entry(name: str, root: Path) -> OwnInit:
     folder = root / "data/weights" / REGISTRY_FOLDER
     note = folder / f"{name.removeprefix(REGISTRY).replace('/', '--')}.json"
-    before = convert(json.loads(note.read_text()), Fetched) if note.is_file() else None
+    before = _noted(note)
     try:
         client = tracking.connect(root)
     except UserError as error:
@@ -72,6 +74,15 @@ def _entry(name: str, root: Path) -> OwnInit:
         files.write_text(note, json.dumps(dataclasses.asdict(before), indent=1) + "\n")
         log.info("%s: fetched version %s, sha256 of its tensors %s", name, found.version, before.key)
     return before.entry
+
+
+def _noted(note: Path) -> Fetched | None:
+    """Reads what was noted when a backbone was fetched; None where it was not, or the note is damaged."""
+    try:
+        return read_json(note, Fetched, "note", "it is fetched again") if note.is_file() else None
+    except UserError as damage:
+        log.warning("%s", damage)
+        return None
 
 
 def _version(client: MlflowClient, name: str) -> ModelVersion:
@@ -95,7 +106,14 @@ def _version(client: MlflowClient, name: str) -> ModelVersion:
 def _fetch(client: MlflowClient, name: str, version: ModelVersion, folder: Path) -> Fetched:
     """Puts tensors and receipt where `weights` looks for them, checked against the version's key."""
     with tempfile.TemporaryDirectory() as temporary:
-        brought = Path(client.download_artifacts(version.run_id, "backbone", temporary))
+        try:
+            brought = Path(client.download_artifacts(version.run_id, "backbone", temporary))
+        except (MlflowException, OSError) as error:
+            raise UserError(
+                f"{name}: looked for the artifacts of version {version.version} (folder backbone of run "
+                f"{version.run_id}), found none: {masked(error)}. Put MLflow's artifacts back where they were, or name "
+                "another version"
+            ) from error
         key = conversion.digest(load_file(brought / WEIGHTS))
         if key != version.tags["key"]:
             raise UserError(

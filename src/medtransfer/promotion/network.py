@@ -26,7 +26,7 @@ from medtransfer.errors import UserError
 from medtransfer.loading import Cache, Loader
 from medtransfer.objectives import Objective
 from medtransfer.params import Classification, Segmentation
-from medtransfer.records import convert, unflatten
+from medtransfer.records import convert, read_json, unflatten
 from medtransfer.tasks import Task
 from medtransfer.zoo import Triple
 
@@ -133,7 +133,7 @@ def read(folder: Path) -> Spec:
     """
     if not (folder / SPEC).is_file():
         raise UserError(f"looked for {SPEC} in {folder}, found none: this is no fine-tuned model of medtransfer")
-    return convert(json.loads((folder / SPEC).read_text()), Spec)
+    return read_json(folder / SPEC, Spec, "description of a network", "get the model from the registry again")
 
 
 def load(folder: Path, device: str = "cpu") -> nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from medtransfer import files, tracking
+from medtransfer import files, records, tracking
 from medtransfer.errors import UserError
 from medtransfer.promotion.weighing import Holder
 
@@ -172,7 +171,7 @@ def move(client: MlflowClient, model: str, alias: str, version: str, expected: H
 
 def decisions(client: MlflowClient, status: str = "= 'FINISHED'") -> list[Run]:
     """Lists all finished decisions, or those of another status, the newest first."""
-    place = client.get_experiment_by_name(tracking.PREFIX + EXPERIMENT)
+    place = tracking.store.place_of(client, tracking.PREFIX + EXPERIMENT)
     if place is None:
         return []
     found: list[Run] = []
@@ -189,8 +188,9 @@ def decisions(client: MlflowClient, status: str = "= 'FINISHED'") -> list[Run]:
 
 def record_of(client: MlflowClient, run: Run) -> dict[str, Any]:
     """Reads what a decision's run recorded."""
-    said: dict[str, Any] = json.loads(Path(client.download_artifacts(run.info.run_id, RECORD)).read_text())
-    return said
+    advice = "put that artifact back from a backup, or delete the decision in `mlflow ui`; its alias stays where it is"
+    path = Path(client.download_artifacts(run.info.run_id, RECORD))
+    return records.read_json(path, dict[str, Any], f"record of decision {run.info.run_id}", advice)
 
 
 def served(past: Iterable[Run], manifest: str, comparison: str) -> int:

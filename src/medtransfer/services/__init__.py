@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from medtransfer import files
+from medtransfer import files, records
 from medtransfer.errors import UserError
 from medtransfer.services import daemons, database
 from medtransfer.services.daemons import Daemon
@@ -105,7 +105,8 @@ def leases(port: int) -> str:
 def _settings(folder: Path, port: int) -> dict[str, str]:
     """Reads port and secrets; the secrets are drawn at the first start."""
     path = folder / "settings.json"
-    found: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
+    advice = "it held the servers' passwords: get it back from a backup, or remove data/services and start anew"
+    found = records.read_json(path, dict[str, str], "settings", advice) if path.is_file() else {}
     chosen = str(port or found.get("port", PORT))
     up = [name for name, process in status(folder).items() if process]
     if up and chosen != found.get("port"):

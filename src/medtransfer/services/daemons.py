@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from medtransfer import files
+from medtransfer import files, records
 from medtransfer.errors import UserError
 
 START = 180.0
@@ -45,9 +45,12 @@ class Daemon:
 def running(name: str, folder: Path) -> psutil.Process | None:
     """Finds the process that was started under a name, if it lives."""
     note = folder / f"{name}.json"
-    with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
-        said = json.loads(note.read_text())
-        process = psutil.Process(said["pid"])
+    if not note.is_file():
+        return None
+    with contextlib.suppress(psutil.NoSuchProcess):
+        advice = f"it named the process of {name}: end that by hand where it runs, and remove the file"
+        said = records.read_json(note, dict[str, float], "note of a process", advice)
+        process = psutil.Process(int(said["pid"]))
         # A number is given to other processes later, a number with its time of birth is not.
         if process.create_time() == said["created"] and process.status() != psutil.STATUS_ZOMBIE:
             return process

@@ -16,7 +16,7 @@ from medtransfer import files
 from medtransfer.cells import Cell
 from medtransfer.errors import UserError
 from medtransfer.tracking import PREFIX, Away, Identity, connect, finished, recorded, unsent
-from medtransfer.tracking.store import masked
+from medtransfer.tracking.store import masked, place_of
 
 log = logging.getLogger("medtransfer")
 
@@ -43,7 +43,11 @@ def differences(root: Path, cells: Iterable[Cell], missing: Iterable[tuple[str, 
     cells, missing = list(cells), list(missing)
     found = []
     for task in dict.fromkeys([*(cell.task for cell in cells), *(task for task, _, _ in missing)]):
-        runs = _runs(client, task)
+        try:
+            runs = _runs(client, task)
+        except UserError as error:
+            found.append(f"{task} is compared from files alone: {error}")
+            continue
         by_digest: dict[str, list[Run]] = {}
         for run in runs:
             if run.info.status == "FINISHED":
@@ -55,7 +59,7 @@ def differences(root: Path, cells: Iterable[Cell], missing: Iterable[tuple[str, 
 
 def _runs(client: MlflowClient, task: str) -> list[Run]:
     """Finds all fine-tuning runs of a task, newest first."""
-    place = client.get_experiment_by_name(PREFIX + task)
+    place = place_of(client, PREFIX + task)
     if place is None:
         return []
     found: list[Run] = []

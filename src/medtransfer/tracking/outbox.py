@@ -17,6 +17,7 @@ from typing import Any
 
 from medtransfer import files
 from medtransfer.addresses import scrub
+from medtransfer.errors import UserError
 
 FOLDER = Path("data/runs/unsent")
 """one file per run that MLflow does not have whole, named by its digest"""
@@ -46,7 +47,13 @@ class Journal:
         if not self.path.is_file():
             return []
         text = self.path.read_text()
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        try:
+            return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        except ValueError as error:
+            raise UserError(
+                f"{self.path} is damaged ({error}): it holds a run's metrics. Remove the folder {self.path.parent} and "
+                "start the command that made the run again; a finished one comes back from MLflow"
+            ) from error
 
     def cut(self, step: int) -> None:
         """Forgets the steps from `step` on: they come after the checkpoint that a resume starts from."""
@@ -123,7 +130,14 @@ class Outbox:
 
 def read(path: Path) -> Outbox:
     """Reads what one run left."""
-    return Outbox(**json.loads(path.read_text()))
+    text = path.read_bytes()  # a file that is gone was sent in this moment
+    try:
+        return Outbox(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path} is no whole record of a run that MLflow lacks ({error}). Remove it and start the command that "
+            "made the run again: what is whole under data/runs is sent without training"
+        ) from error
 
 
 def waiting(root: Path) -> list[Path]:

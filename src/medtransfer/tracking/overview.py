@@ -9,6 +9,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from medtransfer.tracking import PREFIX, connect, uri
+from medtransfer.tracking.store import place_of
 
 PAGE = 1000
 """runs that one search returns"""
@@ -43,7 +44,7 @@ def states(root: Path, tasks: Iterable[str]) -> dict[str, State]:
 
 def _of_task(client: MlflowClient, task: str) -> Iterable[tuple[str, State]]:
     """Yields the runs of a task, oldest first."""
-    place = client.get_experiment_by_name(PREFIX + task)
+    place = place_of(client, PREFIX + task)
     token = None
     while place is not None:
         page = client.search_runs(

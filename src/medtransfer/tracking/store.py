@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shlex
 import socket
 import sqlite3
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import requests
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.utils import _get_latest_schema_revision  # nothing public says it
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -21,6 +22,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from medtransfer import files, sqlitefiles
 from medtransfer.addresses import Address, scrub
 from medtransfer.errors import UserError
+from medtransfer.tracking import relocation
 
 PREFIX = "medtransfer/"
 """experiments are `medtransfer/<task>`"""
@@ -123,6 +125,7 @@ def connect(root: Path) -> MlflowClient:
         with contextlib.nullcontext() if served else files.lock(root / "data/runs/.database.lock"), brief():
             if path is not None:
                 sqlitefiles.ready(path, _make, _made, "runs", DAMAGED)
+                relocation.settle(path, root)
             client = MlflowClient(where.whole)
             client.search_experiments(max_results=1)
     except UserError:
@@ -164,22 +167,43 @@ def masked(text: object) -> str:
     return words if len(words) <= LONG else f"{words[:LONG]}..."
 
 
+def place_of(client: MlflowClient, name: str) -> Experiment | None:
+    """Finds an experiment by its name.
+
+    Raises:
+        UserError: it was deleted, and waits in MLflow's bin.
+    """
+    found: Experiment | None = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage != "active":
+        where, number = Address(client.tracking_uri), found.experiment_id
+        raise UserError(
+            f"MLflow's experiment {name} (number {number}) was deleted, and its runs with it: they can be neither read "
+            f"nor added to. Restore it: MLFLOW_TRACKING_URI={shlex.quote(where)} mlflow experiments restore "
+            f"--experiment-id {number}"
+        )
+    return found
+
+
 def experiment(client: MlflowClient, name: str) -> str:
-    """Finds or makes an experiment; another worker may make it at the same moment."""
+    """Finds or makes an experiment; another worker may make it at the same moment.
+
+    Raises:
+        UserError: it was deleted.
+    """
     for _ in range(2):
-        found = client.get_experiment_by_name(name)
+        found = place_of(client, name)
         if found is not None:
             return str(found.experiment_id)
         try:
             return str(client.create_experiment(name, tags={"mlflow.experimentKind": "custom_model_development"}))
         except MlflowException:
             continue
-    raise UserError(f"MLflow's experiment {name} can be neither found nor made; was it deleted? Restore it in the UI")
+    raise UserError(f"MLflow's experiment {name} can be neither found nor made; look in `mlflow ui`")
 
 
 def find(client: MlflowClient, task: str, digest: str) -> list[Run]:
     """Finds the runs of a digest, newest first."""
-    found = client.get_experiment_by_name(PREFIX + task)
+    found = place_of(client, PREFIX + task)
     if found is None:
         return []
     return list(client.search_runs([found.experiment_id], f"tags.digest = '{digest}'"))
@@ -209,7 +233,16 @@ def download(client: MlflowClient, run: Run, names: list[str], folder: Path) -> 
     """
     run_id = run.info.run_id
     for name in names:
-        error = patiently(functools.partial(client.download_artifacts, run_id, name, str(folder)), PATIENCE)
+        try:
+            error = patiently(functools.partial(client.download_artifacts, run_id, name, str(folder)), PATIENCE)
+        except (MlflowException, OSError) as absent:
+            where = shlex.quote(Address(client.tracking_uri))
+            raise UserError(
+                f"MLflow has run {run_id} ({run.info.run_name}) as finished, but its results are gone: looked for "
+                f"{name} in {folder} and in {scrub(run.info.artifact_uri)}, found it in neither ({masked(absent)}). "
+                "Put one of the two folders back (a disk that is not mounted, a backup), or let it be trained anew: "
+                f"MLFLOW_TRACKING_URI={where} mlflow runs delete --run-id {run_id}, then start the same command again"
+            ) from absent
         if error:
             raise Away(f"MLflow does not give back {name} of run {run_id}: {masked(error)}") from error
 

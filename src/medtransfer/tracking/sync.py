@@ -45,6 +45,9 @@ def sync(root: Path, database: str, *, finished: bool = False) -> Outcome:
             entry = outbox.read(path)
         except FileNotFoundError:  # sent in this moment
             continue
+        except UserError as damage:
+            outcome.left.append(f"{path.stem} ({damage})")
+            continue
         if finished and entry.status != "FINISHED":
             continue
         if outcome.away:
@@ -75,6 +78,7 @@ def _send(entry: Outbox, root: Path, database: str, outcome: Outcome) -> None:
             if not entry.path(root).is_file():
                 return
             entry = outbox.read(entry.path(root))  # as its owner left it
+            entry.tags["lock"] = str((root / entry.folder / "lock").resolve())  # of a study that was moved, too
             run = TrackedRun(root, entry, check)
             run.late = True
             if not entry.status:

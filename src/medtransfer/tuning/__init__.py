@@ -116,6 +116,8 @@ class _Book:
         for job, outcome in study.ended():  # what a kill left unwritten
             if _key(job) not in self.run.recorded:
                 self.record(job, outcome)
+            elif isinstance(outcome, Outcome):
+                shutil.rmtree(job.run.folder, ignore_errors=True)
 
     def record(self, job: Job, outcome: Outcome | Exception) -> None:
         """Writes an ended training to MLflow, the ledger to disk, and removes the training's folder."""
