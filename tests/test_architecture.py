@@ -49,6 +49,7 @@ LAYERS = [
         "published",
         "entries",
         "audit",
+        "duplicates",
         "splits",
         "sources",
         "rows",

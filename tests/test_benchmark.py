@@ -114,6 +114,7 @@ def test_the_longest_run_starts_first_and_unknown_ones_before_it(root: Path) -> 
     assert set(planning.measured(root)) == {planning.kind(long)}
 
 
+@pytest.mark.slow
 def test_a_failure_leaves_its_traceback_and_a_later_success_takes_it_away(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from medtransfer import audit, catalog, contamination, params, phantoms, preparation
+from medtransfer import catalog, contamination, duplicates, params, phantoms, preparation
 from medtransfer.cache import Manifest, Prepared
 from medtransfer.errors import UserError
 
@@ -28,7 +28,7 @@ PARTS = ("train", "val", "test", "test")
 
 def jpeg(image: Image.Image) -> Image.Image:
     stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=60)
+    image.save(stream, "JPEG", quality=85)
     return Image.open(stream)
 
 
@@ -117,7 +117,9 @@ def test_phantoms_that_share_no_image_match_nobody(root: Path, source: Prepared,
 
 
 def noise(count: int, seed: int = 0) -> NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 256, (count, audit.THUMBNAIL, audit.THUMBNAIL), dtype=np.uint8)
+    return np.random.default_rng(seed).integers(
+        0, 256, (count, duplicates.THUMBNAIL, duplicates.THUMBNAIL), dtype=np.uint8
+    )
 
 
 def made(
@@ -196,17 +198,6 @@ def test_a_row_that_was_left_out_still_shows_whose_it_is(tmp_path: Path) -> None
     one = made(tmp_path / "one", images[:3], "aab", ["", "train", "train"])
     two = made(tmp_path / "two", images[[0, 4, 5]], "xyz", ["test"] * 3)
     assert contamination.shared(one, two).rows.tolist() == [True, True, False]
-
-
-def test_a_file_in_place_of_memory_changes_nothing_and_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = noise(8)
-    one = made(tmp_path / "one", images[:4], "abcd", ["train"] * 4)
-    two = made(tmp_path / "two", images[2:], "uvwxyz", ["test"] * 6)
-    in_memory = contamination.shared(one, two)
-    monkeypatch.setattr(contamination, "IN_MEMORY", 0)
-    on_disk = contamination.shared(one, two)
-    assert in_memory.patients.tolist() == on_disk.patients.tolist() == ["c", "d"]
-    assert [path.name for path in one.folder.iterdir()] == ["thumbnails.npy"]
 
 
 # What pre-training leaves out

@@ -37,6 +37,7 @@ from medtransfer import (
     tracking,
     tuning,
 )
+from medtransfer.audit import Finding
 from medtransfer.comparison import Row
 from medtransfer.contrasts import Column
 from medtransfer.effects import upper_std
@@ -128,8 +129,12 @@ def alike(numbers: tuple[int, ...]) -> tuple[splits.Assignment, Array, Array]:
     return assigned, units, contents
 
 
+def undrawn(found: Finding) -> Path:
+    raise AssertionError(found)
+
+
 def test_a_leak_in_any_of_the_splits_is_found(tmp_path: Path) -> None:
-    np.save(tmp_path / "thumbnails.npy", np.random.default_rng(0).integers(0, 256, (40, 32, 32), dtype=np.uint8))
+    np.save(tmp_path / "thumbnails.npy", np.random.default_rng(0).integers(0, 256, (40, 64, 64), dtype=np.uint8))
     data = settings(ROOT).data
     apart = {number: len(set(alike((TOGETHER, number))[0].folds[:2, 1])) > 1 for number in range(3, 11)}
     whole = {number for number, is_apart in apart.items() if not is_apart}
@@ -140,10 +145,12 @@ def test_a_leak_in_any_of_the_splits_is_found(tmp_path: Path) -> None:
         assigned, units, contents = alike((TOGETHER, number))
         ids = units
         if number in whole:
-            assert not leaks.judge(assigned, data, ids, units, contents, tmp_path / "thumbnails.npy").drop.any()
+            assert not leaks.judge(
+                assigned, data, ids, units, contents, tmp_path / "thumbnails.npy", undrawn, synthetic=False
+            ).drop.any()
         else:
             with pytest.raises(UserError, match=r"1 identical images .* and other benchmark.splits"):
-                leaks.judge(assigned, data, ids, units, contents, tmp_path / "thumbnails.npy")
+                leaks.judge(assigned, data, ids, units, contents, tmp_path / "thumbnails.npy", undrawn, synthetic=False)
         names = assigned.apart()
         assert (names[0] != names[1]) == apart[number]  # what near duplicates are looked for between
 
@@ -196,6 +203,7 @@ def text(shown: Any) -> str:
 
 def test_splits_go_from_phantoms_to_the_answer(top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = workspace.make(tmp_path, top, "shenzhen", "drive")
+    monkeypatch.chdir(root)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
     tasks = ["shenzhen", "drive"]
     here = settings(root, "[3, 1]", **{"benchmark.tasks": "[shenzhen, drive]", "execution.workers": "1"})

@@ -64,6 +64,7 @@ def undisturbed(root: Path, run: Run) -> dict[str, Any]:
     return cell
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_in_the_middle_of_a_run_costs_no_finished_epoch(root: Path) -> None:
     finished, run = plan(root, 0, 1)
     (kept,) = benchmark.run_all([finished])

@@ -244,6 +244,7 @@ def test_pairs_are_left_out_without_other_supervised_weights(tmp_path: Path) -> 
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_curves_have_a_thin_line_per_run_up_to_four_inits(
     drawn: dict[str, Figure], large: tuple[findings.Findings, dict[str, Figure]]
 ) -> None:

@@ -67,6 +67,7 @@ def test_one_that_is_much_better_is_said_to_be(tmp_path: Path) -> None:
     assert (verdict.verdict, verdict.backbone) == ("supported", "resnet50")
 
 
+@pytest.mark.slow
 def test_equal_weights_under_two_names_are_never_separated(tmp_path: Path) -> None:
     effects = {RANDOM: 0.0, IMAGENET: 0.5, SWAV: 0.5}
     found = compared(

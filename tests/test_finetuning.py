@@ -141,6 +141,7 @@ def history(root: Path) -> list[tuple[str, int, float]]:
     return [(n, m.step, m.value) for n in names for m in client(root).get_metric_history(run.info.run_id, n)]
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_it_gives_the_numbers_of_an_uninterrupted_run(
     tmp_path: Path, top: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from medtransfer import cache, datasets, decoding, params, preparation
+from medtransfer import cache, datasets, decoding, duplicates, params, preparation
 from medtransfer.cache import load
 from medtransfer.datasets import Marking, Picture, Sample
 from medtransfer.errors import UserError
@@ -563,16 +563,36 @@ def test_an_identical_image_in_a_drawn_split_always_fails(tmp_path: Path) -> Non
         prepare(LUNGS, settings(on_leak="report"), tmp_path)
 
 
-def test_near_duplicates_are_reported_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("change", ["darker", "mirrored and cut"])
+def test_near_duplicates_are_refused_marked_or_dropped(tmp_path: Path, change: str) -> None:
     folder = findings(tmp_path)
-    picture(30).point(lambda value: value * 0.8).save(folder / "images" / "1.png")
-    with caplog.at_level(logging.WARNING, "medtransfer"):
-        prepared = prepare(FINDINGS, settings(), tmp_path)
-    near = prepared.manifest["audit"]["near_duplicates"]
+    copy = picture(30).point(lambda value: value * 0.8)
+    if change == "mirrored and cut":
+        copy = ImageOps.mirror(copy.crop((3, 3, copy.width - 3, copy.height - 3)).resize(copy.size))
+    copy.save(folder / "images" / "1.png")
+    with pytest.raises(UserError, match=r"1 pairs of images .* i1 and i30 .*look at .*near_duplicates.png") as refused:
+        prepare(FINDINGS, settings(), tmp_path)
+    drawn = Path(str(refused.value).split("look at ")[1].split(";")[0])
+    assert Image.open(drawn).size[0] > 400
+    kept = prepare(FINDINGS, settings(on_leak="report"), tmp_path)
+    assert kept.marks == ("look-alikes-reported (1)",)
+    near = kept.manifest["audit"]["near_duplicates"]
     assert near["count"] == 1
     assert {near["examples"][0]["a"], near["examples"][0]["b"]} == {"i1", "i30"}
-    assert "near duplicates" in caplog.text
-    assert prepared.marks == ()
+    assert not drawn.exists()
+    assert (kept.folder / "near_duplicates.png").is_file()
+    dropped = prepare(FINDINGS, settings(on_leak="drop_from_train"), tmp_path)
+    assert dropped.marks == ("look-alikes-dropped (1)",)
+    assert sum(dropped.manifest["counts"].values()) == sum(kept.manifest["counts"].values()) - 1
+    assert not any(1 in dropped.rows(split) for split in ("train", "val", "test"))
+
+
+def test_a_cache_of_an_earlier_rule_is_looked_through_again(tmp_path: Path) -> None:
+    findings(tmp_path)
+    prepared = prepare(FINDINGS, settings(), tmp_path)
+    place = prepared.folder / "manifest.json"
+    place.write_text(place.read_text().replace(f'"near_threshold": {duplicates.NEAR}', '"near_threshold": 0.85'))
+    assert prepare(FINDINGS, settings(), tmp_path).manifest["audit"]["near_threshold"] == duplicates.NEAR
 
 
 # Digest and currency

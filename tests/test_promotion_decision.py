@@ -225,6 +225,7 @@ def test_one_seed_tests_nothing_and_moves_no_champion(tmp_path: Path) -> None:
         (["synthetic", "partial"], "challenger", "demo-challenger", "marked partial"),
         (["partial"], "challenger", "challenger", "marked partial: images of a dataset are missing"),
         (["leak-dropped"], "challenger", "challenger", "marked leak-dropped: the audit is not clean"),
+        (["look-alikes-reported (3)"], "challenger", "challenger", "marked look-alikes-reported (3): the audit is not"),
         (["patients unknown"], "champion", "champion", "better than random@resnet50"),
     ],
 )

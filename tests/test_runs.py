@@ -79,6 +79,7 @@ def test_runs_on_images_that_an_init_has_seen_are_marked(
     assert "contaminated" in runs.plan(params, root, ["ours"], ["siim"], [0])[0].marked
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_a_file_with_a_key_rule_of_ones_own(top: Path, tmp_path: Path) -> None:
     root = workspace.make(tmp_path, top, "shenzhen")
     state = {f"student.{k}": v for k, v in backbones.bare_state(fakes.BACKBONE, 1, "one").items()}

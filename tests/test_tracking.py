@@ -157,6 +157,7 @@ def _open(root: str, number: int) -> str:
     return run.run_id
 
 
+@pytest.mark.slow
 def test_many_first_touches_at_once_leave_a_whole_database(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     with context.Pool(3) as pool:

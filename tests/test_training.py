@@ -296,6 +296,7 @@ def test_classes_are_learned(top: Path, tmp_path: Path) -> None:
     assert prepared is not None
 
 
+@pytest.mark.slow
 def test_several_regions_are_learned_and_scored_at_native_size_with_extras(top: Path, tmp_path: Path) -> None:
     data = fakes.prepared(tmp_path, segmentation=True)
     assert data.masks is not None

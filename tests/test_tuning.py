@@ -368,6 +368,7 @@ def test_a_finished_study_costs_nothing_again(tuned: list[Ledger], root: Path, t
     assert len(children(root, tuned[0])) == 7
 
 
+@pytest.mark.slow
 def test_runs_of_the_tuned_recipe_take_the_studies_values_and_stand_beside_the_fixed(
     tuned: list[Ledger], root: Path, top: Path
 ) -> None:
@@ -412,6 +413,7 @@ def test_a_study_that_another_process_has_is_refused(root: Path) -> None:
         tuning.tune(params, root, ["random"], ["shenzhen"])
 
 
+@pytest.mark.slow
 def test_a_pruner_ends_trainings_early(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OPTUNA_STORAGE", f"sqlite:///{tmp_path}/pruned.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")

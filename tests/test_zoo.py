@@ -35,10 +35,14 @@ TAGGED = [
 """initializations that are a tag of timm's"""
 
 
+QUICK = {"swav", "byol", "dino", "imagenet"}
+"""a file of each kind; all of them take minutes"""
+
+
 def cases(pairs: list[tuple[str, str]]) -> list[Any]:
     marks = {True: [pytest.mark.slow], False: []}
     return [
-        pytest.param(name, backbone, marks=marks[backbone in LARGE], id=f"{name}@{backbone}")
+        pytest.param(name, backbone, marks=marks[backbone in LARGE or name not in QUICK], id=f"{name}@{backbone}")
         for name, backbone in pairs
     ]
 
@@ -156,7 +160,9 @@ def damage(content: containers.Content, key: str, what: str) -> containers.Conte
 SOME = ["swav", "moco-v2", "byol", "simclr-v2", "infomin", "radimagenet", "inat2021-mini", "imagenet"]
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SOME]
+)
 def test_what_does_not_account_for_the_backbone_is_refused_with_file_and_keys(
     root: Path, resnet50: dict[str, Tensor], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,7 +142,7 @@ class Prepared:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """Names what bars the results from promotion: synthetic, partial, leak-reported, leak-dropped."""
+        """Names what may bar the results from promotion: synthetic, partial, leaks and look-alikes kept or dropped."""
         return tuple(self.manifest["marks"])
 
     @property

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medtransfer import audit, formats, masks, runlengths
+from medtransfer import duplicates, formats, masks, runlengths
 from medtransfer.datasets import Mask, Picture, Runs, Sample
 from medtransfer.errors import UserError
 from medtransfer.formats import RECIPE as FORMATS
@@ -67,7 +67,7 @@ def decode(task: Task, sample: Sample, side: int) -> Decoded:
         content = formats.load(sample.image)
         image = formats.to_image(content, task.channels, task.windows)
         size, small = image.size, _resize(image, side)
-        thumbnail = _thumbnail(small if side >= 4 * audit.THUMBNAIL else image)
+        thumbnail = duplicates.thumbnail(small if side >= 4 * duplicates.THUMBNAIL else image)
         del image  # a large one must be gone before its masks are read
         content = replace(content, image=None, values=None, alpha=None)
         planes = _planes(task, sample, size, content) if task.segmentation else None
@@ -131,12 +131,6 @@ def _sums(image: Image.Image) -> NDArray[np.int64]:
     sums = np.zeros((3, 2), dtype=np.int64)
     sums[: len(counts)] = counts @ POWERS
     return sums
-
-
-def _thumbnail(image: Image.Image) -> NDArray[np.uint8]:
-    """Shrinks to a gray thumbnail in two steps: exact enough to compare by, in a quarter of the time."""
-    side = (audit.THUMBNAIL, audit.THUMBNAIL)
-    return np.asarray(image.resize(side, Image.Resampling.BILINEAR, reducing_gap=2.0).convert("L"))
 
 
 def signature(sample: Sample) -> bytes:

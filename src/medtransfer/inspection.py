@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medtransfer import audit, catalog, files, preparation, sheets
+from medtransfer import catalog, duplicates, files, preparation, sheets
 from medtransfer.audit import Finding
 from medtransfer.cache import Manifest, Prepared
 from medtransfer.params import Params
@@ -38,25 +38,23 @@ def report(task: str, against: str, params: Params, root: Path) -> None:
     lines = [f"{p['a']},{p['b']},{p.get('correlation', 1.0)}" for p in found["examples"]]
     files.write_text(folder / "pairs.csv", "\n".join([f"{task},{against},correlation", *lines]) + "\n")
     log.info(
-        "%s against %s: %d pairs look alike (correlation above %.2f)%s",
+        "%s against %s: %d pairs look alike (likeness above %.2f)%s",
         task,
         against,
         found["count"],
-        audit.NEAR,
+        duplicates.NEAR,
         f"; the {len(lines)} most alike are in {folder}" if lines else "",
     )
 
 
 def between(one: Prepared, two: Prepared) -> Finding:
     """Counts the pairs of an image of one task and an image of another that look the same, identical ones too."""
-    thumbnails = [np.load(prepared.folder / "thumbnails.npy", mmap_mode="r") for prepared in (one, two)]
-    parts = np.repeat(["first", "second"], [len(part) for part in thumbnails])
+    parts = [np.load(prepared.folder / "thumbnails.npy", mmap_mode="r") for prepared in (one, two)]
     ids = np.concatenate([prepared.samples["id"].to_numpy(dtype=np.str_) for prepared in (one, two)])
-    unique = np.arange(len(ids)).astype(np.str_)  # as keys: an identical image counts as well
-    found = audit.near(np.concatenate(thumbnails), unique, parts, ids)
-    for pair in found["examples"]:
-        pair["splits"] = f"{one.manifest['task']}/{two.manifest['task']}"
-    return found
+    names = f"{one.manifest['task']}/{two.manifest['task']}"
+    rows, half = np.arange(len(ids)), len(parts[0])
+    first, second, likeness = duplicates.Looks(*parts).alike(rows[:half], rows[half:])
+    return Finding(count=len(first), examples=duplicates.closest([], first, second, likeness, ids, names))
 
 
 def _by_id(prepared: Prepared) -> dict[str, int]:

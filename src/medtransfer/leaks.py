@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medtransfer import audit, description
+from medtransfer import audit, description, duplicates
 from medtransfer.audit import Finding, Strings
 from medtransfer.cache import Audit
 from medtransfer.errors import UserError
@@ -18,9 +18,6 @@ from medtransfer.params import Data
 from medtransfer.splits import Assignment
 
 log = logging.getLogger("medtransfer")
-
-IN_MEMORY = 4096
-"""images up to which thumbnails are compared in memory, 4 KB each; more take a file"""
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,15 @@ class Verdict:
 
 
 def judge(
-    assignment: Assignment, data: Data, ids: Strings, units: Strings, contents: Strings, thumbnails: Path
+    assignment: Assignment,
+    data: Data,
+    ids: Strings,
+    units: Strings,
+    contents: Strings,
+    thumbnails: Path,
+    draw: Callable[[Finding], Path],
+    *,
+    synthetic: bool,
 ) -> Verdict:
     """Looks for leaks between splits, or between folds, and applies `data.on_leak`.
 
@@ -43,47 +48,64 @@ def judge(
         ids: each image's name in messages.
         units: each image's patient (study, image).
         contents: equal for images with equal prepared pixels.
-        thumbnails: file of the gray thumbnails; near duplicates are reported only.
+        thumbnails: file of the gray thumbnails, which near duplicates are found by.
+        draw: draws near duplicates side by side, for whoever must judge them, and says where.
+        synthetic: phantoms, of which none is a copy: look-alikes among them are counted and lead to nothing.
 
     Raises:
         UserError: a leak in a split that we draw, or one that the policy does not allow.
     """
     parts = assignment.parts()
     patients, exact = (_worst([audit.shared(keys, part, ids) for part in parts]) for keys in (units, contents))
-    near = _near(thumbnails, contents, assignment.apart(), ids)
-    if near["count"]:
-        words = "task %s: %d near duplicates between splits, e.g. %s"
-        log.warning(words, assignment.task.name, near["count"], _names(near))
-    drop, marks = np.zeros(len(ids), dtype=bool), tuple[str, ...]()
+    near, looking = duplicates.near(np.load(thumbnails, mmap_mode="r"), contents, assignment.apart(), ids)
+    drop, marks = np.zeros(len(ids), dtype=bool), list[str]()
     if patients["count"] or exact["count"]:
         words = (
             f"task {assignment.task.name}: {patients['count']} {assignment.task.unit}s and {exact['count']} identical"
         )
         words += f" images are in more than one split, e.g. {_names(patients, exact)}"
-        drop, marks = _apply(words, assignment, data, units, contents)
+        drop, mark = _apply(words, assignment, data, units, contents)
+        marks.append(mark)
+    if near["count"] and not synthetic:
+        words = (
+            f"task {assignment.task.name}: {near['count']} pairs of images in different splits look like copies of one"
+            f" picture, e.g. {_names(near)}"
+        )
+        folds = bool(assignment.task.folds)
+        if _refused(data, folds):
+            words += f"; look at {draw(near)}"
+        marks.append(f"{_decide(words, data, folds, 'look-alikes')} ({near['count']})")
+        if data.on_leak == "drop_from_train":
+            drop = drop | looking
     findings = Audit(
         shared_patients=patients,
         exact_duplicates=exact,
         near_duplicates=near,
-        near_threshold=audit.NEAR,
-        near_every=audit.stride(assignment.apart()),
+        near_threshold=duplicates.NEAR,
+        near_every=duplicates.stride(assignment.apart()),
         dropped=description.counts(assignment.splits[drop]),
     )
-    return Verdict(findings, drop, marks)
+    return Verdict(findings, drop, tuple(marks))
 
 
-def _near(path: Path, contents: Strings, part: Strings, ids: Strings) -> Finding:
-    thumbnails = np.load(path, mmap_mode="r")
-    scratch = path.with_name("features.tmp") if len(thumbnails) > IN_MEMORY else None
-    found = audit.near(thumbnails, contents, part, ids, scratch=scratch)
-    if scratch is not None:
-        scratch.unlink()
-    return found
+def _refused(data: Data, folds: bool) -> bool:
+    return data.on_leak == "fail" or (folds and data.on_leak == "drop_from_train")
+
+
+def _decide(words: str, data: Data, folds: bool, kind: str) -> str:
+    """Refuses what the policy does not allow, else gives the mark that the results bear."""
+    if _refused(data, folds):
+        raise UserError(
+            f"{words}; data.on_leak=drop_from_train takes them out of train and val (not with folds), =report keeps"
+            " them; either marks the results, see promotion.require_audit"
+        )
+    log.warning("%s; data.on_leak=%s", words, data.on_leak)
+    return f"{kind}-reported" if data.on_leak == "report" else f"{kind}-dropped"
 
 
 def _apply(
     words: str, assignment: Assignment, data: Data, units: Strings, contents: Strings
-) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+) -> tuple[NDArray[np.bool_], str]:
     for pool in ("trainval", "all"):
         rows = assignment.pools == pool
         parts = [part[rows] for part in assignment.parts()]
@@ -93,16 +115,11 @@ def _apply(
                 " out of the raw files (data.partial=true if counts then differ) or set another data.split_seed"
                 + (" and other benchmark.splits" if assignment.numbers else "")
             )
-    if data.on_leak == "fail" or (assignment.task.folds and data.on_leak == "drop_from_train"):
-        raise UserError(
-            f"{words}; data.on_leak=drop_from_train takes them out of train and val (not with folds), =report keeps"
-            " them"
-        )
-    log.warning("%s; data.on_leak=%s", words, data.on_leak)
+    mark = _decide(words, data, bool(assignment.task.folds), "leak")
     if data.on_leak == "report":
-        return np.zeros(len(units), dtype=bool), ("leak-reported",)
+        return np.zeros(len(units), dtype=bool), mark
     splits = assignment.splits
-    return audit.giving_way(units, splits) | audit.giving_way(contents, splits), ("leak-dropped",)
+    return audit.giving_way(units, splits) | audit.giving_way(contents, splits), mark
 
 
 def _worst(findings: Sequence[Finding]) -> Finding:

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medtransfer import audit, cache, datasets, description, facts, files, leaks, sheets, survey
-from medtransfer.audit import SPLITS
+from medtransfer import cache, datasets, description, duplicates, facts, files, leaks, sheets, survey
+from medtransfer.audit import SPLITS, Finding
 from medtransfer.cache import Drawn, Facts, Manifest, Prepared, Skipped, load
 from medtransfer.datasets import Sample
 from medtransfer.decoding import RECIPE, Decoder, signature
@@ -124,6 +124,7 @@ def prepare(task: Task, params: Params, root: Path, *, workers: int = 0, check: 
                 _Build(task, params, origin, fields, fingerprint(), temporary, workers or os.cpu_count() or 1).run()
             cache.put(folder, temporary, Path(f"{stem}.old"))
             Path(f"{stem}.bad.txt").unlink(missing_ok=True)
+            Path(f"{stem}.near_duplicates.png").unlink(missing_ok=True)
         except OSError as error:
             raise UserError(
                 f"task {task.name}: could not build the cache {folder}: {error}; what is decoded is kept, the same "
@@ -143,6 +144,8 @@ def _current(
         return None
     manifest = prepared.manifest
     same = "parts" in manifest and manifest["fields"] == fields and manifest["expected"] == facts.published(task)
+    # Look-alikes of an earlier rule are none of today's.
+    same = same and manifest["audit"]["near_threshold"] == duplicates.NEAR
     same = same and manifest["fingerprint"] == fingerprint()
     # What was left out, or is a sample, must be accepted each time.
     same = same and len(manifest["skipped"]) <= data.skip_bad
@@ -286,7 +289,7 @@ class _Build:
             self.samples, self.mask_readings = survey.settle(task, self.samples, self.workers)
         keep_native = self.assignment.tested & masks
         self._open(keep_native)
-        rows = Rows(self.folder, count, self.size, task.channels, audit.THUMBNAIL, masks=masks)
+        rows = Rows(self.folder, count, self.size, task.channels, duplicates.THUMBNAIL, masks=masks)
         try:
             if rows.journal_length():
                 done = rows.resume([signature(sample) for sample in self.samples])
@@ -316,7 +319,7 @@ class _Build:
 
     def _check_space(self) -> None:
         layers = self.task.channels + self.task.segmentation
-        needed = len(self.samples) * (self.size**2 * layers + audit.THUMBNAIL**2)
+        needed = len(self.samples) * (self.size**2 * layers + duplicates.THUMBNAIL**2)
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             shutil.rmtree(self.folder)
@@ -355,11 +358,20 @@ class _Build:
         """
         contents = np.array([digest.tobytes().hex() for digest in self.notes["image"]], dtype=np.str_)
         thumbnails = self.folder / "thumbnails.npy"
-        verdict = leaks.judge(self.assignment, self.data, self.ids, self.units, contents, thumbnails)
+        synthetic = self.origin.synthetic
+        verdict = leaks.judge(
+            self.assignment, self.data, self.ids, self.units, contents, thumbnails, self._draw, synthetic=synthetic
+        )
         self.findings = verdict.findings
         self.marks += verdict.marks
         if verdict.drop.any():
             self.assignment.leave_out(verdict.drop)
+
+    def _draw(self, found: Finding) -> Path:
+        """Draws the near duplicates beside the cache, where they stay when the policy refuses them."""
+        place = self.folder.with_suffix(".near_duplicates.png")
+        sheets.pairs(place, found, self._image_of(np.load(self.folder / "images.npy", mmap_mode="r")))
+        return place
 
     def describe(self) -> None:
         """Writes the table of samples, the sheets for people and, last, the manifest."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from medtransfer.audit import SPLITS, Finding
 from medtransfer.cache import Manifest
@@ -26,8 +23,10 @@ COLUMNS = 6
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2", "#999999")
 """of the labels' outlines (Okabe and Ito), as many as there can be"""
 
-LONGEST = 34
-"""characters of a label line"""
+SIDE, GAP, LINE = 220, 12, 15
+"""pixels: side of a picture, space between two, height of a line of text"""
+
+SMALL, LARGE = ImageFont.load_default(12), ImageFont.load_default(17)
 
 
 def samples(
@@ -40,19 +39,47 @@ def samples(
 ) -> None:
     """Draws some samples of every split: what the network will see, with labels or the masks' outlines."""
     shown = [(split, _choose(table, task, split)) for split in SPLITS]
-    shown = [(split, rows) for split, rows in shown if len(rows)]
-    with matplotlib.rc_context({"font.size": 8}):
-        figure = Figure(figsize=(2 * COLUMNS, 2.3 * len(shown) + 0.9), layout="constrained", dpi=110)
-        figure.suptitle(_headline(task, manifest), fontsize=11)
-        for axis in (axes := figure.subplots(len(shown), COLUMNS, squeeze=False)).flat:
-            axis.set_axis_off()
-        for line, (split, rows) in zip(axes, shown, strict=True):
-            for axis, row in zip(line, rows, strict=False):
-                _draw(axis, images[row])
-                if masks is not None:
-                    _outline(axis, masks[row], len(task.labels))
-                axis.set_title(f"{split}: {_short(str(table['id'][row]))}\n{_words(task, table, row)}", fontsize=7)
-        figure.savefig(path)
+    lines = [
+        [
+            (f"{split}: {table['id'][row]}", _words(task, table, row), _picture(images[row], masks, row, task))
+            for row in rows
+        ]
+        for split, rows in shown
+        if len(rows)
+    ]
+    _sheet(_headline(task, manifest), lines, COLUMNS).save(path)
+
+
+def _picture(image: NDArray[np.uint8], masks: NDArray[np.uint8] | None, row: int, task: Task) -> Image.Image:
+    picture = Image.fromarray(image).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    if masks is None:
+        return picture
+    pixels = np.array(picture)
+    for bit in range(len(task.labels)):
+        plane = Image.fromarray((masks[row] >> bit & 1) * np.uint8(255))
+        region = np.pad(np.asarray(plane.resize((SIDE, SIDE), Image.Resampling.BILINEAR)) >= 128, 1, mode="edge")
+        within = region[:-2, 1:-1] & region[2:, 1:-1] & region[1:-1, :-2] & region[1:-1, 2:]
+        pixels[region[1:-1, 1:-1] & ~within] = tuple(bytes.fromhex(COLOURS[bit][1:]))
+    return Image.fromarray(pixels)
+
+
+Cell = tuple[str, str, Image.Image]
+"""two lines of text and the picture under them"""
+
+
+def _sheet(headline: str, lines: Sequence[Sequence[Cell]], columns: int) -> Image.Image:
+    """Lays pictures out in lines, with a headline above all and two lines of text above each."""
+    top, step = GAP + 24 * len(headline.split("\n")), SIDE + 2 * LINE + GAP
+    sheet = Image.new("RGB", (columns * (SIDE + GAP) + GAP, top + len(lines) * step + GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.multiline_text((GAP, GAP), headline, "black", LARGE)
+    for number, line in enumerate(lines):
+        for column, (first, second, picture) in enumerate(line):
+            left, above = GAP + column * (SIDE + GAP), top + number * step
+            for place, words in ((above, first), (above + LINE, second)):
+                draw.text((left, place), _short(words), "black", SMALL)
+            sheet.paste(picture, (left, above + 2 * LINE))
+    return sheet
 
 
 def _headline(task: Task, manifest: Manifest) -> str:
@@ -86,22 +113,16 @@ def _words(task: Task, table: pd.DataFrame, row: int) -> str:
     maybe = [f"{label}?" for label, value in values.items() if value == -1]
     if task.kind == "segmentation" and not yes:
         return "no region"
-    return _short(", ".join(yes + maybe) or "none")
+    return ", ".join(yes + maybe) or "none"
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
-
-
-def _draw(axis: Axes, image: NDArray[np.uint8]) -> None:
-    axis.imshow(image, cmap="gray" if image.ndim == 2 else None, vmin=0, vmax=255)
-
-
-def _outline(axis: Axes, mask: NDArray[np.uint8], labels: int) -> None:
-    for bit in range(labels):
-        plane = mask >> bit & 1
-        if plane.any() and not plane.all():
-            axis.contour(plane, levels=[0.5], colors=[COLOURS[bit]], linewidths=0.9)
+    """Cuts a line to what fits above a picture."""
+    if SMALL.getlength(text) <= SIDE:
+        return text
+    while SMALL.getlength(f"{text}...") > SIDE:
+        text = text[:-1]
+    return f"{text}..."
 
 
 def pairs(path: Path, finding: Finding, left: ImageOf, right: ImageOf | None = None) -> None:
@@ -110,18 +131,19 @@ def pairs(path: Path, finding: Finding, left: ImageOf, right: ImageOf | None = N
     path.unlink(missing_ok=True)
     if not examples:
         return
-    across = 4
-    lines = -(-len(examples) // across)
-    figure = Figure(figsize=(3.3 * across, 2.2 * lines + 0.6), layout="constrained", dpi=110)
-    figure.suptitle(f"{finding['count']} pairs that look alike; the {len(examples)} most alike", fontsize=11)
-    axes: NDArray[Any] = figure.subplots(lines, 2 * across, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for number, pair in enumerate(examples):
-        one, two = (axes[number // across, 2 * (number % across) + side] for side in (0, 1))
-        first, second = pair["splits"].split("/")
-        for axis, name, words, image_of in ((one, pair["a"], first, left), (two, pair["b"], second, right or left)):
-            _draw(axis, image_of(name))
-            axis.set_title(f"{words}\n{_short(name)}", fontsize=6)
-        two.text(0.98, 0.02, f"{pair.get('correlation', 1):.3f}", transform=two.transAxes, ha="right", color="yellow")
-    figure.savefig(path)
+
+    def cell(name: str, words: str, image: NDArray[np.uint8]) -> Cell:
+        return name, words, Image.fromarray(image).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+
+    cells = list[Cell]()
+    for pair in examples:
+        (one, two), likeness = pair["splits"].split("/"), pair.get("correlation", 1)
+        cells += [
+            cell(pair["a"], one, left(pair["a"])),
+            cell(pair["b"], f"{two}, likeness {likeness:.2f}", (right or left)(pair["b"])),
+        ]
+    lines = [cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS)]
+    more = f"; the {len(examples)} most alike" if len(examples) < finding["count"] else ""
+    _sheet(f"{finding['count']} pairs that look like copies of one picture{more}, side by side", lines, COLUMNS).save(
+        path
+    )

@@ -23,7 +23,8 @@ class Data:
     split_seed: int
     """seed of every split that we draw"""
     on_leak: Literal["fail", "drop_from_train", "report"]
-    """what an image or patient shared between official splits does; drawn splits always fail"""
+    """what an image or patient shared between official splits does, and images of any splits that look like copies of
+    one another; patients and identical images shared by drawn splits always fail"""
 
     def __post_init__(self) -> None:
         require(self.split_seed >= 0, "0 <= data.split_seed", split_seed=self.split_seed)
