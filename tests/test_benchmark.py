@@ -141,6 +141,7 @@ def test_a_failure_leaves_its_traceback_and_a_later_success_takes_it_away(
     assert {run.info.status for run in runs(root)} == {"FINISHED"}
 
 
+@pytest.mark.slow
 def test_the_grid_says_what_is_done_running_failed_and_waiting(root: Path) -> None:
     params = load(root, benchmark__seeds="[0, 1, 2, 3]", benchmark__inits="[random]")
     done, failed, running, waiting = plan(root, seeds=(0, 1, 2, 3))

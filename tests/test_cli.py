@@ -39,17 +39,33 @@ def finetune(task: str, *more: str) -> tuple[str, ...]:
     ("words", "message"),
     [
         (("finetune",), "finetune needs --init"),
-        (("finetune", "--init", "imgenet"), "Did you mean imagenet?"),
+        pytest.param(("finetune", "--init", "imgenet"), "Did you mean imagenet?", marks=pytest.mark.slow),
         (("finetune", "--init", "random@resnet_50"), "resnet50"),
         (finetune("drives"), "did you mean drive?"),
-        (("finetune", "--init", "random", "--seed", "one"), "seed must be a whole number"),
+        pytest.param(
+            ("finetune", "--init", "random", "--seed", "one"), "seed must be a whole number", marks=pytest.mark.slow
+        ),
         (finetune("shenzhen", "--classification.lrr", "1"), "the nearest valid name is classification.lr"),
-        (finetune("shenzhen", "--tsk", "1"), "the nearest option is --task"),
-        (finetune("shenzhen", "--classification.monitor", "val_dice"), "must be one of val_loss, val_auc"),
-        (finetune("montgomery", "--tasks.montgomery.image_size", "33"), "must be a multiple of 32"),
-        (finetune("shenzhen", "--tasks.shenzhen.changes.lr", "1", "--classification.lr", "2"), "has no effect"),
+        pytest.param(finetune("shenzhen", "--tsk", "1"), "the nearest option is --task", marks=pytest.mark.slow),
+        pytest.param(
+            finetune("shenzhen", "--classification.monitor", "val_dice"),
+            "must be one of val_loss, val_auc",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            finetune("montgomery", "--tasks.montgomery.image_size", "33"),
+            "must be a multiple of 32",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            finetune("shenzhen", "--tasks.shenzhen.changes.lr", "1", "--classification.lr", "2"),
+            "has no effect",
+            marks=pytest.mark.slow,
+        ),
         (("finetune", "--init", "file:absent.pth"), "absent.pth, found none"),
-        (finetune("shenzhen", "--params", "absent.yaml"), "absent.yaml, found none"),
+        pytest.param(
+            finetune("shenzhen", "--params", "absent.yaml"), "absent.yaml, found none", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_bad_words_are_refused_before_anything_starts(root: Path, words: tuple[str, ...], message: str) -> None:
@@ -103,11 +119,11 @@ def damage(root: Path, what: str) -> str:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("no folder", "looked for the shenzhen files in"),
+        pytest.param("no folder", "looked for the shenzhen files in", marks=pytest.mark.slow),
         ("truncated", "1 of 40 samples cannot be decoded"),
         ("mask size", "they must have one size"),
         ("label", "has the label 'Masss', which is not one of Atelectasis"),
-        ("missing file", "1 have no images on disk"),
+        pytest.param("missing file", "1 have no images on disk", marks=pytest.mark.slow),
         ("patient", "1 patients"),
     ],
 )

@@ -79,6 +79,19 @@ def test_blocks_and_places_do_not_change_what_is_found(monkeypatch: pytest.Monke
     assert {pair["a"] for pair in whole["examples"]} == {pair["a"] for pair in blocks["examples"]}
 
 
+def test_the_limit_follows_what_different_images_of_the_set_reach() -> None:
+    rng = np.random.default_rng(0)
+    different = rng.normal(0.3, 0.05, 400).astype(np.float32)
+    assert duplicates.limit(different) == duplicates.NEAR
+    given_up = np.full(4000, -1, dtype=np.float32)
+    copies_too = np.concatenate([different, given_up, np.full(150, 0.98, dtype=np.float32)])
+    assert duplicates.limit(copies_too) == duplicates.NEAR
+    alike = rng.normal(0.6, 0.06, 400).astype(np.float32)
+    assert abs(duplicates.limit(alike) - 0.78) < 0.02
+    assert duplicates.limit(rng.normal(0.8, 0.1, 400).astype(np.float32)) == duplicates.ALWAYS
+    assert duplicates.limit(np.array([0.99, -1], dtype=np.float32)) == duplicates.NEAR
+
+
 def test_several_arrays_are_one_set() -> None:
     small = thumbnails(pictures(12))
     looks = duplicates.Looks(small[:5], small[5:5], small[5:])

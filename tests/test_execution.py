@@ -264,6 +264,7 @@ def test_devices_and_workers_follow_the_parameters(top: Path) -> None:
             resolve_device(asked)
 
 
+@pytest.mark.slow
 def test_workers_on_gpus_take_one_after_the_other(
     top: Path, settings: Execution, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ def _claim_and_stay(folder: str, database: str, ready: Any) -> None:
         time.sleep(60)
 
 
+@pytest.mark.slow
 def test_a_killed_owner_of_the_same_lock_file_is_known_to_be_dead_at_once(tmp_path: Path, database: str) -> None:
     context = multiprocessing.get_context("spawn")
     ready = context.Event()

@@ -361,6 +361,7 @@ def test_a_study_is_a_run_and_its_trials_are_below_it(tuned: list[Ledger], root:
         assert [metric.step for metric in history] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_finished_study_costs_nothing_again(tuned: list[Ledger], root: Path, top: Path) -> None:
     code, output = workspace.run(top, root, "tune")
     assert code == 0, output

@@ -35,6 +35,9 @@ ALWAYS = 0.90
 """likeness above which they are so in any set: where all images resemble one another, as drawn ones do, changed copies
 cannot be told from them and only such count"""
 
+FEWEST = 20
+"""pairs that must resemble one another before they say anything of their set"""
+
 PAIRS = 4e9
 """pairs of images that are looked through at most: minutes on a few cores"""
 
@@ -87,14 +90,17 @@ def near(
     every, drop = stride(splits), np.zeros(len(ids), dtype=bool)
     count, examples = 0, list[Pair]()
     names = split_names(splits)
-    parts = {name: np.flatnonzero(splits == name)[::every] for name in names}
+    parts = [np.flatnonzero(splits == name)[::every] for name in names]
     looks = Looks(thumbnails)
-    for one, two in combinations(names, 2):
-        first, second, likeness = looks.alike(parts[one], parts[two])
+    for number, one in enumerate(names[:-1], start=1):
+        first, second, likeness = looks.alike(parts[number - 1], np.concatenate(parts[number:]))
         other = keys[first] != keys[second]
-        count += int(other.sum())
-        drop[first[other]] = True
-        examples = closest(examples, first[other], second[other], likeness[other], ids, f"{one}/{two}")
+        first, second, likeness = first[other], second[other], likeness[other]
+        count += len(first)
+        drop[first] = True
+        for two in names[number:]:
+            rows = splits[second] == two
+            examples = closest(examples, first[rows], second[rows], likeness[rows], ids, f"{one}/{two}")
     return Finding(count=count, examples=examples), drop
 
 
@@ -102,12 +108,13 @@ def limit(likeness: Floats) -> float:
     """Says what likeness makes two images of a set near duplicates: `NEAR`, more where all of them resemble another.
 
     Args:
-        likeness: of each image and those that resemble it most, few of which are copies.
+        likeness: of each image and those that resemble it most, less than half of which are copies; -1: given up.
     """
-    if not len(likeness):
+    compared = likeness[likeness > -1]
+    if len(compared) < FEWEST:
         return NEAR
-    middle, upper = np.quantile(likeness, (0.5, 0.75))
-    return float(np.clip(middle + 3 * (upper - middle) / 0.6745, NEAR, ALWAYS))
+    lower, middle = np.quantile(compared, (0.25, 0.5))
+    return float(np.clip(middle + 3 * (middle - lower) / 0.6745, NEAR, ALWAYS))  # three std above the middle
 
 
 def stride(splits: Strings) -> int:
@@ -171,9 +178,9 @@ class Looks:
             picked[mine] = array[rows[mine] - self.starts[number]]
         return picked
 
-    def describe(self, thumbnails: NDArray[Any], sign: int = 1) -> Floats:
-        """Turns thumbnails, or with -1 their negatives, into unit vectors whose products are likenesses."""
-        found = (sign * _described(thumbnails) - self.origin) @ self.axes
+    def describe(self, thumbnails: NDArray[Any], signs: NDArray[np.int_]) -> Floats:
+        """Turns thumbnails, with sign -1 their negatives, into unit vectors whose products are likenesses."""
+        found = (signs * _described(thumbnails) - self.origin) @ self.axes
         norm = np.linalg.norm(found, axis=1, keepdims=True)
         return np.asarray(found * np.where(norm > 1e-3, 1 / np.maximum(norm, 1e-3), 0), dtype=np.float32)
 
@@ -198,7 +205,8 @@ class Looks:
         found = [(none, none, np.empty(0, dtype=np.float32))]
         if len(left) and len(right):
             most = min(int(np.clip(LAID // len(left), 1, CANDIDATES)), len(right))
-            versions = [self._gather(right, view) for view in (IDENTITY, *CROPS)]
+            plain = [(view, 1) for view in (IDENTITY, *CROPS)]
+            versions = np.concatenate([self._described_all(rows, plain) for rows in _blocks(right)], axis=1)
             for rows in _blocks(left):
                 first, second, views = self._candidates(rows, right, versions, most)
                 found += [
@@ -208,20 +216,24 @@ class Looks:
         firsts, seconds, values = zip(*found, strict=True)
         return np.concatenate(firsts), np.concatenate(seconds), np.concatenate(values)
 
-    def _gather(self, rows: NDArray[np.intp], view: Floats) -> Floats:
-        parts = [self.describe(_seen(self.pick(part), view)) for part in _blocks(rows)]
-        return np.concatenate(parts)
+    def _described_all(self, rows: NDArray[np.intp], views: Sequence[tuple[Floats, int]]) -> Floats:
+        """Describes rows through views, with their signs, in one go: (num_views, num_rows, num_dimensions)."""
+        own = _shrunk(self.pick(rows), 2 * _COARSE)
+        maps = np.repeat(np.stack([view for view, _ in views]), len(rows), axis=0)
+        signs = np.repeat([sign for _, sign in views], len(rows))[:, None]
+        seen = _seen(np.tile(own, (len(views), 1, 1)), maps)
+        return self.describe(seen, signs).reshape(len(views), len(rows), -1)
 
     def _candidates(
-        self, rows: NDArray[np.intp], right: NDArray[np.intp], versions: Sequence[Floats], most: int
+        self, rows: NDArray[np.intp], right: NDArray[np.intp], versions: Floats, most: int
     ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
         """Names for each row the right rows that resemble it most, and the view that showed it."""
-        own = self.pick(rows)
-        plain = self.describe(own)
         best = np.full((len(rows), len(right)), -1, dtype=np.float32)
         views = np.zeros(best.shape, dtype=np.uint8)
-        for number, (view, sign, side) in enumerate(VIEWS):
-            mine = plain if side >= 0 else self.describe(_seen(own, view), sign)
+        shown = self._described_all(rows, [(view, sign) for view, sign, side in VIEWS if side <= 0])
+        others = iter(shown[1:])
+        for number, (_, _, side) in enumerate(VIEWS):
+            mine = shown[0] if side >= 0 else next(others)
             product = mine @ versions[max(side, 0)].T
             better = product > best
             best[better], views[better] = product[better], number
@@ -330,11 +342,9 @@ def _grid(side: int) -> Floats:
     return np.stack([across.ravel(), down.ravel(), np.ones(side * side, dtype=np.float32)])
 
 
-def _seen(thumbnails: NDArray[np.uint8], view: Floats) -> Floats:
-    """Shows thumbnails through a map; what lies outside is their edge."""
-    side = thumbnails.shape[1]
-    points = np.broadcast_to(view @ _grid(side), (len(thumbnails), 2, side * side))
-    return _sample([thumbnails.astype(np.float32)], points)[0].reshape(thumbnails.shape)
+def _seen(images: Floats, maps: Floats) -> Floats:
+    """Shows each image through its map; what lies outside is its edge."""
+    return _sample([images], maps @ _grid(images.shape[1]))[0].reshape(images.shape)
 
 
 def _sample(images: Sequence[Floats], points: NDArray[np.float32]) -> list[Floats]:

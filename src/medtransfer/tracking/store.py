@@ -18,6 +18,7 @@ from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.db.utils import _get_latest_schema_revision  # nothing public says it
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.tracking._tracking_service.utils import _SERVER_ARTIFACT_ROOT_ENV_VAR as ARTIFACT_ROOT  # nor this
 
 from medtransfer import files, sqlitefiles
 from medtransfer.addresses import Address, scrub
@@ -112,6 +113,17 @@ def patiently(action: Callable[[], object], seconds: float) -> Exception | None:
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
+def _own_artifacts(path: Path, root: Path) -> None:
+    """Lets experiments of a database in this folder keep their artifacts there, wherever the command was started.
+
+    MLflow would take its `./mlruns`; it has no public setting for the artifacts of a store without a server.
+    """
+    if path.resolve().is_relative_to(root.resolve()):
+        os.environ[ARTIFACT_ROOT] = str(root.resolve() / relocation.ARTIFACTS)
+    else:
+        os.environ.pop(ARTIFACT_ROOT, None)
+
+
 def connect(root: Path) -> MlflowClient:
     """Opens the tracking store, initialising a new database under a lock: two first touches would corrupt it.
 
@@ -124,6 +136,7 @@ def connect(root: Path) -> MlflowClient:
     try:
         with contextlib.nullcontext() if served else files.lock(root / "data/runs/.database.lock"), brief():
             if path is not None:
+                _own_artifacts(path, root)
                 sqlitefiles.ready(path, _make, _made, "runs", DAMAGED)
                 relocation.settle(path, root)
             client = MlflowClient(where.whole)
