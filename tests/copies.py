@@ -129,8 +129,8 @@ def mistaken(images: list[Image.Image], owners: NDArray[np.str_]) -> tuple[int, 
     names = np.unique(owners)
     half = np.isin(owners, names[np.random.default_rng(0).permutation(len(names))[::2]])
     one, two = np.flatnonzero(half), np.flatnonzero(~half)
-    _, _, likeness = looks.laid(one, two)
-    return len(one) * len(two), int((likeness > duplicates.limit(likeness)).sum()), float(likeness.max())
+    first, _, likeness = looks.laid(one, two)
+    return len(one) * len(two), int((likeness > duplicates.limit(first, likeness)).sum()), float(likeness.max())
 
 
 def main(data: Path) -> None:

@@ -81,15 +81,19 @@ def test_blocks_and_places_do_not_change_what_is_found(monkeypatch: pytest.Monke
 
 def test_the_limit_follows_what_different_images_of_the_set_reach() -> None:
     rng = np.random.default_rng(0)
-    different = rng.normal(0.3, 0.05, 400).astype(np.float32)
-    assert duplicates.limit(different) == duplicates.NEAR
-    given_up = np.full(4000, -1, dtype=np.float32)
-    copies_too = np.concatenate([different, given_up, np.full(150, 0.98, dtype=np.float32)])
-    assert duplicates.limit(copies_too) == duplicates.NEAR
-    alike = rng.normal(0.6, 0.06, 400).astype(np.float32)
-    assert abs(duplicates.limit(alike) - 0.78) < 0.02
-    assert duplicates.limit(rng.normal(0.8, 0.1, 400).astype(np.float32)) == duplicates.ALWAYS
-    assert duplicates.limit(np.array([0.99, -1], dtype=np.float32)) == duplicates.NEAR
+
+    def limit(mean: float, std: float, copied: int) -> float:
+        likeness = rng.normal(mean, std, (100, 5)).astype(np.float32)
+        likeness[:copied, 2] = 0.98
+        return duplicates.limit(np.repeat(np.arange(100), 5), likeness.ravel())
+
+    for copied in (0, 30, 100):
+        assert limit(0.3, 0.05, copied) == duplicates.NEAR
+        assert limit(0.8, 0.1, copied) == duplicates.ALWAYS
+        assert 0.74 < limit(0.6, 0.05, copied) < 0.88  # five std above the middle
+    alone = np.full((40, 5), -1, dtype=np.float32)
+    alone[:, 0] = 0.8  # nothing but the copies resembles anything
+    assert duplicates.limit(np.repeat(np.arange(40), 5), alone.ravel()) == duplicates.NEAR
 
 
 def test_several_arrays_are_one_set() -> None:

@@ -92,29 +92,37 @@ def near(
     names = split_names(splits)
     parts = [np.flatnonzero(splits == name)[::every] for name in names]
     looks = Looks(thumbnails)
-    for number, one in enumerate(names[:-1], start=1):
-        first, second, likeness = looks.alike(parts[number - 1], np.concatenate(parts[number:]))
-        other = keys[first] != keys[second]
-        first, second, likeness = first[other], second[other], likeness[other]
-        count += len(first)
+    laid = [
+        looks.laid(parts[number - 1], np.concatenate(parts[number:]))  # each against all later splits
+        for number in range(1, len(names))
+    ]
+    if laid:
+        first, second, likeness = (np.concatenate(some) for some in zip(*laid, strict=True))
+        same = (likeness > limit(first, likeness)) & (keys[first] != keys[second])
+        first, second, likeness = first[same], second[same], likeness[same]
+        count = len(first)
         drop[first] = True
-        for two in names[number:]:
-            rows = splits[second] == two
+        for one, two in combinations(names, 2):
+            rows = (splits[first] == one) & (splits[second] == two)
             examples = closest(examples, first[rows], second[rows], likeness[rows], ids, f"{one}/{two}")
     return Finding(count=count, examples=examples), drop
 
 
-def limit(likeness: Floats) -> float:
+def limit(first: NDArray[np.intp], likeness: Floats) -> float:
     """Says what likeness makes two images of a set near duplicates: `NEAR`, more where all of them resemble another.
 
     Args:
-        likeness: of each image and those that resemble it most, less than half of which are copies; -1: given up.
+        first: the image of each pair that others were laid on; its closest may be a copy and says nothing of the rest.
+        likeness: of each pair; -1: given up.
     """
-    compared = likeness[likeness > -1]
+    rows, number = np.unique(first, return_inverse=True)
+    closest_of = np.full(len(rows), -1, dtype=np.float32)
+    np.maximum.at(closest_of, number, likeness)
+    compared = likeness[(likeness > -1) & (likeness < closest_of[number])]
     if len(compared) < FEWEST:
         return NEAR
     lower, middle = np.quantile(compared, (0.25, 0.5))
-    return float(np.clip(middle + 3 * (middle - lower) / 0.6745, NEAR, ALWAYS))  # three std above the middle
+    return float(np.clip(middle + 5 * (middle - lower) / 0.6745, NEAR, ALWAYS))  # five std above the middle
 
 
 def stride(splits: Strings) -> int:
@@ -194,7 +202,7 @@ class Looks:
             right: what they are compared with.
         """
         first, second, likeness = self.laid(left, right)
-        same = likeness > limit(likeness)
+        same = likeness > limit(first, likeness)
         return first[same], second[same], likeness[same]
 
     def laid(
