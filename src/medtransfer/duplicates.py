@@ -163,19 +163,19 @@ class Looks:
         total = [np.zeros((side, side)) for side, *_ in _LEVELS]
         sums, squares = np.zeros(_COARSE**2), np.zeros((_COARSE**2, _COARSE**2))
         for rows in _blocks(np.arange(count)):
-            details = _details(self.pick(rows))
-            for mean, level in zip(total, details, strict=True):
+            some = self.pick(rows)
+            for mean, level in zip(total, _details(some), strict=True):
                 mean += level.sum(axis=0, dtype=np.float64)
-            coarse = _described(self.pick(rows)).astype(np.float64)
+            coarse = _described(some).astype(np.float64)
             sums += coarse.sum(axis=0)
             squares += coarse.T @ coarse
         self.common = [(mean / max(1, count)).astype(np.float32) for mean in total]
-        self.center = sums / max(1, count)
-        spread, axes = np.linalg.eigh(squares / max(1, count) - np.outer(self.center, self.center))
+        center = sums / max(1, count)
+        spread, axes = np.linalg.eigh(squares / max(1, count) - np.outer(center, center))
         spread, axes = np.maximum(spread[::-1][:_DIMENSIONS], 0), axes[:, ::-1][:, :_DIMENSIONS]
         # Halfway to white: what varies most between different images says least of whether two are one.
         scale = (spread + 0.05 * spread.mean() + 1e-6) ** -0.25
-        self.axes, self.origin = (axes * scale).astype(np.float32), self.center.astype(np.float32)
+        self.axes, self.origin = (axes * scale).astype(np.float32), center.astype(np.float32)
 
     def pick(self, rows: NDArray[np.intp]) -> NDArray[np.uint8]:
         """Gives some of the thumbnails, (num_rows, 64, 64)."""
