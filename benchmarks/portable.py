@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from medtransfer import arithmetic
+from medtransfer.core import arithmetic
 
 CASES = [("tf_efficientnet_lite0", False), ("vit_tiny_patch16_224", False), ("resnet18", True), ("resnet50", False)]
 """backbone, segmentation"""

@@ -33,9 +33,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medtransfer import conversion, objectives, phantoms, preparation, selfsupervision, streams, weights
+from medtransfer import conversion, objectives, phantoms, preparation, selfsupervision, weights
 from medtransfer import params as parameters
 from medtransfer.cache import Prepared
+from medtransfer.core import rng
 from medtransfer.initializations import Initialization, parse
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Augmentation, Params
@@ -130,10 +131,10 @@ def trainer(
     )
     settings = selfsupervision.Settings(projector=case.projector, temperature=0.2, masked=0.6)
     goal = selfsupervision.objective(case.method, settings)
-    tensors = weights.state(init, root, streams.seed_of(seed, "backbone"), "one")
+    tensors = weights.state(init, root, rng.seed_of(seed, "backbone"), "one")
     cache = Cache(source.images, np.zeros((len(source.images), 0), np.float32), CPU)
     built = Trainer(
-        goal.build(init.backbone, tensors, streams.seed_of(seed, "head"), SIDE),
+        goal.build(init.backbone, tensors, rng.seed_of(seed, "head"), SIDE),
         goal,
         goal.loader(cache, source.samples["id"].tolist(), backbone=init.backbone, augmentation=views, **common),
         {split: source.rows(split) for split in ("train", "val")},

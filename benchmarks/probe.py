@@ -19,9 +19,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from medtransfer import catalog, conversion, models, objectives, preparation, streams, weights
+from medtransfer import catalog, conversion, models, objectives, preparation, weights
 from medtransfer import params as parameters
 from medtransfer.cache import Prepared
+from medtransfer.core import rng
 from medtransfer.initializations import Initialization, parse
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Params
@@ -35,7 +36,7 @@ def features(init: Initialization, prepared: Prepared, params: Params, root: Pat
     task = catalog.lookup(prepared.manifest["task"], root)
     size = parameters.task_params(params, task.name).image_size
     weights.obtain(init, root)
-    tensors = weights.state(init, root, streams.seed_of(seed, "backbone"), params.model.random_last_bn)
+    tensors = weights.state(init, root, rng.seed_of(seed, "backbone"), params.model.random_last_bn)
     model: Any = models.classifier(init.backbone, 1, tensors, 0, size)
     mean, std = conversion.normalization(init)
     cache = Cache(prepared.images, objectives.targets(task, prepared), torch.device("cpu"), len(task.labels))

@@ -10,9 +10,10 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from medtransfer import backbones, objectives, streams
+from medtransfer import backbones, objectives
 from medtransfer import params as parameters
 from medtransfer.cache import Prepared
+from medtransfer.core import rng
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Params
 from medtransfer.tasks import TASKS, Task
@@ -88,10 +89,10 @@ def assemble(params: Params, task: Task, data: Prepared, folder: Path, seed: int
     torch.set_num_threads(1)
     protocol = parameters.protocol(params, task.name, task.segmentation)
     goal = objectives.objective(task, data, protocol, CPU)
-    tensors = backbones.bare_state(BACKBONE, streams.seed_of(seed, "backbone"), "one")
+    tensors = backbones.bare_state(BACKBONE, rng.seed_of(seed, "backbone"), "one")
     size = parameters.task_params(params, task.name).image_size
     built = Trainer(
-        goal.build(BACKBONE, tensors, streams.seed_of(seed, "head"), size),
+        goal.build(BACKBONE, tensors, rng.seed_of(seed, "head"), size),
         goal,
         loader(data, task, protocol, params),
         {split: data.rows(split) for split in ("train", "val", "test")},

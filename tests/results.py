@@ -16,8 +16,9 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from medtransfer import cells, params, records
+from medtransfer import cells, params
 from medtransfer.cells import Cell
+from medtransfer.core import schema
 from medtransfer.preparation import slug
 from medtransfer.tasks import TASKS, Task
 
@@ -152,7 +153,7 @@ def _read(task: str) -> dict[str, Any]:
     """Lays out what a run under params.yaml reads."""
     kind = "segmentation" if TASKS[task].segmentation else "classification"
     here = params.load(ROOT / "params.yaml")
-    return records.flatten(params.protocol(here, task, TASKS[task].segmentation), kind)
+    return schema.flatten(params.protocol(here, task, TASKS[task].segmentation), kind)
 
 
 def _cell(

@@ -19,7 +19,7 @@ import pytest
 from mlflow import MlflowClient
 
 from medtransfer import services
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.services import daemons, database
 
 

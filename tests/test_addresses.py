@@ -22,11 +22,12 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from medtransfer import addresses, initializations, leases, weights
+from medtransfer import initializations, leases, weights
 from medtransfer import params as parameters
-from medtransfer.addresses import Address, Scrubbed, holds_secret, scrub
 from medtransfer.conversion import Receipt
-from medtransfer.errors import UserError
+from medtransfer.core import addresses
+from medtransfer.core.addresses import Address, Scrubbed, holds_secret, scrub
+from medtransfer.core.errors import UserError
 from medtransfer.initializations import hidden, parse
 from tests import fakes, workspace
 

@@ -14,7 +14,7 @@ import pytest
 from medtransfer import answers, claims, contrasts, delong, looks, pairs, params
 from medtransfer.comparison import Row
 from medtransfer.contrasts import Column, Untested
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.evidence import Evidence
 from medtransfer.promotion.weighing import Selected, _gate
 from medtransfer.zoo import RECORDS

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from medtransfer import __main__ as main
-from medtransfer import arithmetic, params, records
-from medtransfer.arithmetic import UnpinnedError
-from medtransfer.errors import UserError
+from medtransfer import params
+from medtransfer.core import arithmetic, schema
+from medtransfer.core.arithmetic import UnpinnedError
+from medtransfer.core.errors import UserError
 from tests import fakes, workspace
 from tests.conftest import TOP
 
@@ -81,9 +82,9 @@ def test_only_true_enters_an_identity() -> None:
     assert set(plain.fields) == {f"engine.{n}" for n in ("precision", "channels_last", "compile", "deterministic")}
     portable = params.load(TOP / "params.yaml", {"engine.portable": "true"}).engine
     assert portable.fields == plain.fields | {"engine.portable": True}
-    tree = records.unflatten(records.flatten(plain))
+    tree = schema.unflatten(schema.flatten(plain))
     del tree["portable"]  # a params.yaml of an earlier version
-    assert records.convert(tree, params.Engine) == plain
+    assert schema.convert(tree, params.Engine) == plain
 
 
 @pytest.mark.parametrize("change", [{"engine.precision": "bf16"}, {"engine.compile": "true"}])

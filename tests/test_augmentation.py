@@ -8,8 +8,8 @@ import torch
 import torchvision.transforms.v2.functional as TF
 from torchvision.transforms import TenCrop
 
-from medtransfer import streams
 from medtransfer.augmentation import Views, fixed_views, random_views, sample
+from medtransfer.core import rng
 from medtransfer.loading import Cache
 from medtransfer.params import Augmentation
 
@@ -27,7 +27,7 @@ def smooth(count: int, side: int) -> np.ndarray:
 
 
 def keys(count: int) -> np.ndarray:
-    return streams.sample_keys([str(i) for i in range(count)])
+    return rng.sample_keys([str(i) for i in range(count)])
 
 
 def cache(images: np.ndarray, masks: np.ndarray | None = None) -> Cache:

@@ -9,11 +9,12 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
-from medtransfer import benchmark, execution, files, finetuning, leases, planning, status, tracking
+from medtransfer import benchmark, execution, finetuning, leases, planning, status, tracking
 from medtransfer import params as parameters
 from medtransfer.__main__ import run as command
 from medtransfer.benchmark import Work
-from medtransfer.errors import UserError
+from medtransfer.core import files
+from medtransfer.core.errors import UserError
 from medtransfer.runs import Run
 from medtransfer.runs import plan as plan_runs
 from medtransfer.training import Trainer

@@ -26,8 +26,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
 from medtransfer import pixels
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import Picture
-from medtransfer.errors import UserError
 from medtransfer.formats import read_image
 from medtransfer.masks import read as read_mask
 from medtransfer.pixels import DECODE_LIMIT, PIXEL_LIMIT, Gate

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from medtransfer import catalog, params
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.tasks import TASKS, Folds
 
 BINARY: dict[str, Any] = {

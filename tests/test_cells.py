@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from medtransfer import arithmetic, cells, findings, params
-from medtransfer.errors import UserError
+from medtransfer import cells, findings, params
+from medtransfer.core import arithmetic
+from medtransfer.core.errors import UserError
 from medtransfer.sections.scores import score_notes
 from tests import results
 from tests.conftest import TOP

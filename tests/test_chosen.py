@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from medtransfer import chosen
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.runs import Run
 from medtransfer.tasks import TASKS
 

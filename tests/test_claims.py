@@ -13,7 +13,7 @@ from scipy import stats
 
 from medtransfer import claims, published
 from medtransfer.claims import Part, TaskScores, Verdict, on_published, on_runs
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.params import Claim, load
 from medtransfer.published import Published
 

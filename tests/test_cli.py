@@ -9,9 +9,10 @@ import pytest
 import requests
 from PIL import Image
 
-from medtransfer import downloads, tracking
+from medtransfer import tracking
 from medtransfer.__main__ import main, name_first, run
-from medtransfer.errors import UserError
+from medtransfer.core import downloads
+from medtransfer.core.errors import UserError
 from tests import workspace
 
 

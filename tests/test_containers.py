@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medtransfer.containers import archives, pickles, read
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from tests import writers
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -18,7 +18,7 @@ from PIL import Image
 
 from medtransfer import catalog, contamination, duplicates, params, phantoms, preparation
 from medtransfer.cache import Manifest, Prepared
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 PARAMS = params.load(Path(__file__).parents[1] / "params.yaml")
 IMAGES = 60

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from medtransfer import benchmark, cache, cells, files, finetuning, preparation, runs
+from medtransfer import benchmark, cache, cells, finetuning, preparation, runs
 from medtransfer.__main__ import run as command
-from medtransfer.errors import UserError
+from medtransfer.core import files
+from medtransfer.core.errors import UserError
 from medtransfer.tasks import TASKS
 from medtransfer.training import Trainer
 from tests import fakes, workspace

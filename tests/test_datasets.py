@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from medtransfer import phantoms, survey
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import DATASETS, Picture, Sample, read
-from medtransfer.errors import UserError
 from medtransfer.masks import read as read_mask
 from medtransfer.tasks import CHESTXRAY14_LABELS, TASKS
 

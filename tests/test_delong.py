@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from medtransfer import delong
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 Array = npt.NDArray[Any]
 

@@ -27,8 +27,8 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from medtransfer import distributed
+from medtransfer.core.errors import UserError
 from medtransfer.distributed import Group
-from medtransfer.errors import UserError
 from medtransfer.loading import Share
 from medtransfer.training import Log, Progress, Trainer
 from tests import fakes

@@ -26,8 +26,8 @@ import pytest
 import requests
 from moto.server import ThreadedMotoServer
 
-from medtransfer import downloads
-from medtransfer.errors import UserError
+from medtransfer.core import downloads
+from medtransfer.core.errors import UserError
 
 CONTENT = random.Random(0).randbytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

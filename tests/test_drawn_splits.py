@@ -40,8 +40,8 @@ from medtransfer import (
 from medtransfer.audit import Finding
 from medtransfer.comparison import Row
 from medtransfer.contrasts import Column
+from medtransfer.core.errors import UserError
 from medtransfer.effects import upper_std
-from medtransfer.errors import UserError
 from medtransfer.evidence import Evidence
 from medtransfer.tasks import TASKS, Folds
 from tests import results, workspace

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from medtransfer import backbones, benchmark, examples, figures, finetuning, gallery, models, runs, tracking
 from medtransfer import params as parameters
 from medtransfer.cache import Prepared
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.examples import Examples
 from medtransfer.tasks import TASKS, Task
 from medtransfer.training import Trainer

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from medtransfer import params as parameters
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.execution import WorkerLost, check_hosts, pull, resolve_device, worker_count
 from medtransfer.params import Execution
 

@@ -14,7 +14,7 @@ import yaml
 from sklearn.metrics import average_precision_score
 
 from medtransfer import benchmark, catalog, cells, findings, params, published, runs
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.initializations import parse, seen
 from medtransfer.params import OwnInit
 from medtransfer.promotion import decision

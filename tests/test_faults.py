@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from medtransfer import benchmark, finetuning, tracking
 from medtransfer import params as parameters
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.runs import Run
 from medtransfer.runs import plan as plan_runs
 from medtransfer.training import Progress

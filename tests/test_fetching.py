@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import yaml
 
-from medtransfer import catalog, downloads, fetching, phantoms
+from medtransfer import catalog, fetching, phantoms
+from medtransfer.core import downloads
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import arrays, montgomery, shenzhen
-from medtransfer.errors import UserError
 from medtransfer.tasks import TASKS
 
 FLAT = [name for name in fetching.medmnist() if not name.endswith("3d")]

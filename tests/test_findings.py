@@ -15,7 +15,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from medtransfer import findings, params, report, tasks
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.findings import Findings
 from medtransfer.sections import contrasts
 from tests import results

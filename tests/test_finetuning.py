@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from medtransfer import arithmetic, benchmark, finetuning, tracking
+from medtransfer import benchmark, finetuning, tracking
 from medtransfer import params as parameters
-from medtransfer.errors import UserError
+from medtransfer.core import arithmetic
+from medtransfer.core.errors import UserError
 from medtransfer.runs import Run
 from medtransfer.runs import plan as plan_runs
 from medtransfer.tracking import tracked
@@ -128,7 +129,7 @@ def test_segmentation_runs_through_and_one_failure_keeps_the_rest(root: Path, mo
 
 
 def test_a_run_that_another_process_trains_is_refused(root: Path) -> None:
-    from medtransfer import files
+    from medtransfer.core import files
 
     run = plan(root)
     with files.lock(run.folder / "lock"), pytest.raises(UserError, match="being trained by another process"):

@@ -24,8 +24,8 @@ from pydicom.pixels.utils import pixel_array
 
 from medtransfer import dicom as reader
 from medtransfer import formats
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import Marking, Picture
-from medtransfer.errors import UserError
 from medtransfer.formats import read_image
 from medtransfer.masks import read as read_mask
 from medtransfer.pixels import PIXEL_LIMIT

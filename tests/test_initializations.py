@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from medtransfer import params as parameters
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.initializations import check_backbone, expected, parse, seen
 from medtransfer.params import OwnInit
 

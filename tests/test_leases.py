@@ -14,7 +14,7 @@ import pytest
 
 from medtransfer import benchmark, finetuning, leases
 from medtransfer import params as parameters
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.leases import Held, Lease, Lost
 from medtransfer.runs import plan
 from medtransfer.tracking import Journal, connect, find

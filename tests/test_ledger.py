@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from medtransfer import ledger
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.initializations import parse
 from medtransfer.ledger import Ledger, Trial
 

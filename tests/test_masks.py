@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 
 from medtransfer import catalog, params, preparation, sheets
 from medtransfer.cache import Prepared
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 nifti: Any = nibabel  # only half of it has types
 Array = NDArray[Any]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from medtransfer import backbones, models, objectives, runs
 from medtransfer import params as parameters
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.initializations import parse
 from medtransfer.tasks import TASKS
 from tests import fakes

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from medtransfer import backbones, models, objectives, optimizers
 from medtransfer import params as parameters
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.params import Training
 from medtransfer.tasks import TASKS
 from medtransfer.training import Progress, Trainer

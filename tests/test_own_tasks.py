@@ -11,8 +11,8 @@ import yaml
 from PIL import Image
 
 from medtransfer import catalog, sources
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import Marking, Picture, Sample, read
-from medtransfer.errors import UserError
 
 Write = Callable[..., list[Sample]]
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import special, stats
 
 from medtransfer import delong, pairs, resampling
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.joint import joint_interval
 from medtransfer.pairs import moderated, over_columns, over_seeds, over_seeds_and_patients
 from medtransfer.statistics import corrected_t_test, t_test

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from medtransfer import params as parameters
-from medtransfer import records
 from medtransfer.__main__ import build_parser, read_overrides
-from medtransfer.errors import UserError
+from medtransfer.core import schema
+from medtransfer.core.errors import UserError
 from medtransfer.params import Params
 from medtransfer.tasks import TASKS
 from medtransfer.verbs import VERBS
@@ -125,12 +125,12 @@ def test_an_override_that_a_task_would_undo_is_refused(top: Path) -> None:
 
 
 def test_flat_names_are_the_dotted_names_of_the_file(top: Path) -> None:
-    flat = records.flatten(load(top))
+    flat = schema.flatten(load(top))
     assert flat["classification.augmentation.flip"] == 0.5
     assert flat["benchmark.seeds"] == [0, 1, 2]
     for name, value in flat.items():
         if value and "changes" not in name:
-            assert records.flatten(parameters.load(top / "params.yaml", {name: str(value)})) == flat
+            assert schema.flatten(parameters.load(top / "params.yaml", {name: str(value)})) == flat
 
 
 def test_help_lists_every_verb() -> None:

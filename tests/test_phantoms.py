@@ -14,8 +14,8 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from medtransfer import datasets, decoding, duplicates, phantoms, runlengths, splits
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import DATASETS, Picture, Runs, Sample
-from medtransfer.errors import UserError
 from medtransfer.phantoms import chest, ct, lateral, layouts
 from medtransfer.phantoms.canvas import Anatomy
 from medtransfer.phantoms.dicom import PE_COLUMNS

@@ -19,8 +19,8 @@ from PIL import Image, ImageOps
 
 from medtransfer import cache, datasets, decoding, duplicates, params, preparation
 from medtransfer.cache import load
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import Marking, Picture, Sample
-from medtransfer.errors import UserError
 from medtransfer.preparation import prepare, slug
 from medtransfer.rows import JOURNAL, NOTE
 from medtransfer.sources import source

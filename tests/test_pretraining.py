@@ -32,7 +32,7 @@ from medtransfer import (
     weights,
 )
 from medtransfer.cache import Prepared
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.initializations import parse
 from medtransfer.training import Trainer
 from medtransfer.zoo import IMAGENET_MEAN, IMAGENET_STD

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from medtransfer import backbones, probing
 from medtransfer.cache import Prepared
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.loading import Batch, Loader
 from medtransfer.probing import Probe, features, knn
 from medtransfer.tasks import TASKS

@@ -16,8 +16,9 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from medtransfer import backbones, conversion, files, links, tracking, weights
-from medtransfer.errors import UserError
+from medtransfer import backbones, conversion, links, tracking, weights
+from medtransfer.core import files
+from medtransfer.core.errors import UserError
 from medtransfer.initializations import parse, seen
 from medtransfer.lineage import Lineage
 from medtransfer.promotion import demotion, fetching, promoting, registering, registry

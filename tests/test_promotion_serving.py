@@ -28,7 +28,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from medtransfer import benchmark, chosen, objectives, tracking
 from medtransfer import params as parameters
 from medtransfer.cells import collect
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.promotion import exporting, network, registering, registry, serving
 from medtransfer.promotion.material import Subject
 from medtransfer.promotion.weighing import Material, Selected

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from medtransfer import published
+from medtransfer.core.errors import UserError
 from medtransfer.entries import check_entry, matches, split
-from medtransfer.errors import UserError
 from medtransfer.published import Published, bare_name
 
 HEADER = "paper,initialization,task,metric,mean,std,source"

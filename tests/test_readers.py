@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import Picture, Sample, read
 from medtransfer.datasets.chestxray14 import read_labels
-from medtransfer.errors import UserError
 from medtransfer.tasks import CHESTXRAY14_LABELS, CHEXPERT_LABELS, TASKS
 
 

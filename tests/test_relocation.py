@@ -13,9 +13,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from medtransfer import files, tracking, weights
+from medtransfer import tracking, weights
 from medtransfer.conversion import Receipt
-from medtransfer.errors import UserError
+from medtransfer.core import files
+from medtransfer.core.errors import UserError
 from medtransfer.initializations import parse
 from medtransfer.promotion import fetching
 from medtransfer.tracking import store, sync

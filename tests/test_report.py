@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from medtransfer import exports, findings, params, records, report, statistics, tasks
+from medtransfer import exports, findings, params, report, statistics, tasks
 from medtransfer.cells import FIRST_LINES, collect
-from medtransfer.errors import UserError
+from medtransfer.core import schema
+from medtransfer.core.errors import UserError
 from medtransfer.sections.scores import printed_grid, score_notes
 
 RANDOM, IMAGENET = "random@tf_efficientnet_lite0", "imagenet@tf_efficientnet_lite0"
@@ -41,8 +42,8 @@ def resolved(task: str) -> dict[str, Any]:
     """Lays out what a run under params.yaml reads."""
     here = params.load(ROOT / "params.yaml")
     kind = "segmentation" if tasks.TASKS[task].segmentation else "classification"
-    flat = records.flatten(params.protocol(here, task, kind == "segmentation"), kind)
-    flat |= records.flatten(here.engine, "engine")
+    flat = schema.flatten(params.protocol(here, task, kind == "segmentation"), kind)
+    flat |= schema.flatten(here.engine, "engine")
     return flat | {f"tasks.{task}.image_size": 96, "execution.threads_per_run": 8}
 
 

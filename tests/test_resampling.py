@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from medtransfer import delong, joint, resampling
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 Array = npt.NDArray[Any]
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.runlengths import decode, encode
 
 # down the columns the canvas of height 3 and width 4 reads 0 1 1 | 1 0 0 | 0 1 0 | 0 0 1

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medtransfer import backbones, runs, weights
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.initializations import Initialization, parse
 from medtransfer.params import OwnInit
 from medtransfer.runs import Run

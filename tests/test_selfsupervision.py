@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medtransfer import backbones, optimizers, streams
+from medtransfer import backbones, optimizers
 from medtransfer import params as parameters
 from medtransfer.cache import Prepared
-from medtransfer.errors import UserError
+from medtransfer.core import rng
+from medtransfer.core.errors import UserError
 from medtransfer.loading import Cache
 from medtransfer.params import Augmentation, Training
 from medtransfer.probing import Probe
@@ -57,7 +58,7 @@ def trainer(
     data = fakes.prepared(folder, segmentation=False)
     goal, backbone = objective(method, SETTINGS, probe), BACKBONES[method]
     built = Trainer(
-        network(goal, backbone, head=streams.seed_of(seed, "head")),
+        network(goal, backbone, head=rng.seed_of(seed, "head")),
         goal,
         loader(goal, data, backbone=backbone),
         {split: data.rows(split) for split in ("train", "val")},

@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 
 from medtransfer import params as parameters
 from medtransfer import services, tracking
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.services import daemons, database
 from medtransfer.services.daemons import Daemon
 from medtransfer.verbs import services as verbs

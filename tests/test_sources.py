@@ -14,9 +14,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from medtransfer import catalog, files, preparation, sources
+from medtransfer import catalog, preparation, sources
 from medtransfer.__main__ import run as command
 from medtransfer.cache import Prepared
+from medtransfer.core import files
 from medtransfer.sources import Source, fingerprint
 from tests import workspace
 from tests.conftest import TOP

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.randomization import least_p, permutation_test, wilcoxon_test
 from medtransfer.statistics import Alternative, Summary, Test, corrected_t_test, summary, t_test, t_test_from_summary
 

@@ -13,9 +13,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE, UNAUTHENTICATED
 from sqlalchemy.exc import OperationalError
 
-from medtransfer import benchmark, files, finetuning, tracking
+from medtransfer import benchmark, finetuning, tracking
 from medtransfer import params as parameters
-from medtransfer.errors import UserError
+from medtransfer.core import files
+from medtransfer.core.errors import UserError
 from medtransfer.runs import Run, plan
 from medtransfer.tracking import TrackedRun, store, sync
 from medtransfer.tracking.launcher import Launcher

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from medtransfer import files, tracking
-from medtransfer.errors import UserError
+from medtransfer import tracking
+from medtransfer.core import files
+from medtransfer.core.errors import UserError
 from medtransfer.tracking import store
 from medtransfer.tracking.launcher import Launcher
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from medtransfer import objectives
 from medtransfer import params as parameters
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.loading import certain
 from medtransfer.tasks import TASKS
 from medtransfer.training import Progress, Trainer

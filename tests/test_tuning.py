@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from medtransfer import ledger, tuning
 from medtransfer import params as parameters
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.execution import WorkerLost
 from medtransfer.ledger import Ledger
 from medtransfer.params import Dimension, Params

@@ -32,8 +32,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
 from medtransfer import catalog
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import Picture, read
-from medtransfer.errors import UserError
 from medtransfer.formats import read_image
 
 nifti: Any = nibabel  # only half of it has types

@@ -15,9 +15,10 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import save_file
 
-from medtransfer import benchmark, cells, chosen, files, finetuning, params, runs, tracking, weights
-from medtransfer.addresses import Address
-from medtransfer.errors import UserError
+from medtransfer import benchmark, cells, chosen, finetuning, params, runs, tracking, weights
+from medtransfer.core import files
+from medtransfer.core.addresses import Address
+from medtransfer.core.errors import UserError
 from medtransfer.initializations import parse
 from medtransfer.promotion import fetching, network
 from medtransfer.tracking import comparing, overview, sync

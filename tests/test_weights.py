@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from medtransfer import backbones, checkpoints, conversion, downloads, weights
-from medtransfer.errors import UserError
+from medtransfer import backbones, checkpoints, conversion, weights
+from medtransfer.core import downloads
+from medtransfer.core.errors import UserError
 from medtransfer.initializations import Initialization, parse
 from medtransfer.params import OwnInit
 from medtransfer.zoo import RECORDS

@@ -17,7 +17,7 @@ from torch import Tensor
 from medtransfer import checkpoints as places
 from medtransfer import containers, conversion, fingerprints, layouts, models, weights
 from medtransfer.backbones import bare_backbone, load_into, same_padding
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.initializations import Initialization, parse
 from medtransfer.zoo import RECORDS, commercial
 from tests import checkpoints

@@ -14,10 +14,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medtransfer import arithmetic
 from medtransfer import params as parameters
-from medtransfer.addresses import Scrubbed, hide, holds_secret, scrub
-from medtransfer.errors import UserError
+from medtransfer.core import arithmetic
+from medtransfer.core.addresses import Scrubbed, hide, holds_secret, scrub
+from medtransfer.core.errors import UserError
 from medtransfer.verbs import VERBS
 
 log = logging.getLogger("medtransfer")

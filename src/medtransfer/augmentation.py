@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medtransfer import streams
+from medtransfer.core import rng
 from medtransfer.params import Augmentation
 
 LATTICE = 20
@@ -80,7 +80,7 @@ class Intensity:
 def random_views(augmentation: Augmentation, seed: int, keys: NDArray[np.uint64]) -> tuple[Views, Intensity | None]:
     """Draws the training view of each sample from the stream of `seed`, one per key."""
     count = DRAWS if augmentation.distortion else 10
-    u = streams.uniforms(seed, keys, count)
+    u = rng.uniforms(seed, keys, count)
     boxes = _random_boxes(augmentation, u[:, 0:5])
     flip = np.where(u[:, 5] < augmentation.flip, -1.0, 1.0)
     angle = np.radians(augmentation.rotation) * (2 * u[:, 6] - 1)

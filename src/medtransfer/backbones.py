@@ -13,7 +13,7 @@ from timm.layers import Conv2dSame, create_pool2d, resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 REFUSALS = (RuntimeError, AssertionError, ValueError, TypeError, KeyError, IndexError, AttributeError)
 """what timm and segmentation-models-pytorch raise where an architecture cannot be used as asked"""

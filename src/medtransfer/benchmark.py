@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medtransfer import cells, examples, execution, files, finetuning, leases, planning, tracking
+from medtransfer import cells, examples, execution, finetuning, leases, planning, tracking
+from medtransfer.core import files
+from medtransfer.core.errors import UserError
 from medtransfer.display import Display
-from medtransfer.errors import UserError
 from medtransfer.finetuning import RESULTS
 from medtransfer.runs import Run
 from medtransfer.tracking import overview, sync

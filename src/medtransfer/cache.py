@@ -19,9 +19,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from medtransfer import files
 from medtransfer.audit import Finding
-from medtransfer.errors import UserError
+from medtransfer.core import files
+from medtransfer.core.errors import UserError
 
 
 class Facts(TypedDict):

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import yaml
 
-from medtransfer import records
-from medtransfer.errors import UserError
+from medtransfer.core import schema
+from medtransfer.core.errors import UserError
 from medtransfer.tasks import DERIVED, PLANES, TASKS, Derived, Folds, Kind, Layout, Task, measured
 
 FILE = "task.yaml"
@@ -104,7 +104,7 @@ def lookup(name: str, root: Path) -> Task:
 def outside(folder: Path) -> list[Path]:
     """Lists the folders beside its own that an own task's table may lead into; a file that is not valid names none."""
     try:
-        found = records.parse_yaml((folder / FILE).read_text()).get("outside") or []
+        found = schema.parse_yaml((folder / FILE).read_text()).get("outside") or []
         return [folder / str(place) for place in found]
     except (OSError, UnicodeError, yaml.YAMLError, TypeError, AttributeError):
         return []
@@ -115,7 +115,7 @@ def sizes(root: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for path in sorted((root / "data/raw").glob(f"*/{FILE}")):
         try:
-            tree = records.parse_yaml(path.read_text())
+            tree = schema.parse_yaml(path.read_text())
             side = tree["image_size"]
             cache = tree.get("cache_size") or side
             found[path.parent.name] = {"image_size": side, "cache_size": cache, "changes": tree.get("changes") or {}}
@@ -136,13 +136,13 @@ def derivations(root: Path) -> Derived:
 def _task(name: str, path: Path) -> Task:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UserError(f"{path.parent}: the folder's name is the task's and must be of [A-Za-z0-9._-]; rename it")
-    tree = records.read_yaml(path)
+    tree = schema.read_yaml(path)
     if isinstance(tree, dict) and isinstance(tree.get("labels"), list):
         tree["labels"] = [str(label) for label in tree["labels"]]  # grades are often numbers
     if isinstance(tree, dict) and tree.get("patient", "") is None:
         tree["patient"] = NO_PATIENT
     try:
-        said = records.convert(tree, Description)
+        said = schema.convert(tree, Description)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     for law, words in _laws(said):

@@ -13,8 +13,9 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replac
 from pathlib import Path
 from typing import Any, Literal
 
-from medtransfer import arithmetic, catalog, files, params, records
-from medtransfer.errors import UserError
+from medtransfer import catalog, params
+from medtransfer.core import arithmetic, files, schema
+from medtransfer.core.errors import UserError
 from medtransfer.initializations import seen
 from medtransfer.tasks import Derived, Task, contaminated, image_groups, measured, origins
 
@@ -206,7 +207,7 @@ def _facts(task: str, folder: Path, root: Path) -> Facts | None:
         return facts_of(catalog.lookup(task, root))
     path = folder / task / FACTS
     advice = "remove it: the next `benchmark` where the task is described writes it again; or get it by `dvc pull`"
-    return records.read_json(path, Facts, "description of a task", advice) if path.is_file() else None
+    return schema.read_json(path, Facts, "description of a task", advice) if path.is_file() else None
 
 
 def facts_of(task: Task) -> Facts:
@@ -315,7 +316,7 @@ def read(path: Path) -> Cell:
             raise UserError(f"{path}: score {name} is {score}; an undefined score must be absent, not a stand-in")
     try:
         names = [field.name for field in fields(Cell) if field.name not in LOOKED_UP]
-        cell: Cell = records.convert({name: tree[name] for name in names if name in tree}, Cell)
+        cell: Cell = schema.convert({name: tree[name] for name in names if name in tree}, Cell)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     return cell if "measured" in tree else _of_earlier(cell, tree)

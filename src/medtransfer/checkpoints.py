@@ -11,9 +11,9 @@ from typing import Any
 
 import timm
 
-from medtransfer import downloads, files
 from medtransfer.backbones import some
-from medtransfer.errors import UserError
+from medtransfer.core import downloads, files
+from medtransfer.core.errors import UserError
 from medtransfer.initializations import Initialization
 from medtransfer.zoo import IMAGENET_TAGS, PACKAGED, TIMM_SHA256, Source
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medtransfer import files, finetuning
-from medtransfer.errors import UserError
-from medtransfer.records import read_json
+from medtransfer import finetuning
+from medtransfer.core import files
+from medtransfer.core.errors import UserError
+from medtransfer.core.schema import read_json
 from medtransfer.runs import Run
 
 log = logging.getLogger("medtransfer")

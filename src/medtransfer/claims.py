@@ -22,9 +22,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from medtransfer import published, records, statistics
+from medtransfer import published, statistics
+from medtransfer.core import schema
+from medtransfer.core.errors import UserError
 from medtransfer.entries import check_entry, dataset_of, matches, members, split
-from medtransfer.errors import UserError
 from medtransfer.initializations import seen
 from medtransfer.joint import JointInterval, joint_interval
 from medtransfer.params import Claim
@@ -167,7 +168,7 @@ def check(claims: Mapping[str, Claim], tasks: Collection[str], own: Iterable[str
     for name, claim in claims.items():
         for word in (*claim.tasks, *claim.minus):
             if word not in words:
-                raise UserError(f"claims.{name}: unknown task {word!r}{records.nearest(word, words)}")
+                raise UserError(f"claims.{name}: unknown task {word!r}{schema.nearest(word, words)}")
         for entry in (claim.better, *claim.than):
             check_entry(entry, list(own), list(datasets), f"claims.{name}")
 

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.pixels import check_size
 
 JPEG, JPEG_LS, JPEG_2000 = "JPEG", "JPEG-LS", "JPEG 2000"

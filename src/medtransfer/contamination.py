@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from medtransfer import duplicates
 from medtransfer.audit import EXAMPLES, Pair, Strings
 from medtransfer.cache import Prepared
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 log = logging.getLogger("medtransfer")
 

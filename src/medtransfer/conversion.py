@@ -22,7 +22,7 @@ from medtransfer import checkpoints, containers
 from medtransfer.backbones import bare_backbone, some
 from medtransfer.checkpoints import Checkpoint, File
 from medtransfer.containers import Content
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.fingerprints import fingerprint
 from medtransfer.initializations import Initialization
 from medtransfer.layouts import LAYOUTS, Found, spread_gray

@@ -9,7 +9,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from medtransfer import files
+from medtransfer.core import files
 
 FILE = "curves.png"
 LOSSES = {"train_loss": "#0072B2", "val_loss": "#D55E00"}

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medtransfer import duplicates, formats, masks, runlengths
+from medtransfer.core.errors import UserError
+from medtransfer.core.progress import bar
 from medtransfer.datasets import Mask, Picture, Runs, Sample
-from medtransfer.errors import UserError
 from medtransfer.formats import RECIPE as FORMATS
 from medtransfer.formats import Content
 from medtransfer.pixels import gate
-from medtransfer.progress import bar
 from medtransfer.rows import Rows, digest
 from medtransfer.tasks import Task
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, stats
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.statistics import ROUNDING
 
 Array = npt.NDArray[Any]

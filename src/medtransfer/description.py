@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from medtransfer import files
 from medtransfer.audit import SPLITS, Strings
 from medtransfer.cache import Spread, Statistics
+from medtransfer.core import files
 from medtransfer.splits import Assignment
 from medtransfer.tasks import Task
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtransfer import codestreams
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.grids import Grid
 from medtransfer.pixels import (
     FEW,

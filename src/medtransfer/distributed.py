@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 TIMEOUT = 1800.0
 """seconds that a process waits for the others, as long as torch's own default for gloo"""

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from scipy import optimize, special, stats
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.statistics import Scores, t_test
 
 LARGEST_T = 1000.0

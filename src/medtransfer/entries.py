@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from medtransfer.errors import UserError
-from medtransfer.records import nearest
+from medtransfer.core.errors import UserError
+from medtransfer.core.schema import nearest
 from medtransfer.zoo import RECORDS
 
 FAMILIES = (*sorted({record.family for record in RECORDS.values()} - {"random"}), "yours")

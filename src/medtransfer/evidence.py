@@ -14,7 +14,7 @@ import pandas as pd
 
 from medtransfer import delong, joint, resampling
 from medtransfer.cells import Cell, predictions
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.resampling import Interval
 from medtransfer.statistics import Array
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medtransfer import files
-from medtransfer.errors import UserError
+from medtransfer.core import files
+from medtransfer.core.errors import UserError
 from medtransfer.preparation import slug
 from medtransfer.tasks import Task
 

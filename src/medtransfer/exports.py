@@ -7,11 +7,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from medtransfer import records
 from medtransfer.cells import Cell, of_task
 from medtransfer.claims import said
 from medtransfer.comparison import Row
 from medtransfer.contrasts import ALL, Contrast
+from medtransfer.core import schema
 from medtransfer.findings import Findings
 from medtransfer.statistics import TTest
 
@@ -166,7 +166,7 @@ def metrics(findings: Findings) -> dict[str, Any]:
 def comparison_run(findings: Findings) -> dict[str, Any]:
     """Says how the comparison stands in MLflow: its digest, tags, parameters, metrics and description."""
     benchmark, settings = findings.benchmark, findings.settings
-    parameters = records.flatten(settings, "comparison") | records.flatten(benchmark, "benchmark")
+    parameters = schema.flatten(settings, "comparison") | schema.flatten(benchmark, "benchmark")
     parameters["comparison.reference"] = findings.reference
     numbers = [comparison(findings), contrasts(findings), claims(findings), sorted(c.digest for c in findings.cells)]
     digest = hashlib.sha256(json.dumps([numbers, parameters], sort_keys=True).encode()).hexdigest()[:32]

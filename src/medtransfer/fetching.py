@@ -20,8 +20,8 @@ from typing import Any
 
 import yaml
 
-from medtransfer import downloads, progress
-from medtransfer.errors import UserError
+from medtransfer.core import downloads, progress
+from medtransfer.core.errors import UserError
 from medtransfer.tasks import TASKS
 
 log = logging.getLogger("medtransfer")

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from medtransfer import answers, claims, comparison, contrasts, ledger, params, progress, published, ranks
+from medtransfer import answers, claims, comparison, contrasts, ledger, params, published, ranks
 from medtransfer.answers import Answer
 from medtransfer.cells import CONTAMINATED, Cell, belongs, collect, of_task, select
 from medtransfer.claims import Verdict
 from medtransfer.comparison import Row, eligible
 from medtransfer.contrasts import ALL, Column, Contrast
+from medtransfer.core import progress
 from medtransfer.entries import labels
 from medtransfer.evidence import Evidence, gather, locked
 from medtransfer.ledger import Ledger

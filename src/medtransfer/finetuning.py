@@ -19,23 +19,21 @@ import yaml
 
 from medtransfer import (
     PROTOCOL_VERSION,
-    arithmetic,
     catalog,
     cells,
     curves,
     examples,
-    files,
     leases,
     metrics,
     objectives,
-    streams,
     tracking,
     weights,
 )
 from medtransfer import params as parameters
-from medtransfer.addresses import scrub
 from medtransfer.cache import Prepared, load
-from medtransfer.errors import UserError
+from medtransfer.core import arithmetic, files, rng
+from medtransfer.core.addresses import scrub
+from medtransfer.core.errors import UserError
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Classification
 from medtransfer.preparation import slug
@@ -191,10 +189,10 @@ def trainer(run: Run) -> tuple[Trainer, Prepared]:
     whole = _prepared(run.prepared, run.manifest_digest)
     prepared, cache = whole.of_fold(run.fold), _cache(run.prepared, whole.digest, run.device, run.task, run.root)
     goal = objectives.objective(task, prepared, protocol, device)
-    tensors = weights.state(run.init, run.root, streams.seed_of(run.seed, "backbone"), run.params.model.random_last_bn)
+    tensors = weights.state(run.init, run.root, rng.seed_of(run.seed, "backbone"), run.params.model.random_last_bn)
     size, settings = parameters.task_params(run.params, run.task).image_size, run.params.model
     padding = run.init.padding if settings.padding == "init" else ""
-    seed = streams.seed_of(run.seed, "head")
+    seed = rng.seed_of(run.seed, "head")
     model = goal.build(run.init.backbone, tensors, seed, size, settings.decoder, padding)
     mean, std = run.normalization
     loader = Loader(

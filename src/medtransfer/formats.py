@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import GifImagePlugin, Image, ImageOps, UnidentifiedImageError
 
 from medtransfer import dicom, nifti, tiff
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import Picture
-from medtransfer.errors import UserError
 from medtransfer.grids import Grid, require_equal
 from medtransfer.pixels import PIXEL_LIMIT, check_frame, check_size, gate, no_unit, own_range, pointwise, window
 from medtransfer.tasks import Windows

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 NEAR = 0.1
 """share of a pixel by which two places may differ that are meant to be one: tools round differently"""

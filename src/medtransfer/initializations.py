@@ -14,8 +14,8 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from medtransfer.addresses import Address, holds_secret
-from medtransfer.errors import UserError
+from medtransfer.core.addresses import Address, holds_secret
+from medtransfer.core.errors import UserError
 from medtransfer.params import Benchmark, OwnInit, Params
 from medtransfer.tasks import TASKS
 from medtransfer.zoo import RECORDS, Record, Source

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from medtransfer import catalog, duplicates, files, preparation, sheets
+from medtransfer import catalog, duplicates, preparation, sheets
 from medtransfer.audit import Finding
 from medtransfer.cache import Manifest, Prepared
+from medtransfer.core import files
 from medtransfer.params import Params
 
 log = logging.getLogger("medtransfer")

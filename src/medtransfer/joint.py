@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
+from medtransfer.core.errors import UserError
 from medtransfer.delong import patient_index
-from medtransfer.errors import UserError
 from medtransfer.resampling import Array, matrix
 from medtransfer.statistics import ROUNDING
 

@@ -14,7 +14,7 @@ from timm.models import convnext, swin_transformer
 from torch import Tensor
 
 from medtransfer.backbones import bare_backbone
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 Found = dict[str, tuple[str, Tensor]]
 """timm's key -> (key in the file, tensor)"""

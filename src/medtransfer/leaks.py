@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medtransfer import audit, description, duplicates
 from medtransfer.audit import Finding, Strings
 from medtransfer.cache import Audit
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.params import Data
 from medtransfer.splits import Assignment
 

@@ -20,9 +20,9 @@ from typing import Any
 
 import psycopg
 
-from medtransfer import files
-from medtransfer.addresses import Address, scrub
-from medtransfer.errors import UserError
+from medtransfer.core import files
+from medtransfer.core.addresses import Address, scrub
+from medtransfer.core.errors import UserError
 from medtransfer.params import Execution
 
 log = logging.getLogger("medtransfer")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medtransfer import files, records
-from medtransfer.errors import UserError
+from medtransfer.core import files, schema
+from medtransfer.core.errors import UserError
 from medtransfer.initializations import Initialization
 
 FOLDER = Path("data/results/studies")
@@ -154,7 +154,7 @@ def read(source: Path) -> Ledger:
         UserError: it is no ledger.
     """
     try:
-        return records.convert(json.loads(source.read_text()), Ledger)
+        return schema.convert(json.loads(source.read_text()), Ledger)
     except (ValueError, UserError) as error:
         raise UserError(f"{source} is no ledger of a study ({error}); remove it and run `tune` again") from error
 

@@ -13,11 +13,11 @@ import timm
 from safetensors.torch import save_file
 from torch import Tensor
 
-from medtransfer import files
 from medtransfer.backbones import published_side, shapes
-from medtransfer.errors import UserError
+from medtransfer.core import files
+from medtransfer.core.errors import UserError
+from medtransfer.core.schema import convert
 from medtransfer.initializations import Initialization
-from medtransfer.records import convert
 from medtransfer.zoo import Triple
 
 FOLDER = "data/weights/pretrained"

@@ -27,15 +27,14 @@ from medtransfer import (
     models,
     objectives,
     preparation,
-    records,
     selfsupervision,
-    streams,
     weights,
 )
 from medtransfer import params as parameters
 from medtransfer.backbones import shapes
 from medtransfer.cache import Prepared
-from medtransfer.errors import UserError
+from medtransfer.core import rng, schema
+from medtransfer.core.errors import UserError
 from medtransfer.initializations import Initialization, seen
 from medtransfer.lineage import Lineage
 from medtransfer.params import Params
@@ -77,7 +76,7 @@ class Link:
     @property
     def fields(self) -> dict[str, Any]:
         """Lists the parameters that the pre-training reads, by dotted name."""
-        fields = records.flatten(self.params.pretraining, "pretraining")
+        fields = schema.flatten(self.params.pretraining, "pretraining")
         unread = SELF_SUPERVISED if self.supervised else LABELLED
         if not self.supervised and self.params.pretraining.probe == "none":
             unread = (*unread, "probe_")
@@ -232,5 +231,5 @@ def _probed(params: Params, root: Path) -> str:
 
 def start_tensors(init: Initialization, params: Params, root: Path) -> dict[str, Tensor]:
     """Reads what a pre-training starts from; drawn weights are drawn from its seed."""
-    seed = streams.seed_of(params.pretraining.seed, "backbone")
+    seed = rng.seed_of(params.pretraining.seed, "backbone")
     return weights.state(init, root, seed, params.model.random_last_bn)

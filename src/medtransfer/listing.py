@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medtransfer import cache, catalog, checkpoints, conversion, lineage, weights
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.initializations import Initialization, parse
 from medtransfer.params import Params
 from medtransfer.sources import holds_files

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medtransfer import streams
 from medtransfer.augmentation import Intensity, Views, fixed_views, random_views, sample, shrink
+from medtransfer.core import rng
 from medtransfer.params import Augmentation
 from medtransfer.zoo import Triple
 
@@ -199,7 +199,7 @@ class Loader:
         """
         self.uncertain, self.share = uncertain, Share()
         self.cache, self.size, self.batch_size, self.crop_fraction = cache, size, batch_size, crop_fraction
-        self.keys = streams.sample_keys(ids)
+        self.keys = rng.sample_keys(ids)
         mean_1311, std_1311 = (torch.tensor(v, device=cache.device).reshape(1, 3, 1, 1) for v in (mean, std))
         self.scale, self.shift = 1 / (255 * std_1311), -mean_1311 / std_1311
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -211,7 +211,7 @@ class Loader:
         """
         passes = passes_of(len(rows), self.batch_size, min_steps)
         shuffled = [
-            np.random.default_rng(streams.seed_of(seed, "order", epoch, number)).permutation(rows)
+            np.random.default_rng(rng.seed_of(seed, "order", epoch, number)).permutation(rows)
             for number in range(passes)
         ]
         joined = np.concatenate(shuffled)
@@ -243,10 +243,10 @@ class Loader:
     def _augmented(
         self, rows: NDArray[np.int64], visit: NDArray[np.int64], augmentation: Augmentation, seed: int, epoch: int
     ) -> Batch:
-        stream = streams.seed_of(seed, "augmentation", epoch)
+        stream = rng.seed_of(seed, "augmentation", epoch)
         keys = self.keys[rows] + visit.astype(np.uint64)
         views, intensity = random_views(augmentation, stream, keys)
-        uniform = streams.uniforms(streams.seed_of(seed, "uncertain", epoch), keys, self.cache.width)
+        uniform = rng.uniforms(rng.seed_of(seed, "uncertain", epoch), keys, self.cache.width)
         return self._finish(self.cache.views(rows, views, self.size), rows, intensity, torch.from_numpy(uniform))
 
     def evaluate(self, rows: NDArray[np.int64], views: int) -> Iterator[Batch]:

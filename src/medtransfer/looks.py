@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from medtransfer import files
-from medtransfer.errors import UserError
+from medtransfer.core import files
+from medtransfer.core.errors import UserError
 
 FILE = "data/results/looks.json"
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtransfer import formats
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import Marking, Picture
-from medtransfer.errors import UserError
 from medtransfer.formats import Content
 from medtransfer.pixels import BLOCK, gate
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_score, roc_curve
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 Array = npt.NDArray[Any]
 

@@ -19,7 +19,7 @@ from segmentation_models_pytorch.encoders.timm_vit import TimmViTEncoder
 from torch import Tensor, nn
 
 from medtransfer import backbones
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 STRIDE = 32
 """pixels: total stride of a U-Net encoder of depth 5; its input side must be a multiple"""

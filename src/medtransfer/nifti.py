@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.grids import NEAR, Grid, elsewhere
 from medtransfer.pixels import check_frame, check_size, gate
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from medtransfer import metrics, models, optimizers
 from medtransfer import params as parameters
 from medtransfer.cache import Prepared
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.preparation import slug
 from medtransfer.tasks import Task
 

@@ -11,7 +11,7 @@ from timm.models import group_parameters
 from torch import nn
 
 from medtransfer import backbones, models
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.params import Training
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
 
+from medtransfer.core.errors import UserError
 from medtransfer.effects import upper_std
-from medtransfer.errors import UserError
 from medtransfer.statistics import ROUNDING
 
 Array = npt.NDArray[Any]

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.tasks import Windows
 
 PIXEL_LIMIT = 8192 * 8192

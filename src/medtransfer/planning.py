@@ -20,7 +20,7 @@ from rich.text import Text
 
 from medtransfer import catalog, execution, lineage, looks, pairs, preparation, splits, weights
 from medtransfer.cache import Prepared
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.initializations import Initialization, parse
 from medtransfer.params import Execution, Params, task_params
 from medtransfer.runs import Run, plan

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medtransfer import cache, datasets, description, duplicates, facts, files, leaks, sheets, survey
+from medtransfer import cache, datasets, description, duplicates, facts, leaks, sheets, survey
 from medtransfer.audit import SPLITS, Finding
 from medtransfer.cache import Drawn, Facts, Manifest, Prepared, Skipped, load
+from medtransfer.core import files
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import Sample
 from medtransfer.decoding import RECIPE, Decoder, signature
-from medtransfer.errors import UserError
 from medtransfer.params import Data, Params, task_params
 from medtransfer.rows import JOURNAL, NOTE, Rows, moments
 from medtransfer.sources import Source, source

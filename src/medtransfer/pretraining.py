@@ -20,26 +20,23 @@ from torch import Tensor
 
 from medtransfer import (
     PROTOCOL_VERSION,
-    arithmetic,
     catalog,
     conversion,
     curves,
     distributed,
     execution,
-    files,
     fingerprints,
     leases,
     lineage,
     objectives,
     preparation,
-    progress,
     selfsupervision,
-    streams,
     tracking,
     weights,
 )
+from medtransfer.core import arithmetic, files, progress, rng
+from medtransfer.core.errors import UserError
 from medtransfer.distributed import Group
-from medtransfer.errors import UserError
 from medtransfer.initializations import Initialization, parse
 from medtransfer.lineage import Lineage
 from medtransfer.links import Link, check, holds, method_settings, resolve, start_tensors
@@ -190,7 +187,7 @@ def trainer(link: Link, group: Group | None = None) -> Trainer:
     execution.set_threads(link.params.execution.threads_per_run)
     settings = link.params.pretraining
     goal = _objective(link, device)
-    seed = streams.seed_of(settings.seed, "head")
+    seed = rng.seed_of(settings.seed, "head")
     padding = link.init.padding if link.params.model.padding == "init" else ""
     tensors = start_tensors(link.init.parent, link.params, link.root)
     model = goal.build(link.init.backbone, tensors, seed, settings.image_size, "auto", padding)

@@ -12,7 +12,7 @@ from torch import nn
 
 from medtransfer import metrics
 from medtransfer.cache import Prepared
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.loading import Loader
 from medtransfer.preparation import slug
 from medtransfer.tasks import Task

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.statistics import ROUNDING, Alternative, Array, Scores, Test, differences, finite, require_level, scale
 
 Randomization = Literal["wilcoxon", "sign-flip", "label"]

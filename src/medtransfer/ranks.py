@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.statistics import ROUNDING, Scores, finite
 
 MIN_GROUPS = 5

@@ -18,8 +18,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer import examples, exports, figures, files, gallery, params, progress, writing
+from medtransfer import examples, exports, figures, gallery, params, writing
 from medtransfer.cells import first_lines
+from medtransfer.core import files, progress
 from medtransfer.findings import Findings
 from medtransfer.sections import sections_of, verdicts
 from medtransfer.sections.scores import score_grid, score_notes

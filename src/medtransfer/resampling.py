@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse, stats
 
+from medtransfer.core.errors import UserError
 from medtransfer.delong import checked, patient_index
-from medtransfer.errors import UserError
 from medtransfer.statistics import ROUNDING
 
 Array = npt.NDArray[Any]

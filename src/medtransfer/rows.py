@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medtransfer.progress import bar
+from medtransfer.core.progress import bar
 
 JOURNAL = "rows.journal"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 EMPTY = "-1"
 DIGITS = 12

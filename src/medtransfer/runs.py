@@ -16,7 +16,6 @@ import torch
 
 from medtransfer import (
     PROTOCOL_VERSION,
-    arithmetic,
     catalog,
     conversion,
     execution,
@@ -25,13 +24,13 @@ from medtransfer import (
     models,
     objectives,
     preparation,
-    records,
     weights,
 )
 from medtransfer import params as parameters
 from medtransfer.cache import Prepared, load
 from medtransfer.conversion import Receipt
-from medtransfer.errors import UserError
+from medtransfer.core import arithmetic, schema
+from medtransfer.core.errors import UserError
 from medtransfer.initializations import Initialization, check_backbone, parse, seen
 from medtransfer.lineage import Lineage
 from medtransfer.params import Params
@@ -105,7 +104,7 @@ class Run:
         task = self.record
         sizes = parameters.task_params(self.params, self.task)
         kind = "segmentation" if task.segmentation else "classification"
-        fields = records.flatten(self.protocol, kind)
+        fields = schema.flatten(self.protocol, kind)
         if not task.uncertain:
             fields.pop("classification.uncertain", None)
         fields |= self.params.engine.fields

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from medtransfer import catalog, files
-from medtransfer.errors import UserError
+from medtransfer import catalog
+from medtransfer.core import files
+from medtransfer.core.errors import UserError
+from medtransfer.core.progress import bar
 from medtransfer.params import Data
-from medtransfer.progress import bar
 from medtransfer.tasks import Task
 
 log = logging.getLogger("medtransfer")

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medtransfer import streams
 from medtransfer.audit import SPLITS, Strings
-from medtransfer.errors import UserError
+from medtransfer.core import rng
+from medtransfer.core.errors import UserError
 from medtransfer.tasks import Task
 
 
@@ -186,7 +186,7 @@ def _fold(task: Task, units: Strings, pools: Strings, labels: NDArray[Any], seed
             columns.append(np.where(locked, "test", np.where(held, "val", "train")))
         else:  # the fold is the test, and val comes out of the rest
             rest = np.where(held, "test", "trainval")
-            columns.append(_divide(task, units, rest, labels, streams.seed_of(seed, "fold", number)))
+            columns.append(_divide(task, units, rest, labels, rng.seed_of(seed, "fold", number)))
     return np.where(locked, "test", "train").astype("<U8"), np.stack(columns, axis=1).astype("<U8")
 
 
@@ -208,7 +208,7 @@ def draw_split(
     names, number = np.unique(np.asarray(patients, dtype=np.str_), return_inverse=True)
     positive = np.zeros((len(names), labels.shape[1]), dtype=bool)
     np.logical_or.at(positive, number, labels > 0)
-    chosen = _stratify(positive, _room(fractions, len(names)), _order(names, streams.seed_of(seed, "split")))
+    chosen = _stratify(positive, _room(fractions, len(names)), _order(names, rng.seed_of(seed, "split")))
     drawn: Strings = np.array(["train", *fractions])[chosen][number]
     return drawn
 
@@ -225,14 +225,14 @@ def draw_folds(
     positive = np.zeros((len(names), labels.shape[1]), dtype=bool)
     np.logical_or.at(positive, number, labels > 0)
     room = np.array([len(range(fold, len(names), folds)) for fold in range(folds)], dtype=np.int64)
-    orders = [_order(names, streams.seed_of(seed, "folds", repeat)) for repeat in range(repeats)]
+    orders = [_order(names, rng.seed_of(seed, "folds", repeat)) for repeat in range(repeats)]
     drawn = [_stratify(positive, room.copy(), order) for order in orders]
     return np.stack(drawn, axis=1)[number]
 
 
 def _order(names: Strings, stream: int) -> NDArray[np.intp]:
-    keys = streams.sample_keys(names.tolist())
-    return np.argsort(streams.uniforms(stream, keys, 1)[:, 0], kind="stable")
+    keys = rng.sample_keys(names.tolist())
+    return np.argsort(rng.uniforms(stream, keys, 1)[:, 0], kind="stable")
 
 
 def _room(fractions: Mapping[str, float], total: int) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 Test = Literal["pooled", "welch", "paired"]
 Alternative = Literal["two-sided", "greater", "less"]

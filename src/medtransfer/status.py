@@ -14,7 +14,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer import files, leases, planning
+from medtransfer import leases, planning
+from medtransfer.core import files
 from medtransfer.params import Params
 from medtransfer.planning import Cost, Kind, Survey
 from medtransfer.runs import Run

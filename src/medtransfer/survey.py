@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtransfer import formats, masks
+from medtransfer.core.errors import UserError
+from medtransfer.core.progress import bar
 from medtransfer.datasets import Marking, Picture, Sample
-from medtransfer.errors import UserError
 from medtransfer.pixels import gate
-from medtransfer.progress import bar
 from medtransfer.tasks import Task
 
 SHARE = 0.5

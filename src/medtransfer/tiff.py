@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medtransfer import codestreams
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.pixels import check_frame, check_size, gate
 
 COMPRESSIONS = {

@@ -22,8 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from medtransfer import arithmetic, conversion, distributed, files, optimizers, streams
-from medtransfer.errors import UserError
+from medtransfer import conversion, distributed, optimizers
+from medtransfer.core import arithmetic, files, rng
+from medtransfer.core.errors import UserError
 from medtransfer.loading import Batch, Loader, Share
 from medtransfer.objectives import Objective, Prediction
 from medtransfer.params import Engine, Training
@@ -177,7 +178,7 @@ class Trainer:
         """Takes one epoch of steps; nothing is read back from the device inside it."""
         optimizers.set_training(self.model, self.protocol)
         rank = () if self.is_main else (self.loader.share.rank,)
-        torch.manual_seed(streams.seed_of(self.seed, "dropout", epoch, *rank))
+        torch.manual_seed(rng.seed_of(self.seed, "dropout", epoch, *rank))
         total, images, parts = torch.zeros((), device=self.device), 0, list[Batch]()
         batches = self.loader.train(
             self.rows["train"], self.protocol.augmentation, self.seed, epoch, self.protocol.min_steps

@@ -11,14 +11,15 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from medtransfer import checkpoints, conversion, files, fingerprints, lineage
+from medtransfer import checkpoints, conversion, fingerprints, lineage
 from medtransfer.backbones import bare_state
 from medtransfer.checkpoints import File
 from medtransfer.conversion import Receipt, digest
-from medtransfer.errors import UserError
+from medtransfer.core import files
+from medtransfer.core.errors import UserError
+from medtransfer.core.schema import convert
 from medtransfer.initializations import Initialization
 from medtransfer.lineage import Lineage
-from medtransfer.records import convert
 
 log = logging.getLogger("medtransfer")
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from medtransfer.containers import archives, bundles, pickles, torchfiles
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 EMA = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 """keys under which training code puts the averaged weights, which timm takes before the raw ones"""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 LARGEST = 16 << 30
 """bytes of an archive's entry that is still unpacked"""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 END = (0xDB4775248B80FB57).to_bytes(8, "little")
 """the last bytes of a table"""

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 Saved = Callable[[Any], Any]
 """finds what a pickle refers to by a persistent id"""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from medtransfer.containers import archives, pickles
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """the first number in torch's pickle files, behind a few bytes that say the protocol"""

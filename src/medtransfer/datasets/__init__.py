@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.tasks import TASKS, Layout, Task
 
 Split = Literal["train", "val", "trainval", "test", "all"]

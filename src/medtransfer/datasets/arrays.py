@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import Mask, Picture, Sample, Split, inside, marking_of
-from medtransfer.errors import UserError
 from medtransfer.tasks import Task
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import Picture, Sample, Split, refuse, require_folder
 from medtransfer.datasets.columns import read_rows, some
-from medtransfer.errors import UserError
 from medtransfer.tasks import CHESTXRAY14_LABELS
 
 TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")

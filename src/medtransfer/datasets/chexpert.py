@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import Picture, Sample, Split, refuse
 from medtransfer.datasets.columns import missing_images, read_rows
-from medtransfer.errors import UserError
 from medtransfer.tasks import CHEXPERT_LABELS
 
 TABLES: tuple[tuple[str, Split], ...] = (("train", "trainval"), ("valid", "test"))

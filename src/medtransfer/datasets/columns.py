@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 
 def read_rows(dataset: str, table: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import Picture, Sample, Split, list_files, refuse, require_folder
-from medtransfer.errors import UserError
 
 FOLDERS: tuple[tuple[str, Split], ...] = (("training", "trainval"), ("test", "test"))
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import Picture, Sample, find_folder, list_files, refuse
-from medtransfer.errors import UserError
 
 NAME = re.compile(r"MCUCXR_(\d{4})_[01]\.png")
 REPEATS = {"0117": "0113", "0166": "0162", "0170": "0162"}

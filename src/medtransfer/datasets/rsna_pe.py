@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import Picture, Sample, refuse, require_folder
 from medtransfer.datasets.columns import find_columns, missing_images
-from medtransfer.errors import UserError
 
 STUDY, SERIES, SLICE = "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"
 LABEL, NEGATIVE = "pe_present_on_image", "negative_exam_for_pe"

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import Picture, Sample, find_folder, list_files
-from medtransfer.errors import UserError
 
 NAME = re.compile(r"CHNCXR_(\d{4})_([01])\.png")
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medtransfer import runlengths
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import Picture, Runs, Sample, refuse
 from medtransfer.datasets.columns import missing_images, read_rows, some
-from medtransfer.errors import UserError
 
 TABLES = ("train-rle.csv", "train_rle.csv", "stage_2_train.csv")
 COLUMNS = ("ImageId", "EncodedPixels")

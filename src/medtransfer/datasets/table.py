@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import Mask, Picture, Sample, Split, inside, marking_of
-from medtransfer.errors import UserError
 from medtransfer.tasks import Layout, Task
 
 EMPTY = "empty"

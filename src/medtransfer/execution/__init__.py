@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.execution.calls import Crew, Event, Function, Item, Result, WorkerLost, outcome, place, set_threads
 from medtransfer.execution.pool import Pool
 from medtransfer.params import Execution

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

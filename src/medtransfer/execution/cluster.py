@@ -20,8 +20,8 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from medtransfer.arithmetic import PINNED
-from medtransfer.errors import UserError
+from medtransfer.core.arithmetic import PINNED
+from medtransfer.core.errors import UserError
 from medtransfer.execution.calls import Event, Function, WorkerLost, outcome, place, portable, set_threads
 from medtransfer.params import Execution
 

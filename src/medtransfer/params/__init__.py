@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from medtransfer import records
-from medtransfer.addresses import holds_secret, scrub
-from medtransfer.errors import UserError
+from medtransfer.core import schema
+from medtransfer.core.addresses import holds_secret, scrub
+from medtransfer.core.errors import UserError
 from medtransfer.params.data import Data, Model, OwnInit, Phantoms, TaskParams
 from medtransfer.params.laws import require, require_names
 from medtransfer.params.results import Benchmark, Claim, Comparison, Promotion
@@ -93,13 +93,13 @@ class Params:
 
 def _check_dimension(name: str, dimension: Dimension, params: Params) -> None:
     """Refuses a tuned field that no kind of fine-tuning has, and values that it cannot take."""
-    kinds = {kind: records.flatten(getattr(params, kind)) for kind in ("classification", "segmentation")}
+    kinds = {kind: schema.flatten(getattr(params, kind)) for kind in ("classification", "segmentation")}
     dimension.check(f"tuning.space.{name}")
     full, valid = f"tuning.space.{name}", sorted({f"tuning.space.{key}" for fields in kinds.values() for key in fields})
     found = [fields for fields in kinds.values() if name in fields]
     if not found:
         raise UserError(
-            f"unknown parameter {full}: no field of classification or segmentation{records.nearest(full, valid)}"
+            f"unknown parameter {full}: no field of classification or segmentation{schema.nearest(full, valid)}"
         )
     for fields in found:
         number = isinstance(fields[name], int | float) and not isinstance(fields[name], bool)
@@ -113,11 +113,11 @@ def check_values(params: Params) -> None:
         UserError: with the value and the law.
     """
     for kind in ("classification", "segmentation"):
-        fields = records.flatten(getattr(params, kind))
+        fields = schema.flatten(getattr(params, kind))
         for name, dimension in params.tuning.space.items():
             for value in (dimension.choices or (dimension.low, dimension.high)) if name in fields else ():
                 try:
-                    records.convert(records.unflatten({**fields, name: value}), type(getattr(params, kind)), kind)
+                    schema.convert(schema.unflatten({**fields, name: value}), type(getattr(params, kind)), kind)
                 except UserError as error:
                     raise UserError(f"tuning.space.{name} holds {value!r}, which {kind} refuses: {error}") from error
 
@@ -138,8 +138,8 @@ def load(
     """
     if not path.is_file():
         raise UserError(f"looked for the parameter file {path}, found none; run from the repository's top folder")
-    tree = records.read_yaml(path)
-    for name, value in records.flatten(tree).items() if isinstance(tree, dict) else ():
+    tree = schema.read_yaml(path)
+    for name, value in schema.flatten(tree).items() if isinstance(tree, dict) else ():
         if holds_secret(str(value)):
             raise UserError(
                 f"{path}: {name} holds an address with a user, a password or a query that may be a token "
@@ -152,7 +152,7 @@ def load(
         tree["tasks"] = {**tasks, **tree["tasks"]}
     for name, text in (overrides or {}).items():
         _set(tree, name, text)
-    return records.convert(tree, Params)
+    return schema.convert(tree, Params)
 
 
 def _set(tree: Any, name: str, text: str) -> None:
@@ -161,15 +161,15 @@ def _set(tree: Any, name: str, text: str) -> None:
     node = tree
     for depth, key in enumerate(path):
         if not isinstance(node, dict) or key not in node:
-            raise UserError(f"unknown parameter {name}{records.nearest(name, records.flatten(tree))}")
+            raise UserError(f"unknown parameter {name}{schema.nearest(name, schema.flatten(tree))}")
         node = node[key]
         if key == "changes" and depth == 2:  # tasks.<task>.changes.<dotted name of the kind's section>
             path, last = path[: depth + 1], ".".join([*path[depth + 1 :], last])
             break
     if not isinstance(node, dict) or (last not in node and path[-1:] != ["changes"]):
-        raise UserError(f"unknown parameter {name}{records.nearest(name, records.flatten(tree))}")
+        raise UserError(f"unknown parameter {name}{schema.nearest(name, schema.flatten(tree))}")
     try:
-        node[last] = records.parse_yaml(text)
+        node[last] = schema.parse_yaml(text)
     except yaml.YAMLError as error:
         raise UserError(f"the value of {name} is not YAML: {text!r}") from error
 
@@ -182,20 +182,20 @@ def protocol(params: Params, task: str, segmentation: bool) -> Classification | 
     """
     kind: type[Classification] | type[Segmentation] = Segmentation if segmentation else Classification
     name = kind.__name__.lower()
-    tree = records.unflatten(records.flatten(getattr(params, name)))
+    tree = schema.unflatten(schema.flatten(getattr(params, name)))
     for key, value in task_params(params, task).changes.items():
         full = f"tasks.{task}.changes.{key}"
-        valid = records.flatten(getattr(params, name))
+        valid = schema.flatten(getattr(params, name))
         if key not in valid:
             raise UserError(
-                f"unknown parameter {full}{records.nearest(full, [f'tasks.{task}.changes.{v}' for v in valid])}"
+                f"unknown parameter {full}{schema.nearest(full, [f'tasks.{task}.changes.{v}' for v in valid])}"
             )
         *path, last = key.split(".")
         node = tree
         for part in path:
             node = node[part]
         node[last] = value
-    return records.convert(tree, kind, name)
+    return schema.convert(tree, kind, name)
 
 
 def task_params(params: Params, task: str) -> TaskParams:

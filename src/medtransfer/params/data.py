@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from medtransfer.addresses import Address
+from medtransfer.core.addresses import Address
 from medtransfer.params.laws import require, require_names
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 """names of tasks, datasets, studies and inits of the user's own: they become parts of commands and of paths"""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from medtransfer import records
-from medtransfer.addresses import holds_secret, scrub
+from medtransfer.core import schema
+from medtransfer.core.addresses import holds_secret, scrub
 from medtransfer.params.laws import require, require_names
 
 
@@ -193,7 +193,7 @@ class Engine:
     @property
     def fields(self) -> dict[str, Any]:
         """Lists its fields by dotted name; `portable` only where it is true: without it nothing is another run."""
-        fields = records.flatten(self, "engine")
+        fields = schema.flatten(self, "engine")
         return fields if self.portable else {name: v for name, v in fields.items() if name != "engine.portable"}
 
 

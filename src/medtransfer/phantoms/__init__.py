@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from medtransfer import streams
-from medtransfer.errors import UserError
+from medtransfer.core import rng
+from medtransfer.core.errors import UserError
 from medtransfer.phantoms import dicom, layouts
 
 WRITERS: dict[str, layouts.Writer] = {
@@ -55,4 +55,4 @@ def write(dataset: str, folder: Path, *, images: int, size: int, seed: int, cont
 
 
 def _generator(seed: int, dataset: str, purpose: str, number: int) -> np.random.Generator:
-    return np.random.default_rng(streams.seed_of(seed, f"phantom {dataset} {purpose}", number))
+    return np.random.default_rng(rng.seed_of(seed, f"phantom {dataset} {purpose}", number))

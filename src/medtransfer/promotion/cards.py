@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medtransfer import files
 from medtransfer.cells import Cell, first_lines
 from medtransfer.comparison import Row
 from medtransfer.contrasts import ALL
+from medtransfer.core import files
 from medtransfer.findings import Findings
 from medtransfer.initializations import seen
 from medtransfer.promotion.decision import Decision

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.promotion import registering, registry
 from medtransfer.tracking import TrackedRun
 

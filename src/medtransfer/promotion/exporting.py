@@ -14,8 +14,8 @@ import torch
 from mlflow import MlflowClient
 from torch import nn
 
-from medtransfer import files
-from medtransfer.errors import UserError
+from medtransfer.core import files
+from medtransfer.core.errors import UserError
 from medtransfer.fingerprints import fixed_input
 from medtransfer.promotion import network, registry, serving
 

@@ -21,13 +21,14 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from safetensors.torch import load_file
 
-from medtransfer import conversion, files, tracking
-from medtransfer.errors import UserError
+from medtransfer import conversion, tracking
+from medtransfer.core import files
+from medtransfer.core.errors import UserError
+from medtransfer.core.schema import read_json
 from medtransfer.initializations import REGISTRY, parse, registered
 from medtransfer.params import OwnInit, Params
 from medtransfer.promotion import registry
 from medtransfer.promotion.packing import CONFIG, RECEIPT, WEIGHTS
-from medtransfer.records import read_json
 from medtransfer.tracking.store import masked
 from medtransfer.weights import REGISTRY_FOLDER
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from medtransfer import catalog, chosen, conversion, lineage, weights
 from medtransfer.cells import Cell, kind_of
 from medtransfer.contrasts import ALL
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.findings import Findings
 from medtransfer.initializations import Initialization, parse
 from medtransfer.params import Params

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from medtransfer import backbones, objectives
 from medtransfer.cache import Prepared
 from medtransfer.cells import Cell, kind_of
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
+from medtransfer.core.schema import convert, read_json, unflatten
 from medtransfer.loading import Cache, Loader
 from medtransfer.objectives import Objective
 from medtransfer.params import Classification, Segmentation
-from medtransfer.records import convert, read_json, unflatten
 from medtransfer.tasks import Task
 from medtransfer.zoo import Triple
 

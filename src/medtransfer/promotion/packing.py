@@ -20,7 +20,7 @@ from torch import Tensor
 from medtransfer import conversion, lineage, weights
 from medtransfer.backbones import width
 from medtransfer.conversion import Receipt
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.initializations import Initialization
 from medtransfer.lineage import Lineage
 from medtransfer.zoo import Triple

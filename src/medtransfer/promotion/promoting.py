@@ -11,9 +11,10 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from medtransfer import backbones, exports, files, tracking, writing
+from medtransfer import backbones, exports, tracking, writing
 from medtransfer.contrasts import ALL
-from medtransfer.errors import UserError
+from medtransfer.core import files
+from medtransfer.core.errors import UserError
 from medtransfer.findings import Findings
 from medtransfer.params import Params
 from medtransfer.promotion import cards, registering, registry

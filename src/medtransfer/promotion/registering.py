@@ -31,7 +31,8 @@ from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 from PIL import Image
 
-from medtransfer import files, params, records, tracking
+from medtransfer import params, tracking
+from medtransfer.core import files, schema
 from medtransfer.findings import Findings
 from medtransfer.promotion import cards, network, packing, registry, serving
 from medtransfer.promotion.decision import Decision
@@ -128,7 +129,7 @@ def register(client: MlflowClient, subject: Subject, decision: Decision, digest:
         UserError: the champion's alias was moved meanwhile; it stays where it is, and the run is FAILED.
     """
     name = f"{decision.outcome}: {decision.material.model}"
-    settings = records.flatten(when.settings, "promotion")
+    settings = schema.flatten(when.settings, "promotion")
     with decided(when.root, name, digest, _tags(decision, digest, when), settings, when.parent) as run:
         version = _version(client, subject, decision, run.run_id, when)
         said = record(decision, digest, when, run.run_id, version)

@@ -14,8 +14,9 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from medtransfer import files, records, tracking
-from medtransfer.errors import UserError
+from medtransfer import tracking
+from medtransfer.core import files, schema
+from medtransfer.core.errors import UserError
 from medtransfer.promotion.weighing import Holder
 
 EXPERIMENT = "promotion"
@@ -190,7 +191,7 @@ def record_of(client: MlflowClient, run: Run) -> dict[str, Any]:
     """Reads what a decision's run recorded."""
     advice = "put that artifact back from a backup, or delete the decision in `mlflow ui`; its alias stays where it is"
     path = Path(client.download_artifacts(run.info.run_id, RECORD))
-    return records.read_json(path, dict[str, Any], f"record of decision {run.info.run_id}", advice)
+    return schema.read_json(path, dict[str, Any], f"record of decision {run.info.run_id}", advice)
 
 
 def served(past: Iterable[Run], manifest: str, comparison: str) -> int:

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medtransfer import decoding
+from medtransfer.core.errors import UserError
 from medtransfer.datasets import Picture, Sample
-from medtransfer.errors import UserError
 from medtransfer.formats import READABLE
 from medtransfer.promotion import network
 from medtransfer.promotion.network import Spec

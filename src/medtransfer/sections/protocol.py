@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medtransfer import params, records
-from medtransfer.arithmetic import kind
+from medtransfer import params
 from medtransfer.cells import Cell, as_word, kind_of, of_task
+from medtransfer.core import schema
+from medtransfer.core.arithmetic import kind
 from medtransfer.findings import Findings
 from medtransfer.tables import Section, grid
 
@@ -40,9 +41,9 @@ UNSAID = (
 
 def _published(published: params.Params, task: str, kind: str) -> dict[str, Any]:
     """Lays out the published parameters of a task, its own changes resolved."""
-    flat = records.flatten(published)
+    flat = schema.flatten(published)
     if task in published.tasks:
-        flat |= records.flatten(params.protocol(published, task, kind == "segmentation"), kind)
+        flat |= schema.flatten(params.protocol(published, task, kind == "segmentation"), kind)
     return flat
 
 

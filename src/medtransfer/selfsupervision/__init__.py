@@ -17,8 +17,9 @@ from lightly.models.modules.heads import BarlowTwinsProjectionHead, SimCLRProjec
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medtransfer import backbones, models, records
-from medtransfer.errors import UserError
+from medtransfer import backbones, models
+from medtransfer.core import schema
+from medtransfer.core.errors import UserError
 from medtransfer.loading import Cache
 from medtransfer.objectives import Prediction
 from medtransfer.params import Augmentation, Training
@@ -227,7 +228,7 @@ def lookup(name: str) -> Method:
         UserError: there is none of that name.
     """
     if name not in METHODS:
-        raise UserError(f"unknown self-supervised method {name!r}{records.nearest(name, METHODS)}")
+        raise UserError(f"unknown self-supervised method {name!r}{schema.nearest(name, METHODS)}")
     return METHODS[name]
 
 

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medtransfer import streams
 from medtransfer.augmentation import random_views
+from medtransfer.core import rng
 from medtransfer.loading import Batch, Cache, Loader
 from medtransfer.params import Augmentation
 
@@ -61,11 +61,11 @@ class ViewLoader(Loader):
     def _augmented(
         self, rows: NDArray[np.int64], visit: NDArray[np.int64], augmentation: Augmentation, seed: int, epoch: int
     ) -> Batch:
-        stream = functools.partial(streams.seed_of, seed, "view", epoch)
+        stream = functools.partial(rng.seed_of, seed, "view", epoch)
         return self._draw(rows, self.keys[rows] + visit.astype(np.uint64), augmentation, stream)
 
     def _fixed(self, rows: NDArray[np.int64], views: int) -> Batch:
-        return self._draw(rows, self.keys[rows], self.augmentation, functools.partial(streams.seed_of, 0, "fixed view"))
+        return self._draw(rows, self.keys[rows], self.augmentation, functools.partial(rng.seed_of, 0, "fixed view"))
 
     def _draw(
         self,
@@ -91,6 +91,6 @@ class ViewLoader(Loader):
     def _hidden(self, keys: NDArray[np.uint64], stream: int) -> Tensor:
         """Draws which patches are hidden, as many in every image: (B, 1, S, S) of 0 and 1."""
         side = self.size // self.patch
-        rank = streams.uniforms(stream, keys, side**2).argsort(axis=1).argsort(axis=1)
+        rank = rng.uniforms(stream, keys, side**2).argsort(axis=1).argsort(axis=1)
         hidden = torch.from_numpy(rank >= self.shown).float().reshape(-1, 1, side, side)
         return hidden.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)

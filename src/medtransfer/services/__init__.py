@@ -17,8 +17,8 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from medtransfer import files, records
-from medtransfer.errors import UserError
+from medtransfer.core import files, schema
+from medtransfer.core.errors import UserError
 from medtransfer.services import daemons, database
 from medtransfer.services.daemons import Daemon
 
@@ -106,7 +106,7 @@ def _settings(folder: Path, port: int) -> dict[str, str]:
     """Reads port and secrets; the secrets are drawn at the first start."""
     path = folder / "settings.json"
     advice = "it held the servers' passwords: get it back from a backup, or remove data/services and start anew"
-    found = records.read_json(path, dict[str, str], "settings", advice) if path.is_file() else {}
+    found = schema.read_json(path, dict[str, str], "settings", advice) if path.is_file() else {}
     chosen = str(port or found.get("port", PORT))
     up = [name for name, process in status(folder).items() if process]
     if up and chosen != found.get("port"):

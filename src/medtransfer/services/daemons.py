@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 
-from medtransfer import files, records
-from medtransfer.errors import UserError
+from medtransfer.core import files, schema
+from medtransfer.core.errors import UserError
 
 START = 180.0
 """seconds in which a program must answer; MLflow's first start makes its tables"""
@@ -49,7 +49,7 @@ def running(name: str, folder: Path) -> psutil.Process | None:
         return None
     with contextlib.suppress(psutil.NoSuchProcess):
         advice = f"it named the process of {name}: end that by hand where it runs, and remove the file"
-        said = records.read_json(note, dict[str, float], "note of a process", advice)
+        said = schema.read_json(note, dict[str, float], "note of a process", advice)
         process = psutil.Process(int(said["pid"]))
         # A number is given to other processes later, a number with its time of birth is not.
         if process.create_time() == said["created"] and process.status() != psutil.STATUS_ZOMBIE:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.services.daemons import Daemon
 
 USER = "medtransfer"

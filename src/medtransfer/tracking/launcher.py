@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlflow.entities import RunTag
 
-from medtransfer import files
+from medtransfer.core import files
 from medtransfer.tracking import store
 from medtransfer.tracking.store import connect
 

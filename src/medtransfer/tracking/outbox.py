@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medtransfer import files
-from medtransfer.addresses import scrub
-from medtransfer.errors import UserError
+from medtransfer.core import files
+from medtransfer.core.addresses import scrub
+from medtransfer.core.errors import UserError
 
 FOLDER = Path("data/runs/unsent")
 """one file per run that MLflow does not have whole, named by its digest"""

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from mlflow.utils.file_utils import local_file_uri_to_path
 
-from medtransfer import sqlitefiles
-from medtransfer.errors import UserError
+from medtransfer.core import sqlite_files
+from medtransfer.core.errors import UserError
 
 log = logging.getLogger("medtransfer")
 
@@ -64,10 +64,10 @@ def settle(path: Path, root: Path) -> None:
     root = root.resolve()
     if not path.resolve().is_relative_to(root):
         return  # several folders may share it, each with its own artifacts
-    with contextlib.closing(sqlitefiles.opened(path, "ro")) as database:
+    with contextlib.closing(sqlite_files.opened(path, "ro")) as database:
         if not _changes(database, root):
             return
-    with contextlib.closing(sqlitefiles.opened(path, "rw")) as database, database:
+    with contextlib.closing(sqlite_files.opened(path, "rw")) as database, database:
         database.execute("BEGIN IMMEDIATE")
         changes = _changes(database, root)
         _refuse_missing(path, changes, root)

@@ -20,9 +20,9 @@ from mlflow.store.db.utils import _get_latest_schema_revision  # nothing public 
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking._tracking_service.utils import _SERVER_ARTIFACT_ROOT_ENV_VAR as ARTIFACT_ROOT  # nor this
 
-from medtransfer import files, sqlitefiles
-from medtransfer.addresses import Address, scrub
-from medtransfer.errors import UserError
+from medtransfer.core import files, sqlite_files
+from medtransfer.core.addresses import Address, scrub
+from medtransfer.core.errors import UserError
 from medtransfer.tracking import relocation
 
 PREFIX = "medtransfer/"
@@ -137,14 +137,14 @@ def connect(root: Path) -> MlflowClient:
         with contextlib.nullcontext() if served else files.lock(root / "data/runs/.database.lock"), brief():
             if path is not None:
                 _own_artifacts(path, root)
-                sqlitefiles.ready(path, _make, _made, "runs", DAMAGED)
+                sqlite_files.ready(path, _make, _made, "runs", DAMAGED)
                 relocation.settle(path, root)
             client = MlflowClient(where.whole)
             client.search_experiments(max_results=1)
     except UserError:
         raise
     except Exception as error:
-        if path is not None and path.is_file() and (damage := sqlitefiles.intact(path)):
+        if path is not None and path.is_file() and (damage := sqlite_files.intact(path)):
             raise UserError(f"MLflow's database {path} is damaged ({damage}); {DAMAGED}") from error
         kind = Away if temporary(error) else UserError
         if kind is UserError and not isinstance(error, MlflowException | OSError):
@@ -157,7 +157,7 @@ def connect(root: Path) -> MlflowClient:
 
 def database(root: Path) -> Path | None:
     """Finds the file of MLflow's database; None where that is a server, or a database that is one."""
-    return sqlitefiles.path_of(uri(root))
+    return sqlite_files.path_of(uri(root))
 
 
 def _make(path: Path) -> None:

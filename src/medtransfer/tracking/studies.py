@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medtransfer import files
-from medtransfer.errors import UserError
+from medtransfer.core import files
+from medtransfer.core.errors import UserError
 from medtransfer.tracking import PREFIX, Identity, TrackedRun, experiment, open_run
 from medtransfer.tracking.store import masked
 from medtransfer.tracking.tracked import outbox_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medtransfer import leases
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.tracking import outbox, store
 from medtransfer.tracking.outbox import Outbox
 from medtransfer.tracking.store import masked

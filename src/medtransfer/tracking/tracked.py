@@ -24,8 +24,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-from medtransfer import files
-from medtransfer.errors import UserError
+from medtransfer.core import files
+from medtransfer.core.errors import UserError
 from medtransfer.tracking import store
 from medtransfer.tracking.outbox import Identity, Journal, Outbox
 from medtransfer.tracking.store import CHUNK, PREFIX, brief, connect, experiment, find, masked, temporary

@@ -16,15 +16,16 @@ import optuna
 import sqlalchemy
 import yaml
 
-from medtransfer import execution, figures, files, ledger
+from medtransfer import execution, figures, ledger
 from medtransfer import params as parameters
-from medtransfer.addresses import Address
 from medtransfer.cache import load
-from medtransfer.errors import UserError
+from medtransfer.core import files
+from medtransfer.core.addresses import Address
+from medtransfer.core.errors import UserError
+from medtransfer.core.progress import Meters
 from medtransfer.figures import tuning as drawing
 from medtransfer.ledger import Ledger
 from medtransfer.params import Params
-from medtransfer.progress import Meters
 from medtransfer.runs import Run, plan
 from medtransfer.tracking.store import masked
 from medtransfer.tracking.studies import Entry, StudyRun

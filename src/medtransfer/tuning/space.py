@@ -15,8 +15,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from medtransfer import streams
-from medtransfer.errors import UserError
+from medtransfer.core import rng
+from medtransfer.core.errors import UserError
 from medtransfer.ledger import NEAR
 from medtransfer.params import Dimension
 
@@ -86,7 +86,7 @@ def grid(ranges: Mapping[str, BaseDistribution], seed: int) -> list[Point]:
     """Lists every point of a finite space in a random order that the seed fixes."""
     axes = [_values(distribution) for distribution in ranges.values()]
     points = [dict(zip(ranges, values, strict=True)) for values in itertools.product(*axes)]
-    order = np.random.default_rng(streams.seed_of(seed, "grid")).permutation(len(points))
+    order = np.random.default_rng(rng.seed_of(seed, "grid")).permutation(len(points))
     return [points[place] for place in order]
 
 

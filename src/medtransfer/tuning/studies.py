@@ -18,9 +18,10 @@ import optuna
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from medtransfer import PROTOCOL_VERSION, execution, records, streams
-from medtransfer.addresses import Address
-from medtransfer.errors import UserError
+from medtransfer import PROTOCOL_VERSION, execution
+from medtransfer.core import rng, schema
+from medtransfer.core.addresses import Address
+from medtransfer.core.errors import UserError
 from medtransfer.ledger import Ledger, Trial
 from medtransfer.loading import passes_of
 from medtransfer.params import Tuning
@@ -55,7 +56,7 @@ class Study:
         self.run, self.rows, self.url = run, rows, Address(url)
         self.settings: Tuning = run.params.tuning
         kind = "segmentation." if run.record.segmentation else "classification."
-        self.fields = {k.removeprefix(kind): v for k, v in records.flatten(run.protocol, kind[:-1]).items()}
+        self.fields = {k.removeprefix(kind): v for k, v in schema.flatten(run.protocol, kind[:-1]).items()}
         self.space = spaces.of_kind(self.settings.space, self.fields)
         spaces.check(self.space, run.task, run.protocol.monitor)
         self.ranges = spaces.distributions(self.space, self.fields)
@@ -100,7 +101,7 @@ class Study:
             self.study.set_user_attr("optuna", optuna.__version__)
             self.study.set_user_attr("identity", mine)  # last: a study that was killed before it begins anew
             former = mine
-        now, then = records.flatten(mine), records.flatten(former)
+        now, then = schema.flatten(mine), schema.flatten(former)
         for key in sorted(now.keys() | then.keys(), key=lambda key: (key.startswith("fixed."), key)):
             if now.get(key) != then.get(key):
                 raise UserError(
@@ -305,7 +306,7 @@ def sampler(settings: Tuning, number: int) -> BaseSampler:
 
     All studies share it, so a random search tries the same points with every initialization.
     """
-    seed = streams.seed_of(settings.seed, "sampler", number) % 2**32
+    seed = rng.seed_of(settings.seed, "sampler", number) % 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if settings.sampler == "tpe":

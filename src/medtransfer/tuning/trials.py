@@ -13,9 +13,10 @@ import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import RandomSampler
 
-from medtransfer import files, finetuning, sqlitefiles
-from medtransfer.addresses import Address
-from medtransfer.errors import UserError
+from medtransfer import finetuning
+from medtransfer.core import files, sqlite_files
+from medtransfer.core.addresses import Address
+from medtransfer.core.errors import UserError
 from medtransfer.params import Tuning
 from medtransfer.runs import Run
 from medtransfer.tracking.store import masked
@@ -162,8 +163,8 @@ def ready(url: Address) -> None:
 
     In PostgreSQL each of Optuna's steps is whole or undone, and a later process goes on with the next.
     """
-    if path := sqlitefiles.path_of(url):
-        sqlitefiles.ready(path, _make, _made, "studies", DAMAGED)
+    if path := sqlite_files.path_of(url):
+        sqlite_files.ready(path, _make, _made, "studies", DAMAGED)
     storage(url)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.params import Params
 from medtransfer.verbs.registry import verb
 from medtransfer.verbs.results import COMPARED, find

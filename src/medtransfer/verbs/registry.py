@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.params import Params
 
 

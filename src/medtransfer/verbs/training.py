@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 from medtransfer.params import Params
 from medtransfer.verbs.registry import seeds_of, tasks_of, verb
 

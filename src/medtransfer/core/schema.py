@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 T = TypeVar("T")
 

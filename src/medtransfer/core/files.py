@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 log = logging.getLogger("medtransfer")
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from medtransfer.errors import UserError
+from medtransfer.core.errors import UserError
 
 PINNED: Mapping[str, str] = {
     "ATEN_CPU_CAPABILITY": "avx2",

@@ -23,9 +23,9 @@ import urllib3
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from medtransfer import files, objectstore
-from medtransfer.addresses import Address
-from medtransfer.errors import UserError
+from medtransfer.core import files, objectstore
+from medtransfer.core.addresses import Address
+from medtransfer.core.errors import UserError
 
 log = logging.getLogger("medtransfer")
 
