@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from medtransfer.core.addresses import Address
-from medtransfer.params.laws import require, require_names
+from medtransfer.params.limits import require, require_names
 
 
 @dataclass(frozen=True, kw_only=True)

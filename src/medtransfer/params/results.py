@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from medtransfer.params.laws import require, require_names
+from medtransfer.params.limits import require, require_names
 
 
 @dataclass(frozen=True, kw_only=True)

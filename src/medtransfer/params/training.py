@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from medtransfer.core import schema
 from medtransfer.core.addresses import holds_secret, scrub
-from medtransfer.params.laws import require, require_names
+from medtransfer.params.limits import require, require_names
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from medtransfer.params.laws import require, require_names
+from medtransfer.params.limits import require, require_names
 
 BUDGET_FIELDS = ("max_epochs", "min_steps", "patience", "monitor", "test_views")
 """fields that say how much is trained and what is measured: the same for all trials"""
