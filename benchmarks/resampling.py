@@ -14,7 +14,7 @@ import time
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from medtransfer import resampling
+from medtransfer.statistics import bootstrap
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     targets = (rng.random((options.cases, 1)) < options.prevalence).astype(int)
     scores = rng.normal(size=(options.models, options.cases, 1)) + targets
     start = time.perf_counter()
-    resampling.bootstrap(resampling.mean_auc(targets, scores), rng, resamples=options.resamples)
+    bootstrap.bootstrap(bootstrap.mean_auc(targets, scores), rng, resamples=options.resamples)
     ours = time.perf_counter() - start
     start = time.perf_counter()
     for _ in range(200):

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medtransfer import answers, contrasts, looks, statistics
+from medtransfer import answers, contrasts, looks
 from medtransfer.comparison import Row
 from medtransfer.contrasts import ALL, Column
 from medtransfer.evidence import Evidence
+from medtransfer.statistics import t_tests
 
 Array = npt.NDArray[Any]
 MARGIN = 0.01
@@ -95,7 +96,7 @@ def _row(task: str, init: str, scores: Array, val: Array) -> Row:
     return Row(
         task=task, init=init, applicable=True, unit="seed", redrawn=False, expected=len(seeds), seeds=seeds,
         undefined=(), missing=(), scores=tuple(scores.tolist()), ratio=0.0, val=float(val.mean()),
-        vals=tuple(val.tolist()), summary=statistics.summary(scores), marks=(),
+        vals=tuple(val.tolist()), summary=t_tests.summary(scores), marks=(),
     )  # fmt: skip
 
 

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medtransfer import answers, claims, contrasts, delong, looks, pairs, params
+from medtransfer import answers, claims, contrasts, looks, params
 from medtransfer.comparison import Row
 from medtransfer.contrasts import Column, Untested
 from medtransfer.core.errors import UserError
 from medtransfer.evidence import Evidence
 from medtransfer.promotion.weighing import Selected, _gate
+from medtransfer.statistics import all_pairs, delong
 from medtransfer.zoo import RECORDS
 from tests import simulated
 from tests.simulated import DOMINATE, MARGIN, World, answer_of, draw, names, said, share, truths
@@ -36,7 +37,7 @@ def column(estimates: Mapping[str, float], error: float, *, margin: float = 0.01
     number = len(values)
     errors = np.full((number, number), error)
     np.fill_diagonal(errors, 0.0)
-    found = pairs.Pairs(
+    found = all_pairs.Pairs(
         seeds=5, patients=100, estimate=values[:, None] - values, seed_error=errors, seed_df=1000.0,
         patient_error=np.zeros_like(errors), df=np.full_like(errors, 1000.0), scale=1.0,
     )  # fmt: skip
@@ -194,7 +195,7 @@ def test_near_the_ceiling_a_difference_of_one_margin_is_not_called_equivalent(to
         parts = delong.placements(truth[:, None], scores.reshape(2 * seeds, images, 1))
         values = delong.contributions(parts).reshape(2, seeds, images)
         for coarse in (delong.coarseness(parts), 0.0):
-            found = pairs.over_seeds_and_patients(values, coarseness=coarse)
+            found = all_pairs.over_seeds_and_patients(values, coarseness=coarse)
             assert found is not None
             within = bool(abs(found.estimate[0, 1]) + found.reach(0.1)[0, 1] < MARGIN)
             wrong, before = wrong + (within and coarse > 0), before + (within and coarse == 0)

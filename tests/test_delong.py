@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from medtransfer import delong
 from medtransfer.core.errors import UserError
+from medtransfer.statistics import delong
 
 Array = npt.NDArray[Any]
 

@@ -26,13 +26,11 @@ from medtransfer import (
     findings,
     leaks,
     looks,
-    pairs,
     params,
     planning,
     preparation,
     runs,
     splits,
-    statistics,
     status,
     tracking,
     tuning,
@@ -41,8 +39,9 @@ from medtransfer.audit import Finding
 from medtransfer.comparison import Row
 from medtransfer.contrasts import Column
 from medtransfer.core.errors import UserError
-from medtransfer.effects import upper_std
 from medtransfer.evidence import Evidence
+from medtransfer.statistics import all_pairs, t_tests
+from medtransfer.statistics.effects import upper_std
 from medtransfer.tasks import TASKS, Folds
 from tests import results, workspace
 
@@ -274,7 +273,7 @@ def test_redrawn_tests_are_compared_by_the_corrected_test_over_the_means_of_each
     assert one.scores == pytest.approx(list(means.values()))
     assert one.ratio == pytest.approx(200 / 980)
     column = found.columns["shenzhen"]
-    corrected = statistics.corrected_t_test(two.scores, one.scores, ratio=200 / 980)
+    corrected = t_tests.corrected_t_test(two.scores, one.scores, ratio=200 / 980)
     assert column.contrast(IMAGENET, RANDOM).p == pytest.approx(corrected.p)
     assert column.contrast(IMAGENET, RANDOM).patients == 0
     assert found.answers[0].text.endswith(
@@ -289,7 +288,7 @@ def test_one_locked_test_has_splits_like_seeds_and_patients(tmp_path: Path) -> N
     assert contributions[RANDOM].shape == (3, 200)
     assert sorted(contributions[RANDOM].mean(axis=1)) == pytest.approx(sorted(row.scores), abs=1e-6)
     values = np.stack([contributions[init] for init in (RANDOM, IMAGENET)])
-    wanted = pairs.over_seeds_and_patients(values, coarseness=found.evidence["shenzhen"].coarseness)
+    wanted = all_pairs.over_seeds_and_patients(values, coarseness=found.evidence["shenzhen"].coarseness)
     assert wanted is not None
     assert found.columns["shenzhen"].contrast(IMAGENET, RANDOM).p == pytest.approx(wanted.p()[1, 0])
     assert found.answers[0].text.endswith(
@@ -318,22 +317,22 @@ def test_runs_with_and_without_drawn_splits_are_not_mixed(tmp_path: Path) -> Non
 def test_more_splits_are_no_help_against_what_their_images_share() -> None:
     rng = np.random.default_rng(1)
     scores = 0.8 + 0.01 * rng.standard_normal((2, 4))
-    free, shared = pairs.over_seeds(scores), pairs.over_seeds(scores, ratio=0.3)
+    free, shared = all_pairs.over_seeds(scores), all_pairs.over_seeds(scores, ratio=0.3)
     assert free is not None
     assert shared is not None
-    needed = pairs.seeds_needed(free, 0, 1, margin=0.02, share=0.05)
+    needed = all_pairs.seeds_needed(free, 0, 1, margin=0.02, share=0.05)
     assert needed is not None
     assert 4 < needed < 100
-    assert pairs.seeds_needed(shared, 0, 1, margin=0.02, share=0.05) is None
-    wide = pairs.seeds_needed(shared, 0, 1, margin=0.06, share=0.05)
+    assert all_pairs.seeds_needed(shared, 0, 1, margin=0.02, share=0.05) is None
+    wide = all_pairs.seeds_needed(shared, 0, 1, margin=0.06, share=0.05)
     assert wide is not None
     std = float(free.seed_error[0, 1]) * 2
     of_one = upper_std(std, 4)
     options = {"seed_std": of_one, "patient_error": 0.0, "margin": 0.06, "share": 0.05, "df_per_seed": 1.0}
     assert (
-        pairs.power(wide, patients=0, ratio=0.3, **options)
+        all_pairs.power(wide, patients=0, ratio=0.3, **options)
         >= 0.8
-        > pairs.power(wide - 1, patients=0, ratio=0.3, **options)
+        > all_pairs.power(wide - 1, patients=0, ratio=0.3, **options)
     )
 
 
@@ -377,7 +376,7 @@ def column(values: Array, ratio: float, locked: bool) -> Column:
         Row(
             task="t", init=name, applicable=True, unit="split", redrawn=not locked, expected=values.shape[1],
             seeds=tuple(range(values.shape[1])), undefined=(), missing=(), scores=tuple(scores), ratio=ratio, val=None,
-            vals=(), summary=statistics.summary(list(scores)), marks=(),
+            vals=(), summary=t_tests.summary(list(scores)), marks=(),
         )
         for name, scores in zip(names, values.mean(axis=2).tolist(), strict=True)
     ]  # fmt: skip

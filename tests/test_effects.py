@@ -8,7 +8,7 @@ import pytest
 from scipy import integrate, stats
 
 from medtransfer.core.errors import UserError
-from medtransfer.effects import standardized, upper_std
+from medtransfer.statistics.effects import standardized, upper_std
 
 A = [0.81, 0.84, 0.79, 0.86, 0.82, 0.83]
 B = [0.80, 0.81, 0.80, 0.82, 0.79, 0.78]

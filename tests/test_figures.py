@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from medtransfer import comparison, figures, findings, params, statistics
+from medtransfer import comparison, figures, findings, params
 from medtransfer.figures import bars, cost, curves, style, words
+from medtransfer.statistics import t_tests
 from tests import results
 
 ROOT = Path(__file__).parents[1]
@@ -403,7 +404,7 @@ def test_folds_are_tested_as_folds(small: findings.Findings) -> None:
     rows = tuple(dataclasses.replace(row, unit="fold", redrawn=True, ratio=0.25) for row in small.rows)
     found = dataclasses.replace(small, rows=rows)
     row, base = (r for r in rows if r.task == "montgomery" and r.init in (RANDOM, IMAGENET))
-    p = statistics.corrected_t_test(row.scores, base.scores, ratio=0.25).p
+    p = t_tests.corrected_t_test(row.scores, base.scores, ratio=0.25).p
     assert p is not None
     stars = "*" * ((p < 0.05) + (p < 0.01) + (p < 0.001))
     assert bars.mark(row, base, found) == f"({stars})"

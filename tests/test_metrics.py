@@ -6,9 +6,15 @@ import numpy.typing as npt
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, recall_score
 
-from medtransfer import metrics
 from medtransfer.core.errors import UserError
-from medtransfer.metrics import classification_scores, dice_scores, exam_scores, mask_scores, multiclass_scores
+from medtransfer.statistics import metrics
+from medtransfer.statistics.metrics import (
+    classification_scores,
+    dice_scores,
+    exam_scores,
+    mask_scores,
+    multiclass_scores,
+)
 
 Array = npt.NDArray[Any]
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from medtransfer import delong, pairs, resampling
 from medtransfer.core.errors import UserError
-from medtransfer.joint import joint_interval
-from medtransfer.pairs import moderated, over_columns, over_seeds, over_seeds_and_patients
-from medtransfer.statistics import corrected_t_test, t_test
+from medtransfer.statistics import all_pairs, bootstrap, delong
+from medtransfer.statistics.all_pairs import moderated, over_columns, over_seeds, over_seeds_and_patients
+from medtransfer.statistics.seeds_and_patients import joint_interval
+from medtransfer.statistics.t_tests import corrected_t_test, t_test
 
 G = np.random.default_rng
 
@@ -23,7 +23,7 @@ def drawn(inits: int, seeds: int, patients: int, seed: int = 0) -> np.ndarray:
     return g.normal(size=(*shape[:2], 1)) + 3 * g.normal(size=(inits, 1, patients)) + g.normal(size=shape)
 
 
-def known(found: pairs.Pairs | None) -> pairs.Pairs:
+def known(found: all_pairs.Pairs | None) -> all_pairs.Pairs:
     assert found is not None
     return found
 
@@ -156,14 +156,14 @@ def test_the_jackknife_gives_the_score_and_the_spread_of_a_bootstrap(name: str) 
     )
     scores = truth[None, :, None] + g.normal(size=(2, 300, 1))
     statistic = {
-        "balanced accuracy": resampling.balanced_accuracy(truth, answers),
-        "kappa": resampling.quadratic_kappa(truth, answers, 3),
-        "pooled Dice": resampling.pooled_dice(terms[:, :, None]),
-        "average precision": resampling.average_precision((truth == 2).astype(int)[:, None], scores),
+        "balanced accuracy": bootstrap.balanced_accuracy(truth, answers),
+        "kappa": bootstrap.quadratic_kappa(truth, answers, 3),
+        "pooled Dice": bootstrap.pooled_dice(terms[:, :, None]),
+        "average precision": bootstrap.average_precision((truth == 2).astype(int)[:, None], scores),
     }[name]
     patients = np.arange(300) // 2
-    numbers = resampling.contributions(statistic, patients)
-    drawn_ = resampling.bootstrap(statistic, g, patients=patients, resamples=2000)
+    numbers = bootstrap.contributions(statistic, patients)
+    drawn_ = bootstrap.bootstrap(statistic, g, patients=patients, resamples=2000)
     assert numbers.mean(axis=1) == pytest.approx(drawn_.point)
     error = numbers.std(axis=1, ddof=1) / numbers.shape[1] ** 0.5
     assert error == pytest.approx(drawn_.values.std(axis=1), rel=0.1)
@@ -178,9 +178,9 @@ def test_the_statistics_are_those_of_scikit_learn() -> None:
     truth, answers = g.integers(0, 4, size=80), g.integers(0, 4, size=(3, 80))
     ones = np.ones((80, 1))
     kappas = [cohen_kappa_score(truth, row, weights="quadratic") for row in answers]
-    assert resampling.quadratic_kappa(truth, answers, 4).score(ones)[:, 0] == pytest.approx(kappas)
+    assert bootstrap.quadratic_kappa(truth, answers, 4).score(ones)[:, 0] == pytest.approx(kappas)
     means = [balanced_accuracy_score(truth, row) for row in answers]
-    assert resampling.balanced_accuracy(truth, answers).score(ones)[:, 0] == pytest.approx(means)
+    assert bootstrap.balanced_accuracy(truth, answers).score(ones)[:, 0] == pytest.approx(means)
 
 
 # Seeds that are asked for
@@ -195,7 +195,7 @@ def test_the_seeds_that_are_asked_for_find_the_margin_in_four_of_five_cases(pati
         for _ in range(400):
             seen = known(over_seeds(g.normal(size=(10, first))))
             seen = replace(seen, patients=200, patient_error=np.full((10, 10), patient_error))
-            needed = pairs.seeds_needed(seen, 0, 1, margin=2.0, share=share)
+            needed = all_pairs.seeds_needed(seen, 0, 1, margin=2.0, share=share)
             assert needed is not None
             scores = g.normal(size=(10, needed)) + 2.0 * (np.arange(10) == 0)[:, None]
             later = known(over_seeds(scores))

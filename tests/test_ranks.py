@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from medtransfer.core.errors import UserError
-from medtransfer.ranks import PRIOR_STRENGTH, Ranks, friedman, nemenyi, rank, signed_rank
+from medtransfer.statistics.ranks import PRIOR_STRENGTH, Ranks, friedman, nemenyi, rank, signed_rank
 
 # 14 tasks x 4 initializations, with ties within a task.
 TABLE = np.array([

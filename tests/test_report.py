@@ -13,11 +13,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from medtransfer import exports, findings, params, report, statistics, tasks
+from medtransfer import exports, findings, params, report, tasks
 from medtransfer.cells import FIRST_LINES, collect
 from medtransfer.core import schema
 from medtransfer.core.errors import UserError
 from medtransfer.sections.scores import printed_grid, score_notes
+from medtransfer.statistics import t_tests
 
 RANDOM, IMAGENET = "random@tf_efficientnet_lite0", "imagenet@tf_efficientnet_lite0"
 CONTINUED = f"{IMAGENET}+shenzhen"
@@ -188,7 +189,7 @@ def test_a_test_by_signs_says_what_it_cannot_reach(cells: Path, published: param
 def test_comparison_csv(cells: Path, published: params.Params, test: Literal["pooled", "welch", "paired"]) -> None:
     write(cells, published, test=test)
     random, imagenet = read_csv(cells.parent / "comparison.csv")[:2]
-    expected = statistics.t_test(AUC[RANDOM], AUC[IMAGENET], test=test)
+    expected = t_tests.t_test(AUC[RANDOM], AUC[IMAGENET], test=test)
     assert float(random["p"]) == pytest.approx(expected.p)
     assert float(random["df"]) == pytest.approx(expected.df)
     assert float(random["difference"]) == pytest.approx(-0.17)

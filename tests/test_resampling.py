@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from medtransfer import delong, joint, resampling
 from medtransfer.core.errors import UserError
+from medtransfer.statistics import bootstrap, delong, seeds_and_patients
 
 Array = npt.NDArray[Any]
 
@@ -22,7 +22,7 @@ def drawn(seed: int, images: int = 80, labels: int = 2, models: int = 3) -> tupl
 
 @pytest.mark.parametrize(
     ("make", "theirs"),
-    [(resampling.mean_auc, roc_auc_score), (resampling.average_precision, average_precision_score)],
+    [(bootstrap.mean_auc, roc_auc_score), (bootstrap.average_precision, average_precision_score)],
 )
 def test_weighted_scores_equal_those_of_sklearn_on_repeated_images(make: Any, theirs: Any) -> None:
     targets, scores = drawn(0)
@@ -37,15 +37,15 @@ def test_weighted_scores_equal_those_of_sklearn_on_repeated_images(make: Any, th
 def test_an_uncertain_target_is_left_out() -> None:
     targets, scores = drawn(2)
     unsure = np.where(np.arange(80)[:, None] < 9, -1, targets)
-    ours = resampling.mean_auc(unsure, scores).score(np.ones((80, 1), dtype=np.float32))
-    short = resampling.mean_auc(targets[9:], scores[:, 9:]).score(np.ones((71, 1), dtype=np.float32))
+    ours = bootstrap.mean_auc(unsure, scores).score(np.ones((80, 1), dtype=np.float32))
+    short = bootstrap.mean_auc(targets[9:], scores[:, 9:]).score(np.ones((71, 1), dtype=np.float32))
     np.testing.assert_allclose(ours, short)
 
 
 def test_a_patient_brings_all_images_with_multiplicity() -> None:
     # Three patients with means 0, 1, 2 of unequal image counts: 27 resamples, each a weighted mean.
     values, patients = np.array([[0.0, 1.0, 1.0, 2.0, 2.0, 2.0]]), list("abbccc")
-    found = resampling.bootstrap(resampling.mean(values), np.random.default_rng(3), patients=patients, resamples=2000)
+    found = bootstrap.bootstrap(bootstrap.mean(values), np.random.default_rng(3), patients=patients, resamples=2000)
     possible = {
         (b * 2 + c * 6) / (a + b * 2 + c * 3)
         for a in range(4) for b in range(4) for c in range(4) if a + b + c == 3
@@ -60,8 +60,8 @@ def test_interval_agrees_with_scipy(method: Any) -> None:
     theirs = stats.bootstrap(
         (values,), np.mean, n_resamples=40_000, method=method, rng=np.random.default_rng(5)
     ).confidence_interval
-    found = resampling.bootstrap(resampling.mean(values[None]), np.random.default_rng(6), resamples=40_000)
-    ours = resampling.interval(found, [0], method=method)
+    found = bootstrap.bootstrap(bootstrap.mean(values[None]), np.random.default_rng(6), resamples=40_000)
+    ours = bootstrap.interval(found, [0], method=method)
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.012)
 
 
@@ -70,60 +70,60 @@ def test_bootstrap_spread_of_auc_agrees_with_delong_where_patients_repeat() -> N
     truth = rng.integers(0, 2, (150, 1)).repeat(2, axis=0)
     scores = rng.normal(size=(2, 150, 1)).repeat(2, axis=1) + truth + 0.3 * rng.normal(size=(2, 300, 1))
     patients = np.repeat(np.arange(150), 2)
-    found = resampling.bootstrap(resampling.mean_auc(truth, scores), rng, patients=patients, resamples=4000)
+    found = bootstrap.bootstrap(bootstrap.mean_auc(truth, scores), rng, patients=patients, resamples=4000)
     test = delong.difference(delong.placements(truth, scores, patients), 0, 1)
     assert (found.values[0] - found.values[1]).std() == pytest.approx(test.error, rel=0.06)
-    assert resampling.interval(found, [0], [1]).low == pytest.approx(test.low, abs=0.012)
+    assert bootstrap.interval(found, [0], [1]).low == pytest.approx(test.low, abs=0.012)
 
 
 def test_equal_models_have_exactly_no_width() -> None:
     targets, scores = drawn(8)
     same = scores[[0, 1, 0, 1]]
-    for made in (resampling.mean_auc(targets, same), resampling.mean(same[:, :, 0])):
-        found = resampling.bootstrap(made, np.random.default_rng(9), resamples=300)
-        result = resampling.interval(found, [0, 1], [2, 3])
+    for made in (bootstrap.mean_auc(targets, same), bootstrap.mean(same[:, :, 0])):
+        found = bootstrap.bootstrap(made, np.random.default_rng(9), resamples=300)
+        result = bootstrap.interval(found, [0, 1], [2, 3])
         assert (result.estimate, result.low, result.high, result.note) == (0, 0, 0, "no variance over patients")
 
 
 def test_resamples_without_both_classes_are_redrawn_and_counted() -> None:
     # Two of ten images are positive: a resample has none with probability .8 ** 10 = .107, so 1 in 8.3 kept ones.
     targets = np.array([[1], [1], *[[0]] * 8])
-    made = resampling.mean_auc(targets, np.random.default_rng(10).normal(size=(1, 10, 1)))
-    found = resampling.bootstrap(made, np.random.default_rng(11), resamples=5000)
+    made = bootstrap.mean_auc(targets, np.random.default_rng(10).normal(size=(1, 10, 1)))
+    found = bootstrap.bootstrap(made, np.random.default_rng(11), resamples=5000)
     assert found.values.shape == (1, 5000)
     assert np.isfinite(found.values).all()
     assert found.redrawn / 5000 == pytest.approx(0.8**10 / (1 - 0.8**10), rel=0.15)
-    assert resampling.interval(found, [0]).redrawn == found.redrawn
+    assert bootstrap.interval(found, [0]).redrawn == found.redrawn
 
 
 def test_a_single_positive_patient_has_a_percentile_interval_but_no_bca() -> None:
-    made = resampling.mean_auc([[1], [0], [0], [0]], np.array([[[1.0], [0.0], [2.0], [3.0]]]))
-    found = resampling.bootstrap(made, np.random.default_rng(12), resamples=200)
-    result = resampling.interval(found, [0])
+    made = bootstrap.mean_auc([[1], [0], [0], [0]], np.array([[[1.0], [0.0], [2.0], [3.0]]]))
+    found = bootstrap.bootstrap(made, np.random.default_rng(12), resamples=200)
+    result = bootstrap.interval(found, [0])
     assert (result.low, result.note) == (None, "no BCa interval: a class comes from a single patient")
-    assert resampling.interval(found, [0], method="percentile").low is not None
+    assert bootstrap.interval(found, [0], method="percentile").low is not None
 
 
 def test_pooled_dice_by_hand() -> None:
     terms = np.array([[[5, 10, 10], [0, 0, 0], [0, 3, 0]]])[:, :, None]
     weights = np.array([[1.0, 2.0], [1.0, 1.0], [1.0, 0.0]])
-    assert resampling.pooled_dice(terms).score(weights) == pytest.approx(np.array([[10 / 23, 0.5]]))
+    assert bootstrap.pooled_dice(terms).score(weights) == pytest.approx(np.array([[10 / 23, 0.5]]))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: resampling.mean_auc([[1], [1]], np.zeros((1, 2, 1))), "lack a class"),
-        (lambda: resampling.mean([[np.nan]]), "finite"),
-        (lambda: resampling.mean(np.zeros((0, 0))), "finite"),
-        (lambda: resampling.pooled_dice(np.zeros((2, 3))), "x 3"),
+        (lambda: bootstrap.mean_auc([[1], [1]], np.zeros((1, 2, 1))), "lack a class"),
+        (lambda: bootstrap.mean([[np.nan]]), "finite"),
+        (lambda: bootstrap.mean(np.zeros((0, 0))), "finite"),
+        (lambda: bootstrap.pooled_dice(np.zeros((2, 3))), "x 3"),
         (
-            lambda: resampling.bootstrap(resampling.mean([[1.0]]), np.random.default_rng(0), resamples=9),
+            lambda: bootstrap.bootstrap(bootstrap.mean([[1.0]]), np.random.default_rng(0), resamples=9),
             "patients >= 2",
         ),
-        (lambda: joint.joint_interval([[1.0]]), "patients >= 2"),
-        (lambda: joint.joint_interval([[1.0, np.inf]]), "finite"),
-        (lambda: joint.joint_interval([[1.0, 2.0]], margin=0.0), "margin > 0"),
+        (lambda: seeds_and_patients.joint_interval([[1.0]]), "patients >= 2"),
+        (lambda: seeds_and_patients.joint_interval([[1.0, np.inf]]), "finite"),
+        (lambda: seeds_and_patients.joint_interval([[1.0, 2.0]], margin=0.0), "margin > 0"),
     ],
 )
 def test_bad_input_is_refused(make: Any, message: str) -> None:
@@ -133,7 +133,7 @@ def test_bad_input_is_refused(make: Any, message: str) -> None:
 
 def test_joint_interval_by_hand() -> None:
     # Mean squares of [[1, 13], [2, 18]]: seeds 9, patients 196, residual 4; seeds and patients add (9 + 192) / 4.
-    result = joint.joint_interval([[1.0, 13.0], [2.0, 18.0]])
+    result = seeds_and_patients.joint_interval([[1.0, 13.0], [2.0, 18.0]])
     assert result.seed_error == pytest.approx((9 / 4) ** 0.5)
     assert result.patient_error == pytest.approx((192 / 4) ** 0.5)
     assert result.df == pytest.approx(201**2 / (9**2 + 192**2))
@@ -142,15 +142,15 @@ def test_joint_interval_by_hand() -> None:
 
 def test_joint_interval_is_never_narrower_than_that_of_the_seeds() -> None:
     # Seed means 2 and 5: 3.5 +- t(1 df) * 1.5, wider than t(441 / 225 df) * (21 / 4) ** .5.
-    result = joint.joint_interval([[1.0, 3.0], [2.0, 8.0]])
+    result = seeds_and_patients.joint_interval([[1.0, 3.0], [2.0, 8.0]])
     assert result.low == pytest.approx(3.5 - stats.t.ppf(0.975, 1) * 1.5)
 
 
 def test_joint_interval_is_shifted_scaled_and_order_free() -> None:
     rng = np.random.default_rng(13)
     numbers = rng.normal(size=(4, 30)) + rng.normal(size=(4, 1)) + rng.normal(size=30)
-    base = joint.joint_interval(numbers)
-    moved = joint.joint_interval(5 - 2 * numbers[::-1, rng.permutation(30)])
+    base = seeds_and_patients.joint_interval(numbers)
+    moved = seeds_and_patients.joint_interval(5 - 2 * numbers[::-1, rng.permutation(30)])
     assert base.low is not None
     assert base.high is not None
     assert (moved.low, moved.high, moved.df) == pytest.approx((5 - 2 * base.high, 5 - 2 * base.low, base.df))
@@ -158,7 +158,7 @@ def test_joint_interval_is_shifted_scaled_and_order_free() -> None:
 
 def test_one_seed_has_no_joint_interval_and_says_so() -> None:
     numbers = np.random.default_rng(14).normal(size=(1, 30))
-    result = joint.joint_interval(numbers, margin=0.1)
+    result = seeds_and_patients.joint_interval(numbers, margin=0.1)
     assert (result.low, result.seed_error, result.verdict) == (None, None, "unknown")
     assert result.note == "one seed: its part is unknown"
     assert result.patient_error == pytest.approx(numbers.std(ddof=1) / 30**0.5)
@@ -168,19 +168,19 @@ def test_verdict_names_seeds_or_patients() -> None:
     rng = np.random.default_rng(15)
     seeds = rng.normal(size=(3, 1)) + 0.01 * rng.normal(size=(3, 200))
     patients = rng.normal(size=200) + 0.01 * rng.normal(size=(3, 200))
-    few = joint.joint_interval(patients, margin=0.05)
+    few = seeds_and_patients.joint_interval(patients, margin=0.05)
     assert (few.verdict, few.more_seeds) == ("needs more test patients", None)
-    many = joint.joint_interval(seeds, margin=0.2)
+    many = seeds_and_patients.joint_interval(seeds, margin=0.2)
     assert many.verdict == "needs more seeds"
     assert many.more_seeds is not None
     n, spread = 3 + many.more_seeds, float(seeds.mean(axis=1).std(ddof=1))
     assert stats.t.ppf(0.975, n - 1) * spread / n**0.5 < 0.2
     assert stats.t.ppf(0.975, n - 2) * spread / (n - 1) ** 0.5 >= 0.2
-    assert joint.joint_interval(patients, margin=9.0).verdict == "enough"
+    assert seeds_and_patients.joint_interval(patients, margin=9.0).verdict == "enough"
 
 
 def test_numbers_per_patient_keep_the_mean_over_images() -> None:
-    gathered = joint.per_patient([[1.0, 2.0, 6.0]], ["a", "a", "b"])
+    gathered = seeds_and_patients.per_patient([[1.0, 2.0, 6.0]], ["a", "a", "b"])
     np.testing.assert_allclose(gathered, [[3 - 3 * 2 / 3, 3 + 3 * 2 / 3]])
     assert gathered.mean() == pytest.approx(3.0)
 
@@ -194,7 +194,7 @@ def test_joint_interval_covers(seeds: int, of_seed: float, of_patient: float) ->
         numbers = (
             of_seed * rng.normal(size=(seeds, 1)) + of_patient * rng.normal(size=50) + rng.normal(size=(seeds, 50))
         )
-        result = joint.joint_interval(numbers)
+        result = seeds_and_patients.joint_interval(numbers)
         assert result.low is not None
         assert result.high is not None
         hits += result.low <= 0 <= result.high
@@ -211,7 +211,7 @@ def test_joint_interval_of_auc_covers(seeds: int) -> None:
         skill = 1.0 + 0.15 * rng.normal(size=(2, seeds, 1))
         scores = (skill * targets[:, 0] + shared + own).reshape(2 * seeds, 200, 1)
         numbers = delong.contributions(delong.placements(targets, scores))
-        result = joint.joint_interval(numbers[:seeds] - numbers[seeds:])
+        result = seeds_and_patients.joint_interval(numbers[:seeds] - numbers[seeds:])
         assert result.low is not None
         assert result.high is not None
         hits += result.low <= 0 <= result.high

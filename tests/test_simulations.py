@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from medtransfer.effects import standardized, upper_std
-from medtransfer.randomization import permutation_test, wilcoxon_test
-from medtransfer.statistics import Test, corrected_t_test, t_test
+from medtransfer.statistics.effects import standardized, upper_std
+from medtransfer.statistics.randomization import permutation_test, wilcoxon_test
+from medtransfer.statistics.t_tests import Test, corrected_t_test, t_test
 
 Array = npt.NDArray[Any]
 ROUNDS = 3000

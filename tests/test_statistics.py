@@ -5,8 +5,16 @@ import pytest
 from scipy import stats
 
 from medtransfer.core.errors import UserError
-from medtransfer.randomization import least_p, permutation_test, wilcoxon_test
-from medtransfer.statistics import Alternative, Summary, Test, corrected_t_test, summary, t_test, t_test_from_summary
+from medtransfer.statistics.randomization import least_p, permutation_test, wilcoxon_test
+from medtransfer.statistics.t_tests import (
+    Alternative,
+    Summary,
+    Test,
+    corrected_t_test,
+    summary,
+    t_test,
+    t_test_from_summary,
+)
 
 RNG = np.random.default_rng(0)
 A, B = RNG.normal(0.8, 0.01, 6), RNG.normal(0.81, 0.03, 6)

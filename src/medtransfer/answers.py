@@ -12,10 +12,10 @@ from typing import Literal
 
 import numpy as np
 
-from medtransfer import pairs
 from medtransfer.comparison import Row
 from medtransfer.contrasts import ALL, Column, Contrast
-from medtransfer.statistics import ROUNDING
+from medtransfer.statistics import all_pairs
+from medtransfer.statistics.t_tests import ROUNDING
 from medtransfer.tables import margin_words, names, number_word, plural
 
 NAMED = 9
@@ -200,12 +200,12 @@ def plan_words(column: Column, candidates: Sequence[str], next_share: float) -> 
     if not open_:
         return None, ""
     open_ = _hardest(column, open_)
-    needed = [pairs.seeds_needed(column.pairs, i, j, margin=column.margin, share=next_share) for i, j in open_]
+    needed = [all_pairs.seeds_needed(column.pairs, i, j, margin=column.margin, share=next_share) for i, j in open_]
     margin = "one margin" if column.scope == ALL else margin_words(column.margin)
     unit = plural(column.unit)
     if any(count is None for count in needed):
         if not column.pairs.patients:
-            return None, f"No number of {unit} up to {pairs.MOST_SEEDS:,} finds a difference of {margin} reliably."
+            return None, f"No number of {unit} up to {all_pairs.MOST_SEEDS:,} finds a difference of {margin} reliably."
         text = f"More {unit} alone will not find a difference of {margin} reliably: that takes more test patients."
         return None, text
     total = max(max(count or 0 for count in needed), column.pairs.seeds)

@@ -22,14 +22,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from medtransfer import published, statistics
+from medtransfer import published
 from medtransfer.core import schema
 from medtransfer.core.errors import UserError
 from medtransfer.entries import check_entry, dataset_of, matches, members, split
 from medtransfer.initializations import seen
-from medtransfer.joint import JointInterval, joint_interval
 from medtransfer.params import Claim
 from medtransfer.published import Published
+from medtransfer.statistics import t_tests
+from medtransfer.statistics.seeds_and_patients import JointInterval, joint_interval
 from medtransfer.tasks import TASKS, applicable, contaminated
 from medtransfer.zoo import RECORDS
 
@@ -40,7 +41,7 @@ PRINTED: Mapping[Word, str] = {
 }
 """what is said on published numbers, which say nothing of patients"""
 Names = tuple[str, ...]
-Interval = statistics.TTest | JointInterval
+Interval = t_tests.TTest | JointInterval
 
 KINDS = ("all", "classification", "segmentation")
 
@@ -181,7 +182,7 @@ def on_runs(claim: Claim, tasks: Sequence[TaskScores], *, alpha: float) -> tuple
     Raises:
         UserError: `alpha` is not in (0, 1), or numbers are not finite or do not fit together.
     """
-    statistics.require_level(alpha)
+    t_tests.require_level(alpha)
     tables = []
     for task in tasks:
         names = tuple(name for name in task.scores if applicable(seen(name), task.task))
@@ -199,7 +200,7 @@ def on_published(claim: Claim, rows: Sequence[Published], *, alpha: float) -> Ve
     Raises:
         UserError: `alpha` is not in (0, 1), or the rows are not those of one paper.
     """
-    statistics.require_level(alpha)
+    t_tests.require_level(alpha)
     papers = {row.paper for row in rows}
     if len(papers) != 1:
         raise UserError(f"a claim is weighed on the numbers of one paper, got {len(papers)}: {sorted(papers)}")
@@ -224,7 +225,7 @@ def _subtract_runs(task: TaskScores, better: Names, than: Names, alpha: float) -
     if len(seeds) > 1 or seeds == {1}:
         return "a single seed" if seeds == {1} else "not all seeds of both sides"
     a, b = (np.mean([task.scores[name] for name in side], axis=0) for side in (better, than))
-    test = statistics.t_test(a, b, test="paired", alpha=alpha)
+    test = t_tests.t_test(a, b, test="paired", alpha=alpha)
     known: dict[str, Any] = {"estimate": test.difference, "better": better, "than": than, "n": len(a)}
     known["contaminated"] = not {*better, *than}.isdisjoint(task.contaminated)
     if any(len(task.contributions.get(name, ())) != len(a) for name in (*better, *than)):
@@ -336,7 +337,7 @@ def _weighed(part: Part) -> Part:
     still = [one for one in part.differences if one.df is None]
     notes = (f"nothing varies on {', '.join(one.task for one in still)}",) if still else ()
     whole = published.weighted_sum(_by_group(part.differences), alpha=part.alpha)
-    if whole.low is None or whole.high is None or any(abs(one.estimate) > statistics.ROUNDING for one in still):
+    if whole.low is None or whole.high is None or any(abs(one.estimate) > t_tests.ROUNDING for one in still):
         whole = replace(whole, df=None, low=None, high=None)
     elif len(part.differences) == 1:  # a joint interval has a floor that its variance does not show
         whole = replace(whole, low=part.differences[0].low, high=part.differences[0].high)

@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from medtransfer import params, randomization, statistics
+from medtransfer import params
 from medtransfer.cells import CONTAMINATED, Cell
 from medtransfer.initializations import seen
+from medtransfer.statistics import randomization, t_tests
 from medtransfer.tasks import applicable
 
-ScoreTest = statistics.TTest | randomization.RandomizationTest
+ScoreTest = t_tests.TTest | randomization.RandomizationTest
 
 TEST_NAMES = {
     "pooled": "pooled t-test",
@@ -57,7 +58,7 @@ class Row:
     """primary score on val per seed (or fold), in the same order; empty where a run lacks it"""
     each: int = 1
     """runs behind a score: 1, or the seeds of a fold or a drawn split"""
-    summary: statistics.Summary | None
+    summary: t_tests.Summary | None
     """None unless every seed (or fold) has a score: an incomplete row is named, not averaged"""
     marks: tuple[str, ...]
     barred: bool = False
@@ -128,7 +129,7 @@ def _row(
         val=sum(vals) / len(vals) if vals else None,
         vals=vals,
         each=len(seeds) if folds else 1,
-        summary=statistics.summary(list(scores.values())) if scores and len(scores) == len(groups) else None,
+        summary=t_tests.summary(list(scores.values())) if scores and len(scores) == len(groups) else None,
         marks=tuple(sorted(marks)),
         barred=CONTAMINATED in marks and not as_published,
     )
@@ -166,7 +167,7 @@ def test_rows(row: Row, other: Row, comparison: params.Comparison) -> ScoreTest:
     Complete rows have the same seeds in the same order, so that a paired test pairs runs of one seed.
     """
     if row.redrawn:
-        return statistics.corrected_t_test(row.scores, other.scores, ratio=row.ratio, alpha=comparison.alpha)
+        return t_tests.corrected_t_test(row.scores, other.scores, ratio=row.ratio, alpha=comparison.alpha)
     if comparison.test == "wilcoxon":
         return randomization.wilcoxon_test(row.scores, other.scores, alpha=comparison.alpha)
     if comparison.test == "sign-flip":
@@ -174,7 +175,7 @@ def test_rows(row: Row, other: Row, comparison: params.Comparison) -> ScoreTest:
         return randomization.permutation_test(
             row.scores, other.scores, paired=True, generator=generator, alpha=comparison.alpha
         )
-    return statistics.t_test(row.scores, other.scores, test=comparison.test, alpha=comparison.alpha)
+    return t_tests.t_test(row.scores, other.scores, test=comparison.test, alpha=comparison.alpha)
 
 
 def eligible(rows: Iterable[Row]) -> list[Row]:

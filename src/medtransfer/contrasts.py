@@ -14,10 +14,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from medtransfer import pairs
 from medtransfer.comparison import Row
 from medtransfer.evidence import Evidence
-from medtransfer.pairs import Pairs
+from medtransfer.statistics import all_pairs
+from medtransfer.statistics.all_pairs import Pairs
 
 Word = Literal[
     "better by more than the margin", "better", "better within the margin", "equivalent", "not separated",
@@ -180,9 +180,9 @@ def of_task(rows: Sequence[Row], evidence: Evidence, margin: float | None) -> Un
     found = None
     if known:
         values = np.stack([evidence.contributions[init] for init in inits])
-        found = pairs.over_seeds_and_patients(values, coarseness=evidence.coarseness)
+        found = all_pairs.over_seeds_and_patients(values, coarseness=evidence.coarseness)
     if found is None:
-        found = pairs.over_seeds([row.scores for row in rows], ratio=rows[0].ratio if rows[0].redrawn else 0.0)
+        found = all_pairs.over_seeds([row.scores for row in rows], ratio=rows[0].ratio if rows[0].redrawn else 0.0)
     if found is None:
         return None
     cases = evidence.cases if found.patients else 0
@@ -200,7 +200,7 @@ def over_tasks(columns: Sequence[Untested], groups: Sequence[str]) -> Untested |
     if len(columns) < 2 or len(common) < 2 or any(column.margin is None for column in columns):
         return None
     parts = [column.pairs.taken([column.inits.index(init) for init in common]) for column in columns]
-    whole = pairs.over_columns(parts, [column.margin or 1.0 for column in columns], groups)
+    whole = all_pairs.over_columns(parts, [column.margin or 1.0 for column in columns], groups)
     return Untested(
         scope=ALL, inits=tuple(common), unit=columns[0].unit, pairs=whole, margin=1.0,
         cases=min((column.cases for column in columns if column.cases), default=0),

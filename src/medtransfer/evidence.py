@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medtransfer import delong, joint, resampling
 from medtransfer.cells import Cell, predictions
 from medtransfer.core.errors import UserError
-from medtransfer.resampling import Interval
-from medtransfer.statistics import Array
+from medtransfer.statistics import bootstrap, delong, seeds_and_patients
+from medtransfer.statistics.bootstrap import Interval
+from medtransfer.statistics.t_tests import Array
 
 TERMS = ("intersection", "predicted", "target")
 TOLERANCE = 1e-6
@@ -29,7 +29,7 @@ class Parts:
 
     values: Array
     """runs x patients: what a patient adds to a run's score, which is the mean of its row"""
-    statistic: resampling.Statistic
+    statistic: bootstrap.Statistic
     rows: Array
     """test images that the score is over"""
     cases: int
@@ -123,10 +123,10 @@ def _with_intervals(
     rng: np.random.Generator,
 ) -> Evidence:  # fmt: skip
     try:
-        drawn = resampling.bootstrap(parts.statistic, rng, patients=patients, resamples=resamples)
+        drawn = bootstrap.bootstrap(parts.statistic, rng, patients=patients, resamples=resamples)
     except UserError as error:
         return replace(found, note="; ".join(filter(None, [found.note, f"no intervals of single scores: {error}"])))
-    intervals = {init: resampling.interval(drawn, places, level=level) for init, places in groups.items()}
+    intervals = {init: bootstrap.interval(drawn, places, level=level) for init, places in groups.items()}
     if parts.sizes is not None:
         intervals = {init: _below_the_ceiling(one, *parts.sizes) for init, one in intervals.items()}
     return replace(found, intervals=intervals)
@@ -183,7 +183,7 @@ def _auc(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | st
     smaller = placed.counts[:, :2].min(axis=1)
     return Parts(
         values=delong.contributions(placed),
-        statistic=resampling.mean_auc(truth, scores),
+        statistic=bootstrap.mean_auc(truth, scores),
         rows=np.arange(len(truth)),
         cases=int(smaller.max()),
         coarseness=delong.coarseness(placed),
@@ -201,7 +201,7 @@ def _average_precision(cells: Sequence[Cell], folder: Path, table: pd.DataFrame)
     held = [[len(np.unique(patients[column == kind])) for kind in (0, 1)] for column in truth.T]
     smaller = np.array(held, dtype=np.float64).min(axis=1)
     return replace(
-        _jackknifed(resampling.average_precision(truth, scores), patients),
+        _jackknifed(bootstrap.average_precision(truth, scores), patients),
         cases=int(smaller.max()),
         coarseness=float(((0.25 / smaller) ** 2).sum() / len(smaller) ** 2),
         thin=tuple(label for label, size in zip(labels, smaller, strict=True) if size < 2),
@@ -210,15 +210,15 @@ def _average_precision(cells: Sequence[Cell], folder: Path, table: pd.DataFrame)
 
 def _balanced_accuracy(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | str:
     truth, answers = _classes(cells, folder, table)
-    return _classified(resampling.balanced_accuracy(truth, answers), truth, table)
+    return _classified(bootstrap.balanced_accuracy(truth, answers), truth, table)
 
 
 def _kappa(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | str:
     truth, answers = _classes(cells, folder, table)
-    return _classified(resampling.quadratic_kappa(truth, answers, len(cells[0].tested)), truth, table)
+    return _classified(bootstrap.quadratic_kappa(truth, answers, len(cells[0].tested)), truth, table)
 
 
-def _classified(statistic: resampling.Statistic, truth: Array, table: pd.DataFrame) -> Parts | str:
+def _classified(statistic: bootstrap.Statistic, truth: Array, table: pd.DataFrame) -> Parts | str:
     """Takes what each patient adds to a score of answers; an answer on one patient is a step of a recall."""
     if not statistic.defined(np.ones((statistic.images, 1))).all():
         return f"{statistic.name} is undefined in test"
@@ -235,8 +235,8 @@ def _classes(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> tuple[
     return truth, _read(cells, folder, [f"probability.{name}" for name in names]).argmax(axis=2)
 
 
-def _jackknifed(statistic: resampling.Statistic, patients: Array) -> Parts:
-    values = resampling.contributions(statistic, patients)
+def _jackknifed(statistic: bootstrap.Statistic, patients: Array) -> Parts:
+    values = bootstrap.contributions(statistic, patients)
     return Parts(values=values, statistic=statistic, rows=np.arange(len(patients)), cases=len(np.unique(patients)))
 
 
@@ -266,13 +266,13 @@ def _dice_positives(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) ->
 
 def _dice_pooled(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | str:
     terms = np.stack(_terms(cells, folder, table), axis=-1)
-    return _jackknifed(resampling.pooled_dice(terms), table["patient"].to_numpy())
+    return _jackknifed(bootstrap.pooled_dice(terms), table["patient"].to_numpy())
 
 
 def _averaged(values: Array, patients: Array, rows: Array, name: str) -> Parts:
     return Parts(
-        values=joint.per_patient(values, patients),
-        statistic=resampling.mean(values, name),
+        values=seeds_and_patients.per_patient(values, patients),
+        statistic=bootstrap.mean(values, name),
         rows=rows,
         cases=len(np.unique(patients)),
     )
@@ -292,7 +292,7 @@ def _image_dice(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> tup
     return np.where(total == 0, 1.0, 2 * overlap / np.maximum(total, 1)), target[0] > 0
 
 
-def _check_scores(cells: Sequence[Cell], statistic: resampling.Statistic) -> None:
+def _check_scores(cells: Sequence[Cell], statistic: bootstrap.Statistic) -> None:
     whole = statistic.score(np.ones((statistic.images, 1), dtype=np.float32))[:, 0]
     for cell, own in zip(cells, whole, strict=True):
         if cell.score is None or abs(cell.score - own) > TOLERANCE:

@@ -13,7 +13,7 @@ from medtransfer.comparison import Row
 from medtransfer.contrasts import ALL, Contrast
 from medtransfer.core import schema
 from medtransfer.findings import Findings
-from medtransfer.statistics import TTest
+from medtransfer.statistics.t_tests import TTest
 
 Record = dict[str, Any]
 

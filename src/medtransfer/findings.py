@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medtransfer import answers, claims, comparison, contrasts, ledger, params, published, ranks
+from medtransfer import answers, claims, comparison, contrasts, ledger, params, published
 from medtransfer.answers import Answer
 from medtransfer.cells import CONTAMINATED, Cell, belongs, collect, of_task, select
 from medtransfer.claims import Verdict
@@ -20,7 +20,8 @@ from medtransfer.evidence import Evidence, gather, locked
 from medtransfer.ledger import Ledger
 from medtransfer.looks import level
 from medtransfer.published import Published
-from medtransfer.ranks import Friedman, Nemenyi, Ranks, SignedRank
+from medtransfer.statistics import ranks
+from medtransfer.statistics.ranks import Friedman, Nemenyi, Ranks, SignedRank
 from medtransfer.tables import metric_name
 from medtransfer.tasks import TASKS
 

@@ -17,18 +17,7 @@ import timm
 import torch
 import yaml
 
-from medtransfer import (
-    PROTOCOL_VERSION,
-    catalog,
-    cells,
-    curves,
-    examples,
-    leases,
-    metrics,
-    objectives,
-    tracking,
-    weights,
-)
+from medtransfer import PROTOCOL_VERSION, catalog, cells, curves, examples, leases, objectives, tracking, weights
 from medtransfer import params as parameters
 from medtransfer.cache import Prepared, load
 from medtransfer.core import arithmetic, files, rng
@@ -38,6 +27,7 @@ from medtransfer.loading import Cache, Loader
 from medtransfer.params import Classification
 from medtransfer.preparation import slug
 from medtransfer.runs import Run
+from medtransfer.statistics import metrics
 from medtransfer.tracking import sync
 from medtransfer.training import Fit, Progress, Trainer
 

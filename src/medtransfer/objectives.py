@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medtransfer import metrics, models, optimizers
+from medtransfer import models, optimizers
 from medtransfer import params as parameters
 from medtransfer.cache import Prepared
 from medtransfer.core.errors import UserError
 from medtransfer.preparation import slug
+from medtransfer.statistics import metrics
 from medtransfer.tasks import Task
 
 TERMS = ("intersection", "predicted", "target")

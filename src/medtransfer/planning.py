@@ -18,12 +18,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer import catalog, execution, lineage, looks, pairs, preparation, splits, weights
+from medtransfer import catalog, execution, lineage, looks, preparation, splits, weights
 from medtransfer.cache import Prepared
 from medtransfer.core.errors import UserError
 from medtransfer.initializations import Initialization, parse
 from medtransfer.params import Execution, Params, task_params
 from medtransfer.runs import Run, plan
+from medtransfer.statistics import all_pairs
 from medtransfer.tracking import overview
 
 
@@ -197,13 +198,13 @@ def chances(params: Params) -> str:
     share = looks.level(params.comparison.alpha, 1) / comparisons
 
     def found(seeds: int) -> float:
-        return pairs.power(
+        return all_pairs.power(
             seeds, seed_std=2**0.5, patient_error=0.0, margin=1.0, share=share, df_per_seed=inits - 1, patients=0
         )
 
-    counts = range(2, pairs.MOST_SEEDS + 1)
-    place = bisect.bisect_left(counts, pairs.POWER, key=found)
-    enough = f"{counts[place]:,} seeds" if place < len(counts) else f"more than {pairs.MOST_SEEDS:,} seeds"
+    counts = range(2, all_pairs.MOST_SEEDS + 1)
+    place = bisect.bisect_left(counts, all_pairs.POWER, key=found)
+    enough = f"{counts[place]:,} seeds" if place < len(counts) else f"more than {all_pairs.MOST_SEEDS:,} seeds"
     return (
         f"{seeds} seeds, {comparisons:,} comparisons: if scores vary over seeds by one margin (std), a difference of "
         f"one margin is found with a chance of {100 * found(seeds):.0f} %, and {enough} would find it in four of five "

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from medtransfer import metrics
 from medtransfer.cache import Prepared
 from medtransfer.core.errors import UserError
 from medtransfer.loading import Loader
 from medtransfer.preparation import slug
+from medtransfer.statistics import metrics
 from medtransfer.tasks import Task
 
 TEMPERATURE = 0.07

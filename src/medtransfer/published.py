@@ -11,7 +11,7 @@ from pathlib import Path
 from scipy import stats
 
 from medtransfer.core.errors import UserError
-from medtransfer.statistics import ROUNDING, TTest
+from medtransfer.statistics.t_tests import ROUNDING, TTest
 from medtransfer.tasks import DERIVED, TASKS, image_groups, origins
 from medtransfer.zoo import RECORDS
 

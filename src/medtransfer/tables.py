@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medtransfer import statistics
 from medtransfer.cells import Cell, shared_marks
+from medtransfer.statistics import t_tests
 
 METRICS = {
     "auc": "AUC",
@@ -91,7 +91,7 @@ def metric_name(metric: str) -> str:
     return METRICS.get(metric, metric)
 
 
-def percent(summary: statistics.Summary | None) -> str:
+def percent(summary: t_tests.Summary | None) -> str:
     """Writes `81.70 ± 0.15`, in percent."""
     if summary is None:
         return "-"

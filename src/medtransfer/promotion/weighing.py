@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 
 from scipy import stats
 
-from medtransfer import contrasts, params, statistics
+from medtransfer import contrasts, params
 from medtransfer.cells import Cell
 from medtransfer.contrasts import ALL, Column
 from medtransfer.entries import split
 from medtransfer.findings import Findings
+from medtransfer.statistics import t_tests
 from medtransfer.tables import interval, margin_words, points
 
 Operations = Callable[[str, int], float]
@@ -287,7 +288,7 @@ def _cheaper(
     if len(seeds) < 2 or share <= 0:
         return ""
     gaps = [math.log(mine[seed] / theirs[seed]) for seed in seeds]
-    spread = statistics.summary(gaps)
+    spread = t_tests.summary(gaps)
     worst = spread.mean + float(stats.t.isf(0.05, len(gaps) - 1)) * (spread.std or 0.0) / len(gaps) ** 0.5
     if worst > math.log(1 - share):
         return ""

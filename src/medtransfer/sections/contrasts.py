@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from medtransfer import effects
 from medtransfer.cells import of_task
 from medtransfer.comparison import Row
 from medtransfer.contrasts import ALL, FEWEST, Contrast
 from medtransfer.findings import Findings
+from medtransfer.statistics import effects
 from medtransfer.tables import (
     Entry,
     Grid,

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from medtransfer import statistics
 from medtransfer.cells import Cell, imbalances, of_task, shared_marks
 from medtransfer.comparison import TEST_NAMES, Row
 from medtransfer.entries import split
 from medtransfer.findings import Findings
 from medtransfer.published import Published, repeated
-from medtransfer.randomization import RandomizationTest
+from medtransfer.statistics import t_tests
+from medtransfer.statistics.randomization import RandomizationTest
 from medtransfer.tables import METRICS, Entry, Grid, Section, column_title, metric_name, percent, points
 
 
@@ -190,7 +190,7 @@ def _mean_text(runs: Sequence[Cell], name: str, expected: int) -> str:
     found = [cell.scores[name] for cell in runs if name in cell.scores]
     if found and len(found) < expected:
         return f"{len(found)} of {expected} runs"
-    return percent(statistics.summary(found) if found else None)
+    return percent(t_tests.summary(found) if found else None)
 
 
 def labels(findings: Findings) -> list[Section]:
@@ -231,7 +231,7 @@ def _beside(
         for task in tasks:
             theirs, own = index.get((task, split(init)[0])), ours[task, init]
             if theirs is not None:
-                summary = statistics.Summary(mean=theirs.mean, std=theirs.std, n=theirs.n)
+                summary = t_tests.Summary(mean=theirs.mean, std=theirs.std, n=theirs.n)
                 gap = own.summary.mean - theirs.mean if own.summary else None
                 texts = (
                     init,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from medtransfer import ledger, statistics
+from medtransfer import ledger
 from medtransfer.cells import Cell, as_word, of_task
 from medtransfer.findings import Findings
 from medtransfer.ledger import Ledger
+from medtransfer.statistics import t_tests
 from medtransfer.tables import Section, column_title, grid, p_value, percent, points
 
 
@@ -109,14 +110,14 @@ def _beside(fixed: Sequence[Cell], tuned: Sequence[Cell]) -> tuple[str, ...]:
     for name in ("val_score", "score"):
         for runs in (fixed, tuned):
             values = [value for run in runs if (value := getattr(run, name)) is not None]
-            shown.append(percent(statistics.summary(values)) if values else "undefined")
+            shown.append(percent(t_tests.summary(values)) if values else "undefined")
     ours = {(run.seed, run.fold): run.score for run in tuned if run.score is not None}
     theirs = {(run.seed, run.fold): run.score for run in fixed if run.score is not None}
     both = sorted(ours.keys() & theirs.keys(), key=str)
     if not both:
         return (*shown, "-", "-", "0")
     mine, other = [ours[key] for key in both], [theirs[key] for key in both]
-    test = statistics.t_test(mine, other, test="paired")
+    test = t_tests.t_test(mine, other, test="paired")
     gain = sum(mine) / len(mine) - sum(other) / len(other)
     p = "-" if test.p is None or fixed[0].fold is not None else p_value(test.p)
     return (*shown, points(gain), p, str(len(both)))

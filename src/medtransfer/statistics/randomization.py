@@ -15,7 +15,17 @@ import numpy.typing as npt
 from scipy import stats
 
 from medtransfer.core.errors import UserError
-from medtransfer.statistics import ROUNDING, Alternative, Array, Scores, Test, differences, finite, require_level, scale
+from medtransfer.statistics.t_tests import (
+    ROUNDING,
+    Alternative,
+    Array,
+    Scores,
+    Test,
+    differences,
+    finite,
+    require_level,
+    scale,
+)
 
 Randomization = Literal["wilcoxon", "sign-flip", "label"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from medtransfer.core.errors import UserError
-from medtransfer.statistics import Scores, t_test
+from medtransfer.statistics.t_tests import Scores, t_test
 
 LARGEST_T = 1000.0
 """size of a t up to which the noncentral t is inverted; SciPy's was checked that far"""

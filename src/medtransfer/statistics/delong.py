@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy import optimize, stats
 
 from medtransfer.core.errors import UserError
-from medtransfer.statistics import ROUNDING
+from medtransfer.statistics.t_tests import ROUNDING
 
 Array = npt.NDArray[Any]
 

@@ -10,9 +10,9 @@ import numpy as np
 from scipy import stats
 
 from medtransfer.core.errors import UserError
-from medtransfer.delong import patient_index
-from medtransfer.resampling import Array, matrix
-from medtransfer.statistics import ROUNDING
+from medtransfer.statistics.bootstrap import Array, matrix
+from medtransfer.statistics.delong import patient_index
+from medtransfer.statistics.t_tests import ROUNDING
 
 MAX_SEEDS = 1000
 """additional seeds that are looked at"""

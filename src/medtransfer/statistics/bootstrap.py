@@ -15,8 +15,8 @@ import numpy.typing as npt
 from scipy import sparse, stats
 
 from medtransfer.core.errors import UserError
-from medtransfer.delong import checked, patient_index
-from medtransfer.statistics import ROUNDING
+from medtransfer.statistics.delong import checked, patient_index
+from medtransfer.statistics.t_tests import ROUNDING
 
 Array = npt.NDArray[Any]
 Kernel = Callable[[Array, Array, Array], Array]

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from scipy import special, stats
 
 from medtransfer.core.errors import UserError
-from medtransfer.effects import upper_std
-from medtransfer.statistics import ROUNDING
+from medtransfer.statistics.effects import upper_std
+from medtransfer.statistics.t_tests import ROUNDING
 
 Array = npt.NDArray[Any]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from medtransfer.core.errors import UserError
-from medtransfer.statistics import ROUNDING, Scores, finite
+from medtransfer.statistics.t_tests import ROUNDING, Scores, finite
 
 MIN_GROUPS = 5
 """groups of tasks below which neither Friedman's nor Nemenyi's test is made"""

@@ -1,0 +1,1 @@
+"""Arrays in, numbers out: metrics, tests, intervals. No names of initializations, no files."""
