@@ -17,7 +17,7 @@ from pathlib import Path
 from tests import results
 
 from medtransfer import findings, params, report
-from medtransfer.tasks import TASKS
+from medtransfer.data.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 

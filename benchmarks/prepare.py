@@ -60,10 +60,10 @@ def make(root: Path, count: int) -> Path:
     folder = root / "data/phantoms/chestxray14"
     if folder.exists():
         return folder
-    from medtransfer import phantoms  # not needed where the images are there already
+    from medtransfer.data.phantoms import write  # not needed where the images are there already
 
     base = root / "drawn"
-    phantoms.write("chestxray14", base, images=DRAWN, size=256, seed=0, contrast=1.0)
+    write.write("chestxray14", base, images=DRAWN, size=256, seed=0, contrast=1.0)
     with open(base / "Data_Entry_2017.csv", newline="") as stream:
         header, *rows = list(csv.reader(stream))
     drawn = [base / "images" / row[0] for row in rows]

@@ -33,15 +33,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medtransfer import conversion, objectives, phantoms, preparation, selfsupervision, weights
+from medtransfer import conversion, objectives, selfsupervision, weights
 from medtransfer import params as parameters
-from medtransfer.cache import Prepared
 from medtransfer.core import rng
+from medtransfer.data import prepare
+from medtransfer.data.cache import Prepared
+from medtransfer.data.phantoms import write
+from medtransfer.data.tasks import TASKS, Task
 from medtransfer.initializations import Initialization, parse
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Augmentation, Params
 from medtransfer.probing import Probe
-from medtransfer.tasks import TASKS, Task
 from medtransfer.training import Trainer
 
 XRAYS, SHENZHEN = TASKS["chestxray14"], TASKS["shenzhen"]
@@ -104,8 +106,8 @@ def load() -> Params:
 def draw(task: Task, params: Params, root: Path, seed: int) -> Prepared:
     """Draws and prepares the phantoms of a task."""
     folder = root / "data/phantoms" / task.name
-    phantoms.write(task.name, folder, images=IMAGES[task.name], size=DRAWN, seed=seed, contrast=1.0)
-    return preparation.prepare(task, params, root)
+    write.write(task.name, folder, images=IMAGES[task.name], size=DRAWN, seed=seed, contrast=1.0)
+    return prepare.prepare(task, params, root)
 
 
 def synthetic(params: Params, root: Path) -> Data:
@@ -118,7 +120,7 @@ def real(folder: Path, params: Params, root: Path) -> Data:
     """Prepares real images, with a val that is large enough to tell scores apart."""
     (root / "data/raw").mkdir(parents=True)
     (root / "data/raw/chestxray14").symlink_to(folder.resolve())
-    prepared = preparation.prepare(dataclasses.replace(XRAYS, draw={"val": 0.5}), params, root)
+    prepared = prepare.prepare(dataclasses.replace(XRAYS, draw={"val": 0.5}), params, root)
     return Data(prepared, [(dataclasses.replace(XRAYS, labels=("Pneumonia",)), prepared)])
 
 

@@ -19,10 +19,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from medtransfer import catalog, conversion, models, objectives, preparation, weights
+from medtransfer import conversion, models, objectives, weights
 from medtransfer import params as parameters
-from medtransfer.cache import Prepared
 from medtransfer.core import rng
+from medtransfer.data import catalog, prepare
+from medtransfer.data.cache import Prepared
 from medtransfer.initializations import Initialization, parse
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Params
@@ -71,7 +72,7 @@ def main() -> None:
     overrides = dict(word.removeprefix("--").split("=", 1) for word in rest)
     params = parameters.load(root / "params.yaml", overrides, catalog.sizes(root))
     task = catalog.lookup(options.task, root)
-    prepared = preparation.prepare(task, params, root)
+    prepared = prepare.prepare(task, params, root)
     rows = [prepared.rows(split) for split in ("train", "val", "test")]
     truth = prepared.samples[list(task.labels)].to_numpy()
     labels = [k for k in range(truth.shape[1]) if all(_both(truth[part, k], options.least) for part in rows)]

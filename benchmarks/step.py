@@ -22,10 +22,10 @@ import torch
 
 from medtransfer import backbones, objectives
 from medtransfer import params as parameters
-from medtransfer.cache import Prepared
+from medtransfer.data.cache import Prepared
+from medtransfer.data.tasks import TASKS
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Params
-from medtransfer.tasks import TASKS
 from medtransfer.training import Trainer
 from medtransfer.zoo import IMAGENET_MEAN, IMAGENET_STD
 

@@ -23,8 +23,9 @@ from pathlib import Path
 
 import yaml
 
-from medtransfer import benchmark, finetuning, phantoms, tuning
+from medtransfer import benchmark, finetuning, tuning
 from medtransfer import params as parameters
+from medtransfer.data.phantoms import write
 from medtransfer.params import Params
 from medtransfer.runs import Run, plan
 
@@ -45,7 +46,7 @@ def workspace(root: Path, images: int) -> None:
     tree["comparison"] |= {"reference": "random", "against": [], "resamples": 0}
     tree["execution"]["workers"] = 1
     (root / "params.yaml").write_text(yaml.safe_dump(tree))
-    phantoms.write("shenzhen", root / "data/phantoms/shenzhen", images=images, size=96, seed=0, contrast=0.7)
+    write.write("shenzhen", root / "data/phantoms/shenzhen", images=images, size=96, seed=0, contrast=0.7)
 
 
 def settings(root: Path, **overrides: object) -> Params:

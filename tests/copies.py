@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from medtransfer import duplicates
+from medtransfer.data import duplicates
 
 Change = Callable[[Image.Image], Image.Image]
 

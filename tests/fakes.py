@@ -12,11 +12,11 @@ from PIL import Image
 
 from medtransfer import backbones, objectives
 from medtransfer import params as parameters
-from medtransfer.cache import Prepared
 from medtransfer.core import rng
+from medtransfer.data.cache import Prepared
+from medtransfer.data.tasks import TASKS, Task
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Params
-from medtransfer.tasks import TASKS, Task
 from medtransfer.training import Trainer
 from medtransfer.zoo import IMAGENET_MEAN, IMAGENET_STD
 

@@ -19,8 +19,8 @@ from sklearn.metrics import roc_auc_score
 from medtransfer import cells, params
 from medtransfer.cells import Cell
 from medtransfer.core import schema
-from medtransfer.preparation import slug
-from medtransfer.tasks import TASKS, Task
+from medtransfer.data.prepare import slug
+from medtransfer.data.tasks import TASKS, Task
 
 ROOT = Path(__file__).parents[1]
 EPOCHS = 8

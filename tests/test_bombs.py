@@ -25,12 +25,12 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
-from medtransfer import pixels
 from medtransfer.core.errors import UserError
-from medtransfer.datasets import Picture
-from medtransfer.formats import read_image
-from medtransfer.masks import read as read_mask
-from medtransfer.pixels import DECODE_LIMIT, PIXEL_LIMIT, Gate
+from medtransfer.data.images import pixels
+from medtransfer.data.images.formats import read_image
+from medtransfer.data.images.masks import read as read_mask
+from medtransfer.data.images.pixels import DECODE_LIMIT, PIXEL_LIMIT, Gate
+from medtransfer.data.readers.reading import Picture
 
 nifti: Any = nibabel  # only half of it has types
 uid = pydicom.uid

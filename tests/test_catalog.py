@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from medtransfer import catalog, params
+from medtransfer import params
 from medtransfer.core.errors import UserError
-from medtransfer.tasks import TASKS, Folds
+from medtransfer.data import catalog
+from medtransfer.data.tasks import TASKS, Folds
 
 BINARY: dict[str, Any] = {
     "kind": "binary", "labels": ["Pneumonia"], "table": "images.csv", "patient": "who", "split": "part",

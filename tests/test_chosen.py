@@ -11,8 +11,8 @@ import pytest
 
 from medtransfer import chosen
 from medtransfer.core.errors import UserError
+from medtransfer.data.tasks import TASKS
 from medtransfer.runs import Run
-from medtransfer.tasks import TASKS
 
 INIT = "imagenet@resnet18"
 

@@ -16,9 +16,11 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from medtransfer import catalog, contamination, duplicates, params, phantoms, preparation
-from medtransfer.cache import Manifest, Prepared
+from medtransfer import contamination, params
 from medtransfer.core.errors import UserError
+from medtransfer.data import catalog, duplicates, prepare
+from medtransfer.data.cache import Manifest, Prepared
+from medtransfer.data.phantoms import write
 
 PARAMS = params.load(Path(__file__).parents[1] / "params.yaml")
 IMAGES = 60
@@ -47,14 +49,14 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 def prepared(root: Path, name: str, side: int) -> Prepared:
     tasks = dict(PARAMS.tasks) | {name: replace(PARAMS.tasks["drive"], cache_size=side, image_size=32, changes={})}
     here = replace(PARAMS, tasks=tasks, data=replace(PARAMS.data, on_leak="report"))
-    return preparation.prepare(catalog.lookup(name, root), here, root)
+    return prepare.prepare(catalog.lookup(name, root), here, root)
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("repository")
     for dataset, seed in (("chestxray14", 0), ("shenzhen", 1), ("montgomery", 2), ("siim", 3)):
-        phantoms.write(
+        write.write(
             dataset, folder / "data/phantoms" / dataset, images=IMAGES, size=96, seed=seed, contrast=1.0
         )  # fmt: skip
     return folder

@@ -14,9 +14,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from medtransfer import benchmark, catalog, datasets, finetuning, params, phantoms, preparation, runs, tracking
+from medtransfer import benchmark, finetuning, params, runs, tracking
+from medtransfer.data import catalog, prepare
+from medtransfer.data.phantoms import write
+from medtransfer.data.readers import reading as datasets
+from medtransfer.data.tasks import METRICS, TASKS, Task
 from medtransfer.params import Params
-from medtransfer.tasks import METRICS, TASKS, Task
 from tests import workspace
 
 EXTRA = {
@@ -102,7 +105,7 @@ def test_the_readme_s_own_task_works_as_written(top: Path, root: Path, monkeypat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
     table, description = readme_blocks(top)
     folder = root / "data/raw/tb_screening"
-    phantoms.write("shenzhen", root / "drawn", images=40, size=40, seed=3, contrast=1.0)
+    write.write("shenzhen", root / "drawn", images=40, size=40, seed=3, contrast=1.0)
     (folder / "scans").mkdir(parents=True)
     (folder / "task.yaml").write_text(description)
     header = table.splitlines()[0].split(",")
@@ -176,4 +179,4 @@ def test_a_split_that_is_left_empty_is_refused(root: Path, tmp_path: Path) -> No
     (folder / "task.yaml").write_text(yaml.safe_dump(tree))
     loaded = params.load(root / "params.yaml", {}, catalog.sizes(tmp_path))
     with pytest.raises(Exception, match=r"'val': 0, .*correct the split column"):
-        preparation.prepare(catalog.lookup("mine", tmp_path), loaded, tmp_path)
+        prepare.prepare(catalog.lookup("mine", tmp_path), loaded, tmp_path)

@@ -15,7 +15,9 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from medtransfer import catalog, ledger, lineage, params, preparation, pretraining, tracking, tuning
+from medtransfer import ledger, lineage, params, pretraining, tracking, tuning
+from medtransfer.data import catalog
+from medtransfer.data import prepare as preparation
 from medtransfer.initializations import parse
 from medtransfer.promotion import demotion, registry
 from medtransfer.tracking import comparing, sync

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from medtransfer import benchmark, cache, cells, finetuning, preparation, runs
+from medtransfer import benchmark, cells, finetuning, runs
 from medtransfer.__main__ import run as command
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
-from medtransfer.tasks import TASKS
+from medtransfer.data import cache, prepare
+from medtransfer.data.tasks import TASKS
 from medtransfer.training import Trainer
 from tests import fakes, workspace
 from tests.conftest import TOP
@@ -39,7 +40,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("part", cache.PARTS)
 def test_a_flipped_bit_of_a_cache_is_named_and_prepare_mends_it(root: Path, part: str) -> None:
     here = fakes.load_params(root)
-    first = preparation.prepare(TASKS["montgomery"], here, root)
+    first = prepare.prepare(TASKS["montgomery"], here, root)
     path = first.folder / part
     path = next(path.iterdir()) if path.is_dir() else path
     before = path.read_bytes()
@@ -54,7 +55,7 @@ def test_a_flipped_bit_of_a_cache_is_named_and_prepare_mends_it(root: Path, part
 
 def test_a_cache_is_hashed_once_per_process(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files._digest.cache_clear()
-    prepared = preparation.prepare(TASKS["shenzhen"], fakes.load_params(root), root)
+    prepared = prepare.prepare(TASKS["shenzhen"], fakes.load_params(root), root)
     monkeypatch.setattr(files, "digest", lambda path: pytest.fail(f"hashed again: {path}"))
     cache.load(prepared.folder)
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from medtransfer import phantoms, survey
 from medtransfer.core.errors import UserError
-from medtransfer.datasets import DATASETS, Picture, Sample, read
-from medtransfer.masks import read as read_mask
-from medtransfer.tasks import CHESTXRAY14_LABELS, TASKS
+from medtransfer.data import mask_survey
+from medtransfer.data.images.masks import read as read_mask
+from medtransfer.data.phantoms import write
+from medtransfer.data.readers.reading import DATASETS, Picture, Sample, read
+from medtransfer.data.tasks import CHESTXRAY14_LABELS, TASKS
 
 IMAGES = {"chestxray14": 30, "chexpert": 60, "drive": 6, "montgomery": 8, "rsna_pe": 60, "shenzhen": 10, "siim": 12}
 REAL = {"drive": ("drive", 20, 20), "chestxray14": ("chestxray14-sample", 508, 108)}
@@ -22,7 +23,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One tiny phantom of every dataset; tests that spoil one take a copy."""
     top = tmp_path_factory.mktemp("phantoms")
     for dataset, images in IMAGES.items():
-        phantoms.write(dataset, top / dataset, images=images, size=32, seed=0, contrast=1.0)
+        write.write(dataset, top / dataset, images=images, size=32, seed=0, contrast=1.0)
     return top
 
 
@@ -300,7 +301,7 @@ def test_the_observers_of_the_real_drive_agree_as_published(top: Path) -> None:
     if not root.is_dir():
         pytest.skip("the real drive images are not beside this checkout")
     agreement = []
-    settled, _ = survey.settle(TASKS["drive"], samples("drive", root), workers=2)
+    settled, _ = mask_survey.settle(TASKS["drive"], samples("drive", root), workers=2)
     for sample in settled:
         if sample.split == "test":
             (first,), second, view = sample.masks[0], sample.extras["second_observer"], sample.extras["field_of_view"]

@@ -8,8 +8,8 @@ import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from medtransfer.datasets import Picture, Runs
-from medtransfer.tasks import TASKS
+from medtransfer.data.readers.reading import Picture, Runs
+from medtransfer.data.tasks import TASKS
 from tests.test_readers import change, refused, samples, touch
 
 # SIIM-ACR

@@ -19,30 +19,27 @@ from rich.console import Console
 from medtransfer import (
     PROTOCOL_VERSION,
     benchmark,
-    catalog,
     chosen,
     contamination,
     contrasts,
     findings,
-    leaks,
     looks,
     params,
     planning,
-    preparation,
     runs,
-    splits,
     status,
     tracking,
     tuning,
 )
-from medtransfer.audit import Finding
 from medtransfer.comparison import Row
 from medtransfer.contrasts import Column
 from medtransfer.core.errors import UserError
+from medtransfer.data import catalog, leaks, prepare, splits
+from medtransfer.data.overlap import Finding
+from medtransfer.data.tasks import TASKS, Folds
 from medtransfer.evidence import Evidence
 from medtransfer.statistics import all_pairs, t_tests
 from medtransfer.statistics.effects import upper_std
-from medtransfer.tasks import TASKS, Folds
 from tests import results, workspace
 
 ROOT = Path(__file__).parents[1]
@@ -76,7 +73,7 @@ def root(top: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def prepared(root: Path, task: str, numbers: str = "[]", **changes: str) -> Any:
-    return preparation.prepare(catalog.lookup(task, root), settings(root, numbers, **changes), root)
+    return prepare.prepare(catalog.lookup(task, root), settings(root, numbers, **changes), root)
 
 
 @pytest.mark.parametrize("task", ["shenzhen", "montgomery", "drive"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from medtransfer import duplicates
+from medtransfer.data import duplicates
 from tests import copies
 from tests.copies import CHANGES, jpeg, thumbnails
 

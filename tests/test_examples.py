@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from medtransfer import backbones, benchmark, examples, figures, finetuning, gallery, models, runs, tracking
 from medtransfer import params as parameters
-from medtransfer.cache import Prepared
 from medtransfer.core.errors import UserError
+from medtransfer.data.cache import Prepared
+from medtransfer.data.tasks import TASKS, Task
 from medtransfer.examples import Examples
-from medtransfer.tasks import TASKS, Task
 from medtransfer.training import Trainer
 from tests import fakes, workspace
 

@@ -13,12 +13,13 @@ import pytest
 import yaml
 from sklearn.metrics import average_precision_score
 
-from medtransfer import benchmark, catalog, cells, findings, params, published, runs
+from medtransfer import benchmark, cells, findings, params, published, runs
 from medtransfer.core.errors import UserError
+from medtransfer.data import catalog
+from medtransfer.data.tasks import TASKS, applicable, contaminated, image_groups, origins
 from medtransfer.initializations import parse, seen
 from medtransfer.params import OwnInit
 from medtransfer.promotion import decision
-from medtransfer.tasks import TASKS, applicable, contaminated, image_groups, origins
 from medtransfer.training import Trainer
 from tests import fakes, results, workspace
 from tests.conftest import TOP

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import yaml
 
-from medtransfer import catalog, fetching, phantoms
 from medtransfer.core import downloads
 from medtransfer.core.errors import UserError
-from medtransfer.datasets import arrays, montgomery, shenzhen
-from medtransfer.tasks import TASKS
+from medtransfer.data import catalog, fetch
+from medtransfer.data.phantoms import write
+from medtransfer.data.readers import montgomery, own_arrays, shenzhen
+from medtransfer.data.tasks import TASKS
 
-FLAT = [name for name in fetching.medmnist() if not name.endswith("3d")]
+FLAT = [name for name in fetch.medmnist() if not name.endswith("3d")]
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -53,15 +54,15 @@ def pneumonia(served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Path
     file = folder / "pneumoniamnist.npz"
     np.savez_compressed(file, **content)
     md5 = hashlib.md5(file.read_bytes()).hexdigest()
-    table = fetching.medmnist()
+    table = fetch.medmnist()
     table["pneumoniamnist"] |= {"url": f"{address}/{file.name}?download=1", "MD5": md5, "n_samples": numbers}
-    monkeypatch.setattr(fetching, "medmnist", lambda: table)
+    monkeypatch.setattr(fetch, "medmnist", lambda: table)
     return file
 
 
 def test_a_medmnist_set_becomes_a_task(pneumonia: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "medtransfer")
-    fetching.fetch("pneumoniamnist", tmp_path, 28)
+    fetch.fetch("pneumoniamnist", tmp_path, 28)
     folder = tmp_path / "data/raw/pneumoniamnist"
     assert {path.name for path in folder.iterdir()} == {"pneumoniamnist.npz", "task.yaml"}
     assert {path.name for path in (tmp_path / "data/raw").iterdir()} == {"pneumoniamnist"}
@@ -69,34 +70,34 @@ def test_a_medmnist_set_becomes_a_task(pneumonia: Path, tmp_path: Path, caplog: 
     assert said["labels"] == ["pneumonia"]
     assert said["counts"] == {"train": 6, "val": 3, "test": 4}
     assert said["image_size"] == said["cache_size"] == 64
-    samples = list(arrays.read(catalog.lookup("pneumoniamnist", tmp_path), folder))
+    samples = list(own_arrays.read(catalog.lookup("pneumoniamnist", tmp_path), folder))
     assert [sample.split for sample in samples].count("test") == 4
     assert [sample.labels for sample in samples][:2] == [(0,), (1,)]
     assert caplog.text.index("licence CC BY 4.0") < caplog.text.index("downloading http")
     assert "prepare --task pneumoniamnist" in caplog.text
     with pytest.raises(UserError, match="is there already, and fetch never overwrites"):
-        fetching.fetch("pneumoniamnist", tmp_path, 28)
+        fetch.fetch("pneumoniamnist", tmp_path, 28)
 
 
 def test_a_set_with_a_wrong_checksum_leaves_no_task(pneumonia: Path, tmp_path: Path) -> None:
     pneumonia.write_bytes(pneumonia.read_bytes() + b"x")
     with pytest.raises(UserError, match="expected md5"):
-        fetching.fetch("pneumoniamnist", tmp_path, 28)
+        fetch.fetch("pneumoniamnist", tmp_path, 28)
     assert not (tmp_path / "data/raw").exists()
 
 
 def test_a_set_put_there_by_hand_needs_no_network(pneumonia: Path, tmp_path: Path) -> None:
     (tmp_path / "data/downloads").mkdir(parents=True)
     pneumonia.rename(tmp_path / "data/downloads" / pneumonia.name)
-    fetching.fetch("pneumoniamnist", tmp_path, 28)
+    fetch.fetch("pneumoniamnist", tmp_path, 28)
     assert "pneumoniamnist" in catalog.names(tmp_path)
 
 
 @pytest.mark.parametrize("flag", FLAT)
-@pytest.mark.parametrize("size", fetching.SIZES)
+@pytest.mark.parametrize("size", fetch.SIZES)
 def test_every_set_is_described_in_full(flag: str, size: int, tmp_path: Path) -> None:
-    info = fetching.medmnist()[flag]
-    said = fetching.describe(flag, info, size)
+    info = fetch.medmnist()[flag]
+    said = fetch.describe(flag, info, size)
     suffix = "" if size == 28 else f"_{size}"
     assert said["arrays"] == f"{flag}{suffix}.npz"
     assert info[f"url{suffix}"] == f"https://zenodo.org/records/10519652/files/{said['arrays']}?download=1"
@@ -120,12 +121,12 @@ def test_every_set_is_described_in_full(flag: str, size: int, tmp_path: Path) ->
 
 
 def test_kinds_of_the_sets() -> None:
-    table = fetching.medmnist()
-    kinds = {flag: fetching.describe(flag, table[flag], 64)["kind"] for flag in FLAT}
+    table = fetch.medmnist()
+    kinds = {flag: fetch.describe(flag, table[flag], 64)["kind"] for flag in FLAT}
     assert len(kinds) == 12
     assert {flag for flag, kind in kinds.items() if kind == "binary"} == {"pneumoniamnist", "breastmnist"}
     assert {flag for flag, kind in kinds.items() if kind == "multilabel"} == {"chestmnist"}
-    assert fetching.describe("breastmnist", table["breastmnist"], 64)["labels"] == ["normal, benign"]
+    assert fetch.describe("breastmnist", table["breastmnist"], 64)["labels"] == ["normal, benign"]
 
 
 @pytest.mark.parametrize(
@@ -140,14 +141,14 @@ def test_kinds_of_the_sets() -> None:
 )
 def test_what_is_not_there(tmp_path: Path, name: str, size: int, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        fetching.fetch(name, tmp_path, size)
+        fetch.fetch(name, tmp_path, size)
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("name", fetching.GATED)
+@pytest.mark.parametrize("name", fetch.GATED)
 def test_gated_sets_are_explained_step_by_step(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError) as error:
-        fetching.fetch(name, tmp_path, 224)
+        fetch.fetch(name, tmp_path, 224)
     words = str(error.value)
     assert TASKS[name].source in words
     assert TASKS[name].licence in words
@@ -158,8 +159,8 @@ def test_gated_sets_are_explained_step_by_step(tmp_path: Path, name: str) -> Non
 
 
 def test_every_task_is_either_fetched_or_explained() -> None:
-    assert {task.dataset for task in TASKS.values()} == {*fetching.ARCHIVES, *fetching.GATED}
-    assert all(archive.url.startswith("https://openi.nlm.nih.gov/") for archive in fetching.ARCHIVES.values())
+    assert {task.dataset for task in TASKS.values()} == {*fetch.ARCHIVES, *fetch.GATED}
+    assert all(archive.url.startswith("https://openi.nlm.nih.gov/") for archive in fetch.ARCHIVES.values())
 
 
 Publish = Callable[..., Path]
@@ -171,7 +172,7 @@ def publish(served: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.Monkey
 
     def make(dataset: str, top: str, images: int = 5, bound: int = 10**9) -> Path:
         folder, address = served
-        phantoms.write(dataset, tmp_path / "made" / dataset, images=images, size=40, seed=0, contrast=1.0)
+        write.write(dataset, tmp_path / "made" / dataset, images=images, size=40, seed=0, contrast=1.0)
         file = folder / f"{top}.zip"
         with zipfile.ZipFile(file, "w") as archive:
             for path in sorted((tmp_path / "made" / dataset).rglob("*.*")):
@@ -179,7 +180,7 @@ def publish(served: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.Monkey
             archive.mkdir(f"{top}/ClinicalReadings")
             for rubbish in (f"__MACOSX/{top}/._x.png", f"{top}/CXR_png/Thumbs.db", f"{top}/.DS_Store"):
                 archive.writestr(rubbish, b"rubbish")
-        monkeypatch.setitem(fetching.ARCHIVES, dataset, fetching.Archive(f"{address}/{file.name}", bound))
+        monkeypatch.setitem(fetch.ARCHIVES, dataset, fetch.Archive(f"{address}/{file.name}", bound))
         return file
 
     return make
@@ -193,7 +194,7 @@ def test_an_archive_becomes_a_folder_that_its_reader_takes(
     publish: Publish, tmp_path: Path, dataset: str, top: str, read: Callable[[Path], Iterator[Any]]
 ) -> None:
     file = publish(dataset, top)
-    fetching.fetch(dataset, tmp_path, 224)
+    fetch.fetch(dataset, tmp_path, 224)
     folder = tmp_path / "data/raw" / dataset
     assert len(list(read(folder))) == 5
     names = {path.name for path in folder.rglob("*")}
@@ -202,7 +203,7 @@ def test_an_archive_becomes_a_folder_that_its_reader_takes(
     noted = json.loads((tmp_path / "downloads.lock.json").read_text())
     assert noted == {file.name: hashlib.sha256(file.read_bytes()).hexdigest()}
     with pytest.raises(UserError, match="never overwrites"):
-        fetching.fetch(dataset, tmp_path, 224)
+        fetch.fetch(dataset, tmp_path, 224)
 
 
 def test_an_archive_that_changed_since_the_first_download_is_refused_until_accepted(
@@ -212,10 +213,10 @@ def test_an_archive_that_changed_since_the_first_download_is_refused_until_accep
     lock = tmp_path / "downloads.lock.json"
     lock.write_text('{"MontgomerySet.zip": "00"}')
     with pytest.raises(UserError, match="expected sha256 00"):
-        fetching.fetch("montgomery", tmp_path, 224)
+        fetch.fetch("montgomery", tmp_path, 224)
     assert not list((tmp_path / "data/raw").iterdir())
     lock.unlink()
-    fetching.fetch("montgomery", tmp_path, 224)
+    fetch.fetch("montgomery", tmp_path, 224)
 
 
 def test_files_of_the_user_are_never_overwritten(tmp_path: Path) -> None:
@@ -225,7 +226,7 @@ def test_files_of_the_user_are_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "data/raw/shenzhen").symlink_to(tmp_path / "elsewhere")
     for dataset in ("montgomery", "shenzhen"):
         with pytest.raises(UserError, match="never overwrites"):
-            fetching.fetch(dataset, tmp_path, 224)
+            fetch.fetch(dataset, tmp_path, 224)
     assert mine.read_text() == "mine"
 
 
@@ -234,7 +235,7 @@ def test_an_archive_of_something_else_is_refused_whole(publish: Publish, tmp_pat
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("MontgomerySet/readme.txt", "moved")
     with pytest.raises(UserError, match=r"MontgomerySet\.zip does not hold the published files"):
-        fetching.fetch("montgomery", tmp_path, 224)
+        fetch.fetch("montgomery", tmp_path, 224)
     assert not list((tmp_path / "data/raw").iterdir())
     assert not (tmp_path / "downloads.lock.json").exists()
 
@@ -254,7 +255,7 @@ def test_entries_that_lead_out_of_the_folder_are_refused(tmp_path: Path, name: s
     (tmp_path / "out").mkdir()
     file = zipped(tmp_path / "x.zip", ("fine", b"1"), (name, b"2"))
     with pytest.raises(UserError, match="leads out of the folder"):
-        fetching.unpack(file, tmp_path / "out", 100)
+        fetch.unpack(file, tmp_path / "out", 100)
     assert not list((tmp_path / "out").iterdir())
     assert not list(tmp_path.rglob("evil"))
 
@@ -262,7 +263,7 @@ def test_entries_that_lead_out_of_the_folder_are_refused(tmp_path: Path, name: s
 def test_links_are_refused(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match="is a link"):
-        fetching.unpack(zipped(tmp_path / "x.zip", ("a", b"/etc"), mode=0o120777), tmp_path / "out", 100)
+        fetch.unpack(zipped(tmp_path / "x.zip", ("a", b"/etc"), mode=0o120777), tmp_path / "out", 100)
 
 
 def test_what_unpacks_to_too_much_is_refused_before_anything_is_written(
@@ -272,10 +273,10 @@ def test_what_unpacks_to_too_much_is_refused_before_anything_is_written(
     file = zipped(tmp_path / "x.zip", ("a", bytes(600_000)), ("b", bytes(600_000)))
     assert file.stat().st_size < 3000
     with pytest.raises(UserError, match="unpacks to 1200000 bytes, expected at most 1000000"):
-        fetching.unpack(file, tmp_path / "out", 1_000_000)
+        fetch.unpack(file, tmp_path / "out", 1_000_000)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 5}))
     with pytest.raises(UserError, match="needs 1200000 bytes to unpack, 5 are free"):
-        fetching.unpack(file, tmp_path / "out", 2_000_000)
+        fetch.unpack(file, tmp_path / "out", 2_000_000)
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -285,7 +286,7 @@ def test_an_entry_that_understates_its_size_does_not_outgrow_the_bound(tmp_path:
     size = (600_000).to_bytes(4, "little")
     file.write_bytes(file.read_bytes().replace(size, (10).to_bytes(4, "little")))
     with pytest.raises(UserError, match="cannot be unpacked"):
-        fetching.unpack(file, tmp_path / "out", 100)
+        fetch.unpack(file, tmp_path / "out", 100)
     assert all(path.stat().st_size <= 10 for path in (tmp_path / "out").iterdir())
 
 
@@ -296,12 +297,12 @@ def test_damaged_archives_are_refused(tmp_path: Path) -> None:
     for damaged in (b"no zip at all", content[:5000], content[:500] + bytes(500) + content[1000:]):
         file.write_bytes(damaged)
         with pytest.raises(UserError, match=r"x\.zip cannot be unpacked: .*delete it and fetch again"):
-            fetching.unpack(file, tmp_path / "out", 10_000)
+            fetch.unpack(file, tmp_path / "out", 10_000)
         (tmp_path / "out/a").unlink(missing_ok=True)
 
 
 def test_medmnist_is_not_imported() -> None:
     import sys
 
-    fetching.medmnist()
+    fetch.medmnist()
     assert "medmnist" not in sys.modules

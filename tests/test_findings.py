@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
-from medtransfer import findings, params, report, tasks
+from medtransfer import findings, params, report
 from medtransfer.core.errors import UserError
+from medtransfer.data import tasks
 from medtransfer.findings import Findings
 from medtransfer.sections import contrasts
 from tests import results

@@ -22,14 +22,14 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
 
-from medtransfer import dicom as reader
-from medtransfer import formats
 from medtransfer.core.errors import UserError
-from medtransfer.datasets import Marking, Picture
-from medtransfer.formats import read_image
-from medtransfer.masks import read as read_mask
-from medtransfer.pixels import PIXEL_LIMIT
-from medtransfer.tasks import Windows
+from medtransfer.data.images import dicom as reader
+from medtransfer.data.images import formats
+from medtransfer.data.images.formats import read_image
+from medtransfer.data.images.masks import read as read_mask
+from medtransfer.data.images.pixels import PIXEL_LIMIT
+from medtransfer.data.readers.reading import Marking, Picture
+from medtransfer.data.tasks import Windows
 
 pytestmark = pytest.mark.filterwarnings("ignore:::pydicom")
 

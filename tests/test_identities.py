@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medtransfer import catalog, description, params
+from medtransfer import params
+from medtransfer.data import catalog, manifest
+from medtransfer.data.splits import Assignment
+from medtransfer.data.tasks import TASKS
 from medtransfer.initializations import parse
 from medtransfer.links import Link
 from medtransfer.promotion import promoting
 from medtransfer.promotion.weighing import Material
 from medtransfer.runs import Run
-from medtransfer.splits import Assignment
-from medtransfer.tasks import TASKS
 
 MANIFEST, WEIGHTS = "5" * 64, "7" * 64
 THREADS = {"execution.threads_per_run": "1"}
@@ -87,7 +88,7 @@ def test_a_cache() -> None:
     notes = np.zeros(3, [("image", "S4"), ("mask", "S4"), ("native", "S4")])
     notes["image"] = [b"1", b"2", b"3"]
     fields = {"task": "shenzhen", "cache_size": 112}
-    digest = description.digest(fields, names, names, np.array([[1], [0], [1]], np.int8), assignment, notes)
+    digest = manifest.digest(fields, names, names, np.array([[1], [0], [1]], np.int8), assignment, notes)
     assert digest[:32] == "79599e88c39b69bd0e002f7430220151"
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from medtransfer import params as parameters
+from medtransfer.data.tasks import TASKS
 from medtransfer.loading import Cache, Loader, _ahead
-from medtransfer.tasks import TASKS
 from tests import fakes
 
 

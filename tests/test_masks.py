@@ -14,9 +14,11 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from medtransfer import catalog, params, preparation, sheets
-from medtransfer.cache import Prepared
+from medtransfer import params
 from medtransfer.core.errors import UserError
+from medtransfer.data import catalog, contact_sheets
+from medtransfer.data import prepare as preparation
+from medtransfer.data.cache import Prepared
 
 nifti: Any = nibabel  # only half of it has types
 Array = NDArray[Any]
@@ -31,8 +33,8 @@ SIZE = int(REGION.sum())
 @pytest.fixture(autouse=True)
 def _no_sheets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draws nothing for people: it takes most of the time."""
-    monkeypatch.setattr(sheets, "samples", lambda *_: None)
-    monkeypatch.setattr(sheets, "pairs", lambda *_: None)
+    monkeypatch.setattr(contact_sheets, "samples", lambda *_: None)
+    monkeypatch.setattr(contact_sheets, "pairs", lambda *_: None)
 
 
 def gray(inside: int, outside: int = 0, **options: Any) -> Save:

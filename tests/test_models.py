@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from medtransfer import backbones, models, objectives, runs
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
+from medtransfer.data.tasks import TASKS
 from medtransfer.initializations import parse
-from medtransfer.tasks import TASKS
 from tests import fakes
 
 FAMILIES = {

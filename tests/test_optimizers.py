@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from medtransfer import backbones, models, objectives, optimizers
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
+from medtransfer.data.tasks import TASKS
 from medtransfer.params import Training
-from medtransfer.tasks import TASKS
 from medtransfer.training import Progress, Trainer
 from tests import fakes
 

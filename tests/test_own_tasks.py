@@ -10,9 +10,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from medtransfer import catalog, sources
 from medtransfer.core.errors import UserError
-from medtransfer.datasets import Marking, Picture, Sample, read
+from medtransfer.data import catalog, raw
+from medtransfer.data.readers.reading import Marking, Picture, Sample, read
 
 Write = Callable[..., list[Sample]]
 
@@ -197,10 +197,10 @@ def test_paths_lead_out_of_the_folder_only_where_it_is_said(own: Write, tmp_path
         own(changed(0, image=path))
     for place in (str(elsewhere), "../../../scans"):
         assert own(changed(0, image=path), outside=[place])[0].image.path.samefile(elsewhere / "x.png")
-    source = sources.Source(folder.name, synthetic=False, root=folder.parents[2])
-    before = sources.fingerprint(source)
+    source = raw.Source(folder.name, synthetic=False, root=folder.parents[2])
+    before = raw.fingerprint(source)
     Image.new("L", (400, 300), 99).save(elsewhere / "x.png")
-    assert sources.fingerprint(source) != before
+    assert raw.fingerprint(source) != before
 
 
 def test_a_folder_that_is_itself_a_link_is_no_way_out(own: Write, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from medtransfer import params as parameters
 from medtransfer.__main__ import build_parser, read_overrides
 from medtransfer.core import schema
 from medtransfer.core.errors import UserError
+from medtransfer.data.tasks import TASKS
 from medtransfer.params import Params
-from medtransfer.tasks import TASKS
 from medtransfer.verbs import VERBS
 from tests.conftest import TOP
 

@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
-from medtransfer import datasets, decoding, duplicates, phantoms, runlengths, splits
 from medtransfer.core.errors import UserError
-from medtransfer.datasets import DATASETS, Picture, Runs, Sample
-from medtransfer.phantoms import chest, ct, lateral, layouts
-from medtransfer.phantoms.canvas import Anatomy
-from medtransfer.phantoms.dicom import PE_COLUMNS
-from medtransfer.phantoms.signs import FINDINGS
-from medtransfer.tasks import CHESTXRAY14_LABELS, CHEXPERT_LABELS, TASKS
+from medtransfer.data import decode, duplicates, splits
+from medtransfer.data.images import run_lengths
+from medtransfer.data.phantoms import chest, ct, lateral, layouts
+from medtransfer.data.phantoms import write as phantoms
+from medtransfer.data.phantoms.canvas import Anatomy
+from medtransfer.data.phantoms.dicom_layouts import PE_COLUMNS
+from medtransfer.data.phantoms.signs import FINDINGS
+from medtransfer.data.readers import reading
+from medtransfer.data.readers.reading import DATASETS, Picture, Runs, Sample
+from medtransfer.data.tasks import CHESTXRAY14_LABELS, CHEXPERT_LABELS, TASKS
 
 SIZE = 48
 
@@ -31,7 +34,7 @@ def write(dataset: str, folder: Path, images: int = 10, size: int = SIZE, seed: 
 
 
 def read(dataset: str, folder: Path) -> list[Sample]:
-    return list(datasets.read(TASKS[dataset], folder))
+    return list(reading.read(TASKS[dataset], folder))
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -350,7 +353,7 @@ def test_siim_rows_decode_to_the_air_that_was_drawn(tmp_path: Path) -> None:
         ]
         for part in sample.masks[0]:
             assert isinstance(part, Runs)
-            region = runlengths.decode(part.text, 96, 96)
+            region = run_lengths.decode(part.text, 96, 96)
             beside = binary_dilation(region, iterations=8) & ~binary_dilation(region, iterations=3)
             assert 0.005 < region.mean() < 0.12
             assert image[region].mean() < image[beside].mean() - 5  # darker than lung and wall around it
@@ -442,6 +445,6 @@ def test_drawn_splits_have_both_classes(tmp_path: Path, dataset: str, seed: int)
 @pytest.mark.parametrize("dataset", ["chexpert", "rsna_pe", "siim"])
 def test_patients_do_not_look_like_each_other_s_copies(tmp_path: Path, dataset: str) -> None:
     found = read(dataset, write(dataset, tmp_path / "d", 80, size=96))
-    small = np.stack([decoding.decode(TASKS[dataset], sample, 48).thumbnail for sample in found])
+    small = np.stack([decode.decode(TASKS[dataset], sample, 48).thumbnail for sample in found])
     ids, patients = (np.array([getattr(sample, name) for sample in found]) for name in ("id", "patient"))
     assert duplicates.near(small, ids, patients, ids)[0]["count"] <= 1  # drawn alike, so rarely one

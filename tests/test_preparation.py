@@ -17,15 +17,18 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
-from medtransfer import cache, datasets, decoding, duplicates, params, preparation
-from medtransfer.cache import load
+from medtransfer import params
 from medtransfer.core.errors import UserError
-from medtransfer.datasets import Marking, Picture, Sample
-from medtransfer.preparation import prepare, slug
-from medtransfer.rows import JOURNAL, NOTE
-from medtransfer.sources import source
-from medtransfer.splits import draw_split
-from medtransfer.tasks import TASKS, Folds, Task
+from medtransfer.data import cache, decode, duplicates
+from medtransfer.data import prepare as preparation
+from medtransfer.data.cache import load
+from medtransfer.data.prepare import prepare, slug
+from medtransfer.data.raw import source
+from medtransfer.data.readers import reading
+from medtransfer.data.readers.reading import Marking, Picture, Sample
+from medtransfer.data.row_writer import JOURNAL, NOTE
+from medtransfer.data.splits import draw_split
+from medtransfer.data.tasks import TASKS, Folds, Task
 
 PARAMS = params.load(Path(__file__).parents[1] / "params.yaml")
 LABELS = ("Effusion", "Mass")
@@ -59,7 +62,7 @@ def fake_read(task: Task, root: Path) -> Iterator[Sample]:
 
 @pytest.fixture(autouse=True)
 def _reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "read", fake_read)
+    monkeypatch.setattr(reading, "read", fake_read)
 
 
 def picture(seed: int, mode: str = "L", width: int = 50, height: int = 40) -> Image.Image:
@@ -175,7 +178,7 @@ def test_extras_are_further_bits_of_the_native_masks_of_test_rows(
             shown = {"field_of_view": Picture(root / "masks/view.png")} if sample.split == "test" else {}
             yield replace(sample, extras=shown)
 
-    monkeypatch.setattr(datasets, "read", with_extras)
+    monkeypatch.setattr(reading, "read", with_extras)
     task = replace(VESSELS, extras=("field_of_view", "second_observer"))
     native = prepare(task, settings(), tmp_path).native_mask(9)
     vessels = np.asarray(Image.open(folder / "masks" / "9.png")) > 0
@@ -196,7 +199,7 @@ def test_several_labels_are_bits_and_may_overlap(tmp_path: Path, monkeypatch: py
             second = (Picture(path, marking=Marking(values=(3,))),) if number % 2 else ()
             yield replace(sample, masks=((Picture(path, marking=Marking(values=(1,))), *sample.masks[0]), second))
 
-    monkeypatch.setattr(datasets, "read", two_labels)
+    monkeypatch.setattr(reading, "read", two_labels)
     prepared = prepare(replace(LUNGS, labels=("Upper", "Lower")), settings(), tmp_path)
     assert prepared.masks is not None
     assert (prepared.masks[1][:15] & 1).all()
@@ -213,7 +216,7 @@ def test_the_prepared_image_is_resized_from_the_file(tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     picture(1, "RGB").save(path)
     sample = Sample(id="a", patient="a", split="all", image=Picture(path))
-    decoded = decoding.decode(FINDINGS, sample, 32)
+    decoded = decode.decode(FINDINGS, sample, 32)
     want = picture(1, "RGB").convert("L").resize((32, 32), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(decoded.image, np.asarray(want))
     assert decoded.size == (50, 40)
@@ -381,7 +384,7 @@ def test_a_mended_file_alone_is_decoded_again(tmp_path: Path, monkeypatch: pytes
         prepare(VESSELS, settings(), tmp_path)
     (folder / "images" / "5.png").write_bytes(good)
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "decode", counting(calls, decoding.decode))
+        patch.setattr(decode, "decode", counting(calls, decode.decode))
         mended = prepare(VESSELS, settings(), tmp_path)
     assert calls == ["i5"]
     write(tmp_path / "other", VESSELS, ["trainval"] * 8 + ["test"] * 4)
@@ -400,7 +403,7 @@ def test_a_row_that_a_power_cut_damaged_is_decoded_again(tmp_path: Path, monkeyp
     array.flush()
     calls: list[str] = []
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "decode", counting(calls, decoding.decode))
+        patch.setattr(decode, "decode", counting(calls, decode.decode))
         prepared = prepare(FINDINGS, settings(), tmp_path)
     assert sorted(calls) == ["i3", "i5"]
     wanted = picture(3).resize((32, 32), Image.Resampling.BILINEAR)
@@ -503,7 +506,7 @@ def test_a_refused_leak_keeps_what_was_decoded(tmp_path: Path, monkeypatch: pyte
         prepare(FINDINGS, settings(), tmp_path)
     calls: list[str] = []
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "decode", counting(calls, decoding.decode))
+        patch.setattr(decode, "decode", counting(calls, decode.decode))
         prepare(FINDINGS, settings(on_leak="report"), tmp_path)
     assert calls == []
 
@@ -691,7 +694,7 @@ def prepare_in_child(root: Path, results: Any) -> None:
 
 def test_two_processes_build_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     findings(tmp_path)
-    monkeypatch.setattr(decoding, "decode", slow(decoding.decode))
+    monkeypatch.setattr(decode, "decode", slow(decode.decode))
     context = multiprocessing.get_context("fork")  # the child keeps the tests' reader
     results = context.Queue()
     children = [context.Process(target=prepare_in_child, args=(tmp_path, results)) for _ in range(2)]
@@ -710,7 +713,7 @@ def test_a_killed_build_leaves_the_former_cache_and_is_resumed(tmp_path: Path, m
     edit(folder, 0, id="other")
     context = multiprocessing.get_context("fork")
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "decode", slow(decoding.decode))
+        patch.setattr(decode, "decode", slow(decode.decode))
         child = context.Process(target=prepare_in_child, args=(tmp_path, context.Queue()))
         child.start()
         journal = tmp_path / "data/prepared/.chestxray14-real.new" / JOURNAL
@@ -724,7 +727,7 @@ def test_a_killed_build_leaves_the_former_cache_and_is_resumed(tmp_path: Path, m
     assert load(first.folder).digest == first.digest
     calls: list[str] = []
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "decode", counting(calls, decoding.decode))
+        patch.setattr(decode, "decode", counting(calls, decode.decode))
         resumed = prepare(FINDINGS, settings(), tmp_path)
     assert len(calls) == 32 - done
     assert resumed.digest != first.digest
@@ -751,7 +754,7 @@ def test_a_full_disk_keeps_what_was_decoded(tmp_path: Path, monkeypatch: pytest.
             prepare(FINDINGS, settings(), tmp_path)
     calls: list[str] = []
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "decode", counting(calls, decoding.decode))
+        patch.setattr(decode, "decode", counting(calls, decode.decode))
         prepare(FINDINGS, settings(), tmp_path)
     assert 0 < len(calls) < 32
 
@@ -766,7 +769,7 @@ def test_a_build_that_is_killed_before_its_end_decodes_nothing_again(
         with pytest.raises(ZeroDivisionError):
             prepare(FINDINGS, settings(), tmp_path)
         patch.undo()
-        patch.setattr(decoding, "decode", counting(calls, decoding.decode))
+        patch.setattr(decode, "decode", counting(calls, decode.decode))
         prepare(FINDINGS, settings(), tmp_path)
     assert calls == []
 

@@ -31,8 +31,8 @@ from medtransfer import (
     tracking,
     weights,
 )
-from medtransfer.cache import Prepared
 from medtransfer.core.errors import UserError
+from medtransfer.data.cache import Prepared
 from medtransfer.initializations import parse
 from medtransfer.training import Trainer
 from medtransfer.zoo import IMAGENET_MEAN, IMAGENET_STD

@@ -13,11 +13,11 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from medtransfer import backbones, probing
-from medtransfer.cache import Prepared
 from medtransfer.core.errors import UserError
+from medtransfer.data.cache import Prepared
+from medtransfer.data.tasks import TASKS
 from medtransfer.loading import Batch, Loader
 from medtransfer.probing import Probe, features, knn
-from medtransfer.tasks import TASKS
 from tests import fakes
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from medtransfer import findings, params
-from medtransfer import tasks as records
 from medtransfer.contrasts import ALL
+from medtransfer.data import tasks as records
 from medtransfer.findings import Findings
 from medtransfer.params import Promotion
 from medtransfer.promotion.decision import Decision, decide, permits, select

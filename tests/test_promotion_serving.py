@@ -29,11 +29,11 @@ from medtransfer import benchmark, chosen, objectives, tracking
 from medtransfer import params as parameters
 from medtransfer.cells import collect
 from medtransfer.core.errors import UserError
+from medtransfer.data.tasks import TASKS
 from medtransfer.promotion import exporting, network, registering, registry, serving
 from medtransfer.promotion.material import Subject
 from medtransfer.promotion.weighing import Material, Selected
 from medtransfer.runs import plan
-from medtransfer.tasks import TASKS
 from tests import workspace
 
 LABEL = {"shenzhen": "Tuberculosis", "montgomery": "Lung"}

@@ -9,9 +9,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from medtransfer.core.errors import UserError
-from medtransfer.datasets import Picture, Sample, read
-from medtransfer.datasets.chestxray14 import read_labels
-from medtransfer.tasks import CHESTXRAY14_LABELS, CHEXPERT_LABELS, TASKS
+from medtransfer.data.readers.chestxray14 import read_labels
+from medtransfer.data.readers.reading import Picture, Sample, read
+from medtransfer.data.tasks import CHESTXRAY14_LABELS, CHEXPERT_LABELS, TASKS
 
 
 def samples(dataset: str, root: Path) -> list[Sample]:

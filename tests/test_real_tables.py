@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from medtransfer import runlengths
-from medtransfer.datasets import Sample, chestxray14, chexpert, read, siim
-from medtransfer.splits import draw_split
-from medtransfer.tasks import CHESTXRAY14_LABELS, CHEXPERT_LABELS, TASKS
+from medtransfer.data.images import run_lengths
+from medtransfer.data.readers import chestxray14, chexpert, siim
+from medtransfer.data.readers.reading import Sample, read
+from medtransfer.data.splits import draw_split
+from medtransfer.data.tasks import CHESTXRAY14_LABELS, CHEXPERT_LABELS, TASKS
 from tests.test_dicom_readers import dicom
 from tests.test_readers import touch
 
@@ -148,9 +149,9 @@ def test_siim_run_lengths_fit_their_canvas_and_are_written_as_they_were_read(fol
     texts = [text for parts in siim.read_table(folder / "train-rle.csv").values() for text in parts]
     assert len(texts) == 3_576
     for text in texts:
-        mask = runlengths.decode(text, 1024, 1024)
+        mask = run_lengths.decode(text, 1024, 1024)
         assert int(mask.sum()) == sum(map(int, text.split()[1::2]))
-        assert runlengths.encode(mask) == text
+        assert run_lengths.encode(mask) == text
 
 
 @pytest.mark.slow

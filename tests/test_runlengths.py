@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from medtransfer.core.errors import UserError
-from medtransfer.runlengths import decode, encode
+from medtransfer.data.images.run_lengths import decode, encode
 
 # down the columns the canvas of height 3 and width 4 reads 0 1 1 | 1 0 0 | 0 1 0 | 0 0 1
 MASK = np.array([[0, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 1]], dtype=bool)

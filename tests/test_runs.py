@@ -9,10 +9,10 @@ import torch
 
 from medtransfer import backbones, runs, weights
 from medtransfer.core.errors import UserError
+from medtransfer.data.tasks import TASKS
 from medtransfer.initializations import Initialization, parse
 from medtransfer.params import OwnInit
 from medtransfer.runs import Run
-from medtransfer.tasks import TASKS
 from tests import fakes, workspace
 
 PUBLISHED = "imagenet+chestxray14-published"

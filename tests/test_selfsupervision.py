@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from medtransfer import backbones, optimizers
 from medtransfer import params as parameters
-from medtransfer.cache import Prepared
 from medtransfer.core import rng
 from medtransfer.core.errors import UserError
+from medtransfer.data.cache import Prepared
 from medtransfer.loading import Cache
 from medtransfer.params import Augmentation, Training
 from medtransfer.probing import Probe

@@ -14,11 +14,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from medtransfer import catalog, preparation, sources
 from medtransfer.__main__ import run as command
-from medtransfer.cache import Prepared
 from medtransfer.core import files
-from medtransfer.sources import Source, fingerprint
+from medtransfer.data import catalog, prepare
+from medtransfer.data import raw as sources
+from medtransfer.data.cache import Prepared
+from medtransfer.data.raw import Source, fingerprint
 from tests import workspace
 from tests.conftest import TOP
 
@@ -61,7 +62,7 @@ def prepared(root: Path, *, check: bool = False) -> Prepared:
     from medtransfer import params
 
     here = params.load(root / "params.yaml", {}, catalog.sizes(root))
-    return preparation.prepare(catalog.lookup("mine", root), here, root, check=check)
+    return prepare.prepare(catalog.lookup("mine", root), here, root, check=check)
 
 
 def test_labels_that_are_corrected_in_a_file_of_equal_size_arrive(mine: Path) -> None:
@@ -95,7 +96,7 @@ def test_a_file_that_was_touched_or_copied_is_the_same_and_nothing_is_built(
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(content)
-    monkeypatch.setattr(preparation, "_Build", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr(prepare, "_Build", lambda *_: pytest.fail("built again"))
     assert prepared(mine).digest == before.digest
 
 
@@ -104,7 +105,7 @@ def test_a_changed_margin_builds_nothing_and_is_seen_by_dvc(mine: Path, monkeypa
     sources.write(mine)
     noted = (mine / "data/sources/mine.json").read_text()
     (mine / "data/raw/mine/task.yaml").write_text(yaml.safe_dump(OWN | {"margin": 0.05, "derived_from": ["drive"]}))
-    monkeypatch.setattr(preparation, "_Build", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr(prepare, "_Build", lambda *_: pytest.fail("built again"))
     assert prepared(mine).digest == before.digest
     sources.write(mine)
     now = json.loads((mine / "data/sources/mine.json").read_text())

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from medtransfer.splits import draw_split
+from medtransfer.data.splits import draw_split
 
 Rows = tuple[list[str], NDArray[np.int8]]
 UNHURRIED = settings(deadline=None)  # a busy machine is no failure

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from medtransfer import objectives
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
+from medtransfer.data.tasks import TASKS
 from medtransfer.loading import certain
-from medtransfer.tasks import TASKS
 from medtransfer.training import Progress, Trainer
 from tests import fakes
 

@@ -31,10 +31,10 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
-from medtransfer import catalog
 from medtransfer.core.errors import UserError
-from medtransfer.datasets import Picture, read
-from medtransfer.formats import read_image
+from medtransfer.data import catalog
+from medtransfer.data.images.formats import read_image
+from medtransfer.data.readers.reading import Picture, read
 
 nifti: Any = nibabel  # only half of it has types
 turns: Any = orientations

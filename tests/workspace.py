@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from medtransfer import phantoms
+from medtransfer.data.phantoms import write
 from tests import fakes
 
 CHANGES: dict[str, dict[str, object]] = {
@@ -45,7 +45,7 @@ def make(root: Path, top: Path, *datasets: str) -> Path:
     shutil.copytree(top / "presets", root / "presets")
     for dataset in datasets:
         images = tree["phantoms"]["images"][dataset]
-        phantoms.write(dataset, root / "data/phantoms" / dataset, images=images, size=40, seed=0, contrast=1.0)
+        write.write(dataset, root / "data/phantoms" / dataset, images=images, size=40, seed=0, contrast=1.0)
     return root
 
 

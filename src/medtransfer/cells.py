@@ -13,11 +13,12 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replac
 from pathlib import Path
 from typing import Any, Literal
 
-from medtransfer import catalog, params
+from medtransfer import params
 from medtransfer.core import arithmetic, files, schema
 from medtransfer.core.errors import UserError
+from medtransfer.data import catalog
+from medtransfer.data.tasks import Derived, Task, contaminated, image_groups, measured, origins
 from medtransfer.initializations import seen
-from medtransfer.tasks import Derived, Task, contaminated, image_groups, measured, origins
 
 FIRST_LINES = {
     "synthetic": "Synthetic phantoms: this tests the software and says nothing about weights.",

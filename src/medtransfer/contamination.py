@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medtransfer import duplicates
-from medtransfer.audit import EXAMPLES, Pair, Strings
-from medtransfer.cache import Prepared
 from medtransfer.core.errors import UserError
+from medtransfer.data import duplicates
+from medtransfer.data.cache import Prepared
+from medtransfer.data.overlap import EXAMPLES, Pair, Strings
 
 log = logging.getLogger("medtransfer")
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
-from medtransfer.preparation import slug
-from medtransfer.tasks import Task
+from medtransfer.data.prepare import slug
+from medtransfer.data.tasks import Task
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,6 +15,7 @@ from medtransfer.claims import Verdict
 from medtransfer.comparison import Row, eligible
 from medtransfer.contrasts import ALL, Column, Contrast
 from medtransfer.core import progress
+from medtransfer.data.tasks import TASKS
 from medtransfer.entries import labels
 from medtransfer.evidence import Evidence, gather, locked
 from medtransfer.ledger import Ledger
@@ -23,7 +24,6 @@ from medtransfer.published import Published
 from medtransfer.statistics import ranks
 from medtransfer.statistics.ranks import Friedman, Nemenyi, Ranks, SignedRank
 from medtransfer.tables import metric_name
-from medtransfer.tasks import TASKS
 
 SEED = 0
 """of the resampling: equal runs give equal intervals"""

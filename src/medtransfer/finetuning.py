@@ -17,15 +17,16 @@ import timm
 import torch
 import yaml
 
-from medtransfer import PROTOCOL_VERSION, catalog, cells, curves, examples, leases, objectives, tracking, weights
+from medtransfer import PROTOCOL_VERSION, cells, curves, examples, leases, objectives, tracking, weights
 from medtransfer import params as parameters
-from medtransfer.cache import Prepared, load
 from medtransfer.core import arithmetic, files, rng
 from medtransfer.core.addresses import scrub
 from medtransfer.core.errors import UserError
+from medtransfer.data import catalog
+from medtransfer.data.cache import Prepared, load
+from medtransfer.data.prepare import slug
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Classification
-from medtransfer.preparation import slug
 from medtransfer.runs import Run
 from medtransfer.statistics import metrics
 from medtransfer.tracking import sync

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from medtransfer.core.addresses import Address, holds_secret
 from medtransfer.core.errors import UserError
+from medtransfer.data.tasks import TASKS
 from medtransfer.params import Benchmark, OwnInit, Params
-from medtransfer.tasks import TASKS
 from medtransfer.zoo import RECORDS, Record, Source
 
 REGISTRY = "registry:"

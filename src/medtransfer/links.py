@@ -19,26 +19,25 @@ from torch import Tensor
 
 from medtransfer import (
     PROTOCOL_VERSION,
-    catalog,
     contamination,
     conversion,
     execution,
     lineage,
     models,
     objectives,
-    preparation,
     selfsupervision,
     weights,
 )
 from medtransfer import params as parameters
 from medtransfer.backbones import shapes
-from medtransfer.cache import Prepared
 from medtransfer.core import rng, schema
 from medtransfer.core.errors import UserError
+from medtransfer.data import catalog, prepare
+from medtransfer.data.cache import Prepared
+from medtransfer.data.tasks import Task, applicable
 from medtransfer.initializations import Initialization, seen
 from medtransfer.lineage import Lineage
 from medtransfer.params import Params
-from medtransfer.tasks import Task, applicable
 from medtransfer.zoo import Triple
 
 log = logging.getLogger("medtransfer")
@@ -202,9 +201,9 @@ def resolve(init: Initialization, params: Params, root: Path, targets: Sequence[
         targets: tasks whose val and test patients are left out.
     """
     task = catalog.lookup(init.chain[-1], root)
-    prepared = preparation.prepare(task, params, root)
+    prepared = prepare.prepare(task, params, root)
     others = [catalog.lookup(name, root) for name in dict.fromkeys(targets)]
-    looked = [preparation.prepare(other, params, root) for other in others if other.dataset != task.dataset]
+    looked = [prepare.prepare(other, params, root) for other in others if other.dataset != task.dataset]
     drop = contamination.drop(prepared, looked)
     if drop.any():
         log.info("%s: %d of its images are of patients in val or test of a target, left out", task.name, drop.sum())
@@ -226,7 +225,7 @@ def _probed(params: Params, root: Path) -> str:
     settings = params.pretraining
     if settings.probe == "none" or settings.monitor != "val_probe":
         return ""
-    return preparation.prepare(catalog.lookup(settings.probe, root), params, root).digest
+    return prepare.prepare(catalog.lookup(settings.probe, root), params, root).digest
 
 
 def start_tensors(init: Initialization, params: Params, root: Path) -> dict[str, Tensor]:

@@ -8,12 +8,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer import cache, catalog, checkpoints, conversion, lineage, weights
+from medtransfer import checkpoints, conversion, lineage, weights
 from medtransfer.core.errors import UserError
+from medtransfer.data import cache, catalog
+from medtransfer.data.raw import holds_files
+from medtransfer.data.tasks import Task
 from medtransfer.initializations import Initialization, parse
 from medtransfer.params import Params
-from medtransfer.sources import holds_files
-from medtransfer.tasks import Task
 from medtransfer.zoo import RECORDS, commercial
 
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from medtransfer import models, optimizers
 from medtransfer import params as parameters
-from medtransfer.cache import Prepared
 from medtransfer.core.errors import UserError
-from medtransfer.preparation import slug
+from medtransfer.data.cache import Prepared
+from medtransfer.data.prepare import slug
+from medtransfer.data.tasks import Task
 from medtransfer.statistics import metrics
-from medtransfer.tasks import Task
 
 TERMS = ("intersection", "predicted", "target")
 """what is counted of every image and label, in pixels"""

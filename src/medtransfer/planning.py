@@ -18,9 +18,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer import catalog, execution, lineage, looks, preparation, splits, weights
-from medtransfer.cache import Prepared
+from medtransfer import execution, lineage, looks, weights
 from medtransfer.core.errors import UserError
+from medtransfer.data import catalog, prepare, splits
+from medtransfer.data.cache import Prepared
 from medtransfer.initializations import Initialization, parse
 from medtransfer.params import Execution, Params, task_params
 from medtransfer.runs import Run, plan
@@ -78,7 +79,7 @@ def survey(params: Params, root: Path, tasks: Iterable[str]) -> Survey:
         named, missing = ([], []) if words else _named(params, root, here, task)
         runs, gaps = runs + named, gaps + missing
         record = catalog.lookup(task, root)
-        each = len(params.benchmark.seeds) * max(1, len(preparation.splits_of(record, params)))
+        each = len(params.benchmark.seeds) * max(1, len(prepare.splits_of(record, params)))
         ready = (len(params.benchmark.recipes) - len(missing)) * len(here) * each
         nameless[task] = len(starts) * len(params.benchmark.recipes) * each - (0 if words else ready)
         said |= {task: splits.words(record, numbers)} if numbers else {}
@@ -115,7 +116,7 @@ def _missing_data(params: Params, root: Path, name: str) -> str:
     """Says what would have to be done for a task's data; empty: nothing."""
     task = catalog.lookup(name, root)
     try:
-        found: Prepared | None = preparation.current(task, params, root)
+        found: Prepared | None = prepare.current(task, params, root)
     except UserError as error:
         return str(error)
     if found is not None:

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from medtransfer import (
     PROTOCOL_VERSION,
-    catalog,
     conversion,
     curves,
     distributed,
@@ -29,13 +28,13 @@ from medtransfer import (
     leases,
     lineage,
     objectives,
-    preparation,
     selfsupervision,
     tracking,
     weights,
 )
 from medtransfer.core import arithmetic, files, progress, rng
 from medtransfer.core.errors import UserError
+from medtransfer.data import catalog, prepare
 from medtransfer.distributed import Group
 from medtransfer.initializations import Initialization, parse
 from medtransfer.lineage import Lineage
@@ -223,7 +222,7 @@ def _probe(link: Link, device: torch.device) -> Probe | None:
     if settings.probe == "none":
         return None
     task = catalog.lookup(settings.probe, link.root)
-    prepared = preparation.prepare(task, link.params, link.root)
+    prepared = prepare.prepare(task, link.params, link.root)
     cache = Cache(prepared.images, objectives.targets(task, prepared), device, len(task.labels))
     loader = Loader(cache, prepared.samples["id"].tolist(), **_inputs(link))
     return Probe(

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from medtransfer.cache import Prepared
 from medtransfer.core.errors import UserError
+from medtransfer.data.cache import Prepared
+from medtransfer.data.prepare import slug
+from medtransfer.data.tasks import Task
 from medtransfer.loading import Loader
-from medtransfer.preparation import slug
 from medtransfer.statistics import metrics
-from medtransfer.tasks import Task
 
 TEMPERATURE = 0.07
 """of the neighbours' votes, as in Wu et al., CVPR 2018"""

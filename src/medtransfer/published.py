@@ -11,8 +11,8 @@ from pathlib import Path
 from scipy import stats
 
 from medtransfer.core.errors import UserError
+from medtransfer.data.tasks import DERIVED, TASKS, image_groups, origins
 from medtransfer.statistics.t_tests import ROUNDING, TTest
-from medtransfer.tasks import DERIVED, TASKS, image_groups, origins
 from medtransfer.zoo import RECORDS
 
 COLUMNS = ("paper", "initialization", "task", "metric", "mean", "std", "source")

@@ -14,28 +14,18 @@ from typing import Any, Literal
 
 import torch
 
-from medtransfer import (
-    PROTOCOL_VERSION,
-    catalog,
-    conversion,
-    execution,
-    ledger,
-    lineage,
-    models,
-    objectives,
-    preparation,
-    weights,
-)
+from medtransfer import PROTOCOL_VERSION, conversion, execution, ledger, lineage, models, objectives, weights
 from medtransfer import params as parameters
-from medtransfer.cache import Prepared, load
 from medtransfer.conversion import Receipt
 from medtransfer.core import arithmetic, schema
 from medtransfer.core.errors import UserError
+from medtransfer.data import catalog, prepare
+from medtransfer.data.cache import Prepared, load
+from medtransfer.data.tasks import Task, contaminated
+from medtransfer.data.tasks import applicable as fits
 from medtransfer.initializations import Initialization, check_backbone, parse, seen
 from medtransfer.lineage import Lineage
 from medtransfer.params import Params
-from medtransfer.tasks import Task, contaminated
-from medtransfer.tasks import applicable as fits
 from medtransfer.zoo import Triple
 
 log = logging.getLogger("medtransfer")
@@ -189,7 +179,7 @@ def plan(
             objectives.check(task, size, protocol, backbone, params.model.decoder)
     pairs = applicable(starts, found)
     receipts = {init: weights.ready(init, root, weights_folder) for init in starts}
-    caches = {name: preparation.prepare(task, params, root) for name, task in found.items()}
+    caches = {name: prepare.prepare(task, params, root) for name, task in found.items()}
     fixed = [
         Run(
             init=init,

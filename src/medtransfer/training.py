@@ -25,10 +25,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from medtransfer import conversion, distributed, optimizers
 from medtransfer.core import arithmetic, files, rng
 from medtransfer.core.errors import UserError
+from medtransfer.data.tasks import PRIMARY
 from medtransfer.loading import Batch, Loader, Share
 from medtransfer.objectives import Objective, Prediction
 from medtransfer.params import Engine, Training
-from medtransfer.tasks import PRIMARY
 
 log = logging.getLogger("medtransfer")
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medtransfer import catalog, chosen, conversion, lineage, weights
+from medtransfer import chosen, conversion, lineage, weights
 from medtransfer.cells import Cell, kind_of
 from medtransfer.contrasts import ALL
 from medtransfer.core.errors import UserError
+from medtransfer.data import catalog
 from medtransfer.findings import Findings
 from medtransfer.initializations import Initialization, parse
 from medtransfer.params import Params

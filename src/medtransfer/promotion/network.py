@@ -20,14 +20,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from medtransfer import backbones, objectives
-from medtransfer.cache import Prepared
 from medtransfer.cells import Cell, kind_of
 from medtransfer.core.errors import UserError
 from medtransfer.core.schema import convert, read_json, unflatten
+from medtransfer.data.cache import Prepared
+from medtransfer.data.tasks import Task
 from medtransfer.loading import Cache, Loader
 from medtransfer.objectives import Objective
 from medtransfer.params import Classification, Segmentation
-from medtransfer.tasks import Task
 from medtransfer.zoo import Triple
 
 SPEC, WEIGHTS = "model.json", "model.safetensors"

@@ -25,10 +25,10 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from numpy.typing import NDArray
 from PIL import Image
 
-from medtransfer import decoding
 from medtransfer.core.errors import UserError
-from medtransfer.datasets import Picture, Sample
-from medtransfer.formats import READABLE
+from medtransfer.data import decode
+from medtransfer.data.images.formats import READABLE
+from medtransfer.data.readers.reading import Picture, Sample
 from medtransfer.promotion import network
 from medtransfer.promotion.network import Spec
 
@@ -97,13 +97,13 @@ def answer(model: torch.nn.Module, spec: Spec, images: Sequence[Any], device: st
     return pd.DataFrame(masks if spec.segmentation else np.concatenate(parts), columns=list(spec.labels))
 
 
-def _decode(spec: Spec, image: Any, number: int) -> decoding.Decoded:
+def _decode(spec: Spec, image: Any, number: int) -> decode.Decoded:
     """Decodes as `prepare` does, masks left out."""
     task = dataclasses.replace(spec.record, kind="multilabel")
     with tempfile.TemporaryDirectory() as folder:
         sample = Sample(id=str(number), patient="", split="test", image=_picture(image, number, Path(folder), spec))
         try:
-            return decoding.decode(task, sample, spec.cache_size)
+            return decode.decode(task, sample, spec.cache_size)
         except Exception as error:  # decoders raise nearly anything on damaged bytes
             words = str(error).replace(folder, "").strip()
             raise UserError(f"image {number} cannot be decoded: {words or type(error).__name__}") from error

@@ -18,11 +18,11 @@ import yaml
 
 from medtransfer import execution, figures, ledger
 from medtransfer import params as parameters
-from medtransfer.cache import load
 from medtransfer.core import files
 from medtransfer.core.addresses import Address
 from medtransfer.core.errors import UserError
 from medtransfer.core.progress import Meters
+from medtransfer.data.cache import load
 from medtransfer.figures import tuning as drawing
 from medtransfer.ledger import Ledger
 from medtransfer.params import Params

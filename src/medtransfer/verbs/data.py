@@ -15,7 +15,7 @@ log = logging.getLogger("medtransfer")
 @verb("phantoms")
 def phantoms(params: Params, root: Path) -> None:
     """Write synthetic images in the official layouts under data/phantoms."""
-    from medtransfer import phantoms as generator
+    from medtransfer.data.phantoms import write as generator
 
     for dataset, images in params.phantoms.images.items():
         folder = root / "data/phantoms" / dataset
@@ -27,7 +27,7 @@ def phantoms(params: Params, root: Path) -> None:
 @verb()
 def sources(params: Params, root: Path) -> None:
     """Note which real files are under data/raw, for DVC to see what changed."""
-    from medtransfer import sources as raw
+    from medtransfer.data import raw
 
     raw.write(root)
 
@@ -35,12 +35,12 @@ def sources(params: Params, root: Path) -> None:
 @verb("data", "tasks", "benchmark")
 def prepare(params: Params, root: Path, task: str = "all", check: str = "no") -> None:
     """Check a task's raw files and decode them once into data/prepared; --check hashes all raw files again."""
-    from medtransfer import catalog, preparation
+    from medtransfer.data import catalog, prepare
 
     if check not in ("yes", "no"):
         raise UserError(f"--check must be yes or no, got {check!r}")
     for name in tasks_of(params, task):
-        prepared = preparation.prepare(catalog.lookup(name, root), params, root, check=check == "yes")
+        prepared = prepare.prepare(catalog.lookup(name, root), params, root, check=check == "yes")
         marks = f" ({', '.join(prepared.marks)})" if prepared.marks else ""
         number, drawn = len(prepared.parts), "splits" in prepared.manifest
         words = f", {number} {'drawn splits' if drawn else 'folds'}" if number > 1 else ""
@@ -61,17 +61,17 @@ def tasks(params: Params, root: Path) -> None:
 @verb("data", "tasks", "benchmark")
 def audit(params: Params, root: Path, task: str = "all", against: str = "none") -> None:
     """Show what prepare found of a task's data, and look-alikes in another task's images."""
-    from medtransfer import inspection
+    from medtransfer.data import audit
 
     for name in tasks_of(params, task):
-        inspection.report(name, "none" if name == against else against, params, root)
+        audit.report(name, "none" if name == against else against, params, root)
 
 
 @verb()
 def fetch(params: Params, root: Path, dataset: str, size: str = "224") -> None:
     """Download an open dataset into data/raw, or say how to get one that is not open."""
-    from medtransfer import fetching
+    from medtransfer.data import fetch
 
     if not size.isdigit():
         raise UserError(f"size is the side of the images in pixels, got {size!r}")
-    fetching.fetch(dataset, root, int(size))
+    fetch.fetch(dataset, root, int(size))

@@ -1,0 +1,1 @@
+"""Raw files -> `data/prepared`: which tasks there are, how their files are read, checked, split and decoded."""
