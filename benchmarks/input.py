@@ -28,7 +28,7 @@ from torchvision import transforms
 from medtransfer.augmentation import Views, sample
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Augmentation
-from medtransfer.zoo import IMAGENET_MEAN, IMAGENET_STD
+from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE, BATCH = 224, 32
 AUGMENTATION = Augmentation(

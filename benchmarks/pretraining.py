@@ -33,18 +33,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medtransfer import conversion, objectives, selfsupervision, weights
+from medtransfer import objectives, selfsupervision
 from medtransfer import params as parameters
 from medtransfer.core import rng
 from medtransfer.data import prepare
 from medtransfer.data.cache import Prepared
 from medtransfer.data.phantoms import write
 from medtransfer.data.tasks import TASKS, Task
-from medtransfer.initializations import Initialization, parse
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Augmentation, Params
 from medtransfer.probing import Probe
 from medtransfer.training import Trainer
+from medtransfer.weights import convert, store
+from medtransfer.weights.names import Initialization, parse
 
 XRAYS, SHENZHEN = TASKS["chestxray14"], TASKS["shenzhen"]
 IMAGES = {"chestxray14": 1500, "shenzhen": 1000}
@@ -133,7 +134,7 @@ def trainer(
     )
     settings = selfsupervision.Settings(projector=case.projector, temperature=0.2, masked=0.6)
     goal = selfsupervision.objective(case.method, settings)
-    tensors = weights.state(init, root, rng.seed_of(seed, "backbone"), "one")
+    tensors = store.state(init, root, rng.seed_of(seed, "backbone"), "one")
     cache = Cache(source.images, np.zeros((len(source.images), 0), np.float32), CPU)
     built = Trainer(
         goal.build(init.backbone, tensors, rng.seed_of(seed, "head"), SIDE),
@@ -154,8 +155,8 @@ def trainer(
 def run(case: Case, params: Params, data: Data, seed: int, root: Path) -> list[float]:
     """Trains a case; returns the probes' scores before the training, then those after it."""
     init = parse(case.start, params.model.backbone)
-    weights.obtain(init, root)
-    mean, std = conversion.normalization(init)
+    store.obtain(init, root)
+    mean, std = convert.normalization(init)
     common: dict[str, Any] = {
         "size": SIDE, "batch_size": case.batch_size, "crop_fraction": 1.0, "mean": mean, "std": std,
         "channels_last": True,

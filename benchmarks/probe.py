@@ -19,14 +19,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from medtransfer import conversion, models, objectives, weights
+from medtransfer import models, objectives
 from medtransfer import params as parameters
 from medtransfer.core import rng
 from medtransfer.data import catalog, prepare
 from medtransfer.data.cache import Prepared
-from medtransfer.initializations import Initialization, parse
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Params
+from medtransfer.weights import convert, store
+from medtransfer.weights.names import Initialization, parse
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 """inverse regularization strengths (scikit-learn's C)"""
@@ -36,10 +37,10 @@ def features(init: Initialization, prepared: Prepared, params: Params, root: Pat
     """Returns the pooled features of every image, (n, F)."""
     task = catalog.lookup(prepared.manifest["task"], root)
     size = parameters.task_params(params, task.name).image_size
-    weights.obtain(init, root)
-    tensors = weights.state(init, root, rng.seed_of(seed, "backbone"), params.model.random_last_bn)
+    store.obtain(init, root)
+    tensors = store.state(init, root, rng.seed_of(seed, "backbone"), params.model.random_last_bn)
     model: Any = models.classifier(init.backbone, 1, tensors, 0, size)
-    mean, std = conversion.normalization(init)
+    mean, std = convert.normalization(init)
     cache = Cache(prepared.images, objectives.targets(task, prepared), torch.device("cpu"), len(task.labels))
     loader = Loader(
         cache, prepared.samples["id"].tolist(), size=size, batch_size=32, crop_fraction=1.0, mean=mean, std=std,

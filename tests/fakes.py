@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from medtransfer import backbones, objectives
+from medtransfer import objectives
 from medtransfer import params as parameters
 from medtransfer.core import rng
 from medtransfer.data.cache import Prepared
@@ -18,7 +18,8 @@ from medtransfer.data.tasks import TASKS, Task
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Params
 from medtransfer.training import Trainer
-from medtransfer.zoo import IMAGENET_MEAN, IMAGENET_STD
+from medtransfer.weights import backbones
+from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD
 
 BACKBONE = "test_resnet"
 """timm's own test network, a few hundred thousand parameters"""

@@ -12,13 +12,14 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from medtransfer import conversion, exports, findings, lineage, params, weights, writing
-from medtransfer.conversion import Receipt
+from medtransfer import exports, findings, params, writing
 from medtransfer.findings import Findings
-from medtransfer.initializations import expected, parse
-from medtransfer.lineage import Lineage
 from medtransfer.params import Params
 from medtransfer.promotion import promoting
+from medtransfer.weights import convert, receipts, store
+from medtransfer.weights.convert import Receipt
+from medtransfer.weights.names import expected, parse
+from medtransfer.weights.receipts import Lineage
 from tests import fakes, results, workspace
 
 TASKS = ("shenzhen", "montgomery")
@@ -68,7 +69,7 @@ def finish(
     results.write(cells, named, TASKS, seeds, cases=400, **{"marks": [], **changes})
     for path in cells.glob("*/*/cell.json"):
         cell = json.loads(path.read_text())
-        receipt = weights.ready(inits[cell["init"]], root) if cell["init"] in inits else None
+        receipt = store.ready(inits[cell["init"]], root) if cell["init"] in inits else None
         if receipt is not None:
             path.write_text(json.dumps(cell | {"weights_sha256": receipt.tensors_sha256}))
     return here, report(root, here)
@@ -107,16 +108,16 @@ def pretrain(root: Path, letter: str, dataset: str, marks: Sequence[str]) -> str
     name = f"{name_of(letter)}+{dataset}"
     init = parse(name, fakes.BACKBONE)
     tensors = {key: tensor * 0.5 for key, tensor in load_file(root / f"{letter}.safetensors").items()}
-    below = weights.ready(init.parent, root)
+    below = store.ready(init.parent, root)
     assert isinstance(below, Receipt)
     made = Lineage(
         init=init.canonical, backbone=fakes.BACKBONE, digest="d", identity={}, parent=init.parent.canonical,
         parent_sha256=below.tensors_sha256, parent_receipt=json.loads(json.dumps(dataclasses.asdict(below))),
         dataset=dataset, manifest_digest="m", dropped=(), targets={}, images={"train": 10}, marks=tuple(marks),
         method="supervised", monitor="val_loss", best_epoch=0, best=0.5, epochs=1, seconds=1.0,
-        tensors_sha256=conversion.digest(tensors), parameters=below.parameters, mean=(0.1, 0.2, 0.3),
+        tensors_sha256=convert.digest(tensors), parameters=below.parameters, mean=(0.1, 0.2, 0.3),
         std=(0.4, 0.5, 0.6), padding="", licences=("not stated", f"images of {dataset}: CC0"), fingerprint=(0.0,),
         versions={}, mlflow_run_id="r",
     )  # fmt: skip
-    lineage.write(made, tensors, init, root)
+    receipts.write(made, tensors, init, root)
     return name

@@ -22,13 +22,14 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from medtransfer import initializations, leases, weights
+from medtransfer import leases
 from medtransfer import params as parameters
-from medtransfer.conversion import Receipt
 from medtransfer.core import addresses
 from medtransfer.core.addresses import Address, Scrubbed, holds_secret, scrub
 from medtransfer.core.errors import UserError
-from medtransfer.initializations import hidden, parse
+from medtransfer.weights import names, store
+from medtransfer.weights.convert import Receipt
+from medtransfer.weights.names import hidden, parse
 from tests import fakes, workspace
 
 USER, PASSWORD, TOKEN = "Ursula-hidden-user", "pa@ss/SECRET-word", "SECRET-token-of-today"
@@ -104,7 +105,7 @@ def test_an_init_keeps_name_and_digest_when_its_token_changes(top: Path) -> None
     assert Address(first.source.url).whole == "https://u:bSECRET@h/w.pt?token=bSECRET"
     params = parameters.load(top / "params.yaml", {"benchmark.inits": json.dumps([one, two])})
     with pytest.raises(UserError, match=r"file:https://h/w\.pt@resnet18\+chexpert is named twice") as caught:
-        initializations.hide_all(params)
+        names.hide_all(params)
     assert "SECRET" not in str(caught.value)
 
 
@@ -199,17 +200,17 @@ def test_weights_are_fetched_again_when_the_user_names_them_again(tmp_path: Path
     with served(tmp_path) as (whole, shown):
         init = parse(f"file:{whole}", fakes.BACKBONE)
         root = tmp_path / "root"
-        first = weights.obtain(init, root)
+        first = store.obtain(init, root)
         assert isinstance(first, Receipt)
         assert first.files[0].address == shown
-        assert weights.obtain(parse(f"file:{shown}", fakes.BACKBONE), root) == first
+        assert store.obtain(parse(f"file:{shown}", fakes.BACKBONE), root) == first
         assert Handler.given == 1
         assert hits(root) == []
         for path in (root / "data").rglob("*.safetensors"):
             path.unlink()
-        assert weights.obtain(parse(f"file:{shown}", fakes.BACKBONE), root) == first  # this process still knows
+        assert store.obtain(parse(f"file:{shown}", fakes.BACKBONE), root) == first  # this process still knows
         assert Handler.given == 2
-    assert "SECRET" not in "\n".join(weights.summary(first)) + repr(init)
+    assert "SECRET" not in "\n".join(store.summary(first)) + repr(init)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.evidence import Evidence
 from medtransfer.promotion.weighing import Selected, _gate
 from medtransfer.statistics import all_pairs, delong
-from medtransfer.zoo import RECORDS
+from medtransfer.weights.zoo import RECORDS
 from tests import simulated
 from tests.simulated import DOMINATE, MARGIN, World, answer_of, draw, names, said, share, truths
 

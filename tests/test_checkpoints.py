@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from medtransfer import containers
+from medtransfer.weights.formats import read
 from tests import checkpoints
 
 State = dict[str, Tensor]
@@ -166,7 +166,7 @@ def test_simclr_counts_kernels_in_the_order_of_construction(
 ) -> None:
     path = folder / ("ResNet50_1x.zip" if member else "model.ckpt-250228.index")
     checkpoints.write(name, "resnet50", resnet50, path)
-    state = containers.read(path, (), "ResNet50_1x/model.ckpt-225206.index" if member else "").tensors
+    state = read.read(path, (), "ResNet50_1x/model.ckpt-225206.index" if member else "").tensors
     assert len(state) == count
     assert copies(state, resnet50) == 265
     assert sum(key.startswith("base_model/") and key.endswith("/kernel") for key in state) == 53
@@ -191,7 +191,7 @@ def test_simclr_v2_has_slots_and_an_averaged_copy(folder: Path, resnet50: State)
     path = folder / "model.ckpt-250228.index"
     checkpoints.write("simclr-v2", "resnet50", resnet50, path)
     assert path.with_name("model.ckpt-250228.data-00000-of-00001").is_file()
-    state = containers.read(path, ()).tensors
+    state = read.read(path, ()).tensors
     kernel = "base_model/conv2d_52/kernel"
     assert state[kernel].shape == state[f"{kernel}/Momentum"].shape == state[f"ema_model/{kernel}"].shape
     assert sum(key.startswith("ema_model/base_model/") for key in state) == 265
@@ -203,7 +203,7 @@ def test_simclr_v2_has_slots_and_an_averaged_copy(folder: Path, resnet50: State)
 
 def test_byol_holds_online_and_target_networks_in_haiku_s_names(folder: Path, resnet50: State) -> None:
     checkpoints.write("byol", "resnet50", resnet50, folder / "pretrain_res50x1.pkl")
-    state = containers.read(folder / "pretrain_res50x1.pkl", ()).tensors
+    state = read.read(folder / "pretrain_res50x1.pkl", ()).tensors
     assert len(state) == 3 * 171 + 2 * 330
     assert copies(state, resnet50) == 265 + 106  # a running average is there twice: average and hidden
     online = {key.removeprefix("online_params/res_net50/"): x for key, x in state.items() if "online_params/res" in key}

@@ -23,8 +23,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from medtransfer.containers import archives, pickles, read
 from medtransfer.core.errors import UserError
+from medtransfer.weights.formats import archives, pickles
+from medtransfer.weights.formats.read import read
 from tests import writers
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -15,12 +15,13 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from medtransfer import ledger, lineage, params, pretraining, tracking, tuning
+from medtransfer import ledger, params, pretraining, tracking, tuning
 from medtransfer.data import catalog
 from medtransfer.data import prepare as preparation
-from medtransfer.initializations import parse
 from medtransfer.promotion import demotion, registry
 from medtransfer.tracking import comparing, sync
+from medtransfer.weights import receipts
+from medtransfer.weights.names import parse
 from tests import cuts, fakes, promotions, workspace
 
 CHAIN = "random+chestxray14"
@@ -132,7 +133,7 @@ def test_pretrain(fresh: Callable[[int], Path]) -> None:
 
     def check(root: Path) -> None:
         [run] = runs(root, pretraining.EXPERIMENT)
-        made = lineage.read(parse(CHAIN, fakes.BACKBONE), root)
+        made = receipts.read(parse(CHAIN, fakes.BACKBONE), root)
         assert made is not None
         assert (run.info.status, run.info.run_id) == ("FINISHED", made.mlflow_run_id)
         slug = parse(CHAIN, fakes.BACKBONE).slug
@@ -142,7 +143,7 @@ def test_pretrain(fresh: Callable[[int], Path]) -> None:
         assert {"val_loss", "best_epoch"} <= run.data.metrics.keys()
         assert not (root / "data/runs" / made.digest / "checkpoint.pt").exists()
 
-    steps = everywhere(fresh, work, check, (lineage, "write"))
+    steps = everywhere(fresh, work, check, (receipts, "write"))
     print(f"\npretrain: {steps} steps")
     assert steps >= 10
 

@@ -15,13 +15,14 @@ import timm
 import torch
 from numpy.typing import NDArray
 
-from medtransfer import backbones, benchmark, examples, figures, finetuning, gallery, models, runs, tracking
+from medtransfer import benchmark, examples, figures, finetuning, gallery, models, runs, tracking
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import TASKS, Task
 from medtransfer.examples import Examples
 from medtransfer.training import Trainer
+from medtransfer.weights import backbones
 from tests import fakes, workspace
 
 NAN = float("nan")

@@ -17,10 +17,10 @@ from medtransfer import benchmark, cells, findings, params, published, runs
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
 from medtransfer.data.tasks import TASKS, applicable, contaminated, image_groups, origins
-from medtransfer.initializations import parse, seen
 from medtransfer.params import OwnInit
 from medtransfer.promotion import decision
 from medtransfer.training import Trainer
+from medtransfer.weights.names import parse, seen
 from tests import fakes, results, workspace
 from tests.conftest import TOP
 

@@ -19,11 +19,11 @@ from medtransfer import params
 from medtransfer.data import catalog, manifest
 from medtransfer.data.splits import Assignment
 from medtransfer.data.tasks import TASKS
-from medtransfer.initializations import parse
 from medtransfer.links import Link
 from medtransfer.promotion import promoting
 from medtransfer.promotion.weighing import Material
 from medtransfer.runs import Run
+from medtransfer.weights.names import parse
 
 MANIFEST, WEIGHTS = "5" * 64, "7" * 64
 THREADS = {"execution.threads_per_run": "1"}

@@ -6,8 +6,8 @@ import pytest
 
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
-from medtransfer.initializations import check_backbone, expected, parse, seen
 from medtransfer.params import OwnInit
+from medtransfer.weights.names import check_backbone, expected, parse, seen
 
 
 @pytest.mark.parametrize(

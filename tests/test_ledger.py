@@ -8,8 +8,8 @@ import pytest
 
 from medtransfer import ledger
 from medtransfer.core.errors import UserError
-from medtransfer.initializations import parse
 from medtransfer.ledger import Ledger, Trial
+from medtransfer.weights.names import parse
 
 
 def trial(number: int, value: float | None, *, state: str = "complete", images: int = 10, **params: Any) -> Trial:

@@ -16,11 +16,12 @@ from timm.layers import resample_abs_pos_embed
 from timm.models import swin_transformer, vision_transformer
 from torch import Tensor, nn
 
-from medtransfer import backbones, models, objectives, runs
+from medtransfer import models, objectives, runs
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import TASKS
-from medtransfer.initializations import parse
+from medtransfer.weights import backbones
+from medtransfer.weights.names import parse
 from tests import fakes
 
 FAMILIES = {

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medtransfer import backbones, models, objectives, optimizers
+from medtransfer import models, objectives, optimizers
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import TASKS
 from medtransfer.params import Training
 from medtransfer.training import Progress, Trainer
+from medtransfer.weights import backbones
 from tests import fakes
 
 

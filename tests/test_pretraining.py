@@ -19,23 +19,13 @@ import torch
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 
-from medtransfer import (
-    backbones,
-    finetuning,
-    lineage,
-    links,
-    models,
-    params,
-    pretraining,
-    runs,
-    tracking,
-    weights,
-)
+from medtransfer import finetuning, links, models, params, pretraining, runs, tracking
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
-from medtransfer.initializations import parse
 from medtransfer.training import Trainer
-from medtransfer.zoo import IMAGENET_MEAN, IMAGENET_STD
+from medtransfer.weights import backbones, receipts, store
+from medtransfer.weights.names import parse
+from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD
 from tests import fakes, workspace
 
 SLOW = pytest.mark.slow
@@ -82,13 +72,13 @@ def load(root: Path, **changes: Any) -> params.Params:
     return params.load(root / "params.yaml", overrides | {k.replace("__", "."): v for k, v in changes.items()})
 
 
-def make(root: Path, name: str = ONE, targets: Any = ("shenzhen",), **changes: Any) -> lineage.Lineage:
+def make(root: Path, name: str = ONE, targets: Any = ("shenzhen",), **changes: Any) -> receipts.Lineage:
     settings = load(root, **changes)
     return pretraining.make(parse(name, settings.model.backbone), settings, root, targets)
 
 
 def state(root: Path, name: str = ONE) -> dict[str, Any]:
-    return weights.state(parse(name, fakes.BACKBONE), root, 0, "one")
+    return store.state(parse(name, fakes.BACKBONE), root, 0, "one")
 
 
 def test_weights_are_made_with_a_receipt_and_a_run_in_mlflow(root: Path) -> None:
@@ -105,19 +95,19 @@ def test_weights_are_made_with_a_receipt_and_a_run_in_mlflow(root: Path) -> None
     artifacts = {item.path for item in client.list_artifacts(found.mlflow_run_id)}
     name = f"random--{fakes.BACKBONE}--chestxray14"
     assert {f"{name}.safetensors", f"{name}.receipt.json", "params.yaml", "curves.png"} <= artifacts
-    start = weights.state(parse("random", fakes.BACKBONE), root, 0, "one")
+    start = store.state(parse("random", fakes.BACKBONE), root, 0, "one")
     assert start.keys() == state(root).keys()
 
 
 def test_a_missing_link_is_made_first_and_the_receipt_carries_the_chain(root: Path) -> None:
     found = make(root, TWO)
-    first = lineage.read(parse(ONE, fakes.BACKBONE), root)
+    first = receipts.read(parse(ONE, fakes.BACKBONE), root)
     assert first is not None
     assert found.parent_sha256 == first.tensors_sha256
     assert found.parent_receipt is not None
     assert found.parent_receipt["init"] == first.init
     assert found.parent_receipt["parent_receipt"] is None
-    words = "\n".join(lineage.summary(found))
+    words = "\n".join(receipts.summary(found))
     assert f"started from {first.init}, sha256 of the tensors {first.tensors_sha256}" in words
     assert len(found.licences) == 2
 
@@ -133,7 +123,7 @@ def test_what_is_made_is_not_made_again(root: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("after", [pytest.param(1, marks=SLOW), 2, pytest.param(3, marks=SLOW)])
 def test_a_killed_run_resumes_to_the_same_tensors(root: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     whole = make(root, pretraining__max_epochs="4")
-    target = lineage.path(parse(ONE, fakes.BACKBONE), root)
+    target = receipts.path(parse(ONE, fakes.BACKBONE), root)
     target.unlink()
     for path in (root / "data/runs").glob("*/*.safetensors"):
         path.unlink()
@@ -170,7 +160,7 @@ def test_a_process_killed_at_three_random_points_makes_the_same_file(tmp_path: P
         code, output = workspace.run(top, root, *words)
         assert code == 0, output
         assert ("resuming after epoch" in output) == (name == "killed")
-        [path] = (root / lineage.FOLDER).glob("*.safetensors")
+        [path] = (root / receipts.FOLDER).glob("*.safetensors")
         files.append(path.read_bytes())
     assert files[0] == files[1], f"killed after {points} epochs"
 
@@ -191,7 +181,7 @@ def _kill(top: Path, root: Path, words: list[str], epochs: float) -> None:
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert len(list((root / "data/runs").glob("*/checkpoint.pt"))) == 1
-    assert not list((root / lineage.FOLDER).glob("*.safetensors"))
+    assert not list((root / receipts.FOLDER).glob("*.safetensors"))
 
 
 def test_a_resume_with_other_parameters_is_another_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +239,7 @@ def test_a_rule_for_all_goes_before_the_normalization_of_the_last_training(root:
 def test_a_transformer_takes_another_side_after_pre_training(vit: Path, side: int) -> None:
     """Pre-trained at 32 px, kept at the published 160 px, used at any side, as weights from elsewhere are."""
     init = parse(VIT, fakes.BACKBONE)
-    tensors = weights.state(init, vit, 0, "one")
+    tensors = store.state(init, vit, 0, "one")
     assert {key: tensor.shape for key, tensor in tensors.items()} == backbones.shapes("test_vit")
     [best] = (load_file(path) for path in (vit / "data/runs").glob("*/best.safetensors"))
     model: Any = models.classifier("test_vit", 1, tensors, 0, side)
@@ -259,7 +249,7 @@ def test_a_transformer_takes_another_side_after_pre_training(vit: Path, side: in
     grid = resample_abs_pos_embed(best["backbone.pos_embed"], [10, 10], num_prefix_tokens=prefix)
     grid = resample_abs_pos_embed(grid, [side // 16, side // 16], num_prefix_tokens=prefix)
     assert torch.allclose(model.backbone.pos_embed, grid, atol=1e-6)
-    assert weights.verify(init, vit) == 0
+    assert store.verify(init, vit) == 0
     assert torch.isfinite(model.eval()(torch.zeros(1, 3, side, side))).all()
 
 
@@ -270,7 +260,7 @@ def test_weights_that_are_not_made_name_the_command(root: Path) -> None:
 
 def test_a_changed_file_is_refused(root: Path) -> None:
     make(root)
-    path = lineage.path(parse(ONE, fakes.BACKBONE), root)
+    path = receipts.path(parse(ONE, fakes.BACKBONE), root)
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(bytes(data))
@@ -376,7 +366,7 @@ def test_two_processes_of_torchrun_make_what_one_makes(root: Path, top: Path) ->
         own["MLFLOW_TRACKING_URI"] = f"sqlite:///{root}/{processes}.db"
         answer = subprocess.run([*command, *words], cwd=root, env=own, capture_output=True, text=True, check=False)
         assert answer.returncode == 0, answer.stderr[-3000:]
-        found[processes] = lineage.read(parse(ONE, fakes.BACKBONE), root)
+        found[processes] = receipts.read(parse(ONE, fakes.BACKBONE), root)
         shutil.rmtree(root / "data/weights")
         shutil.rmtree(root / "data/runs")
     one, two = found[1], found[2]

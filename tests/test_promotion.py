@@ -16,12 +16,13 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from medtransfer import backbones, conversion, links, tracking, weights
+from medtransfer import links, tracking
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
-from medtransfer.initializations import parse, seen
-from medtransfer.lineage import Lineage
 from medtransfer.promotion import demotion, fetching, promoting, registering, registry
+from medtransfer.weights import backbones, convert, store
+from medtransfer.weights.names import parse, seen
+from medtransfer.weights.receipts import Lineage
 from tests import fakes, promotions
 from tests.promotions import MODEL, finish, promote
 
@@ -95,7 +96,7 @@ def test_who_when_why_and_by_what_stands_in_the_decision_and_in_the_version(root
     kept = {file.path for file in client(root).list_artifacts(one.info.run_id)}
     assert {"decision.json", "decision.md", "report", "backbone"} <= kept
     version = client(root).get_model_version(MODEL, "1")
-    sha = weights.ready(parse("file:a.safetensors", fakes.BACKBONE), root)
+    sha = store.ready(parse("file:a.safetensors", fakes.BACKBONE), root)
     assert sha is not None
     assert version.tags["weights_sha256"] == version.tags["key"] == sha.tensors_sha256
     assert version.tags["manifest.shenzhen"] == "m-shenzhen"
@@ -314,12 +315,12 @@ def test_a_registered_backbone_is_an_init_like_any_other(
         assert (init.canonical, init.chain) == (f"{name}@{fakes.BACKBONE}", ())
         assert parse(init.canonical, "resnet50", brought.inits) == init
         assert parse(f"{name}+chexpert", "resnet50", brought.inits).chain == ("chexpert",)
-        found = weights.ready(init, root)
+        found = store.ready(init, root)
         assert found is not None
         assert found.tensors_sha256 == client(root).get_model_version(MODEL, "1").tags["key"]
-        tensors = weights.state(init, root, 0, "one")
+        tensors = store.state(init, root, 0, "one")
         assert all(torch.equal(tensor, tensors[key]) for key, tensor in load_file(root / "a.safetensors").items())
-        assert weights.verify(init, root) < 1e-6
+        assert store.verify(init, root) < 1e-6
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/none/all.db")
     with caplog.at_level(logging.WARNING):
         assert fetching.bring(here, [name], root) == brought
@@ -335,8 +336,8 @@ def test_what_a_registered_backbone_has_seen_its_input_and_its_marks_go_with_it(
     brought = fetching.bring(here, [name], root)
     init = parse(name, "", brought.inits)
     assert seen(init.canonical) == {"chestxray14"}
-    assert conversion.normalization(init) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    receipt = weights.ready(init, root)
+    assert convert.normalization(init) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    receipt = store.ready(init, root)
     assert isinstance(receipt, Lineage)
     assert receipt.marks == ("synthetic",)
     assert brought.inits[name].licence == "not stated; images of chestxray14: CC0"

@@ -9,8 +9,8 @@ from scipy import stats
 
 from medtransfer import published
 from medtransfer.core.errors import UserError
-from medtransfer.entries import check_entry, matches, split
 from medtransfer.published import Published, bare_name
+from medtransfer.weights.families import check_entry, matches, split
 
 HEADER = "paper,initialization,task,metric,mean,std,source"
 ROW = "A 2030,SwAV,TXC,AUC %,95.72,0.50,PRINTED: table 1"

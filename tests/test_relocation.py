@@ -13,13 +13,14 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from medtransfer import tracking, weights
-from medtransfer.conversion import Receipt
+from medtransfer import tracking
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
-from medtransfer.initializations import parse
 from medtransfer.promotion import fetching
 from medtransfer.tracking import store, sync
+from medtransfer.weights import store as weights
+from medtransfer.weights.convert import Receipt
+from medtransfer.weights.names import parse
 from tests import fakes, promotions
 
 

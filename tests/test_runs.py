@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from medtransfer import backbones, runs, weights
+from medtransfer import runs
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import TASKS
-from medtransfer.initializations import Initialization, parse
 from medtransfer.params import OwnInit
 from medtransfer.runs import Run
+from medtransfer.weights import backbones, store
+from medtransfer.weights.names import Initialization, parse
 from tests import fakes, workspace
 
 PUBLISHED = "imagenet+chestxray14-published"
@@ -74,7 +75,7 @@ def test_runs_on_images_that_an_init_has_seen_are_marked(
     seen = replace(init, record=replace(init.record, name=PUBLISHED))
     monkeypatch.setattr(runs, "parse", lambda *_: seen)
     monkeypatch.setattr(
-        weights, "obtain", lambda *_: weights.read_receipt(next(root.glob("data/weights/adhoc/*.safetensors")))
+        store, "obtain", lambda *_: store.read_receipt(next(root.glob("data/weights/adhoc/*.safetensors")))
     )
     assert "contaminated" in runs.plan(params, root, ["ours"], ["siim"], [0])[0].marked
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medtransfer import backbones, optimizers
+from medtransfer import optimizers
 from medtransfer import params as parameters
 from medtransfer.core import rng
 from medtransfer.core.errors import UserError
@@ -21,7 +21,8 @@ from medtransfer.selfsupervision import METHODS, SelfSupervised, Settings, check
 from medtransfer.selfsupervision.masking import MaskedAutoencoder, masked_loss
 from medtransfer.selfsupervision.views import ViewLoader
 from medtransfer.training import Progress, Trainer
-from medtransfer.zoo import IMAGENET_MEAN, IMAGENET_STD
+from medtransfer.weights import backbones
+from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD
 from tests import fakes
 
 VIT = "test_vit"

@@ -210,7 +210,8 @@ def test_a_checkpoint_that_cannot_be_written_keeps_the_former(top: Path, tmp_pat
 
 
 def test_head_and_decoder_do_not_depend_on_the_initialization(top: Path) -> None:
-    from medtransfer import backbones, models
+    from medtransfer import models
+    from medtransfer.weights import backbones
 
     drawn: list[Any] = []
     for seed in (1, 2):

@@ -15,14 +15,15 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import save_file
 
-from medtransfer import benchmark, cells, chosen, finetuning, params, runs, tracking, weights
+from medtransfer import benchmark, cells, chosen, finetuning, params, runs, tracking
 from medtransfer.core import files
 from medtransfer.core.addresses import Address
 from medtransfer.core.errors import UserError
-from medtransfer.initializations import parse
 from medtransfer.promotion import fetching, network
 from medtransfer.tracking import comparing, overview, sync
 from medtransfer.tuning import trials
+from medtransfer.weights import store
+from medtransfer.weights.names import parse
 from tests import fakes, workspace
 from tests.conftest import TOP
 
@@ -128,15 +129,15 @@ def test_a_receipt_that_was_cut_off_is_named_and_made_anew(root: Path, content: 
 
     save_file(timm.create_model(fakes.BACKBONE, num_classes=0).state_dict(), root / "w.safetensors")
     init = parse("file:w.safetensors", fakes.BACKBONE)
-    first = weights.obtain(init, root)
-    receipt = weights.receipt_file(init, root)
+    first = store.obtain(init, root)
+    receipt = store.receipt_file(init, root)
     assert receipt is not None
     receipt.write_bytes(content)
-    for read in (lambda: weights.state(init, root, 0, "one"), lambda: weights.converted(root)):
+    for read in (lambda: store.state(init, root, 0, "one"), lambda: store.converted(root)):
         with pytest.raises(UserError, match=rf"{re.escape(str(receipt))} is no .*delete it and .*\.safetensors"):
             read()
-    assert weights.obtain(init, root) == first
-    weights.state(init, root, 0, "one")
+    assert store.obtain(init, root) == first
+    store.state(init, root, 0, "one")
 
 
 @pytest.mark.parametrize("content", CUTS)

@@ -14,12 +14,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from medtransfer import checkpoints as places
-from medtransfer import containers, conversion, fingerprints, layouts, models, weights
-from medtransfer.backbones import bare_backbone, load_into, same_padding
+from medtransfer import models
 from medtransfer.core.errors import UserError
-from medtransfer.initializations import Initialization, parse
-from medtransfer.zoo import RECORDS, commercial
+from medtransfer.weights import convert, fingerprint, key_rules, store
+from medtransfer.weights import locate as places
+from medtransfer.weights.backbones import bare_backbone, load_into, same_padding
+from medtransfer.weights.formats import read
+from medtransfer.weights.names import Initialization, parse
+from medtransfer.weights.zoo import RECORDS, commercial
 from tests import checkpoints
 
 LARGE = {"swin_base_patch4_window7_224", "convnext_base", "vit_base_patch16_224", "vit_base_patch32_clip_224"}
@@ -103,7 +105,7 @@ def source_features(init: Initialization, tensors: dict[str, Tensor]) -> tuple[f
         with torch.no_grad():
             first = model.get_parameter("conv1.weight")
             first.copy_(first.flip(1))
-    return fingerprints.features(model)
+    return fingerprint.features(model)
 
 
 @pytest.mark.parametrize(("name", "backbone"), cases([*checkpoints.NAMES, *TAGGED]))
@@ -113,21 +115,21 @@ def test_a_published_file_becomes_the_backbone_it_holds(
     init = bound(name, backbone)
     tensors = resnet50 if backbone == "resnet50" else stands_in(backbone)
     path = published(init, tensors, root)
-    receipt = weights.obtain(init, root)
+    receipt = store.obtain(init, root)
     assert receipt is not None
-    back = weights.state(init, root, 0, "one")
+    back = store.state(init, root, 0, "one")
     assert set(back) == set(tensors)
     kept = [key for key in tensors if key not in receipt.filled and key != "conv1.weight"]
     assert all(torch.equal(back[key], tensors[key]) for key in kept)
     assert all(key.endswith("num_batches_tracked") for key in receipt.filled)
-    assert fingerprints.deviation(receipt.fingerprint, source_features(init, tensors)) < 1e-5
-    assert weights.verify(init, root) < 1e-5
+    assert fingerprint.deviation(receipt.fingerprint, source_features(init, tensors)) < 1e-5
+    assert store.verify(init, root) < 1e-5
     accounted = set(receipt.keys.values()) | {key for keys in receipt.dropped.values() for key in keys}
-    content = containers.read(path, places.resolve(init).nested, places.resolve(init).member)
+    content = read.read(path, places.resolve(init).nested, places.resolve(init).member)
     assert accounted >= set(content.tensors)
     assert receipt.parameters == sum(p.numel() for p in bare_backbone(backbone).parameters())
     assert receipt.files[0].bytes == path.stat().st_size
-    assert weights.obtain(init, root) == receipt
+    assert store.obtain(init, root) == receipt
     one_step(backbone, back)
 
 
@@ -144,7 +146,7 @@ def one_step(backbone: str, tensors: dict[str, Tensor]) -> None:
     assert sum(changed) > len(changed) / 2
 
 
-def damage(content: containers.Content, key: str, what: str) -> containers.Content:
+def damage(content: read.Content, key: str, what: str) -> read.Content:
     tensors = dict(content.tensors)
     if what == "missing":
         del tensors[key]
@@ -168,10 +170,10 @@ def test_what_does_not_account_for_the_backbone_is_refused_with_file_and_keys(
 ) -> None:
     init = bound(name, "resnet50")
     path = published(init, resnet50, root)
-    receipt = weights.obtain(init, root)
+    receipt = store.obtain(init, root)
     assert receipt is not None
     source = places.resolve(init)
-    content = containers.read(path, source.nested, source.member)
+    content = read.read(path, source.nested, source.member)
     checkpoint = places.find(init, root)
     key = receipt.keys["layer3.2.conv2.weight"]
     for what, words in (
@@ -180,9 +182,9 @@ def test_what_does_not_account_for_the_backbone_is_refused_with_file_and_keys(
         ("shape", "layer3.2.conv2.weight" if source.tag else key),
         ("prefix", "conv1.weight"),
     ):
-        monkeypatch.setattr(containers, "read", lambda *_, what=what: damage(content, key, what))
+        monkeypatch.setattr(read, "read", lambda *_, what=what: damage(content, key, what))
         with pytest.raises(UserError) as error:
-            conversion.convert(init, checkpoint)
+            convert.convert(init, checkpoint)
         assert str(path) in str(error.value), what
         assert words in str(error.value), (what, str(error.value))
 
@@ -191,7 +193,7 @@ def test_what_does_not_account_for_the_backbone_is_refused_with_file_and_keys(
 def test_original_layouts_take_timms_own_names_too(architecture: str) -> None:
     """The chest X-ray ConvNeXt and Swin may have been trained by timm's classes."""
     state = stands_in(architecture)
-    layout = layouts.LAYOUTS["swin" if architecture.startswith("swin") else "convnext"]
+    layout = key_rules.LAYOUTS["swin" if architecture.startswith("swin") else "convnext"]
     if architecture.startswith("swin"):  # whose timm names of today say where a stage begins, not ends
         state = {key: tensor for key, tensor in state.items() if ".downsample." not in key}
     found = layout({f"module.{key}": tensor for key, tensor in state.items()}, state, architecture, "module.")
@@ -203,14 +205,14 @@ def test_a_file_of_another_hash_is_refused_and_nothing_converted(root: Path, res
         init = parse(name, "resnet50")
         path = published(init, resnet50, root)
         with pytest.raises(UserError, match=stated) as error:
-            weights.obtain(init, root)
+            store.obtain(init, root)
         assert str(path) in str(error.value)
     assert not list(root.glob("data/weights/*/*"))
 
 
 def test_a_file_by_hand_is_asked_for_with_its_steps(root: Path) -> None:
     with pytest.raises(UserError) as error:
-        weights.obtain(parse("inat2021", "resnet50"), root)
+        store.obtain(parse("inat2021", "resnet50"), root)
     for words in (
         "cornell.box.com",
         "unpack it",
@@ -255,4 +257,4 @@ def test_licences_say_whether_commercial_use_is_permitted() -> None:
     ],
 )
 def test_input_normalization_is_that_of_pre_training(name: str, mean: Any, std: Any) -> None:
-    assert conversion.normalization(parse(name, "resnet50")) == (mean, std)
+    assert convert.normalization(parse(name, "resnet50")) == (mean, std)

@@ -119,7 +119,7 @@ def run(arguments: Sequence[str], root: Path) -> None:
     if absent:
         raise UserError(f"{options.verb} needs --{absent[0]}: which {absent[0]}?")
     from medtransfer.data import catalog
-    from medtransfer.initializations import hidden, hide_all
+    from medtransfer.weights.names import hidden, hide_all
 
     if os.environ.get("MLFLOW_RUN_ID") and any(map(holds_secret, (*identity.values(), *overrides.values()))):
         raise UserError(

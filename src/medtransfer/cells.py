@@ -18,7 +18,7 @@ from medtransfer.core import arithmetic, files, schema
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
 from medtransfer.data.tasks import Derived, Task, contaminated, image_groups, measured, origins
-from medtransfer.initializations import seen
+from medtransfer.weights.names import seen
 
 FIRST_LINES = {
     "synthetic": "Synthetic phantoms: this tests the software and says nothing about weights.",

@@ -26,13 +26,13 @@ from medtransfer import published
 from medtransfer.core import schema
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import TASKS, applicable, contaminated
-from medtransfer.entries import check_entry, dataset_of, matches, members, split
-from medtransfer.initializations import seen
 from medtransfer.params import Claim
 from medtransfer.published import Published
 from medtransfer.statistics import t_tests
 from medtransfer.statistics.seeds_and_patients import JointInterval, joint_interval
-from medtransfer.zoo import RECORDS
+from medtransfer.weights.families import check_entry, dataset_of, matches, members, split
+from medtransfer.weights.names import seen
+from medtransfer.weights.zoo import RECORDS
 
 Word = Literal["supported", "contradicted", "undecided", "not testable"]
 PRINTED: Mapping[Word, str] = {

@@ -14,8 +14,8 @@ import numpy as np
 from medtransfer import params
 from medtransfer.cells import CONTAMINATED, Cell
 from medtransfer.data.tasks import applicable
-from medtransfer.initializations import seen
 from medtransfer.statistics import randomization, t_tests
+from medtransfer.weights.names import seen
 
 ScoreTest = t_tests.TTest | randomization.RandomizationTest
 

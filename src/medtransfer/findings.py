@@ -16,7 +16,6 @@ from medtransfer.comparison import Row, eligible
 from medtransfer.contrasts import ALL, Column, Contrast
 from medtransfer.core import progress
 from medtransfer.data.tasks import TASKS
-from medtransfer.entries import labels
 from medtransfer.evidence import Evidence, gather, locked
 from medtransfer.ledger import Ledger
 from medtransfer.looks import level
@@ -24,6 +23,7 @@ from medtransfer.published import Published
 from medtransfer.statistics import ranks
 from medtransfer.statistics.ranks import Friedman, Nemenyi, Ranks, SignedRank
 from medtransfer.tables import metric_name
+from medtransfer.weights.families import labels
 
 SEED = 0
 """of the resampling: equal runs give equal intervals"""

@@ -17,7 +17,7 @@ import timm
 import torch
 import yaml
 
-from medtransfer import PROTOCOL_VERSION, cells, curves, examples, leases, objectives, tracking, weights
+from medtransfer import PROTOCOL_VERSION, cells, curves, examples, leases, objectives, tracking
 from medtransfer import params as parameters
 from medtransfer.core import arithmetic, files, rng
 from medtransfer.core.addresses import scrub
@@ -31,6 +31,7 @@ from medtransfer.runs import Run
 from medtransfer.statistics import metrics
 from medtransfer.tracking import sync
 from medtransfer.training import Fit, Progress, Trainer
+from medtransfer.weights import store
 
 log = logging.getLogger("medtransfer")
 
@@ -137,7 +138,7 @@ def _identity(run: Run) -> tracking.Identity:
         "protocol_version": str(PROTOCOL_VERSION),
         "marks": ", ".join(run.marked),
         "recipe": run.recipe,
-        "mlflow.note.content": weights.description(run.init, run.root),
+        "mlflow.note.content": store.description(run.init, run.root),
         "mlflow.source.name": "medtransfer finetune",
         "mlflow.source.type": "LOCAL",
         "mlflow.user": os.environ.get("USER", ""),
@@ -180,7 +181,7 @@ def trainer(run: Run) -> tuple[Trainer, Prepared]:
     whole = _prepared(run.prepared, run.manifest_digest)
     prepared, cache = whole.of_fold(run.fold), _cache(run.prepared, whole.digest, run.device, run.task, run.root)
     goal = objectives.objective(task, prepared, protocol, device)
-    tensors = weights.state(run.init, run.root, rng.seed_of(run.seed, "backbone"), run.params.model.random_last_bn)
+    tensors = store.state(run.init, run.root, rng.seed_of(run.seed, "backbone"), run.params.model.random_last_bn)
     size, settings = parameters.task_params(run.params, run.task).image_size, run.params.model
     padding = run.init.padding if settings.padding == "init" else ""
     seed = rng.seed_of(run.seed, "head")
@@ -282,7 +283,7 @@ def _publish(run: Run, tracked: tracking.TrackedRun) -> None:
     names = [*RESULTS, "journal.jsonl", "params.yaml", curves.FILE]
     title = f"{run.init.canonical}, {run.task}, seed {run.seed}"
     curves.draw(cell["history"], f"val_{run.record.metric}", cell["best"]["epoch"], title, run.folder / curves.FILE)
-    receipt = weights.receipt_file(run.init, run.root)
+    receipt = store.receipt_file(run.init, run.root)
     if receipt is not None:
         shutil.copyfile(receipt, run.folder / "receipt.json")
         names.append("receipt.json")

@@ -14,7 +14,7 @@ from typing import Any
 
 from medtransfer.core import files, schema
 from medtransfer.core.errors import UserError
-from medtransfer.initializations import Initialization
+from medtransfer.weights.names import Initialization
 
 FOLDER = Path("data/results/studies")
 

@@ -17,28 +17,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medtransfer import (
-    PROTOCOL_VERSION,
-    contamination,
-    conversion,
-    execution,
-    lineage,
-    models,
-    objectives,
-    selfsupervision,
-    weights,
-)
+from medtransfer import PROTOCOL_VERSION, contamination, execution, models, objectives, selfsupervision
 from medtransfer import params as parameters
-from medtransfer.backbones import shapes
 from medtransfer.core import rng, schema
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog, prepare
 from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import Task, applicable
-from medtransfer.initializations import Initialization, seen
-from medtransfer.lineage import Lineage
 from medtransfer.params import Params
-from medtransfer.zoo import Triple
+from medtransfer.weights import convert, receipts, store
+from medtransfer.weights.backbones import shapes
+from medtransfer.weights.names import Initialization, seen
+from medtransfer.weights.receipts import Lineage
+from medtransfer.weights.zoo import Triple
 
 log = logging.getLogger("medtransfer")
 
@@ -93,7 +84,7 @@ class Link:
     def normalization(self) -> tuple[Triple, Triple]:
         """Is the mean and std of its inputs, per channel: by `init` those of what it starts from."""
         parent = self.init.parent
-        return conversion.normalization(parent, self.params.pretraining.normalization, lineage.read(parent, self.root))
+        return convert.normalization(parent, self.params.pretraining.normalization, receipts.read(parent, self.root))
 
     @property
     def dropped(self) -> tuple[str, ...]:
@@ -164,7 +155,7 @@ def _check_side(backbone: str, image_size: int) -> None:
         raise UserError(f"pretraining.image_size {image_size} does not fit {backbone}: {reason}; {sides} would do")
     with torch.device("meta"):
         trained = {f"backbone.{key}": torch.empty(shape) for key, shape in shapes(backbone, image_size).items()}
-        lineage.backbone_of(backbone, trained)
+        receipts.backbone_of(backbone, trained)
 
 
 def _check_method(init: Initialization, task: Task, params: Params, root: Path) -> None:
@@ -213,7 +204,7 @@ def resolve(init: Initialization, params: Params, root: Path, targets: Sequence[
         prepared=prepared,
         params=params,
         device=execution.resolve_device(params.execution),
-        parent_sha256=conversion.digest(start_tensors(init.parent, params, root)),
+        parent_sha256=convert.digest(start_tensors(init.parent, params, root)),
         drop=drop,
         targets={one.manifest["task"]: one.every_split for one in looked},
         root=root.resolve(),
@@ -231,4 +222,4 @@ def _probed(params: Params, root: Path) -> str:
 def start_tensors(init: Initialization, params: Params, root: Path) -> dict[str, Tensor]:
     """Reads what a pre-training starts from; drawn weights are drawn from its seed."""
     seed = rng.seed_of(params.pretraining.seed, "backbone")
-    return weights.state(init, root, seed, params.model.random_last_bn)
+    return store.state(init, root, seed, params.model.random_last_bn)

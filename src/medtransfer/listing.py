@@ -8,14 +8,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer import checkpoints, conversion, lineage, weights
 from medtransfer.core.errors import UserError
 from medtransfer.data import cache, catalog
 from medtransfer.data.raw import holds_files
 from medtransfer.data.tasks import Task
-from medtransfer.initializations import Initialization, parse
 from medtransfer.params import Params
-from medtransfer.zoo import RECORDS, commercial
+from medtransfer.weights import convert, locate, receipts, store
+from medtransfer.weights.names import Initialization, parse
+from medtransfer.weights.zoo import RECORDS, commercial
 
 
 def tasks(params: Params, root: Path) -> Group:
@@ -73,18 +73,18 @@ def inits(params: Params, root: Path) -> Group:
         grid.add_column(title, overflow="fold")
     used = {parse(name, params.model.backbone, params.inits).record.name for name in params.benchmark.inits}
     bound = sorted((_bound(name, params) for name in (*RECORDS, *params.inits)), key=_family)
-    here = weights.converted(root)
+    here = store.converted(root)
     for number, init in enumerate(bound):
         if number == 0 or _family(init) != _family(bound[number - 1]):
             grid.add_section()
             grid.add_row(Text(init.record.family, style="bold"))
         star = " *" if init.record.name in used else ""
-        licence = conversion.licence_of(init)
+        licence = convert.licence_of(init)
         said = f"{licence} (@{init.backbone})" if init.record.name == "imagenet" else licence
         status = "" if init.random else ", ".join(here.get(init.record.name, ())) or _status(init, root)
         what = init.record.method if init.random else f"{init.record.data}; {init.record.method}"
         grid.add_row(init.record.name + star, _backbones(init), what, said, commercial(licence), status)
-    made = lineage.made(root)
+    made = receipts.made(root)
     also = "Also timm:<architecture>.<tag> for any weights of timm, and file:<path or address>[@<backbone>]; each takes"
     also += " +<dataset>, see `pretrain`."
     words = ["", also, *(["", "Pre-trained further here", *made] if made else [])]
@@ -101,15 +101,15 @@ def _bound(name: str, params: Params) -> Initialization:
     try:
         init = parse(name, params.model.backbone, params.inits)
         if not init.random:
-            checkpoints.resolve(init)
+            locate.resolve(init)
         return init
     except UserError:
-        first = checkpoints.backbones(Initialization(record=RECORDS[name], backbone=""))[0]
+        first = locate.backbones(Initialization(record=RECORDS[name], backbone=""))[0]
         return parse(f"{name}@{first}", params.model.backbone)
 
 
 def _backbones(init: Initialization) -> str:
-    listed = checkpoints.backbones(init)
+    listed = locate.backbones(init)
     if not listed:
         return "any of timm" if init.random else "any with ImageNet-1k weights in timm"
     more = len(listed) - SHOWN
@@ -117,9 +117,9 @@ def _backbones(init: Initialization) -> str:
 
 
 def _status(init: Initialization, root: Path) -> str:
-    if checkpoints.packaged(init):
+    if locate.packaged(init):
         return f"{init.backbone}: installed"
-    return "no" if checkpoints.on_disk(init, root) is None else f"{init.backbone}: downloaded"
+    return "no" if locate.on_disk(init, root) is None else f"{init.backbone}: downloaded"
 
 
 def _origin(init: Initialization) -> str:
@@ -129,6 +129,6 @@ def _origin(init: Initialization) -> str:
     elif name == "imagenet":
         where = "timm's tags that were trained on ImageNet-1k alone"
     else:
-        where = checkpoints.resolve(init).url or f"by hand, `medtransfer weights {name}` prints how"
-        where += f" ({init.backbone})" if len(checkpoints.backbones(init)) > 1 else ""
+        where = locate.resolve(init).url or f"by hand, `medtransfer weights {name}` prints how"
+        where += f" ({init.backbone})" if len(locate.backbones(init)) > 1 else ""
     return "\n    ".join(filter(None, (f"{name}: {where}", note, paper)))

@@ -18,8 +18,8 @@ from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from segmentation_models_pytorch.encoders.timm_vit import TimmViTEncoder
 from torch import Tensor, nn
 
-from medtransfer import backbones
 from medtransfer.core.errors import UserError
+from medtransfer.weights import backbones
 
 STRIDE = 32
 """pixels: total stride of a U-Net encoder of depth 5; its input side must be a multiple"""

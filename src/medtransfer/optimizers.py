@@ -10,9 +10,10 @@ import torch
 from timm.models import group_parameters
 from torch import nn
 
-from medtransfer import backbones, models
+from medtransfer import models
 from medtransfer.core.errors import UserError
 from medtransfer.params import Training
+from medtransfer.weights import backbones
 
 
 def build_optimizer(model: nn.Module, protocol: Training) -> torch.optim.Optimizer:

@@ -18,15 +18,16 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer import execution, lineage, looks, weights
+from medtransfer import execution, looks
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog, prepare, splits
 from medtransfer.data.cache import Prepared
-from medtransfer.initializations import Initialization, parse
 from medtransfer.params import Execution, Params, task_params
 from medtransfer.runs import Run, plan
 from medtransfer.statistics import all_pairs
 from medtransfer.tracking import overview
+from medtransfer.weights import receipts, store
+from medtransfer.weights.names import Initialization, parse
 
 
 class Kind(NamedTuple):
@@ -102,12 +103,12 @@ def _missing_weights(init: Initialization, root: Path) -> str:
     if init.random or init.registered:  # the registry's were brought before the verb began
         return ""
     if init.chain:
-        return "" if lineage.read(init, root) else f"not pre-trained yet: `pretrain` makes {init.canonical}"
-    receipt = weights.receipt_file(init, root)
+        return "" if receipts.read(init, root) else f"not pre-trained yet: `pretrain` makes {init.canonical}"
+    receipt = store.receipt_file(init, root)
     if receipt is None:
         return "not converted yet: `weights` fetches them"
     converted = receipt.with_name(receipt.name.replace(".receipt.json", ".safetensors"))
-    if not weights.stale(init, converted):
+    if not store.stale(init, converted):
         return ""
     return "converted by another recipe or from another file: `weights` converts them again"
 

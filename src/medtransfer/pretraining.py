@@ -18,32 +18,20 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medtransfer import (
-    PROTOCOL_VERSION,
-    conversion,
-    curves,
-    distributed,
-    execution,
-    fingerprints,
-    leases,
-    lineage,
-    objectives,
-    selfsupervision,
-    tracking,
-    weights,
-)
+from medtransfer import PROTOCOL_VERSION, curves, distributed, execution, leases, objectives, selfsupervision, tracking
 from medtransfer.core import arithmetic, files, progress, rng
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog, prepare
 from medtransfer.distributed import Group
-from medtransfer.initializations import Initialization, parse
-from medtransfer.lineage import Lineage
 from medtransfer.links import Link, check, holds, method_settings, resolve, start_tensors
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Params
 from medtransfer.probing import Probe
 from medtransfer.tracking import sync
 from medtransfer.training import CHECKPOINT, Trainer
+from medtransfer.weights import convert, fingerprint, receipts, store
+from medtransfer.weights.names import Initialization, parse
+from medtransfer.weights.receipts import Lineage
 
 log = logging.getLogger("medtransfer")
 
@@ -82,11 +70,11 @@ def make(
     main = group is None or group.is_main
     link = None
     if main:
-        weights.ready(init.parent, root)
+        store.ready(init.parent, root)
         link = resolve(init, params, root, targets)
     _meet(group)  # what the main process prepared is there
     link = link or resolve(init, params, root, targets)
-    found = lineage.read(init, root)
+    found = receipts.read(init, root)
     if found is not None and holds(found, link):
         log.info("%s is made already (digest %s)", init.canonical, found.digest)
         if main:
@@ -112,7 +100,7 @@ def _help(link: Link, group: Group | None) -> Lineage:
     built.resume()
     built.run(lambda *_: None, lambda _: None)
     _meet(group)
-    made = lineage.read(link.init, link.root)
+    made = receipts.read(link.init, link.root)
     if made is None:
         raise UserError(f"{link.init.canonical}: the main process wrote no receipt; is {link.root} one folder for all?")
     return made
@@ -145,7 +133,7 @@ def _record_late(link: Link, found: Lineage, parent_run: str | None) -> None:
 
 def _publish(link: Link, folder: Path, tracked: tracking.TrackedRun) -> None:
     """Names everything that a finished pre-training has for MLflow."""
-    target = lineage.path(link.init, link.root)
+    target = receipts.path(link.init, link.root)
     tracked.artifacts(target.parent, [target.name, target.with_suffix(".receipt.json").name])
     tracked.artifacts(folder, ["params.yaml", "journal.jsonl", curves.FILE])
     (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -262,21 +250,21 @@ def _train(link: Link, tracked: tracking.TrackedRun, group: Group | None) -> Lin
     with progress.bar(f"pretrain {link.init.canonical}", link.params.pretraining.max_epochs, "epochs") as advance:
         fit = built.run(tracked.log, lambda _: advance())
     tracked.journal.append({"best_epoch": float(fit.best_epoch), "cost_seconds": fit.seconds}, fit.epoch)
-    tensors = lineage.backbone_of(link.init.backbone, built.best())
+    tensors = receipts.backbone_of(link.init.backbone, built.best())
     made = _lineage(link, tensors, counts, built, tracked.run_id)
     files.write_text(link.folder / "params.yaml", yaml.safe_dump(link.fields))
     curves.draw(
         fit.history, f"val_{built.objective.metric}", fit.best_epoch, link.init.canonical, link.folder / curves.FILE
     )
-    lineage.write(made, tensors, link.init, link.root)  # last, because its receipt says that all is there
-    log.info("%s", "\n  ".join(lineage.summary(made)))
+    receipts.write(made, tensors, link.init, link.root)  # last, because its receipt says that all is there
+    log.info("%s", "\n  ".join(receipts.summary(made)))
     return made
 
 
 def _lineage(
     link: Link, tensors: Mapping[str, Tensor], counts: Mapping[str, int], built: Trainer, run_id: str
 ) -> Lineage:
-    receipt = weights.receipt_file(link.init.parent, link.root)
+    receipt = store.receipt_file(link.init.parent, link.root)
     below = json.loads(receipt.read_text()) if receipt else None
     mean, std = link.normalization
     licences = below.get("licences", [below.get("licence", "")]) if below else []
@@ -301,13 +289,13 @@ def _lineage(
         best=fit.best,
         epochs=fit.epoch,
         seconds=fit.seconds,
-        tensors_sha256=conversion.digest(tensors),
+        tensors_sha256=convert.digest(tensors),
         parameters=sum(t.numel() for k, t in tensors.items() if t.is_floating_point() and "running_" not in k),
         mean=mean,
         std=std,
         padding=link.init.padding,
         licences=(*licences, f"images of {link.task.dataset}: {link.task.licence}"),
-        fingerprint=fingerprints.fingerprint(link.init.backbone, tensors, link.init.padding),
+        fingerprint=fingerprint.fingerprint(link.init.backbone, tensors, link.init.padding),
         versions={"timm": timm.__version__, "torch": torch.__version__},
         arithmetic=fit.arithmetic,
         mlflow_run_id=run_id,

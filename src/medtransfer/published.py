@@ -13,7 +13,7 @@ from scipy import stats
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import DERIVED, TASKS, image_groups, origins
 from medtransfer.statistics.t_tests import ROUNDING, TTest
-from medtransfer.zoo import RECORDS
+from medtransfer.weights.zoo import RECORDS
 
 COLUMNS = ("paper", "initialization", "task", "metric", "mean", "std", "source")
 """columns of a file; a further column `n` may state the runs behind a mean"""

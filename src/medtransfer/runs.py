@@ -14,19 +14,20 @@ from typing import Any, Literal
 
 import torch
 
-from medtransfer import PROTOCOL_VERSION, conversion, execution, ledger, lineage, models, objectives, weights
+from medtransfer import PROTOCOL_VERSION, execution, ledger, models, objectives
 from medtransfer import params as parameters
-from medtransfer.conversion import Receipt
 from medtransfer.core import arithmetic, schema
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog, prepare
 from medtransfer.data.cache import Prepared, load
 from medtransfer.data.tasks import Task, contaminated
 from medtransfer.data.tasks import applicable as fits
-from medtransfer.initializations import Initialization, check_backbone, parse, seen
-from medtransfer.lineage import Lineage
 from medtransfer.params import Params
-from medtransfer.zoo import Triple
+from medtransfer.weights import convert, receipts, store
+from medtransfer.weights.convert import Receipt
+from medtransfer.weights.names import Initialization, check_backbone, parse, seen
+from medtransfer.weights.receipts import Lineage
+from medtransfer.weights.zoo import Triple
 
 log = logging.getLogger("medtransfer")
 
@@ -120,7 +121,7 @@ class Run:
     @functools.cached_property
     def normalization(self) -> tuple[Triple, Triple]:
         """Is the mean and std of its inputs, per channel."""
-        return conversion.normalization(self.init, self.protocol.normalization, lineage.read(self.init, self.root))
+        return convert.normalization(self.init, self.protocol.normalization, receipts.read(self.init, self.root))
 
     @functools.cached_property
     def digest(self) -> str:
@@ -178,7 +179,7 @@ def plan(
             size = parameters.task_params(params, name).image_size
             objectives.check(task, size, protocol, backbone, params.model.decoder)
     pairs = applicable(starts, found)
-    receipts = {init: weights.ready(init, root, weights_folder) for init in starts}
+    receipts = {init: store.ready(init, root, weights_folder) for init in starts}
     caches = {name: prepare.prepare(task, params, root) for name, task in found.items()}
     fixed = [
         Run(

@@ -22,13 +22,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from medtransfer import conversion, distributed, optimizers
+from medtransfer import distributed, optimizers
 from medtransfer.core import arithmetic, files, rng
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import PRIMARY
 from medtransfer.loading import Batch, Loader, Share
 from medtransfer.objectives import Objective, Prediction
 from medtransfer.params import Engine, Training
+from medtransfer.weights import convert
 
 log = logging.getLogger("medtransfer")
 
@@ -143,7 +144,7 @@ class Trainer:
         """
         self.fit.arithmetic = arithmetic.joined(self.fit.arithmetic, arithmetic.in_force(self.device.type))
         if self.group:
-            self.group.agree((self.fit.epoch, conversion.digest(self.live)), self.folder)
+            self.group.agree((self.fit.epoch, convert.digest(self.live)), self.folder)
         while self.fit.epoch < self.protocol.max_epochs and self.fit.stale <= self.protocol.patience:
             scores = self._epoch(self.fit.epoch)
             if self.is_main:

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from medtransfer.comparison import Row, test_rows
-from medtransfer.entries import matches
 from medtransfer.figures import bars, style, words
 from medtransfer.findings import Findings
+from medtransfer.weights.families import matches
 
 HATCHES = ("//", "\\\\", "xx", "--", "||", "++", "oo", "**")
 WIDTH, PITCH = 12.5, 0.5

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from medtransfer.cells import of_task
 from medtransfer.comparison import TEST_NAMES, Row, eligible
-from medtransfer.entries import backbone, labels
 from medtransfer.findings import Findings
 from medtransfer.tables import column_title
 from medtransfer.tables import p_value as number_of_p
+from medtransfer.weights.families import backbone, labels
 
 LONGEST = 40
 """letters of a label"""

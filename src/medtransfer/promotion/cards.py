@@ -10,11 +10,11 @@ from medtransfer.comparison import Row
 from medtransfer.contrasts import ALL
 from medtransfer.core import files
 from medtransfer.findings import Findings
-from medtransfer.initializations import seen
 from medtransfer.promotion.decision import Decision
 from medtransfer.sections.scores import score_grid
 from medtransfer.tables import Entry, Grid, interval, percent, points
 from medtransfer.tables import grid as plain_grid
+from medtransfer.weights.names import seen
 from medtransfer.writing import table_markdown
 
 USE = "### Use"

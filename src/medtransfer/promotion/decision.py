@@ -12,7 +12,6 @@ from typing import Literal
 from medtransfer import answers, looks, params
 from medtransfer.comparison import eligible
 from medtransfer.contrasts import ALL
-from medtransfer.entries import split
 from medtransfer.findings import Findings
 from medtransfer.promotion.weighing import (
     Compared,
@@ -25,7 +24,8 @@ from medtransfer.promotion.weighing import (
     weigh,
     weigh_first,
 )
-from medtransfer.zoo import commercial
+from medtransfer.weights.families import split
+from medtransfer.weights.zoo import commercial
 
 Outcome = Literal["champion", "challenger", "kept", "blocked"]
 """kept: it is the champion already; blocked: nothing is registered"""

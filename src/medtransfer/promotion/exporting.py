@@ -16,8 +16,8 @@ from torch import nn
 
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
-from medtransfer.fingerprints import fixed_input
 from medtransfer.promotion import network, registry, serving
+from medtransfer.weights.fingerprint import fixed_input
 
 TOLERANCE = 1e-4
 """largest difference of a logit, absolute and relative, that is rounding"""

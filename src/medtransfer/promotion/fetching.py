@@ -21,16 +21,17 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from safetensors.torch import load_file
 
-from medtransfer import conversion, tracking
+from medtransfer import tracking
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.core.schema import read_json
-from medtransfer.initializations import REGISTRY, parse, registered
 from medtransfer.params import OwnInit, Params
 from medtransfer.promotion import registry
 from medtransfer.promotion.packing import CONFIG, RECEIPT, WEIGHTS
 from medtransfer.tracking.store import masked
-from medtransfer.weights import REGISTRY_FOLDER
+from medtransfer.weights import convert
+from medtransfer.weights.names import REGISTRY, parse, registered
+from medtransfer.weights.store import REGISTRY_FOLDER
 
 log = logging.getLogger("medtransfer")
 
@@ -115,7 +116,7 @@ def _fetch(client: MlflowClient, name: str, version: ModelVersion, folder: Path)
                 f"{version.run_id}), found none: {masked(error)}. Put MLflow's artifacts back where they were, or name "
                 "another version"
             ) from error
-        key = conversion.digest(load_file(brought / WEIGHTS))
+        key = convert.digest(load_file(brought / WEIGHTS))
         if key != version.tags["key"]:
             raise UserError(
                 f"{name}: the tensors of version {version.version} ({key[:12]}) are not those that were registered "

@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medtransfer import chosen, conversion, lineage, weights
+from medtransfer import chosen
 from medtransfer.cells import Cell, kind_of
 from medtransfer.contrasts import ALL
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
 from medtransfer.findings import Findings
-from medtransfer.initializations import Initialization, parse
 from medtransfer.params import Params
 from medtransfer.promotion import network, packing
 from medtransfer.promotion.packing import Pack
 from medtransfer.promotion.weighing import Material, Selected
+from medtransfer.weights import convert, receipts, store
+from medtransfer.weights.names import Initialization, parse
 
 BACKBONE, MODEL = "medtransfer-backbone-", "medtransfer-"
 """beginnings of the registered models' names, before a timm architecture and before a task"""
@@ -49,7 +50,7 @@ def gather(selected: Selected, findings: Findings, params: Params, root: Path) -
     """
     starts = (parse(name, params.model.backbone, params.inits) for name in params.benchmark.inits)
     init = next(start for start in starts if start.canonical == selected.init)
-    origin = [line.removeprefix("- ") for line in weights.description(init, root).splitlines() if line]
+    origin = [line.removeprefix("- ") for line in store.description(init, root).splitlines() if line]
     if selected.scope == ALL:
         return _backbone(selected, init, findings, origin, root)
     return _model(selected, init, findings, origin, root)
@@ -93,7 +94,7 @@ def _model(selected: Selected, init: Initialization, findings: Findings, origin:
     parameters = pack.receipt.parameters if pack else 0
     material = Material(model=name, key=kept.digest, parameters=parameters, licences=licences)
     rule = str(cell.params[f"{kind_of(cell)}.normalization"])
-    mean, std = conversion.normalization(init, rule, lineage.read(init, root))
+    mean, std = convert.normalization(init, rule, receipts.read(init, root))
     facts = {
         "task": selected.scope,
         "seed": str(kept.seed),

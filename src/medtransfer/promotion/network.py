@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from medtransfer import backbones, objectives
+from medtransfer import objectives
 from medtransfer.cells import Cell, kind_of
 from medtransfer.core.errors import UserError
 from medtransfer.core.schema import convert, read_json, unflatten
@@ -28,7 +28,8 @@ from medtransfer.data.tasks import Task
 from medtransfer.loading import Cache, Loader
 from medtransfer.objectives import Objective
 from medtransfer.params import Classification, Segmentation
-from medtransfer.zoo import Triple
+from medtransfer.weights import backbones
+from medtransfer.weights.zoo import Triple
 
 SPEC, WEIGHTS = "model.json", "model.safetensors"
 

@@ -17,13 +17,13 @@ import timm
 from safetensors.torch import save_file
 from torch import Tensor
 
-from medtransfer import conversion, lineage, weights
-from medtransfer.backbones import width
-from medtransfer.conversion import Receipt
 from medtransfer.core.errors import UserError
-from medtransfer.initializations import Initialization
-from medtransfer.lineage import Lineage
-from medtransfer.zoo import Triple
+from medtransfer.weights import convert, receipts, store
+from medtransfer.weights.backbones import width
+from medtransfer.weights.convert import Receipt
+from medtransfer.weights.names import Initialization
+from medtransfer.weights.receipts import Lineage
+from medtransfer.weights.zoo import Triple
 
 CONFIG, WEIGHTS, RECEIPT = "config.json", "model.safetensors", "receipt.json"
 INHERITED = ("input_size", "fixed_input_size", "pool_size", "crop_pct", "interpolation", "first_conv", "classifier")
@@ -56,11 +56,11 @@ def gather(init: Initialization, root: Path) -> Pack | None:
     """
     if init.random:
         return None
-    receipt = weights.ready(init, root)
+    receipt = store.ready(init, root)
     if receipt is None:
         raise UserError(f"{init.canonical} has no receipt; run `weights --init {init.record.name}`")
-    mean, std = conversion.normalization(init, "init", lineage.read(init, root))
-    return Pack(init=init, receipt=receipt, tensors=weights.state(init, root, 0, "one"), mean=mean, std=std)
+    mean, std = convert.normalization(init, "init", receipts.read(init, root))
+    return Pack(init=init, receipt=receipt, tensors=store.state(init, root, 0, "one"), mean=mean, std=std)
 
 
 def write(folder: Path, pack: Pack, root: Path) -> None:
@@ -68,7 +68,7 @@ def write(folder: Path, pack: Pack, root: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(dict(pack.tensors), folder / WEIGHTS, metadata={"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(config(pack), indent=2) + "\n")
-    receipt = weights.receipt_file(pack.init, root)
+    receipt = store.receipt_file(pack.init, root)
     if receipt is not None:
         shutil.copyfile(receipt, folder / RECEIPT)
 

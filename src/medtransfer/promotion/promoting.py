@@ -11,7 +11,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from medtransfer import backbones, exports, tracking, writing
+from medtransfer import exports, tracking, writing
 from medtransfer.contrasts import ALL
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
@@ -23,6 +23,7 @@ from medtransfer.promotion.material import BACKBONE, Subject, gather
 from medtransfer.promotion.registering import Occasion
 from medtransfer.promotion.weighing import Holder
 from medtransfer.tracking.comparing import COMPARISON
+from medtransfer.weights import backbones
 
 log = logging.getLogger("medtransfer")
 

@@ -15,10 +15,10 @@ from scipy import stats
 from medtransfer import contrasts, params
 from medtransfer.cells import Cell
 from medtransfer.contrasts import ALL, Column
-from medtransfer.entries import split
 from medtransfer.findings import Findings
 from medtransfer.statistics import t_tests
 from medtransfer.tables import interval, margin_words, points
+from medtransfer.weights.families import split
 
 Operations = Callable[[str, int], float]
 """architecture and side in pixels -> floating-point operations of its features of an image"""

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from medtransfer.cells import Cell, imbalances, of_task, shared_marks
 from medtransfer.comparison import TEST_NAMES, Row
-from medtransfer.entries import split
 from medtransfer.findings import Findings
 from medtransfer.published import Published, repeated
 from medtransfer.statistics import t_tests
 from medtransfer.statistics.randomization import RandomizationTest
 from medtransfer.tables import METRICS, Entry, Grid, Section, column_title, metric_name, percent, points
+from medtransfer.weights.families import split
 
 
 def scores(findings: Findings) -> Section:

@@ -17,7 +17,7 @@ from lightly.models.modules.heads import BarlowTwinsProjectionHead, SimCLRProjec
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medtransfer import backbones, models
+from medtransfer import models
 from medtransfer.core import schema
 from medtransfer.core.errors import UserError
 from medtransfer.loading import Cache
@@ -27,6 +27,7 @@ from medtransfer.probing import Probe
 from medtransfer.selfsupervision import masking
 from medtransfer.selfsupervision.views import ViewLoader
 from medtransfer.training import Trainer
+from medtransfer.weights import backbones
 
 EMBEDDING = 128
 """outputs of SimCLR's head, as published"""

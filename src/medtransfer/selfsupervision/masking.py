@@ -18,7 +18,8 @@ from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from medtransfer import backbones, models
+from medtransfer import models
+from medtransfer.weights import backbones
 
 DEPTH = 4
 """blocks of the decoder: fine-tuned, one is as good as the published eight (table 1a)"""

@@ -63,7 +63,7 @@ def show(params: Params, root: Path) -> None:
 def find(params: Params, root: Path, reference: str, against: str) -> Findings:
     """Compares the runs; `params` stands for what the parameters say, `none` for no file of published numbers."""
     from medtransfer import findings, looks
-    from medtransfer.initializations import expected, parse
+    from medtransfer.weights.names import expected, parse
 
     name = params.comparison.reference if reference == "params" else reference
     if against != "params":

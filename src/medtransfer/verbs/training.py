@@ -28,8 +28,8 @@ def inits(params: Params, root: Path) -> None:
 @verb("model", "inits", "benchmark")
 def weights(params: Params, root: Path, init: str = "all") -> None:
     """Fetch, verify and convert the weights of one init, or of all of the benchmark."""
-    from medtransfer import weights as store
-    from medtransfer.initializations import check_backbone, parse
+    from medtransfer.weights import store
+    from medtransfer.weights.names import check_backbone, parse
 
     names = params.benchmark.inits if init == "all" else (init,)
     folder = "benchmark" if init == "all" else "adhoc"
@@ -53,8 +53,9 @@ PRETRAINING = ("data", "tasks", "model", "inits", "pretraining", "engine", "exec
 @verb(*PRETRAINING)
 def pretrain(params: Params, root: Path, init: str = "all", dataset: str = "none") -> None:
     """Train an init further on a dataset: imagenet and chestxray14 make imagenet+chestxray14; all: the benchmark's."""
-    from medtransfer import lineage, pretraining
+    from medtransfer import pretraining
     from medtransfer.tracking.launcher import Launcher
+    from medtransfer.weights import receipts
 
     if (init == "all") != (dataset == "none"):
         raise UserError("pretrain needs --init and --dataset, as in --init imagenet --dataset chestxray14, or neither")
@@ -62,9 +63,9 @@ def pretrain(params: Params, root: Path, init: str = "all", dataset: str = "none
     with launcher:
         launcher.start(f"pretrain {init} {dataset}", {"verb": "pretrain"})
         names = params.benchmark.inits if init == "all" else (f"{init}+{dataset}",)
-        (root / lineage.FOLDER).mkdir(parents=True, exist_ok=True)
+        (root / receipts.FOLDER).mkdir(parents=True, exist_ok=True)
         made = pretraining.make_all(names, params, root, params.benchmark.tasks, launcher.run_id)
-        words = [f"- {line}" for one in made for line in lineage.summary(one)]
+        words = [f"- {line}" for one in made for line in receipts.summary(one)]
         launcher.table("\n".join(words) + "\n", json.dumps([one.digest for one in made]))
 
 

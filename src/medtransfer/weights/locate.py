@@ -11,11 +11,11 @@ from typing import Any
 
 import timm
 
-from medtransfer.backbones import some
 from medtransfer.core import downloads, files
 from medtransfer.core.errors import UserError
-from medtransfer.initializations import Initialization
-from medtransfer.zoo import IMAGENET_TAGS, PACKAGED, TIMM_SHA256, Source
+from medtransfer.weights.backbones import some
+from medtransfer.weights.names import Initialization
+from medtransfer.weights.zoo import IMAGENET_TAGS, PACKAGED, TIMM_SHA256, Source
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from medtransfer.core.addresses import Address, holds_secret
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import TASKS
 from medtransfer.params import Benchmark, OwnInit, Params
-from medtransfer.zoo import RECORDS, Record, Source
+from medtransfer.weights.zoo import RECORDS, Record, Source
 
 REGISTRY = "registry:"
 _met: dict[str, Record] = {}

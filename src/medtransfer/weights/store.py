@@ -11,15 +11,16 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from medtransfer import checkpoints, conversion, fingerprints, lineage
-from medtransfer.backbones import bare_state
-from medtransfer.checkpoints import File
-from medtransfer.conversion import Receipt, digest
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.core.schema import convert
-from medtransfer.initializations import Initialization
-from medtransfer.lineage import Lineage
+from medtransfer.weights import convert as conversion
+from medtransfer.weights import fingerprint, locate, receipts
+from medtransfer.weights.backbones import bare_state
+from medtransfer.weights.convert import Receipt, digest
+from medtransfer.weights.locate import File
+from medtransfer.weights.names import Initialization
+from medtransfer.weights.receipts import Lineage
 
 log = logging.getLogger("medtransfer")
 
@@ -53,10 +54,10 @@ def obtain(init: Initialization, root: Path, folder: str = "adhoc") -> Receipt |
     found = _existing(init, root)
     if found and (folder == "adhoc" or found.parent.name == folder) and not stale(init, found):
         return read_receipt(found)
-    checkpoint = checkpoints.find(init, root)
+    checkpoint = locate.find(init, root)
     target = root / "data/weights" / folder / f"{init.slug}.safetensors"
     receipt, tensors = conversion.convert(init, checkpoint)
-    checkpoints.note(checkpoint, init, root)
+    locate.note(checkpoint, init, root)
     target.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(target) as temporary:
         save_file(tensors, temporary)
@@ -68,10 +69,10 @@ def obtain(init: Initialization, root: Path, folder: str = "adhoc") -> Receipt |
 
 
 def _made(init: Initialization, root: Path) -> Lineage:
-    found = lineage.read(init, root)
+    found = receipts.read(init, root)
     if found is None:
         command = f"pretrain --init {init.parent.canonical} --dataset {init.chain[-1]}"
-        raise UserError(f"{init.canonical} is not made yet: looked for {lineage.path(init, root)}; run `{command}`")
+        raise UserError(f"{init.canonical} is not made yet: looked for {receipts.path(init, root)}; run `{command}`")
     return found
 
 
@@ -132,7 +133,7 @@ _REMEDY = "delete it and {path}, and start the same command again, which makes b
 
 def receipt_file(init: Initialization, root: Path) -> Path | None:
     """Finds the receipt of converted or pre-trained weights; None for random."""
-    found = None if init.random else lineage.path(init, root) if init.chain else _existing(init, root)
+    found = None if init.random else receipts.path(init, root) if init.chain else _existing(init, root)
     return found and found.with_suffix(".receipt.json")
 
 
@@ -179,7 +180,7 @@ def state(init: Initialization, root: Path, seed: int, random_last_bn: str) -> d
     """
     if init.random:
         return bare_state(init.backbone, seed, random_last_bn)
-    path = lineage.path(init, root) if init.chain else _existing(init, root)
+    path = receipts.path(init, root) if init.chain else _existing(init, root)
     if path is None or not path.is_file():
         raise UserError(
             f"weights of {init.canonical} are not under data/weights; run `weights --init {init.record.name}`"
@@ -197,12 +198,12 @@ def verify(init: Initialization, root: Path) -> float:
     Raises:
         UserError: this machine computes other features from the same tensors than the one that converted them.
     """
-    path = None if init.random else lineage.path(init, root) if init.chain else _existing(init, root)
+    path = None if init.random else receipts.path(init, root) if init.chain else _existing(init, root)
     if path is None:
         return 0.0
     expected = (_made(init, root) if init.chain else _read(path)).fingerprint
-    found = fingerprints.fingerprint(init.backbone, state(init, root, 0, "one"), init.padding)
-    deviation = fingerprints.deviation(found, expected)
+    found = fingerprint.fingerprint(init.backbone, state(init, root, 0, "one"), init.padding)
+    deviation = fingerprint.deviation(found, expected)
     if deviation > TOLERANCE:
         raise UserError(
             f"{path}: the features of the fixed input deviate from the receipt's by {deviation:.1e} of their size, "
@@ -224,7 +225,7 @@ def _left_out(receipt: Receipt) -> str:
 def summary(receipt: Receipt | Lineage) -> list[str]:
     """Says in a few lines what a receipt holds."""
     if isinstance(receipt, Lineage):
-        return lineage.summary(receipt)
+        return receipts.summary(receipt)
     dropped, counters = sum(map(len, receipt.dropped.values())), len(receipt.filled)
     lines = [f"{receipt.init}@{receipt.backbone}: {receipt.data}; {receipt.method}. {receipt.paper}"]
     lines += [f"from {file.address}, {file.bytes} bytes, sha256 {file.sha256}" for file in receipt.files]

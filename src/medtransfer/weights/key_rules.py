@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from timm.models import convnext, swin_transformer
 from torch import Tensor
 
-from medtransfer.backbones import bare_backbone
 from medtransfer.core.errors import UserError
+from medtransfer.weights.backbones import bare_backbone
 
 Found = dict[str, tuple[str, Tensor]]
 """timm's key -> (key in the file, tensor)"""

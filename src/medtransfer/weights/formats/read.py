@@ -17,8 +17,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from medtransfer.containers import archives, bundles, pickles, torchfiles
 from medtransfer.core.errors import UserError
+from medtransfer.weights.formats import archives, pickles, tensorflow, torch_files
 
 EMA = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 """keys under which training code puts the averaged weights, which timm takes before the raw ones"""
@@ -94,17 +94,17 @@ def _parse(path: Path) -> tuple[str, Any, list[str]]:
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000:  # the format's own limit
         return "safetensors", load_file(path), []
     if head.startswith(b"PK\x03\x04"):
-        return "torch", torchfiles.read_zip(path), []
-    if torchfiles.is_pickle(head):
-        return "torch", torchfiles.read_pickle(path), []
+        return "torch", torch_files.read_zip(path), []
+    if torch_files.is_pickle(head):
+        return "torch", torch_files.read_pickle(path), []
     if head.startswith(b"\x80"):
         return pickles.read(path)
     if head[257:262] == b"ustar":
-        return "legacy tar", torchfiles.read_tar(path), []
+        return "legacy tar", torch_files.read_tar(path), []
     text = head.decode("latin1").lower()
     meaning = next((meaning for pattern, meaning in HEADS.items() if re.match(pattern, text)), "")
-    if tail == bundles.END or (path.suffix == ".index" and not meaning):
-        return bundles.read(path)
+    if tail == tensorflow.END or (path.suffix == ".index" and not meaning):
+        return tensorflow.read(path)
     raise UserError(f"is not a checkpoint that can be read: {meaning or f'it begins with {head[:16]!r}'}")
 
 

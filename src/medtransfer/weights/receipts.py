@@ -13,12 +13,12 @@ import timm
 from safetensors.torch import save_file
 from torch import Tensor
 
-from medtransfer.backbones import published_side, shapes
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.core.schema import convert
-from medtransfer.initializations import Initialization
-from medtransfer.zoo import Triple
+from medtransfer.weights.backbones import published_side, shapes
+from medtransfer.weights.names import Initialization
+from medtransfer.weights.zoo import Triple
 
 FOLDER = "data/weights/pretrained"
 

@@ -13,8 +13,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from medtransfer.containers import archives, pickles
 from medtransfer.core.errors import UserError
+from medtransfer.weights.formats import archives, pickles
 
 MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """the first number in torch's pickle files, behind a few bytes that say the protocol"""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medtransfer.backbones import bare_backbone, load_into, same_padding
+from medtransfer.weights.backbones import bare_backbone, load_into, same_padding
 
 FEATURES = 16
 """numbers of a fingerprint"""

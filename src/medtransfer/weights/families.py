@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from medtransfer.core.errors import UserError
 from medtransfer.core.schema import nearest
-from medtransfer.zoo import RECORDS
+from medtransfer.weights.zoo import RECORDS
 
 FAMILIES = (*sorted({record.family for record in RECORDS.values()} - {"random"}), "yours")
 """words that stand for one of several inits; `random` is an init"""

@@ -18,16 +18,17 @@ import timm
 import torch
 from torch import Tensor
 
-from medtransfer import checkpoints, containers
-from medtransfer.backbones import bare_backbone, some
-from medtransfer.checkpoints import Checkpoint, File
-from medtransfer.containers import Content
 from medtransfer.core.errors import UserError
-from medtransfer.fingerprints import fingerprint
-from medtransfer.initializations import Initialization
-from medtransfer.layouts import LAYOUTS, Found, spread_gray
-from medtransfer.lineage import Lineage
-from medtransfer.zoo import IMAGENET_MEAN, IMAGENET_STD, UNIT_RANGE, Triple, commercial
+from medtransfer.weights import locate
+from medtransfer.weights.backbones import bare_backbone, some
+from medtransfer.weights.fingerprint import fingerprint
+from medtransfer.weights.formats import read
+from medtransfer.weights.formats.read import Content
+from medtransfer.weights.key_rules import LAYOUTS, Found, spread_gray
+from medtransfer.weights.locate import Checkpoint, File
+from medtransfer.weights.names import Initialization
+from medtransfer.weights.receipts import Lineage
+from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD, UNIT_RANGE, Triple, commercial
 
 HEADS = (
     "fc.*",
@@ -104,7 +105,7 @@ def convert(init: Initialization, checkpoint: Checkpoint) -> tuple[Receipt, dict
         UserError: unreadable file, missing or unexpected keys, or wrong shapes.
     """
     source = checkpoint.source
-    content = containers.read(checkpoint.path, source.nested, source.member)
+    content = read.read(checkpoint.path, source.nested, source.member)
     wanted = dict(bare_backbone(init.backbone).state_dict())
     try:
         taken = _by_timm(source.tag, content) if source.tag else _by_layout(init, checkpoint, content, wanted)
@@ -137,7 +138,7 @@ def _choice(init: Initialization, content: Content) -> tuple[str, ...]:
     """Says which of several weights in a user's own file were taken, and how to get the others."""
     if init.record.family != "yours" or not content.others:
         return ()
-    kind = "averaged weights (EMA), as timm does" if content.place[0] in containers.EMA else "weights"
+    kind = "averaged weights (EMA), as timm does" if content.place[0] in read.EMA else "weights"
     others = ", ".join(content.others)
     return (
         f"took the {kind}, of {'.'.join(content.place)}; the file holds tensors under {others}, too: choose by "
@@ -274,7 +275,7 @@ def _receipt(
 
 def recipe(init: Initialization) -> dict[str, Any]:
     """Lists all that decides what is made of a checkpoint, as plain data."""
-    fields = dataclasses.asdict(checkpoints.resolve(init))
+    fields = dataclasses.asdict(locate.resolve(init))
     stated = (init.record.mean, init.record.std) if init.record.family != "yours" else normalization(init)
     fields |= {
         "mean": stated[0],
@@ -288,7 +289,7 @@ def recipe(init: Initialization) -> dict[str, Any]:
 
 def licence_of(init: Initialization) -> str:
     """Names the licence of the weights: the record's, or the timm tag's own."""
-    config: Any = None if init.record.licence else checkpoints.tag_config(init)
+    config: Any = None if init.record.licence else locate.tag_config(init)
     return init.record.licence or str((config and config.license) or "not stated")
 
 
@@ -311,7 +312,7 @@ def normalization(init: Initialization, rule: str = "init", made: Lineage | None
         own: Any = timm.models.get_pretrained_cfg(init.backbone)
         mean, std = (tuple(own.mean), tuple(own.std)) if own else (IMAGENET_MEAN, IMAGENET_STD)
         return init.record.mean or mean, init.record.std or std
-    config: Any = _reference(init.backbone) if init.record.family == "random" else checkpoints.tag_config(init)
+    config: Any = _reference(init.backbone) if init.record.family == "random" else locate.tag_config(init)
     if config:
         return tuple(config.mean), tuple(config.std)
     return init.record.mean or IMAGENET_MEAN, init.record.std or IMAGENET_STD
@@ -330,7 +331,7 @@ def _assumed(init: Initialization) -> str:
 def _reference(backbone: str) -> Any:
     """Finds what `imagenet` is for a backbone; None where timm has no such weights."""
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{backbone}.*")]
-    plain = checkpoints.imagenet_tags(backbone, tags)
+    plain = locate.imagenet_tags(backbone, tags)
     return timm.models.get_pretrained_cfg(f"{backbone}.{plain[0]}") if plain else None
 
 

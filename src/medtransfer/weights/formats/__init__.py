@@ -1,0 +1,1 @@
+"""Containers of published weights -> tensors; nothing in a file can run code."""
