@@ -16,15 +16,16 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from medtransfer import cells, params
-from medtransfer.cells import Cell
+from medtransfer import params
 from medtransfer.core import schema
 from medtransfer.data.prepare import slug
 from medtransfer.data.tasks import TASKS, Task
+from medtransfer.results import result
+from medtransfer.results.result import Cell
 
 ROOT = Path(__file__).parents[1]
 EPOCHS = 8
-LOOK_UP = cells._look_up
+LOOK_UP = result._look_up
 """as released, see `declare`"""
 Array = NDArray[Any]
 
@@ -145,7 +146,7 @@ def declare(monkeypatch: pytest.MonkeyPatch) -> None:
             given.append(dataclasses.replace(cell, marks=marks, measured=measured, **facts))
         return given
 
-    monkeypatch.setattr(cells, "_look_up", look_up)
+    monkeypatch.setattr(result, "_look_up", look_up)
 
 
 @functools.cache

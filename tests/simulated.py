@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medtransfer import answers, contrasts, looks
+from medtransfer import answers, contrasts
 from medtransfer.comparison import Row
 from medtransfer.contrasts import ALL, Column
 from medtransfer.evidence import Evidence
+from medtransfer.results import looks
 from medtransfer.statistics import t_tests
 
 Array = npt.NDArray[Any]

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medtransfer import answers, claims, contrasts, looks, params
+from medtransfer import answers, claims, contrasts, params
 from medtransfer.comparison import Row
 from medtransfer.contrasts import Column, Untested
 from medtransfer.core.errors import UserError
 from medtransfer.evidence import Evidence
 from medtransfer.promotion.weighing import Selected, _gate
+from medtransfer.results import looks
 from medtransfer.statistics import all_pairs, delong
 from medtransfer.weights.zoo import RECORDS
 from tests import simulated

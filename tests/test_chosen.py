@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from medtransfer import chosen
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import TASKS
+from medtransfer.results import network as chosen
 from medtransfer.runs import Run
 
 INIT = "imagenet@resnet18"

@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from medtransfer import tracking
-from medtransfer.cells import Cell, collect
+from medtransfer.results.result import Cell, collect
 from medtransfer.tracking import comparing
 from tests import results
 

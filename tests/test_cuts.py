@@ -15,10 +15,11 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from medtransfer import ledger, params, pretraining, tracking, tuning
+from medtransfer import params, pretraining, tracking, tuning
 from medtransfer.data import catalog
 from medtransfer.data import prepare as preparation
 from medtransfer.promotion import demotion, registry
+from medtransfer.results import study as ledger
 from medtransfer.tracking import comparing, sync
 from medtransfer.weights import receipts
 from medtransfer.weights.names import parse

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from medtransfer import benchmark, cells, finetuning, runs
+from medtransfer import benchmark, finetuning, runs
 from medtransfer.__main__ import run as command
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.data import cache, prepare
 from medtransfer.data.tasks import TASKS
+from medtransfer.results import result
 from medtransfer.training import Trainer
 from tests import fakes, workspace
 from tests.conftest import TOP
@@ -97,13 +98,13 @@ def test_damaged_predictions_of_a_compared_run_are_named_and_benchmark_brings_th
     benchmark.run_all([run])
     folder = root / "data/results/cells"
     benchmark.write_cells([run], folder / "shenzhen")
-    (cell,) = cells.collect(folder, root)
-    path = cells.predictions(cell, folder)
+    (cell,) = result.collect(folder, root)
+    path = result.predictions(cell, folder)
     flip(path)
     with pytest.raises(UserError, match=r"is damaged: .* run `benchmark`, which brings it here again"):
-        cells.predictions(cell, folder)
+        result.predictions(cell, folder)
     benchmark.write_cells([run], folder / "shenzhen")
-    assert cells.predictions(cell, folder) == path
+    assert result.predictions(cell, folder) == path
 
 
 # Checkpoints
@@ -148,15 +149,15 @@ def test_a_best_model_that_was_damaged_is_not_tested_and_the_run_begins_anew(
 
 @pytest.mark.slow
 def test_a_network_that_was_damaged_is_not_kept(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from medtransfer import chosen
+    from medtransfer.results import network
 
     run = one_run(root)
     benchmark.run_all([run])
-    chosen.write([run], "shenzhen", root)
-    assert chosen.path(root, "shenzhen", run.init.slug, "fixed").is_file()
-    flip(run.folder / chosen.NETWORK)
-    chosen.write([run], "shenzhen", root)
-    assert not chosen.path(root, "shenzhen", run.init.slug, "fixed").exists()
+    network.write([run], "shenzhen", root)
+    assert network.path(root, "shenzhen", run.init.slug, "fixed").is_file()
+    flip(run.folder / network.NETWORK)
+    network.write([run], "shenzhen", root)
+    assert not network.path(root, "shenzhen", run.init.slug, "fixed").exists()
     assert "or not as it was kept" in caplog.text
 
 

@@ -19,11 +19,9 @@ from rich.console import Console
 from medtransfer import (
     PROTOCOL_VERSION,
     benchmark,
-    chosen,
     contamination,
     contrasts,
     findings,
-    looks,
     params,
     planning,
     runs,
@@ -38,6 +36,7 @@ from medtransfer.data import catalog, leaks, prepare, splits
 from medtransfer.data.overlap import Finding
 from medtransfer.data.tasks import TASKS, Folds
 from medtransfer.evidence import Evidence
+from medtransfer.results import looks, network
 from medtransfer.statistics import all_pairs, t_tests
 from medtransfer.statistics.effects import upper_std
 from tests import results, workspace
@@ -219,8 +218,8 @@ def test_splits_go_from_phantoms_to_the_answer(top: Path, tmp_path: Path, monkey
     for task in tasks:
         own = [run for run in planned if run.task == task]
         benchmark.write_cells(own, root / "data/results/cells" / task)
-        chosen.write(own, task, root)
-        kept = chosen.read(chosen.path(root, task, own[0].init.slug, "fixed"))
+        network.write(own, task, root)
+        kept = network.read(network.path(root, task, own[0].init.slug, "fixed"))
         assert kept.fold in (1, 3)
         assert kept.digest in {run.digest for run in own}
     expected = replace(here.benchmark, inits=(planned[0].init.canonical,))

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from medtransfer import ledger
 from medtransfer.core.errors import UserError
-from medtransfer.ledger import Ledger, Trial
+from medtransfer.results import study as ledger
+from medtransfer.results.study import Ledger, Trial
 from medtransfer.weights.names import parse
 
 

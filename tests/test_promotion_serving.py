@@ -25,14 +25,15 @@ from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from medtransfer import benchmark, chosen, objectives, tracking
+from medtransfer import benchmark, objectives, tracking
 from medtransfer import params as parameters
-from medtransfer.cells import collect
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import TASKS
 from medtransfer.promotion import exporting, network, registering, registry, serving
 from medtransfer.promotion.material import Subject
 from medtransfer.promotion.weighing import Material, Selected
+from medtransfer.results import network as chosen
+from medtransfer.results.result import collect
 from medtransfer.runs import plan
 from tests import workspace
 

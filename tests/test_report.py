@@ -14,10 +14,10 @@ import pytest
 from rich.console import Console
 
 from medtransfer import exports, findings, params, report
-from medtransfer.cells import FIRST_LINES, collect
 from medtransfer.core import schema
 from medtransfer.core.errors import UserError
 from medtransfer.data import tasks
+from medtransfer.results.result import FIRST_LINES, collect
 from medtransfer.sections.scores import printed_grid, score_notes
 from medtransfer.statistics import t_tests
 

@@ -13,12 +13,13 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from medtransfer import ledger, tuning
 from medtransfer import params as parameters
+from medtransfer import tuning
 from medtransfer.core.errors import UserError
 from medtransfer.execution import WorkerLost
-from medtransfer.ledger import Ledger
 from medtransfer.params import Dimension, Params
+from medtransfer.results import study as ledger
+from medtransfer.results.study import Ledger
 from medtransfer.runs import plan
 from medtransfer.tuning import space as spaces
 from medtransfer.tuning.studies import Study

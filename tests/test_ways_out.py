@@ -15,11 +15,13 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import save_file
 
-from medtransfer import benchmark, cells, chosen, finetuning, params, runs, tracking
+from medtransfer import benchmark, finetuning, params, runs, tracking
 from medtransfer.core import files
 from medtransfer.core.addresses import Address
 from medtransfer.core.errors import UserError
 from medtransfer.promotion import fetching, network
+from medtransfer.results import network as chosen
+from medtransfer.results import result
 from medtransfer.tracking import comparing, overview, sync
 from medtransfer.tuning import trials
 from medtransfer.weights import store
@@ -143,7 +145,7 @@ def test_a_receipt_that_was_cut_off_is_named_and_made_anew(root: Path, content: 
 @pytest.mark.parametrize("content", CUTS)
 def test_every_record_that_was_cut_off_is_named(root: Path, content: bytes) -> None:
     (root / "n").mkdir()
-    note, spec, facts = root / "n/kept.json", root / "n" / network.SPEC, root / "cells/unknown" / cells.FACTS
+    note, spec, facts = root / "n/kept.json", root / "n" / network.SPEC, root / "cells/unknown" / result.FACTS
     facts.parent.mkdir(parents=True)
     for path in (note, spec, facts):
         path.write_bytes(content)
@@ -153,7 +155,7 @@ def test_every_record_that_was_cut_off_is_named(root: Path, content: bytes) -> N
     with pytest.raises(UserError, match=re.escape(str(spec))):
         network.read(root / "n")
     with pytest.raises(UserError, match=re.escape(str(facts))):
-        cells._facts("unknown", root / "cells", root)
+        result._facts("unknown", root / "cells", root)
     assert fetching._noted(note) is None  # it is fetched again
 
 

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medtransfer import cells, examples, execution, finetuning, leases, planning, tracking
+from medtransfer import examples, execution, finetuning, leases, planning, tracking
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.display import Display
 from medtransfer.finetuning import RESULTS
+from medtransfer.results import result
 from medtransfer.runs import Run
 from medtransfer.tracking import overview, sync
 from medtransfer.tracking.store import Away
@@ -135,7 +136,7 @@ def write_cells(runs: Sequence[Run], folder: Path) -> None:
     with files.lock(folder.with_name(f".{folder.name}.lock")):  # another launch may be at its end, too
         shutil.rmtree(folder, ignore_errors=True)
         if runs:
-            cells.write_facts(runs[0].record, folder)
+            result.write_facts(runs[0].record, folder)
         for run in runs:
             target = folder / run.digest
             target.mkdir(parents=True)

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from medtransfer import params
-from medtransfer.cells import CONTAMINATED, Cell
 from medtransfer.data.tasks import applicable
+from medtransfer.results.result import CONTAMINATED, Cell
 from medtransfer.statistics import randomization, t_tests
 from medtransfer.weights.names import seen
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medtransfer.cells import Cell, predictions
 from medtransfer.core.errors import UserError
+from medtransfer.results.result import Cell, predictions
 from medtransfer.statistics import bootstrap, delong, seeds_and_patients
 from medtransfer.statistics.bootstrap import Interval
 from medtransfer.statistics.t_tests import Array

@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from medtransfer.cells import Cell, of_task
 from medtransfer.claims import said
 from medtransfer.comparison import Row
 from medtransfer.contrasts import ALL, Contrast
 from medtransfer.core import schema
 from medtransfer.findings import Findings
+from medtransfer.results.result import Cell, of_task
 from medtransfer.statistics.t_tests import TTest
 
 Record = dict[str, Any]

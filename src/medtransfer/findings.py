@@ -8,18 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from medtransfer import answers, claims, comparison, contrasts, ledger, params, published
+from medtransfer import answers, claims, comparison, contrasts, params, published
 from medtransfer.answers import Answer
-from medtransfer.cells import CONTAMINATED, Cell, belongs, collect, of_task, select
 from medtransfer.claims import Verdict
 from medtransfer.comparison import Row, eligible
 from medtransfer.contrasts import ALL, Column, Contrast
 from medtransfer.core import progress
 from medtransfer.data.tasks import TASKS
 from medtransfer.evidence import Evidence, gather, locked
-from medtransfer.ledger import Ledger
-from medtransfer.looks import level
 from medtransfer.published import Published
+from medtransfer.results import study
+from medtransfer.results.looks import level
+from medtransfer.results.result import CONTAMINATED, Cell, belongs, collect, of_task, select
+from medtransfer.results.study import Ledger
 from medtransfer.statistics import ranks
 from medtransfer.statistics.ranks import Friedman, Nemenyi, Ranks, SignedRank
 from medtransfer.tables import metric_name
@@ -151,10 +152,10 @@ def find(
 
 def _studies(root: Path, benchmark: params.Benchmark) -> list[Ledger]:
     """Reads the studies, by task and init in the benchmark's order; of unequal ones nothing could be concluded."""
-    found = {(one.task, one.init): one for one in ledger.collect(root / ledger.FOLDER)}
+    found = {(one.task, one.init): one for one in study.collect(root / study.FOLDER)}
     order = [(task, init) for task in benchmark.tasks for init in benchmark.inits]
     studies = [found[key] for key in order if key in found]
-    ledger.refuse_unequal(studies)
+    study.refuse_unequal(studies)
     return studies
 
 

@@ -17,7 +17,7 @@ import timm
 import torch
 import yaml
 
-from medtransfer import PROTOCOL_VERSION, cells, curves, examples, leases, objectives, tracking
+from medtransfer import PROTOCOL_VERSION, curves, examples, leases, objectives, tracking
 from medtransfer import params as parameters
 from medtransfer.core import arithmetic, files, rng
 from medtransfer.core.addresses import scrub
@@ -27,6 +27,7 @@ from medtransfer.data.cache import Prepared, load
 from medtransfer.data.prepare import slug
 from medtransfer.loading import Cache, Loader
 from medtransfer.params import Classification
+from medtransfer.results import result
 from medtransfer.runs import Run
 from medtransfer.statistics import metrics
 from medtransfer.tracking import sync
@@ -94,7 +95,7 @@ def _known(run: Run) -> bool:
 
 def whole(run: Run) -> bool:
     """Says whether a run's results are here as they were written, with the metric that its task has."""
-    return not _damaged(run) and run.record.metric in cells.read(run.folder / "cell.json").measured
+    return not _damaged(run) and run.record.metric in result.read(run.folder / "cell.json").measured
 
 
 def _damaged(run: Run) -> list[str]:
@@ -103,7 +104,7 @@ def _damaged(run: Run) -> list[str]:
     if absent:
         return absent
     try:
-        parts = cells.read(run.folder / "cell.json").parts
+        parts = result.read(run.folder / "cell.json").parts
     except UserError as error:
         log.warning("%s", error)
         return list(RESULTS)

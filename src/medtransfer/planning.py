@@ -18,11 +18,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer import execution, looks
+from medtransfer import execution
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog, prepare, splits
 from medtransfer.data.cache import Prepared
 from medtransfer.params import Execution, Params, task_params
+from medtransfer.results import looks
 from medtransfer.runs import Run, plan
 from medtransfer.statistics import all_pairs
 from medtransfer.tracking import overview

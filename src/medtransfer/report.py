@@ -19,9 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from medtransfer import examples, exports, figures, gallery, params, writing
-from medtransfer.cells import first_lines
 from medtransfer.core import files, progress
 from medtransfer.findings import Findings
+from medtransfer.results.result import first_lines
 from medtransfer.sections import sections_of, verdicts
 from medtransfer.sections.scores import score_grid, score_notes
 from medtransfer.tables import Section

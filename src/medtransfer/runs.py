@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from medtransfer import PROTOCOL_VERSION, execution, ledger, models, objectives
+from medtransfer import PROTOCOL_VERSION, execution, models, objectives
 from medtransfer import params as parameters
 from medtransfer.core import arithmetic, schema
 from medtransfer.core.errors import UserError
@@ -23,6 +23,7 @@ from medtransfer.data.cache import Prepared, load
 from medtransfer.data.tasks import Task, contaminated
 from medtransfer.data.tasks import applicable as fits
 from medtransfer.params import Params
+from medtransfer.results import study as ledger
 from medtransfer.weights import convert, receipts, store
 from medtransfer.weights.convert import Receipt
 from medtransfer.weights.names import Initialization, check_backbone, parse, seen

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medtransfer.cells import Cell, shared_marks
+from medtransfer.results.result import Cell, shared_marks
 from medtransfer.statistics import t_tests
 
 METRICS = {

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from medtransfer.cells import of_task
 from medtransfer.comparison import Row, test_rows
 from medtransfer.figures import style, words
 from medtransfer.findings import Findings
+from medtransfer.results.result import of_task
 
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 PITCH = 0.42

@@ -7,9 +7,9 @@ import textwrap
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medtransfer.cells import Cell, of_task
 from medtransfer.figures import style, words
 from medtransfer.findings import Findings
+from medtransfer.results.result import Cell, of_task
 
 CLOSE = 0.95
 """share of the best score on val that counts as close"""

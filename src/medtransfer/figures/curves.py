@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from medtransfer.cells import Cell, of_task
 from medtransfer.figures import style, words
 from medtransfer.findings import Findings
+from medtransfer.results.result import Cell, of_task
 
 FEW = 4
 """initializations up to which every run has a line of its own"""

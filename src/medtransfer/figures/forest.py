@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from medtransfer.cells import of_task
 from medtransfer.contrasts import Contrast
 from medtransfer.figures import style, words
 from medtransfer.findings import Findings
+from medtransfer.results.result import of_task
 
 LOOKS = {
     "better": style.BETTER,

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medtransfer.cells import kind_of, of_task
 from medtransfer.figures import style, words
 from medtransfer.findings import Findings
+from medtransfer.results.result import kind_of, of_task
 
 HEIGHT = 4.2
 """inches of the panel, at least"""

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from medtransfer.cells import Cell, of_task
 from medtransfer.figures import style, words
 from medtransfer.findings import Findings
+from medtransfer.results.result import Cell, of_task
 
 START = "test_auc."
 SHADES = LinearSegmentedColormap.from_list("pale blue", ["#FFFFFF", "#6BAED6"])

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from medtransfer import ledger
 from medtransfer.figures import style
 from medtransfer.findings import Findings
-from medtransfer.ledger import Ledger
+from medtransfer.results import study
+from medtransfer.results.study import Ledger
 
 LOOKS = {"complete": ("o", style.BLUE), "pruned": ("v", style.SKY), "failed": ("x", style.RED)}
 """state -> marker and colour"""
@@ -37,7 +37,7 @@ def history(found: Ledger) -> Figure:
         else:  # without a value, on the lower edge
             edge = panel.get_xaxis_transform()
             panel.plot(places[trial.number], 0.02, marker, color=colour, ms=5, label=label, transform=edge)
-    line = ledger.best_so_far(found)
+    line = study.best_so_far(found)
     if line:
         panel.step(
             [s / found.budget_images for s, _ in line], [v for _, v in line], where="post", color=style.BLACK, lw=1,
@@ -99,7 +99,7 @@ def caption(findings: Findings) -> str:
 
 def _lines(panel: Axes, found: Sequence[Ledger], colours: dict[str, str]) -> None:
     for one in found:
-        line = ledger.best_so_far(one)
+        line = study.best_so_far(one)
         places, values = [spent / one.budget_images for spent, _ in line], [value for _, value in line]
         if line:
             panel.step([*places, 1.0], [*values, values[-1]], where="post", color=colours[one.init], label=one.init)

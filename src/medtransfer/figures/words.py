@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from medtransfer.cells import of_task
 from medtransfer.comparison import TEST_NAMES, Row, eligible
 from medtransfer.findings import Findings
+from medtransfer.results.result import of_task
 from medtransfer.tables import column_title
 from medtransfer.tables import p_value as number_of_p
 from medtransfer.weights.families import backbone, labels

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medtransfer.cells import Cell, first_lines
 from medtransfer.comparison import Row
 from medtransfer.contrasts import ALL
 from medtransfer.core import files
 from medtransfer.findings import Findings
 from medtransfer.promotion.decision import Decision
+from medtransfer.results.result import Cell, first_lines
 from medtransfer.sections.scores import score_grid
 from medtransfer.tables import Entry, Grid, interval, percent, points
 from medtransfer.tables import grid as plain_grid

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from medtransfer import answers, looks, params
+from medtransfer import answers, params
 from medtransfer.comparison import eligible
 from medtransfer.contrasts import ALL
 from medtransfer.findings import Findings
@@ -24,6 +24,7 @@ from medtransfer.promotion.weighing import (
     weigh,
     weigh_first,
 )
+from medtransfer.results import looks
 from medtransfer.weights.families import split
 from medtransfer.weights.zoo import commercial
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medtransfer import chosen
-from medtransfer.cells import Cell, kind_of
 from medtransfer.contrasts import ALL
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
@@ -16,6 +14,8 @@ from medtransfer.params import Params
 from medtransfer.promotion import network, packing
 from medtransfer.promotion.packing import Pack
 from medtransfer.promotion.weighing import Material, Selected
+from medtransfer.results import network as chosen
+from medtransfer.results.result import Cell, kind_of
 from medtransfer.weights import convert, receipts, store
 from medtransfer.weights.names import Initialization, parse
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from scipy import stats
 
 from medtransfer import contrasts, params
-from medtransfer.cells import Cell
 from medtransfer.contrasts import ALL, Column
 from medtransfer.findings import Findings
+from medtransfer.results.result import Cell
 from medtransfer.statistics import t_tests
 from medtransfer.tables import interval, margin_words, points
 from medtransfer.weights.families import split

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from medtransfer import params
-from medtransfer.cells import kind_of
 from medtransfer.findings import Findings
+from medtransfer.results.result import kind_of
 from medtransfer.sections import contrasts, protocol, scores, tuning, verdicts
 from medtransfer.tables import Section
 

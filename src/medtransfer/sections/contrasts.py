@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from medtransfer.cells import of_task
 from medtransfer.comparison import Row
 from medtransfer.contrasts import ALL, FEWEST, Contrast
 from medtransfer.findings import Findings
+from medtransfer.results.result import of_task
 from medtransfer.statistics import effects
 from medtransfer.tables import (
     Entry,

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medtransfer import params
-from medtransfer.cells import Cell, as_word, kind_of, of_task
 from medtransfer.core import schema
 from medtransfer.core.arithmetic import kind
 from medtransfer.findings import Findings
+from medtransfer.results.result import Cell, as_word, kind_of, of_task
 from medtransfer.tables import Section, grid
 
 NOT_DEVIATIONS = ("benchmark.", "comparison.", "execution.", "phantoms.", "data.phantoms", "data.partial")

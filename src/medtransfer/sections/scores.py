@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from medtransfer.cells import Cell, imbalances, of_task, shared_marks
 from medtransfer.comparison import TEST_NAMES, Row
 from medtransfer.findings import Findings
 from medtransfer.published import Published, repeated
+from medtransfer.results.result import Cell, imbalances, of_task, shared_marks
 from medtransfer.statistics import t_tests
 from medtransfer.statistics.randomization import RandomizationTest
 from medtransfer.tables import METRICS, Entry, Grid, Section, column_title, metric_name, percent, points

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from medtransfer import ledger
-from medtransfer.cells import Cell, as_word, of_task
 from medtransfer.findings import Findings
-from medtransfer.ledger import Ledger
+from medtransfer.results import study
+from medtransfer.results.result import Cell, as_word, of_task
+from medtransfer.results.study import Ledger
 from medtransfer.statistics import t_tests
 from medtransfer.tables import Section, column_title, grid, p_value, percent, points
 
@@ -72,10 +72,10 @@ def ranking(findings: Findings) -> Section | None:
     lines = []
     for task in tasks:
         mine = [one for one in findings.studies if one.task == task]
-        ranks = [ledger.ranking(mine, share) for share in ledger.SHARES]
+        ranks = [study.ranking(mine, share) for share in study.SHARES]
         for one in mine:
             lines.append((task, one.init, *(f"{rank[one.init]:g}" if one.init in rank else "-" for rank in ranks)))
-    header = ("task", "init", *(f"rank at {share:.0%}" for share in ledger.SHARES))
+    header = ("task", "init", *(f"rank at {share:.0%}" for share in study.SHARES))
     note = "By the best value on val that the part of the budget had found, one seed each; 1 is the best."
     return Section(title="Ranking while the budget is spent", slug="tuning-ranking", level=3, grid=grid(header, lines),
                    notes=(note,))  # fmt: skip

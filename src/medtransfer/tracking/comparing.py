@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from medtransfer.cells import Cell
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
+from medtransfer.results.result import Cell
 from medtransfer.tracking import PREFIX, Away, Identity, connect, finished, recorded, unsent
 from medtransfer.tracking.store import masked, place_of
 

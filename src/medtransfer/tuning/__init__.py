@@ -16,7 +16,7 @@ import optuna
 import sqlalchemy
 import yaml
 
-from medtransfer import execution, figures, ledger
+from medtransfer import execution, figures
 from medtransfer import params as parameters
 from medtransfer.core import files
 from medtransfer.core.addresses import Address
@@ -24,8 +24,9 @@ from medtransfer.core.errors import UserError
 from medtransfer.core.progress import Meters
 from medtransfer.data.cache import load
 from medtransfer.figures import tuning as drawing
-from medtransfer.ledger import Ledger
 from medtransfer.params import Params
+from medtransfer.results import study
+from medtransfer.results.study import Ledger
 from medtransfer.runs import Run, plan
 from medtransfer.tracking.store import masked
 from medtransfer.tracking.studies import Entry, StudyRun
@@ -133,14 +134,14 @@ class _Book:
 
     def _write(self) -> Ledger:
         found, run = self.study.ledger(self.run.run_id), self.study.run
-        ledger.write(found, ledger.path(run.init, run.task, run.root))
+        study.write(found, study.path(run.init, run.task, run.root))
         return found
 
     def close(self) -> Ledger:
         """Writes the ledger, draws it, and ends the run in MLflow."""
         found, folder = self._write(), self.folder
         (folder / "history.png").write_bytes(figures.to_png(drawing.history(found)))
-        shown = [folder / "history.png", ledger.path(self.study.run.init, self.study.run.task, self.study.run.root)]
+        shown = [folder / "history.png", study.path(self.study.run.init, self.study.run.task, self.study.run.root)]
         if found.importances:
             (folder / "importances.png").write_bytes(figures.to_png(drawing.importances(found)))
             shown.append(folder / "importances.png")
@@ -151,7 +152,7 @@ class _Book:
             best = next(trial for trial in found.trials if trial.number == found.winner)
             scores |= {found.monitor: best.value or 0.0}
         scores |= {f"trials_{state}": float(count) for state, count in found.states().items()}
-        self.run.end("FINISHED" if found.finished else "KILLED", scores, ledger.words(found), shown)
+        self.run.end("FINISHED" if found.finished else "KILLED", scores, study.words(found), shown)
         return found
 
 
@@ -221,7 +222,7 @@ def _refuse_alone(planned: Sequence[Run], root: Path) -> None:
     trials = planned[0].params.tuning.trials
     name = planned[0].params.tuning.study
     for task in dict.fromkeys(run.task for run in planned):
-        for other in ledger.collect(root / ledger.FOLDER, task):
+        for other in study.collect(root / study.FOLDER, task):
             same = other.study.split("/")[0] == name
             if same and (task, other.init) not in named and other.budget_trials != trials:
                 raise UserError(

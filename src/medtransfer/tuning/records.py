@@ -9,8 +9,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from medtransfer.ledger import Finalist, Trial
 from medtransfer.params import Tuning
+from medtransfer.results.study import Finalist, Trial
 
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 """Optuna's word -> the ledger's, where the trial has no kind of its own"""

@@ -17,8 +17,8 @@ from optuna.distributions import (
 
 from medtransfer.core import rng
 from medtransfer.core.errors import UserError
-from medtransfer.ledger import NEAR
 from medtransfer.params import Dimension
+from medtransfer.results.study import NEAR
 
 Point = dict[str, Any]
 """tuned field -> value"""

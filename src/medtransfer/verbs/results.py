@@ -24,7 +24,8 @@ COMPARED = ("benchmark", "comparison", "claims", "model", "inits")
 @verb(*COMPARED)
 def compare(params: Params, root: Path, reference: str = "params", against: str = "params") -> None:
     """Turn the benchmark's finished runs into tables, figures and a report under data/results."""
-    from medtransfer import exports, leases, looks, report
+    from medtransfer import exports, leases, report
+    from medtransfer.results import looks
     from medtransfer.tracking import comparing, sync
     from medtransfer.tracking.launcher import Launcher
 
@@ -62,7 +63,8 @@ def show(params: Params, root: Path) -> None:
 
 def find(params: Params, root: Path, reference: str, against: str) -> Findings:
     """Compares the runs; `params` stands for what the parameters say, `none` for no file of published numbers."""
-    from medtransfer import findings, looks
+    from medtransfer import findings
+    from medtransfer.results import looks
     from medtransfer.weights.names import expected, parse
 
     name = params.comparison.reference if reference == "params" else reference

@@ -76,7 +76,8 @@ TRAINING = ("data", "tasks", "model", "inits", "classification", "segmentation",
 @verb(*TRAINING, "pretraining", "tuning")
 def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> None:
     """Search values of the recipe for each init on each task, all with one budget; all: those of `tuning`."""
-    from medtransfer import leases, ledger, pretraining, tuning
+    from medtransfer import leases, pretraining, tuning
+    from medtransfer.results import study as ledger
     from medtransfer.tracking import sync
     from medtransfer.tracking.launcher import Launcher
 
@@ -139,8 +140,8 @@ def _say_plan(params: Params, root: Path, tasks: Sequence[str]) -> None:
 
 
 def _run_benchmark(params: Params, root: Path, task: str) -> None:
-    from medtransfer import chosen
     from medtransfer.benchmark import digests, markdown_table, run_all, write_cells
+    from medtransfer.results import network
     from medtransfer.runs import plan
     from medtransfer.tracking.launcher import Launcher
 
@@ -153,5 +154,5 @@ def _run_benchmark(params: Params, root: Path, task: str) -> None:
         cells = run_all(planned)
         for name in names:
             write_cells([run for run in planned if run.task == name], root / "data/results/cells" / name)
-            chosen.write([run for run in planned if run.task == name], name, root)
+            network.write([run for run in planned if run.task == name], name, root)
         launcher.table(markdown_table(planned, cells), digests(cells))
