@@ -25,9 +25,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from medtransfer.augmentation import Views, sample
-from medtransfer.loading import Cache, Loader
 from medtransfer.params import Augmentation
+from medtransfer.training.augmentation import Views, sample
+from medtransfer.training.loader import Cache, Loader
 from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE, BATCH = 224, 32

@@ -33,17 +33,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medtransfer import objectives, selfsupervision
 from medtransfer import params as parameters
 from medtransfer.core import rng
 from medtransfer.data import prepare
 from medtransfer.data.cache import Prepared
 from medtransfer.data.phantoms import write
 from medtransfer.data.tasks import TASKS, Task
-from medtransfer.loading import Cache, Loader
 from medtransfer.params import Augmentation, Params
-from medtransfer.probing import Probe
-from medtransfer.training import Trainer
+from medtransfer.training import objectives
+from medtransfer.training.loader import Cache, Loader
+from medtransfer.training.ssl import methods
+from medtransfer.training.ssl.probe import Probe
+from medtransfer.training.trainer import Trainer
 from medtransfer.weights import convert, store
 from medtransfer.weights.names import Initialization, parse
 
@@ -132,8 +133,8 @@ def trainer(
     views = Augmentation(
         crop=1.0, crop_scale_min=case.crop, crop_ratio_max=4 / 3, flip=0.5, rotation=10.0, distortion=0.0, intensity=0.8
     )
-    settings = selfsupervision.Settings(projector=case.projector, temperature=0.2, masked=0.6)
-    goal = selfsupervision.objective(case.method, settings)
+    settings = methods.Settings(projector=case.projector, temperature=0.2, masked=0.6)
+    goal = methods.objective(case.method, settings)
     tensors = store.state(init, root, rng.seed_of(seed, "backbone"), "one")
     cache = Cache(source.images, np.zeros((len(source.images), 0), np.float32), CPU)
     built = Trainer(

@@ -19,13 +19,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from medtransfer import models, objectives
 from medtransfer import params as parameters
 from medtransfer.core import rng
 from medtransfer.data import catalog, prepare
 from medtransfer.data.cache import Prepared
-from medtransfer.loading import Cache, Loader
 from medtransfer.params import Params
+from medtransfer.training import networks, objectives
+from medtransfer.training.loader import Cache, Loader
 from medtransfer.weights import convert, store
 from medtransfer.weights.names import Initialization, parse
 
@@ -39,7 +39,7 @@ def features(init: Initialization, prepared: Prepared, params: Params, root: Pat
     size = parameters.task_params(params, task.name).image_size
     store.obtain(init, root)
     tensors = store.state(init, root, rng.seed_of(seed, "backbone"), params.model.random_last_bn)
-    model: Any = models.classifier(init.backbone, 1, tensors, 0, size)
+    model: Any = networks.classifier(init.backbone, 1, tensors, 0, size)
     mean, std = convert.normalization(init)
     cache = Cache(prepared.images, objectives.targets(task, prepared), torch.device("cpu"), len(task.labels))
     loader = Loader(

@@ -20,13 +20,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from medtransfer import objectives
 from medtransfer import params as parameters
 from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import TASKS
-from medtransfer.loading import Cache, Loader
 from medtransfer.params import Params
-from medtransfer.training import Trainer
+from medtransfer.training import objectives
+from medtransfer.training.loader import Cache, Loader
+from medtransfer.training.trainer import Trainer
 from medtransfer.weights import backbones
 from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD
 

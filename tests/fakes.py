@@ -10,14 +10,14 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from medtransfer import objectives
 from medtransfer import params as parameters
 from medtransfer.core import rng
 from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import TASKS, Task
-from medtransfer.loading import Cache, Loader
 from medtransfer.params import Params
-from medtransfer.training import Trainer
+from medtransfer.training import objectives
+from medtransfer.training.loader import Cache, Loader
+from medtransfer.training.trainer import Trainer
 from medtransfer.weights import backbones
 from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD
 

@@ -8,10 +8,10 @@ import torch
 import torchvision.transforms.v2.functional as TF
 from torchvision.transforms import TenCrop
 
-from medtransfer.augmentation import Views, fixed_views, random_views, sample
 from medtransfer.core import rng
-from medtransfer.loading import Cache
 from medtransfer.params import Augmentation
+from medtransfer.training.augmentation import Views, fixed_views, random_views, sample
+from medtransfer.training.loader import Cache
 
 SIZE = 32
 OFF = Augmentation(
@@ -124,7 +124,7 @@ def test_elastic_field_has_the_published_strength() -> None:
     asked = Augmentation(
         crop=0.0, crop_scale_min=0.5, crop_ratio_max=1.0, flip=0.0, rotation=0.0, distortion=1.0, intensity=0.0
     )
-    from medtransfer.augmentation import sampling_grid
+    from medtransfer.training.augmentation import sampling_grid
 
     views, _ = random_views(asked, 1, keys(300))
     assert views.kinds is not None

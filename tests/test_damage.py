@@ -18,7 +18,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.data import cache, prepare
 from medtransfer.data.tasks import TASKS
 from medtransfer.results import result
-from medtransfer.training import Trainer
+from medtransfer.training.trainer import Trainer
 from tests import fakes, workspace
 from tests.conftest import TOP
 

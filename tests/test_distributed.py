@@ -26,11 +26,11 @@ from safetensors.torch import load_file, save_file
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from medtransfer import distributed
 from medtransfer.core.errors import UserError
-from medtransfer.distributed import Group
-from medtransfer.loading import Share
-from medtransfer.training import Log, Progress, Trainer
+from medtransfer.training import distributed
+from medtransfer.training.distributed import Group
+from medtransfer.training.loader import Share
+from medtransfer.training.trainer import Log, Progress, Trainer
 from tests import fakes
 from tests.conftest import TOP
 

@@ -15,13 +15,14 @@ import timm
 import torch
 from numpy.typing import NDArray
 
-from medtransfer import benchmark, examples, figures, finetuning, gallery, models, runs, tracking
+from medtransfer import benchmark, figures, finetuning, gallery, runs, tracking
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import TASKS, Task
-from medtransfer.examples import Examples
-from medtransfer.training import Trainer
+from medtransfer.training import examples, networks
+from medtransfer.training.examples import Examples
+from medtransfer.training.trainer import Trainer
 from medtransfer.weights import backbones
 from tests import fakes, workspace
 
@@ -134,7 +135,7 @@ def test_the_label_that_an_image_is_shown_with(losses: list[float], targets: lis
 
 def classifier(backbone: str, side: int) -> Any:
     torch.manual_seed(0)
-    return models.Classifier(backbone, 2, side).eval()
+    return networks.Classifier(backbone, 2, side).eval()
 
 
 def places(features: torch.Tensor, layout: str, prefix: int) -> list[torch.Tensor]:
@@ -171,7 +172,7 @@ def test_evidence_is_what_the_logit_gains_when_the_features_of_a_place_grow(back
 
 @pytest.mark.parametrize("padding", ["", "pool", "all"])
 def test_under_average_pooling_evidence_is_the_class_activation_map(padding: str) -> None:
-    model: Any = models.classifier("test_resnet", 2, backbones.bare_state("test_resnet", 0, "one"), 0, 96, padding)
+    model: Any = networks.classifier("test_resnet", 2, backbones.bare_state("test_resnet", 0, "one"), 0, 96, padding)
     inputs = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         features = model.eval().backbone.forward_features(inputs)[0]

@@ -20,7 +20,7 @@ from medtransfer.data.tasks import TASKS, applicable, contaminated, image_groups
 from medtransfer.params import OwnInit
 from medtransfer.promotion import decision
 from medtransfer.results import result
-from medtransfer.training import Trainer
+from medtransfer.training.trainer import Trainer
 from medtransfer.weights.names import parse, seen
 from tests import fakes, results, workspace
 from tests.conftest import TOP

@@ -17,7 +17,7 @@ from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
 from medtransfer.runs import Run
 from medtransfer.runs import plan as plan_runs
-from medtransfer.training import Progress
+from medtransfer.training.trainer import Progress
 from tests import workspace
 
 LIMIT = 20_000

@@ -17,7 +17,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.runs import Run
 from medtransfer.runs import plan as plan_runs
 from medtransfer.tracking import tracked
-from medtransfer.training import Trainer
+from medtransfer.training.trainer import Trainer
 from tests import workspace
 
 

@@ -18,7 +18,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.leases import Held, Lease, Lost
 from medtransfer.runs import plan
 from medtransfer.tracking import Journal, connect, find
-from medtransfer.training import Progress
+from medtransfer.training.trainer import Progress
 from tests import postgres, workspace
 from tests.postgres import wait_until
 

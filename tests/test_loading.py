@@ -9,7 +9,7 @@ import torch
 
 from medtransfer import params as parameters
 from medtransfer.data.tasks import TASKS
-from medtransfer.loading import Cache, Loader, _ahead
+from medtransfer.training.loader import Cache, Loader, _ahead
 from tests import fakes
 
 
@@ -90,7 +90,7 @@ def test_gray_is_repeated_and_normalized(top: Path, tmp_path: Path) -> None:
 def test_a_cache_that_is_not_resident_gives_the_same_pixels(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (6, 128, 128), dtype=np.uint8)
-    from medtransfer.augmentation import fixed_views
+    from medtransfer.training.augmentation import fixed_views
 
     kept, gathered = (Cache(images, np.zeros((6, 1), np.float32), torch.device("cpu")) for _ in range(2))
     gathered.resident = False

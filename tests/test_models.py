@@ -16,10 +16,11 @@ from timm.layers import resample_abs_pos_embed
 from timm.models import swin_transformer, vision_transformer
 from torch import Tensor, nn
 
-from medtransfer import models, objectives, runs
 from medtransfer import params as parameters
+from medtransfer import runs
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import TASKS
+from medtransfer.training import networks, objectives
 from medtransfer.weights import backbones
 from medtransfer.weights.names import parse
 from tests import fakes
@@ -78,7 +79,7 @@ def check_gradients(module: nn.Module) -> None:
 @pytest.mark.parametrize("backbone", FAMILIES)
 def test_a_classifier_learns_at_a_side_that_is_not_the_published_one(backbone: str) -> None:
     side = FAMILIES[backbone][0]
-    model: Any = models.classifier(backbone, 3, drawn(backbone), 0, side)
+    model: Any = networks.classifier(backbone, 3, drawn(backbone), 0, side)
     assert side != backbones.published_side(backbone)
     assert step(model, side).shape == (2, 3)
     check_gradients(model.backbone)
@@ -87,8 +88,8 @@ def test_a_classifier_learns_at_a_side_that_is_not_the_published_one(backbone: s
 @pytest.mark.parametrize("backbone", FAMILIES)
 def test_a_segmenter_learns_and_answers_at_the_size_of_the_input(backbone: str) -> None:
     side, decoder = FAMILIES[backbone]
-    model: Any = models.segmenter(backbone, 2, drawn(backbone), 0, side)
-    assert models.resolved_decoder(backbone, "auto") == decoder
+    model: Any = networks.segmenter(backbone, 2, drawn(backbone), 0, side)
+    assert networks.resolved_decoder(backbone, "auto") == decoder
     logits = step(model, side)
     assert logits.shape == (2, 2, side, side)
     assert torch.isfinite(logits).all()
@@ -100,7 +101,7 @@ def test_at_the_published_side_the_features_are_those_of_timm_to_the_bit(backbon
     tensors, side = drawn(backbone), backbones.published_side(backbone)
     reference = timm.create_model(backbone, pretrained=False, num_classes=0)
     reference.load_state_dict(tensors, strict=True)
-    model: Any = models.classifier(backbone, 1, tensors, 0, side)
+    model: Any = networks.classifier(backbone, 1, tensors, 0, side)
     with torch.inference_mode():
         assert torch.equal(model.backbone.eval()(images(side)), reference.eval()(images(side)))
 
@@ -109,13 +110,13 @@ def test_at_the_published_side_the_features_are_those_of_timm_to_the_bit(backbon
 def test_the_head_is_as_wide_as_what_the_backbone_really_gives(backbone: str) -> None:
     side = backbones.published_side(backbone)
     with torch.device("meta"):
-        model: Any = models.Classifier(backbone, 1, side)
+        model: Any = networks.Classifier(backbone, 1, side)
         assert model(torch.empty(2, 3, side, side)).shape == (2, 1)
     assert model.head.in_features == backbones.width(backbone, side)
 
 
 def filled(backbone: str, tensors: Mapping[str, Tensor], side: int) -> dict[str, Tensor]:
-    model: Any = models.classifier(backbone, 1, tensors, 0, side)
+    model: Any = networks.classifier(backbone, 1, tensors, 0, side)
     return dict(model.backbone.state_dict())
 
 
@@ -151,7 +152,7 @@ def test_weights_of_another_shape_are_refused_however_timm_would_bend_them() -> 
     tensors["patch_embed.proj.weight"] = tensors["patch_embed.proj.weight"][..., :8, :8]
     for side in (160, 96):
         with pytest.raises(RuntimeError, match=r"size mismatch for patch_embed\.proj\.weight"):
-            models.classifier("test_vit", 1, tensors, 0, side)
+            networks.classifier("test_vit", 1, tensors, 0, side)
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet"])
@@ -163,7 +164,7 @@ def test_the_u_net_is_that_of_segmentation_models_pytorch_to_the_bit(backbone: s
     initialization.initialize_decoder(wanted.decoder)
     initialization.initialize_head(wanted.segmentation_head)
     backbones.load_into(wanted.encoder.model, tensors, backbone)
-    state, found = wanted.state_dict(), models.segmenter(backbone, 2, tensors, 7, 64).state_dict()
+    state, found = wanted.state_dict(), networks.segmenter(backbone, 2, tensors, 7, 64).state_dict()
     assert list(found) == list(state)
     assert all(torch.equal(found[key], state[key]) for key in state)
 
@@ -179,7 +180,7 @@ def test_the_u_net_is_that_of_segmentation_models_pytorch_to_the_bit(backbone: s
 def test_upernet_and_dpt_compute_what_those_of_segmentation_models_pytorch_compute(
     backbone: str, build: Any, options: dict[str, int]
 ) -> None:
-    ours = models.segmenter(backbone, 2, drawn(backbone), 7, 96).eval()
+    ours = networks.segmenter(backbone, 2, drawn(backbone), 7, 96).eval()
     theirs = build(f"tu-{backbone}", encoder_weights=None, classes=2, **options).eval()
     theirs.load_state_dict(ours.state_dict(), strict=True)
     with torch.inference_mode():
@@ -189,7 +190,7 @@ def test_upernet_and_dpt_compute_what_those_of_segmentation_models_pytorch_compu
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_convnext", "test_vit"])
 def test_decoders_are_drawn_from_the_seed_alone(backbone: str) -> None:
     def decoder(init_seed: int, head_seed: int) -> dict[str, Tensor]:
-        state = models.segmenter(backbone, 1, drawn(backbone, init_seed), head_seed, 96).state_dict()
+        state = networks.segmenter(backbone, 1, drawn(backbone, init_seed), head_seed, 96).state_dict()
         return {key: value for key, value in state.items() if not key.startswith("encoder")}
 
     first, other_init, other_seed = decoder(1, 9), decoder(2, 9), decoder(1, 8)
@@ -198,13 +199,13 @@ def test_decoders_are_drawn_from_the_seed_alone(backbone: str) -> None:
 
 
 def test_a_decoder_that_cannot_use_the_maps_is_refused_and_another_that_can_is_built() -> None:
-    assert models.resolved_decoder("test_resnet", "upernet") == "upernet"
-    assert models.segmenter("test_resnet", 1, drawn("test_resnet"), 0, 96, "upernet")(images(96)).shape[-1] == 96
-    assert models.segmenter("test_convnext", 1, drawn("test_convnext"), 0, 96, "unet")(images(96)).shape[-1] == 96
+    assert networks.resolved_decoder("test_resnet", "upernet") == "upernet"
+    assert networks.segmenter("test_resnet", 1, drawn("test_resnet"), 0, 96, "upernet")(images(96)).shape[-1] == 96
+    assert networks.segmenter("test_convnext", 1, drawn("test_convnext"), 0, 96, "unet")(images(96)).shape[-1] == 96
     with pytest.raises(UserError, match="strides are 16, 16, 16: set it to auto or dpt"):
-        models.resolved_decoder("test_vit", "unet")
+        networks.resolved_decoder("test_vit", "unet")
     with pytest.raises(UserError, match="set it to auto or unet or upernet"):
-        models.resolved_decoder("test_resnet", "dpt")
+        networks.resolved_decoder("test_resnet", "dpt")
 
 
 def check(top: Path, task: str, side: int, backbone: str, decoder: str = "auto", **changes: str) -> None:
@@ -283,14 +284,14 @@ def test_same_padding_is_that_of_byol_and_simclr_at_224() -> None:
 @pytest.mark.parametrize("kind", ["pool", "all"])
 def test_same_padding_equals_padding_by_hand_and_changes_no_key(side: int, kind: str) -> None:
     tensors = drawn("resnet26")
-    model: Any = models.classifier("resnet26", 1, tensors, 0, side, kind)
+    model: Any = networks.classifier("resnet26", 1, tensors, 0, side, kind)
     reference: Any = timm.create_model("resnet26", num_classes=0)
     reference.load_state_dict(tensors)
     padded_by_hand(reference.maxpool, 0.0)  # as good as minus infinity behind a ReLU
     if kind == "all":
         for conv in (reference.conv1, *(getattr(reference, f"layer{k}")[0].conv2 for k in (2, 3, 4))):
             padded_by_hand(conv, 0.0)
-    plain: Any = models.classifier("resnet26", 1, tensors, 0, side)
+    plain: Any = networks.classifier("resnet26", 1, tensors, 0, side)
     assert list(model.state_dict()) == list(plain.state_dict())
     with torch.inference_mode():
         found, wanted, other = (m.eval()(images(side, 1)) for m in (model.backbone, reference, plain.backbone))
@@ -299,7 +300,7 @@ def test_same_padding_equals_padding_by_hand_and_changes_no_key(side: int, kind:
 
 
 def test_an_encoder_pads_as_asked_and_learns() -> None:
-    plain, same = (models.segmenter("resnet18", 1, drawn("resnet18"), 0, 64, "auto", kind) for kind in ("", "all"))
+    plain, same = (networks.segmenter("resnet18", 1, drawn("resnet18"), 0, 64, "auto", kind) for kind in ("", "all"))
     assert list(plain.state_dict()) == list(same.state_dict())
     assert not torch.equal(step(plain, 64), step(same, 64))
     check_gradients(same.get_submodule("encoder.model.conv1"))
@@ -329,7 +330,7 @@ def test_a_runs_identity_holds_the_resolved_decoder_and_the_padding_where_it_mat
 @pytest.mark.parametrize("backbone", SUCCESSOR)
 def test_backbones_of_the_successor_paper_classify_and_segment_at_224(backbone: str) -> None:
     tensors = drawn(backbone)
-    built = models.classifier(backbone, 14, tensors, 0, 224), models.segmenter(backbone, 1, tensors, 0, 224)
+    built = networks.classifier(backbone, 14, tensors, 0, 224), networks.segmenter(backbone, 1, tensors, 0, 224)
     for model, shape in zip(built, [(2, 14), (2, 1, 224, 224)], strict=True):
         if "tiny" in backbone:
             assert step(model, 224).shape == shape

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medtransfer import models, objectives, optimizers
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import TASKS
 from medtransfer.params import Training
-from medtransfer.training import Progress, Trainer
+from medtransfer.training import networks, objectives, optimizer
+from medtransfer.training.trainer import Progress, Trainer
 from medtransfer.weights import backbones
 from tests import fakes
 
@@ -25,14 +25,14 @@ def protocol(top: Path, kind: str = "classification", **changes: str) -> Any:
 
 def network(backbone: str, kind: str = "classification") -> nn.Module:
     tensors = backbones.bare_state(backbone, 0, "one")
-    build: Any = models.segmenter if kind == "segmentation" else models.classifier
+    build: Any = networks.segmenter if kind == "segmentation" else networks.classifier
     built: nn.Module = build(backbone, 1, tensors, 0, 96)
     return built
 
 
 def rates(model: nn.Module, settings: Training) -> dict[str, float]:
     """Says at which rate each named parameter is trained."""
-    groups = optimizers.build_optimizer(model, settings).param_groups
+    groups = optimizer.build_optimizer(model, settings).param_groups
     of: dict[int, float] = {id(p): group["lr"] for group in groups for p in group["params"]}
     return {name: of[id(p)] for name, p in model.named_parameters() if id(p) in of}
 
@@ -40,7 +40,7 @@ def rates(model: nn.Module, settings: Training) -> dict[str, float]:
 @pytest.mark.parametrize("kind", ["classification", "segmentation"])
 def test_with_one_rate_there_is_one_group_of_all_parameters_in_order(top: Path, kind: str) -> None:
     model, settings = network("test_resnet", kind), protocol(top, kind)
-    (group,) = optimizers.build_optimizer(model, settings).param_groups
+    (group,) = optimizer.build_optimizer(model, settings).param_groups
     assert [id(p) for p in group["params"]] == [id(p) for p in model.parameters()]
     assert group["lr"] == settings.lr
 
@@ -94,7 +94,7 @@ def test_a_backbone_has_a_rate_of_its_own(top: Path) -> None:
 def test_the_first_group_is_the_head_whatever_the_rates(top: Path) -> None:
     for changes in ({"backbone_lr": "3"}, {"backbone_lr": "0"}, {"layer_decay": "0.5"}):
         settings = protocol(top, **changes)
-        assert optimizers.build_optimizer(network("test_resnet"), settings).param_groups[0]["lr"] == settings.lr
+        assert optimizer.build_optimizer(network("test_resnet"), settings).param_groups[0]["lr"] == settings.lr
 
 
 @pytest.mark.parametrize("segmentation", [False, True])

@@ -19,10 +19,11 @@ import torch
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 
-from medtransfer import finetuning, links, models, params, pretraining, runs, tracking
+from medtransfer import finetuning, links, params, pretraining, runs, tracking
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
-from medtransfer.training import Trainer
+from medtransfer.training import networks
+from medtransfer.training.trainer import Trainer
 from medtransfer.weights import backbones, receipts, store
 from medtransfer.weights.names import parse
 from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD
@@ -242,7 +243,7 @@ def test_a_transformer_takes_another_side_after_pre_training(vit: Path, side: in
     tensors = store.state(init, vit, 0, "one")
     assert {key: tensor.shape for key, tensor in tensors.items()} == backbones.shapes("test_vit")
     [best] = (load_file(path) for path in (vit / "data/runs").glob("*/best.safetensors"))
-    model: Any = models.classifier("test_vit", 1, tensors, 0, side)
+    model: Any = networks.classifier("test_vit", 1, tensors, 0, side)
     kept = {key: value for key, value in model.backbone.state_dict().items() if key != "pos_embed"}
     assert all(torch.equal(value, best[f"backbone.{key}"]) for key, value in kept.items())
     prefix = model.backbone.num_prefix_tokens

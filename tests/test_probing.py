@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from medtransfer import probing
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import TASKS
-from medtransfer.loading import Batch, Loader
-from medtransfer.probing import Probe, features, knn
+from medtransfer.training.loader import Batch, Loader
+from medtransfer.training.ssl import probe as probing
+from medtransfer.training.ssl.probe import Probe, features, knn
 from medtransfer.weights import backbones
 from tests import fakes
 

@@ -25,7 +25,7 @@ from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from medtransfer import benchmark, objectives, tracking
+from medtransfer import benchmark, tracking
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import TASKS
@@ -35,6 +35,7 @@ from medtransfer.promotion.weighing import Material, Selected
 from medtransfer.results import network as chosen
 from medtransfer.results.result import collect
 from medtransfer.runs import plan
+from medtransfer.training import objectives
 from tests import workspace
 
 LABEL = {"shenzhen": "Tuberculosis", "montgomery": "Lung"}

@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medtransfer import optimizers
 from medtransfer import params as parameters
 from medtransfer.core import rng
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
-from medtransfer.loading import Cache
 from medtransfer.params import Augmentation, Training
-from medtransfer.probing import Probe
-from medtransfer.selfsupervision import METHODS, SelfSupervised, Settings, check, objective
-from medtransfer.selfsupervision.masking import MaskedAutoencoder, masked_loss
-from medtransfer.selfsupervision.views import ViewLoader
-from medtransfer.training import Progress, Trainer
+from medtransfer.training import optimizer as optimizers
+from medtransfer.training.loader import Cache
+from medtransfer.training.ssl.masked_autoencoder import MaskedAutoencoder, masked_loss
+from medtransfer.training.ssl.methods import METHODS, SelfSupervised, Settings, check, objective
+from medtransfer.training.ssl.probe import Probe
+from medtransfer.training.ssl.views import ViewLoader
+from medtransfer.training.trainer import Progress, Trainer
 from medtransfer.weights import backbones
 from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD
 from tests import fakes

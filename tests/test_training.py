@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from medtransfer import objectives
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import TASKS
-from medtransfer.loading import certain
-from medtransfer.training import Progress, Trainer
+from medtransfer.training import objectives
+from medtransfer.training.loader import certain
+from medtransfer.training.trainer import Progress, Trainer
 from tests import fakes
 
 
@@ -210,14 +210,14 @@ def test_a_checkpoint_that_cannot_be_written_keeps_the_former(top: Path, tmp_pat
 
 
 def test_head_and_decoder_do_not_depend_on_the_initialization(top: Path) -> None:
-    from medtransfer import models
+    from medtransfer.training import networks
     from medtransfer.weights import backbones
 
     drawn: list[Any] = []
     for seed in (1, 2):
         tensors = backbones.bare_state(fakes.BACKBONE, seed, "one")
-        head: Any = models.classifier(fakes.BACKBONE, 3, tensors, 9, 32)
-        unet: Any = models.segmenter(fakes.BACKBONE, 1, tensors, 9, 32)
+        head: Any = networks.classifier(fakes.BACKBONE, 3, tensors, 9, 32)
+        unet: Any = networks.segmenter(fakes.BACKBONE, 1, tensors, 9, 32)
         drawn.append((head.head.weight, [p for n, p in unet.named_parameters() if not n.startswith("encoder")]))
         assert torch.equal(next(head.backbone.parameters()), tensors[next(iter(tensors))])
     assert torch.equal(drawn[0][0], drawn[1][0])

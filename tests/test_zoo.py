@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from medtransfer import models
 from medtransfer.core.errors import UserError
+from medtransfer.training import networks
 from medtransfer.weights import convert, fingerprint, key_rules, store
 from medtransfer.weights import locate as places
 from medtransfer.weights.backbones import bare_backbone, load_into, same_padding
@@ -134,8 +134,8 @@ def test_a_published_file_becomes_the_backbone_it_holds(
 
 
 def one_step(backbone: str, tensors: dict[str, Tensor]) -> None:
-    size = next(side for side in (64, 112, 128, 224) if not models.misfit(backbone, side))
-    model = models.classifier(backbone, 2, tensors, 0, size)
+    size = next(side for side in (64, 112, 128, 224) if not networks.misfit(backbone, side))
+    model = networks.classifier(backbone, 2, tensors, 0, size)
     before = [p.detach().clone() for p in model.parameters()]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     loss = model(torch.randn(2, 3, size, size)).square().mean()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medtransfer import examples, execution, finetuning, leases, planning, tracking
+from medtransfer import execution, finetuning, leases, planning, tracking
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.display import Display
@@ -21,6 +21,7 @@ from medtransfer.results import result
 from medtransfer.runs import Run
 from medtransfer.tracking import overview, sync
 from medtransfer.tracking.store import Away
+from medtransfer.training import examples
 
 log = logging.getLogger("medtransfer")
 

@@ -13,7 +13,7 @@ from rich.progress import Progress as Bars
 
 from medtransfer.execution import WorkerLost
 from medtransfer.runs import Run
-from medtransfer.training import Progress
+from medtransfer.training.trainer import Progress
 
 log = logging.getLogger("medtransfer")
 

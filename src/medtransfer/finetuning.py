@@ -17,7 +17,7 @@ import timm
 import torch
 import yaml
 
-from medtransfer import PROTOCOL_VERSION, curves, examples, leases, objectives, tracking
+from medtransfer import PROTOCOL_VERSION, curves, leases, tracking
 from medtransfer import params as parameters
 from medtransfer.core import arithmetic, files, rng
 from medtransfer.core.addresses import scrub
@@ -25,13 +25,14 @@ from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
 from medtransfer.data.cache import Prepared, load
 from medtransfer.data.prepare import slug
-from medtransfer.loading import Cache, Loader
 from medtransfer.params import Classification
 from medtransfer.results import result
 from medtransfer.runs import Run
 from medtransfer.statistics import metrics
 from medtransfer.tracking import sync
-from medtransfer.training import Fit, Progress, Trainer
+from medtransfer.training import examples, objectives
+from medtransfer.training.loader import Cache, Loader
+from medtransfer.training.trainer import Fit, Progress, Trainer
 from medtransfer.weights import store
 
 log = logging.getLogger("medtransfer")

@@ -15,7 +15,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from medtransfer.examples import Examples
+    from medtransfer.training.examples import Examples
 
 TARGET, PREDICTION = ("#0072B2", "solid"), ("#D55E00", "dashed")  # Okabe and Ito: distinct to colour-blind readers
 HEAT = "managua_r"

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medtransfer import PROTOCOL_VERSION, contamination, execution, models, objectives, selfsupervision
+from medtransfer import PROTOCOL_VERSION, contamination, execution
 from medtransfer import params as parameters
 from medtransfer.core import rng, schema
 from medtransfer.core.errors import UserError
@@ -25,6 +25,8 @@ from medtransfer.data import catalog, prepare
 from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import Task, applicable
 from medtransfer.params import Params
+from medtransfer.training import networks, objectives
+from medtransfer.training.ssl import methods
 from medtransfer.weights import convert, receipts, store
 from medtransfer.weights.backbones import shapes
 from medtransfer.weights.names import Initialization, seen
@@ -150,8 +152,8 @@ def check(init: Initialization, params: Params, root: Path) -> None:
 
 def _check_side(backbone: str, image_size: int) -> None:
     """Refuses a side that the backbone cannot take, or from which its tensors cannot be brought back."""
-    if reason := models.misfit(backbone, image_size):
-        sides = ", ".join(map(str, models.fitting_sides(backbone, image_size))) or "none near it"
+    if reason := networks.misfit(backbone, image_size):
+        sides = ", ".join(map(str, networks.fitting_sides(backbone, image_size))) or "none near it"
         raise UserError(f"pretraining.image_size {image_size} does not fit {backbone}: {reason}; {sides} would do")
     with torch.device("meta"):
         trained = {f"backbone.{key}": torch.empty(shape) for key, shape in shapes(backbone, image_size).items()}
@@ -166,15 +168,15 @@ def _check_method(init: Initialization, task: Task, params: Params, root: Path) 
         objectives.check(task, settings.image_size, settings.classification, init.backbone, params.model.decoder)
         return
     probed = settings.probe != "none"
-    selfsupervision.check(settings.method, init.backbone, method_settings(params), settings, probed)
+    methods.check(settings.method, init.backbone, method_settings(params), settings, probed)
     if probed:
         catalog.lookup(settings.probe, root)
 
 
-def method_settings(params: Params) -> selfsupervision.Settings:
+def method_settings(params: Params) -> methods.Settings:
     """Takes what a self-supervised method reads."""
     p = params.pretraining
-    return selfsupervision.Settings(projector=p.projector, temperature=p.temperature, masked=p.masked)
+    return methods.Settings(projector=p.projector, temperature=p.temperature, masked=p.masked)
 
 
 def holds(found: Lineage, link: Link) -> bool:

@@ -18,17 +18,19 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medtransfer import PROTOCOL_VERSION, curves, distributed, execution, leases, objectives, selfsupervision, tracking
+from medtransfer import PROTOCOL_VERSION, curves, execution, leases, tracking
 from medtransfer.core import arithmetic, files, progress, rng
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog, prepare
-from medtransfer.distributed import Group
 from medtransfer.links import Link, check, holds, method_settings, resolve, start_tensors
-from medtransfer.loading import Cache, Loader
 from medtransfer.params import Params
-from medtransfer.probing import Probe
 from medtransfer.tracking import sync
-from medtransfer.training import CHECKPOINT, Trainer
+from medtransfer.training import distributed, objectives
+from medtransfer.training.distributed import Group
+from medtransfer.training.loader import Cache, Loader
+from medtransfer.training.ssl import methods
+from medtransfer.training.ssl.probe import Probe
+from medtransfer.training.trainer import CHECKPOINT, Trainer
 from medtransfer.weights import convert, fingerprint, receipts, store
 from medtransfer.weights.names import Initialization, parse
 from medtransfer.weights.receipts import Lineage
@@ -183,7 +185,7 @@ def trainer(link: Link, group: Group | None = None) -> Trainer:
         seed=settings.seed, device=device, folder=link.folder,
         micro_batch=settings.micro_batch, ema=settings.ema, group=group,
     )  # fmt: skip
-    if isinstance(goal, selfsupervision.SelfSupervised):
+    if isinstance(goal, methods.SelfSupervised):
         goal.follow(built)
     return built
 
@@ -192,12 +194,12 @@ def _objective(link: Link, device: torch.device) -> objectives.Objective:
     settings = link.params.pretraining
     if link.supervised:
         return objectives.objective(link.task, link.prepared, settings.classification, device)
-    return selfsupervision.objective(settings.method, method_settings(link.params), _probe(link, device))
+    return methods.objective(settings.method, method_settings(link.params), _probe(link, device))
 
 
 def _loader(link: Link, goal: objectives.Objective, device: torch.device) -> Loader:
     settings, ids = link.params.pretraining, link.prepared.samples["id"].tolist()
-    if isinstance(goal, selfsupervision.SelfSupervised):
+    if isinstance(goal, methods.SelfSupervised):
         nothing = np.zeros((len(ids), 1), dtype=np.float32)  # in the place of labels
         cache = Cache(link.prepared.images, nothing, device)
         return goal.loader(cache, ids, backbone=link.init.backbone, augmentation=settings.augmentation, **_inputs(link))

@@ -18,13 +18,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer import examples, exports, figures, gallery, params, writing
+from medtransfer import exports, figures, gallery, params, writing
 from medtransfer.core import files, progress
 from medtransfer.findings import Findings
 from medtransfer.results.result import first_lines
 from medtransfer.sections import sections_of, verdicts
 from medtransfer.sections.scores import score_grid, score_notes
 from medtransfer.tables import Section
+from medtransfer.training import examples
 
 TITLE = "Comparison of initializations"
 HALF = 1100

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from medtransfer import PROTOCOL_VERSION, execution, models, objectives
+from medtransfer import PROTOCOL_VERSION, execution
 from medtransfer import params as parameters
 from medtransfer.core import arithmetic, schema
 from medtransfer.core.errors import UserError
@@ -24,6 +24,7 @@ from medtransfer.data.tasks import Task, contaminated
 from medtransfer.data.tasks import applicable as fits
 from medtransfer.params import Params
 from medtransfer.results import study as ledger
+from medtransfer.training import networks, objectives
 from medtransfer.weights import convert, receipts, store
 from medtransfer.weights.convert import Receipt
 from medtransfer.weights.names import Initialization, check_backbone, parse, seen
@@ -102,7 +103,7 @@ class Run:
         fields |= self.params.engine.fields
         fields[f"tasks.{self.task}.image_size"] = sizes.image_size
         if task.segmentation:
-            fields["model.decoder"] = models.resolved_decoder(self.init.backbone, self.params.model.decoder)
+            fields["model.decoder"] = networks.resolved_decoder(self.init.backbone, self.params.model.decoder)
         if self.init.padding:
             fields["model.padding"] = self.params.model.padding
         if self.init.random:

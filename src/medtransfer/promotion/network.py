@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from medtransfer import objectives
 from medtransfer.core.errors import UserError
 from medtransfer.core.schema import convert, read_json, unflatten
 from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import Task
-from medtransfer.loading import Cache, Loader
-from medtransfer.objectives import Objective
 from medtransfer.params import Classification, Segmentation
 from medtransfer.results.result import Cell, kind_of
+from medtransfer.training import objectives
+from medtransfer.training.loader import Cache, Loader
+from medtransfer.training.objectives import Objective
 from medtransfer.weights import backbones
 from medtransfer.weights.zoo import Triple
 

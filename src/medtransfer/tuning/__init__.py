@@ -30,7 +30,7 @@ from medtransfer.results.study import Ledger
 from medtransfer.runs import Run, plan
 from medtransfer.tracking.store import masked
 from medtransfer.tracking.studies import Entry, StudyRun
-from medtransfer.training import Progress
+from medtransfer.training.trainer import Progress
 from medtransfer.tuning.studies import Study
 from medtransfer.tuning.trials import Job, Outcome, ready, train
 

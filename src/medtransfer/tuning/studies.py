@@ -22,10 +22,10 @@ from medtransfer import PROTOCOL_VERSION, execution
 from medtransfer.core import rng, schema
 from medtransfer.core.addresses import Address
 from medtransfer.core.errors import UserError
-from medtransfer.loading import passes_of
 from medtransfer.params import Tuning
 from medtransfer.results.study import Ledger, Trial
 from medtransfer.runs import Run, with_changes
+from medtransfer.training.loader import passes_of
 from medtransfer.tuning import space as spaces
 from medtransfer.tuning.records import LIMITS, STATES, finalists_of, importances_of, trial_of, winner_of
 from medtransfer.tuning.space import Point

@@ -20,7 +20,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.params import Tuning
 from medtransfer.runs import Run
 from medtransfer.tracking.store import masked
-from medtransfer.training import Fit, Progress, last_fit
+from medtransfer.training.trainer import Fit, Progress, last_fit
 
 
 @dataclass(frozen=True, kw_only=True)

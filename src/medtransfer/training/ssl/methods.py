@@ -17,16 +17,16 @@ from lightly.models.modules.heads import BarlowTwinsProjectionHead, SimCLRProjec
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medtransfer import models
 from medtransfer.core import schema
 from medtransfer.core.errors import UserError
-from medtransfer.loading import Cache
-from medtransfer.objectives import Prediction
 from medtransfer.params import Augmentation, Training
-from medtransfer.probing import Probe
-from medtransfer.selfsupervision import masking
-from medtransfer.selfsupervision.views import ViewLoader
-from medtransfer.training import Trainer
+from medtransfer.training import networks
+from medtransfer.training.loader import Cache
+from medtransfer.training.objectives import Prediction
+from medtransfer.training.ssl import masked_autoencoder
+from medtransfer.training.ssl.probe import Probe
+from medtransfer.training.ssl.views import ViewLoader
+from medtransfer.training.trainer import Trainer
 from medtransfer.weights import backbones
 
 EMBEDDING = 128
@@ -79,8 +79,8 @@ def _pairs(name: str, paper: str, head: Callable[[int, int], nn.Module], loss: C
 
 
 def _autoencoder(base: Any, settings: Settings, image_size: int) -> nn.Module:
-    seen = masking.shown(base.architecture, image_size, settings.masked)
-    return masking.MaskedAutoencoder(base, settings.projector, seen)
+    seen = masked_autoencoder.shown(base.architecture, image_size, settings.masked)
+    return masked_autoencoder.MaskedAutoencoder(base, settings.projector, seen)
 
 
 METHODS: dict[str, Method] = {
@@ -110,7 +110,7 @@ METHODS: dict[str, Method] = {
             views=1,
             masks=True,
             network=_autoencoder,
-            loss=lambda settings: masking.masked_loss,
+            loss=lambda settings: masked_autoencoder.masked_loss,
         ),
     )
 }
@@ -148,7 +148,7 @@ class SelfSupervised:
         """
         _check_backbone(self.method, backbone, self.settings)
         with torch.random.fork_rng(devices=[]):
-            base = models.classifier(backbone, 1, tensors, head_seed, image_size, padding)
+            base = networks.classifier(backbone, 1, tensors, head_seed, image_size, padding)
             torch.manual_seed(head_seed)
             return self.method.network(base, self.settings, image_size)
 
@@ -165,7 +165,7 @@ class SelfSupervised:
             augmentation: of the views of val, as that of the training.
             own: what else `Loader` takes.
         """
-        shown = masking.shown(backbone, size, self.settings.masked) if self.method.masks else 0
+        shown = masked_autoencoder.shown(backbone, size, self.settings.masked) if self.method.masks else 0
         patch = backbones.patch_size(backbone)
         views = self.method.views
         return ViewLoader(
@@ -260,12 +260,12 @@ def _check_backbone(method: Method, backbone: str, settings: Settings) -> None:
     """Refuses a backbone, and a decoder's width, that a method with masks cannot have."""
     if not method.masks:
         return
-    if not masking.is_plain(backbone):
+    if not masked_autoencoder.is_plain(backbone):
         others = ", ".join(name for name, other in METHODS.items() if not other.masks)
         raise UserError(
             f"{method.name} needs a plain vision transformer of timm (patches and position embeddings, such as "
             f"vit_small_patch16_224), and {backbone} is none; take one, or one of {others}"
         )
-    if settings.projector % masking.HEAD_WIDTH:
-        width = masking.HEAD_WIDTH
+    if settings.projector % masked_autoencoder.HEAD_WIDTH:
+        width = masked_autoencoder.HEAD_WIDTH
         raise UserError(f"projector must be a multiple of {width} for {method.name}, got {settings.projector}")

@@ -18,7 +18,7 @@ from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from medtransfer import models
+from medtransfer.training import networks
 from medtransfer.weights import backbones
 
 DEPTH = 4
@@ -48,13 +48,13 @@ def shown(backbone: str, image_size: int, masked: float) -> int:
     return min(max(1, round(patches * (1 - masked))), patches - 1)
 
 
-class MaskedAutoencoder(models.Classifier):
+class MaskedAutoencoder(networks.Classifier):
     """A backbone that codes the patches that are shown, and a small transformer that predicts all from the codes.
 
     What timm puts behind the last norm (`fc_norm`, attention pooling) is not used and stays as it is.
     """
 
-    def __init__(self, base: models.Classifier, width: int, seen: int) -> None:
+    def __init__(self, base: networks.Classifier, width: int, seen: int) -> None:
         """Takes over the backbone of a classifier; the decoder is drawn from torch's generator.
 
         Args:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
 
-    from medtransfer.loading import Batch
-    from medtransfer.training import Trainer
+    from medtransfer.training.loader import Batch
+    from medtransfer.training.trainer import Trainer
 
 FILE = "examples.npz"
 """in the folder of a run; runs that were finished before it was introduced, or restored from MLflow, lack it"""
@@ -285,7 +285,7 @@ def _one_by_one(trainer: Trainer, rows: NDArray[np.int64]) -> Iterator[Batch]:
 
 def _images(trainer: Trainer, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Reads the images as the network saw them, before normalization: (n, S, S) or (n, S, S, 3)."""
-    from medtransfer.augmentation import fixed_views
+    from medtransfer.training.augmentation import fixed_views
 
     loader = trainer.loader
     pixels = loader.cache.views(rows, fixed_views(len(rows), loader.crop_fraction, 1), loader.size)

@@ -14,8 +14,8 @@ from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
 from medtransfer.data.prepare import slug
 from medtransfer.data.tasks import Task
-from medtransfer.loading import Loader
 from medtransfer.statistics import metrics
+from medtransfer.training.loader import Loader
 
 TEMPERATURE = 0.07
 """of the neighbours' votes, as in Wu et al., CVPR 2018"""

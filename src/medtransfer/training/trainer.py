@@ -22,13 +22,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from medtransfer import distributed, optimizers
 from medtransfer.core import arithmetic, files, rng
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import PRIMARY
-from medtransfer.loading import Batch, Loader, Share
-from medtransfer.objectives import Objective, Prediction
 from medtransfer.params import Engine, Training
+from medtransfer.training import distributed, optimizer
+from medtransfer.training.loader import Batch, Loader, Share
+from medtransfer.training.objectives import Objective, Prediction
 from medtransfer.weights import convert
 
 log = logging.getLogger("medtransfer")
@@ -122,7 +122,7 @@ class Trainer:
         layout = torch.channels_last if engine.channels_last else torch.contiguous_format
         self.model = model.to(device, memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks it
         self.forward = torch.compile(self.model) if engine.compile else self.model
-        self.optimizer = optimizers.build_optimizer(self.model, protocol)
+        self.optimizer = optimizer.build_optimizer(self.model, protocol)
         self.maximize = protocol.monitor != "val_loss"
         self.plateau = ReduceLROnPlateau(
             self.optimizer,
@@ -177,7 +177,7 @@ class Trainer:
 
     def _train(self, epoch: int) -> tuple[float, int]:
         """Takes one epoch of steps; nothing is read back from the device inside it."""
-        optimizers.set_training(self.model, self.protocol)
+        optimizer.set_training(self.model, self.protocol)
         rank = () if self.is_main else (self.loader.share.rank,)
         torch.manual_seed(rng.seed_of(self.seed, "dropout", epoch, *rank))
         total, images, parts = torch.zeros((), device=self.device), 0, list[Batch]()
@@ -277,7 +277,7 @@ class Trainer:
         else:
             return
         self.optimizer.param_groups[0]["lr"] = p.lr * factor
-        optimizers.follow(self.optimizer)
+        optimizer.follow(self.optimizer)
 
     def _update(self, scores: dict[str, float]) -> None:
         """Applies the one rule: the monitored score decides schedule, checkpoint and stop.
@@ -297,7 +297,7 @@ class Trainer:
         self.fit.history.append(scores)
         if self.protocol.schedule == "plateau" and self.fit.epoch > self.protocol.warmup_epochs:
             self.plateau.step(value)
-            optimizers.follow(self.optimizer)
+            optimizer.follow(self.optimizer)
 
     def _progress(self, scores: dict[str, float]) -> Progress:
         left = (self.protocol.max_epochs - self.fit.epoch) * self.fit.seconds / self.fit.epoch

@@ -10,9 +10,9 @@ import torch
 from timm.models import group_parameters
 from torch import nn
 
-from medtransfer import models
 from medtransfer.core.errors import UserError
 from medtransfer.params import Training
+from medtransfer.training import networks
 from medtransfer.weights import backbones
 
 
@@ -34,7 +34,7 @@ def build_optimizer(model: nn.Module, protocol: Training) -> torch.optim.Optimiz
 
 def _groups(model: nn.Module, protocol: Training) -> list[dict[str, Any]]:
     """Groups the trained parameters by rate; those of a frozen backbone need no gradient."""
-    name, backbone = models.pretrained_part(model)
+    name, backbone = networks.pretrained_part(model)
     if protocol.backbone_lr == 0:
         backbone.requires_grad_(False)
     depths = depth_of(name) if protocol.layer_decay < 1 else {}
@@ -83,4 +83,4 @@ def set_training(model: nn.Module, protocol: Training) -> None:
     """Puts a network into training mode; a frozen backbone stays in evaluation mode, so its statistics do not move."""
     model.train()
     if protocol.backbone_lr == 0:
-        models.pretrained_part(model)[1].eval()
+        networks.pretrained_part(model)[1].eval()

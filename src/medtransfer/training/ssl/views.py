@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medtransfer.augmentation import random_views
 from medtransfer.core import rng
-from medtransfer.loading import Batch, Cache, Loader
 from medtransfer.params import Augmentation
+from medtransfer.training.augmentation import random_views
+from medtransfer.training.loader import Batch, Cache, Loader
 
 
 class ViewLoader(Loader):

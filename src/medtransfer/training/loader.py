@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medtransfer.augmentation import Intensity, Views, fixed_views, random_views, sample, shrink
 from medtransfer.core import rng
 from medtransfer.params import Augmentation
+from medtransfer.training.augmentation import Intensity, Views, fixed_views, random_views, sample, shrink
 from medtransfer.weights.zoo import Triple
 
 RESIDENT_SHARE = 0.5

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medtransfer import models, optimizers
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
 from medtransfer.data.prepare import slug
 from medtransfer.data.tasks import Task
 from medtransfer.statistics import metrics
+from medtransfer.training import networks, optimizer
 
 TERMS = ("intersection", "predicted", "target")
 """what is counted of every image and label, in pixels"""
@@ -105,7 +105,7 @@ class ClassificationObjective:
         padding: str = "",
     ) -> nn.Module:
         """Builds backbone + head; there is no decoder."""
-        return models.classifier(backbone, len(self.slugs), tensors, head_seed, image_size, padding)
+        return networks.classifier(backbone, len(self.slugs), tensors, head_seed, image_size, padding)
 
     def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Returns the mean over batch and labels; a target below 0 is none."""
@@ -205,7 +205,7 @@ class SegmentationObjective:
         padding: str = "",
     ) -> nn.Module:
         """Builds encoder + decoder."""
-        return models.segmenter(backbone, len(self.slugs), tensors, head_seed, image_size, decoder, padding)
+        return networks.segmenter(backbone, len(self.slugs), tensors, head_seed, image_size, decoder, padding)
 
     def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Returns the batch's loss."""
@@ -306,18 +306,18 @@ def check(
     Raises:
         UserError: with the law, the value and the repair.
     """
-    network = models.resolved_decoder(backbone, decoder) if task.segmentation else ""
+    network = networks.resolved_decoder(backbone, decoder) if task.segmentation else ""
     if network == "upernet" and protocol.batch_size == 1:
         raise UserError("batch_size >= 2 must hold for the decoder upernet: its batch norms see one number per image")
-    if reason := models.misfit(backbone, image_size, network):
-        sides = models.fitting_sides(backbone, image_size, network)
+    if reason := networks.misfit(backbone, image_size, network):
+        sides = networks.fitting_sides(backbone, image_size, network)
         repair = f"{', '.join(map(str, sides))} would do" if sides else "none near it would do; take another backbone"
         behind = f" with the decoder {network}" if network else ""
         raise UserError(
             f"tasks.{task.name}.image_size {image_size} does not fit {backbone}{behind}: {reason}; {repair}"
         )
     if protocol.layer_decay < 1:
-        optimizers.depth_of(backbone)
+        optimizer.depth_of(backbone)
     valid = ("val_loss", f"val_{task.metric}")
     if protocol.monitor not in valid:
         raise UserError(f"monitor of task {task.name} must be one of {', '.join(valid)}, got {protocol.monitor!r}")
