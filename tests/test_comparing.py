@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from medtransfer import tracking
 from medtransfer.results.result import Cell, collect
-from medtransfer.tracking import comparing
+from medtransfer.tracking import comparison
 from tests import results
 
 RANDOM = "random@resnet50"
@@ -43,12 +43,12 @@ def log_run(root: Path, cell: Cell, status: str = "FINISHED", score: float | Non
 def test_equal_runs_make_no_words(tmp_path: Path, cells: list[Cell]) -> None:
     for cell in cells:
         log_run(tmp_path, cell)
-    assert comparing.differences(tmp_path, cells) == []
+    assert comparison.differences(tmp_path, cells) == []
 
 
 def test_runs_that_mlflow_lacks_or_holds_otherwise_are_named(tmp_path: Path, cells: list[Cell]) -> None:
     log_run(tmp_path, cells[0], score=0.5)
-    other, lacking = comparing.differences(tmp_path, cells)
+    other, lacking = comparison.differences(tmp_path, cells)
     assert other.startswith(f"drive {RANDOM} seed 0: MLflow says test_dice 0.5, the compared run 0.")
     assert lacking == f"drive {RANDOM} seed 1: MLflow has no finished run {cells[1].digest}"
 
@@ -56,7 +56,7 @@ def test_runs_that_mlflow_lacks_or_holds_otherwise_are_named(tmp_path: Path, cel
 def test_several_runs_of_one_digest_are_named(tmp_path: Path, cells: list[Cell]) -> None:
     for cell in (*cells, cells[0]):
         log_run(tmp_path, cell)
-    [line] = comparing.differences(tmp_path, cells)
+    [line] = comparison.differences(tmp_path, cells)
     assert line == f"drive {RANDOM} seed 0: MLflow holds 2 finished runs of one digest, with equal scores"
 
 
@@ -73,21 +73,21 @@ def test_missing_runs_say_how_far_they_are(tmp_path: Path, cells: list[Cell], st
     log_run(tmp_path, cells[0])
     if status:
         log_run(tmp_path, cells[1], status)
-    [line] = comparing.differences(tmp_path, cells[:1], [("drive", RANDOM, 1)])
+    [line] = comparison.differences(tmp_path, cells[:1], [("drive", RANDOM, 1)])
     assert line.startswith(f"drive {RANDOM} seed 1 is missing")
     assert line.endswith(words)
 
 
 def test_many_runs_are_read_page_by_page(tmp_path: Path, cells: list[Cell], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparing, "PAGE", 1)
+    monkeypatch.setattr(comparison, "PAGE", 1)
     for cell in cells:
         log_run(tmp_path, cell)
-    assert comparing.differences(tmp_path, cells) == []
+    assert comparison.differences(tmp_path, cells) == []
 
 
 def test_without_a_store_files_alone_count(tmp_path: Path, cells: list[Cell], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/none/all.db")
-    [line] = comparing.differences(tmp_path, cells)
+    [line] = comparison.differences(tmp_path, cells)
     assert line.startswith("compared from files alone: MLflow's store sqlite:////proc/none/all.db cannot be opened")
 
 
@@ -97,7 +97,7 @@ def record(root: Path, digest: str = "c1") -> None:
     (out / "report/index.html").write_text("<p>report</p>")
     (out / "report/figures/scores.png").write_bytes(b"png")
     (out / "runs.csv").write_text("task\n")
-    comparing.record(
+    comparison.record(
         root, out, digest=digest, tags={"answer": "decided"}, params={"comparison.alpha": 0.05},
         metrics={"chosen_test_drive": 0.8}, text="Start from swav.", parent=None,
     )  # fmt: skip

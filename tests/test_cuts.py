@@ -20,7 +20,7 @@ from medtransfer.data import catalog
 from medtransfer.data import prepare as preparation
 from medtransfer.promotion import demotion, registry
 from medtransfer.results import study as ledger
-from medtransfer.tracking import comparing, sync
+from medtransfer.tracking import comparison, sync
 from medtransfer.weights import receipts
 from medtransfer.weights.names import parse
 from tests import cuts, fakes, promotions, workspace
@@ -187,13 +187,13 @@ def test_compare(fresh: Callable[[int], Path]) -> None:
         (out / "report/figures/scores.png").write_bytes(b"png")
         (out / "runs.csv").write_text("task\n")
         sync.sweep(root, "")
-        comparing.record(
+        comparison.record(
             root, out, digest="c1", tags={"answer": "decided"}, params={"comparison.alpha": 0.05},
             metrics={"chosen_test_drive": 0.8}, text="Start from swav.", parent=None,
         )  # fmt: skip
 
     def check(root: Path) -> None:
-        [run] = runs(root, comparing.COMPARISON)
+        [run] = runs(root, comparison.COMPARISON)
         assert run.info.status == "FINISHED"
         assert artifacts(root, run) == {"report", "runs.csv"}
         assert run.data.metrics == {"chosen_test_drive": 0.8}

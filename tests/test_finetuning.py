@@ -16,7 +16,7 @@ from medtransfer.core import arithmetic
 from medtransfer.core.errors import UserError
 from medtransfer.runs import Run
 from medtransfer.runs import plan as plan_runs
-from medtransfer.tracking import tracked
+from medtransfer.tracking import run as tracked
 from medtransfer.training.trainer import Trainer
 from tests import workspace
 

@@ -22,7 +22,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.promotion import fetching, network
 from medtransfer.results import network as chosen
 from medtransfer.results import result
-from medtransfer.tracking import comparing, overview, sync
+from medtransfer.tracking import comparison, search, sync
 from medtransfer.tuning import trials
 from medtransfer.weights import store
 from medtransfer.weights.names import parse
@@ -62,8 +62,8 @@ def test_an_experiment_that_was_deleted_is_restored_by_the_command_that_is_named
     with pytest.raises(UserError, match=said):
         tracking.open_run(root, identity(root, "d2"), later=True)  # not left for later: it never succeeds
     with pytest.raises(UserError, match=said):
-        overview.states(root, ["drive"])
-    [words] = comparing.differences(root, [], [("drive", "random@x", 0)])
+        search.states(root, ["drive"])
+    [words] = comparison.differences(root, [], [("drive", "random@x", 0)])
     assert re.search(f"drive is compared from files alone: .*{said}", words)
     with pytest.raises(UserError, match=said) as caught:
         tracking.finished(client, "drive", "d1")

@@ -19,7 +19,7 @@ from medtransfer.display import Display
 from medtransfer.finetuning import RESULTS
 from medtransfer.results import result
 from medtransfer.runs import Run
-from medtransfer.tracking import overview, sync
+from medtransfer.tracking import search, sync
 from medtransfer.tracking.store import Away
 from medtransfer.training import examples
 
@@ -102,7 +102,7 @@ def run_all(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def _unfinished(runs: Sequence[Run]) -> list[Run]:
     """Lists the runs that MLflow does not hold as finished; of the others it brings back what is not on disk."""
-    states = overview.states(runs[0].root, dict.fromkeys(run.task for run in runs))
+    states = search.states(runs[0].root, dict.fromkeys(run.task for run in runs))
     known = {digest for digest, state in states.items() if state.status == "FINISHED"}
     return [run for run in runs if run.digest not in known or not (finetuning.whole(run) or finetuning.finished(run))]
 

@@ -26,7 +26,7 @@ from medtransfer.params import Execution, Params, task_params
 from medtransfer.results import looks
 from medtransfer.runs import Run, plan
 from medtransfer.statistics import all_pairs
-from medtransfer.tracking import overview
+from medtransfer.tracking import search
 from medtransfer.weights import receipts, store
 from medtransfer.weights.names import Initialization, parse
 
@@ -163,7 +163,7 @@ def longest_first(runs: Sequence[Run]) -> list[Run]:
 
 def shown(found: Survey, params: Params, root: Path) -> Group:
     """Lays out a survey: a line per task, what is missing, and what the whole will take."""
-    states, rates = overview.states(root, found.nameless), measured(root)
+    states, rates = search.states(root, found.nameless), measured(root)
     grid = Table(title="What the benchmark would do")
     for title in ("task", "finished", "to do", "of them of unknown length", "one worker's time", "GB"):
         grid.add_column(title, justify="left" if title == "task" else "right")

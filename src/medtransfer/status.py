@@ -19,7 +19,7 @@ from medtransfer.core import files
 from medtransfer.params import Params
 from medtransfer.planning import Cost, Kind, Survey
 from medtransfer.runs import Run
-from medtransfer.tracking import overview
+from medtransfer.tracking import search
 
 State = Literal["done", "running", "failed", "waiting"]
 
@@ -44,7 +44,7 @@ class Standing:
 def standing(params: Params, root: Path, tasks: Sequence[str]) -> Standing:
     """Asks MLflow, the locks under `data/runs` and the leases."""
     found = planning.survey(params, root, tasks)
-    known, held = overview.states(root, tasks), leases.holders(leases.address(params.execution))
+    known, held = search.states(root, tasks), leases.holders(leases.address(params.execution))
     places = {run.digest: held[run.digest] for run in found.runs if run.digest in held}
     for run in found.runs:
         if run.digest not in places and _locked(run):
@@ -62,7 +62,7 @@ def _locked(run: Run) -> bool:
         return not free
 
 
-def _state(known: overview.State | None, held: bool) -> State:
+def _state(known: search.State | None, held: bool) -> State:
     """Weighs what MLflow says against who is at it; RUNNING without a living owner waits to be taken over."""
     if known is not None and known.status == "FINISHED":
         return "done"

@@ -22,7 +22,7 @@ from medtransfer.promotion.decision import Decision, decide, select
 from medtransfer.promotion.material import BACKBONE, Subject, gather
 from medtransfer.promotion.registering import Occasion
 from medtransfer.promotion.weighing import Holder
-from medtransfer.tracking.comparing import COMPARISON
+from medtransfer.tracking.comparison import COMPARISON
 from medtransfer.weights import backbones
 
 log = logging.getLogger("medtransfer")

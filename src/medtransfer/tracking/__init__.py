@@ -7,6 +7,7 @@ processes left. A server that is away stops no training: what it misses waits on
 from __future__ import annotations
 
 from medtransfer.tracking.outbox import Identity, Journal, unsent, waiting
+from medtransfer.tracking.run import TrackedRun, open_run, recorded
 from medtransfer.tracking.store import (
     CHUNK,
     PREFIX,
@@ -19,7 +20,6 @@ from medtransfer.tracking.store import (
     reap,
     uri,
 )
-from medtransfer.tracking.tracked import TrackedRun, open_run, recorded
 
 __all__ = [
     "CHUNK",

@@ -13,8 +13,8 @@ from typing import Any
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.tracking import PREFIX, Identity, TrackedRun, experiment, open_run
+from medtransfer.tracking.run import outbox_of
 from medtransfer.tracking.store import masked
-from medtransfer.tracking.tracked import outbox_of
 
 log = logging.getLogger("medtransfer")
 

@@ -10,8 +10,8 @@ from medtransfer import leases
 from medtransfer.core.errors import UserError
 from medtransfer.tracking import outbox, store
 from medtransfer.tracking.outbox import Outbox
+from medtransfer.tracking.run import TrackedRun
 from medtransfer.tracking.store import masked
-from medtransfer.tracking.tracked import TrackedRun
 
 log = logging.getLogger("medtransfer")
 

@@ -26,7 +26,7 @@ def compare(params: Params, root: Path, reference: str = "params", against: str 
     """Turn the benchmark's finished runs into tables, figures and a report under data/results."""
     from medtransfer import exports, leases, report
     from medtransfer.results import looks
-    from medtransfer.tracking import comparing, sync
+    from medtransfer.tracking import comparison, sync
     from medtransfer.tracking.launcher import Launcher
 
     launcher, out = Launcher(root), root / "data/results"
@@ -35,13 +35,13 @@ def compare(params: Params, root: Path, reference: str = "params", against: str 
         sync.sweep(root, leases.address(params.execution))
         findings = find(params, root, reference, against)
         missing = [(row.task, row.init, seed) for row in findings.rows for seed in row.missing if row.unit == "seed"]
-        for line in comparing.differences(root, findings.cells, missing):
+        for line in comparison.differences(root, findings.cells, missing):
             log.warning("%s", line)
         report.write(findings, parameters.load(root / "presets/paper.yaml"), out / "cells", out)
         for answer in findings.answers:
             log.info("%s: %s", answer.scope, answer.text)
         looks.record(root, params.benchmark.seeds, params.benchmark.splits)
-        comparing.record(root, out, parent=launcher.run_id, **exports.comparison_run(findings))
+        comparison.record(root, out, parent=launcher.run_id, **exports.comparison_run(findings))
     log.info("wrote data/results/*.csv and data/results/report; `python -m medtransfer show` prints the table")
 
 

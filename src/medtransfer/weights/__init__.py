@@ -1,1 +1,1 @@
-"""A published file -> `data/weights` with a receipt: names of initializations, where files are, how their keys are read."""
+"""A published file -> `data/weights` with a receipt: names, where files are, how their keys are read."""
