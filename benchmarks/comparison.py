@@ -16,7 +16,8 @@ from pathlib import Path
 
 from tests import results
 
-from medtransfer import findings, params, report
+from medtransfer import params, report
+from medtransfer.comparison import findings
 from medtransfer.data.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]

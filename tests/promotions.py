@@ -12,8 +12,9 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from medtransfer import exports, findings, params, writing
-from medtransfer.findings import Findings
+from medtransfer import params, writing
+from medtransfer.comparison import findings, record
+from medtransfer.comparison.findings import Findings
 from medtransfer.params import Params
 from medtransfer.promotion import promoting
 from medtransfer.weights import convert, receipts, store
@@ -86,9 +87,9 @@ def report(root: Path, here: Params) -> Findings:
         next(name for name in benchmark.inits if name.startswith("random")),
     )
     tables = {
-        "runs": exports.runs(found.cells),
-        "comparison": exports.comparison(found),
-        "contrasts": exports.contrasts(found),
+        "runs": record.runs(found.cells),
+        "comparison": record.comparison(found),
+        "contrasts": record.contrasts(found),
     }
     (root / "data/results/report").mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():

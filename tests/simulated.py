@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medtransfer import answers, contrasts
-from medtransfer.comparison import Row
-from medtransfer.contrasts import ALL, Column
-from medtransfer.evidence import Evidence
+from medtransfer.comparison import answers, contrasts
+from medtransfer.comparison.contrasts import ALL, Column
+from medtransfer.comparison.patients import Evidence
+from medtransfer.comparison.published_form import Row
 from medtransfer.results import looks
 from medtransfer.statistics import t_tests
 

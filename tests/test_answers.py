@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medtransfer import answers, claims, contrasts, params
-from medtransfer.comparison import Row
-from medtransfer.contrasts import Column, Untested
+from medtransfer import params
+from medtransfer.comparison import answers, claims, contrasts
+from medtransfer.comparison.contrasts import Column, Untested
+from medtransfer.comparison.patients import Evidence
+from medtransfer.comparison.published_form import Row
 from medtransfer.core.errors import UserError
-from medtransfer.evidence import Evidence
 from medtransfer.promotion.weighing import Selected, _gate
 from medtransfer.results import looks
 from medtransfer.statistics import all_pairs, delong

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from medtransfer import findings, params
+from medtransfer import params
+from medtransfer.comparison import findings
 from medtransfer.core import arithmetic
 from medtransfer.core.errors import UserError
 from medtransfer.results import result

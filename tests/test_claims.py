@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from medtransfer import claims, published
-from medtransfer.claims import Part, TaskScores, Verdict, on_published, on_runs
+from medtransfer.comparison import claims, published
+from medtransfer.comparison.claims import Part, TaskScores, Verdict, on_published, on_runs
+from medtransfer.comparison.published import Published
 from medtransfer.core.errors import UserError
 from medtransfer.params import Claim, load
-from medtransfer.published import Published
 
 SWAV, BYOL, IMAGENET = "swav@resnet50", "byol@resnet50", "imagenet@resnet50"
 BETTER, WORSE = (0.90, 0.92, 0.94), (0.80, 0.84, 0.82)

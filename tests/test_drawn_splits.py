@@ -16,26 +16,15 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from medtransfer import (
-    PROTOCOL_VERSION,
-    benchmark,
-    contamination,
-    contrasts,
-    findings,
-    params,
-    planning,
-    runs,
-    status,
-    tracking,
-    tuning,
-)
-from medtransfer.comparison import Row
-from medtransfer.contrasts import Column
+from medtransfer import PROTOCOL_VERSION, benchmark, contamination, params, planning, runs, status, tracking, tuning
+from medtransfer.comparison import contrasts, findings
+from medtransfer.comparison.contrasts import Column
+from medtransfer.comparison.patients import Evidence
+from medtransfer.comparison.published_form import Row
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog, leaks, prepare, splits
 from medtransfer.data.overlap import Finding
 from medtransfer.data.tasks import TASKS, Folds
-from medtransfer.evidence import Evidence
 from medtransfer.results import looks, network
 from medtransfer.statistics import all_pairs, t_tests
 from medtransfer.statistics.effects import upper_std

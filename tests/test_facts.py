@@ -13,7 +13,8 @@ import pytest
 import yaml
 from sklearn.metrics import average_precision_score
 
-from medtransfer import benchmark, findings, params, published, runs
+from medtransfer import benchmark, params, runs
+from medtransfer.comparison import findings, published
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
 from medtransfer.data.tasks import TASKS, applicable, contaminated, image_groups, origins

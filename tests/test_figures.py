@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from medtransfer import comparison, figures, findings, params
+from medtransfer import figures, params
+from medtransfer.comparison import findings, published_form
 from medtransfer.figures import bars, cost, curves, style, words
 from medtransfer.statistics import t_tests
 from tests import results
@@ -216,7 +217,7 @@ def test_bars_mark_what_is_worse_in_brackets(small: findings.Findings, drawn: di
     assert re.fullmatch(r"\(\*+\)", marks[0])
     assert re.fullmatch(r"\*+", marks[2])
     base, row = (r for r in small.of_task("montgomery") if r.init in (IMAGENET, INAT))
-    p = comparison.test_rows(row, base, small.settings).p
+    p = published_form.test_rows(row, base, small.settings).p
     assert p is not None
     assert len(marks[2]) == (p < 0.05) + (p < 0.01) + (p < 0.001)
 

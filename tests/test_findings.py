@@ -14,10 +14,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
-from medtransfer import findings, params, report
+from medtransfer import params, report
+from medtransfer.comparison import findings
+from medtransfer.comparison.findings import Findings
 from medtransfer.core.errors import UserError
 from medtransfer.data import tasks
-from medtransfer.findings import Findings
 from medtransfer.sections import contrasts
 from tests import results
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from medtransfer import findings, params
-from medtransfer.contrasts import ALL
+from medtransfer import params
+from medtransfer.comparison import findings
+from medtransfer.comparison.contrasts import ALL
+from medtransfer.comparison.findings import Findings
 from medtransfer.data import tasks as records
-from medtransfer.findings import Findings
 from medtransfer.params import Promotion
 from medtransfer.promotion.decision import Decision, decide, permits, select
 from medtransfer.promotion.weighing import Holder, Material, Selected

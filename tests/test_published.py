@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from medtransfer import published
+from medtransfer.comparison import published
+from medtransfer.comparison.published import Published, bare_name
 from medtransfer.core.errors import UserError
-from medtransfer.published import Published, bare_name
 from medtransfer.weights.families import check_entry, matches, split
 
 HEADER = "paper,initialization,task,metric,mean,std,source"

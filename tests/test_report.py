@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from medtransfer import exports, findings, params, report
+from medtransfer import params, report
+from medtransfer.comparison import findings, record
 from medtransfer.core import schema
 from medtransfer.core.errors import UserError
 from medtransfer.data import tasks
@@ -407,7 +408,7 @@ def test_as_published_contaminated_runs_are_compared(cells: Path) -> None:
         [IMAGENET, "91.00 ± 1.00", "94.83 ± 0.76 (contaminated)"],
     ]
     assert not any("in no test" in note for note in score_notes(found))
-    assert all(row["compared"] for row in exports.comparison(found))
+    assert all(row["compared"] for row in record.comparison(found))
 
 
 def test_console_table(cells: Path) -> None:

@@ -18,9 +18,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer import exports, figures, gallery, params, writing
+from medtransfer import figures, gallery, params, writing
+from medtransfer.comparison import record
+from medtransfer.comparison.findings import Findings
 from medtransfer.core import files, progress
-from medtransfer.findings import Findings
 from medtransfer.results.result import first_lines
 from medtransfer.sections import sections_of, verdicts
 from medtransfer.sections.scores import score_grid, score_notes
@@ -61,15 +62,15 @@ def write(findings: Findings, published: params.Params, cells: Path, out: Path) 
     """
     shutil.rmtree(out / "report", ignore_errors=True)
     tables = {
-        "runs": exports.runs(findings.cells),
-        "comparison": exports.comparison(findings),
-        "contrasts": exports.contrasts(findings),
-        "claims": exports.claims(findings),
-        "curves": exports.curves(findings.cells),
+        "runs": record.runs(findings.cells),
+        "comparison": record.comparison(findings),
+        "contrasts": record.contrasts(findings),
+        "claims": record.claims(findings),
+        "curves": record.curves(findings.cells),
     }
     for name, records in tables.items():
         _save(out / f"{name}.csv", writing.records_csv(records))
-    _save(out / "metrics.json", json.dumps(exports.metrics(findings), indent=1, sort_keys=True) + "\n")
+    _save(out / "metrics.json", json.dumps(record.metrics(findings), indent=1, sort_keys=True) + "\n")
     images = _examples(findings, cells)
     sections = [*sections_of(findings, published), *_image_sections(images)]
     pictures = _draw(findings, images, out / "report" / "figures")

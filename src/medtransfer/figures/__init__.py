@@ -8,8 +8,8 @@ from collections.abc import Callable
 import matplotlib
 from matplotlib.figure import Figure
 
+from medtransfer.comparison.findings import Findings
 from medtransfer.figures import bars, claims, cost, curves, forest, kinds, labels, pairs, ranks, scores, style, tuning
-from medtransfer.findings import Findings
 
 _ORDER = (
     "scores", "forest", "ranks", "bars", "pairs", "curves", "cost", "labels", "claims", "segmentation-classification",

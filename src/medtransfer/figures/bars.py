@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from medtransfer.comparison import Row, test_rows
+from medtransfer.comparison.findings import Findings
+from medtransfer.comparison.published_form import Row, test_rows
 from medtransfer.figures import style, words
-from medtransfer.findings import Findings
 from medtransfer.results.result import of_task
 
 STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))

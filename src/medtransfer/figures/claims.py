@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from medtransfer.claims import Part, Verdict
+from medtransfer.comparison.claims import Part, Verdict
+from medtransfer.comparison.findings import Findings
 from medtransfer.figures import style, words
 from medtransfer.figures.style import Look
-from medtransfer.findings import Findings
 
 LOOKS = {
     "supported": style.BETTER,

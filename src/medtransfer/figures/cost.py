@@ -7,8 +7,8 @@ import textwrap
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from medtransfer.comparison.findings import Findings
 from medtransfer.figures import style, words
-from medtransfer.findings import Findings
 from medtransfer.results.result import Cell, of_task
 
 CLOSE = 0.95

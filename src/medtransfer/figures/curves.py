@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from medtransfer.comparison.findings import Findings
 from medtransfer.figures import style, words
-from medtransfer.findings import Findings
 from medtransfer.results.result import Cell, of_task
 
 FEW = 4

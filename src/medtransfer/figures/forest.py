@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from medtransfer.contrasts import Contrast
+from medtransfer.comparison.contrasts import Contrast
+from medtransfer.comparison.findings import Findings
 from medtransfer.figures import style, words
-from medtransfer.findings import Findings
 from medtransfer.results.result import of_task
 
 LOOKS = {

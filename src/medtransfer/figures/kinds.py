@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from medtransfer.comparison.findings import Findings
 from medtransfer.figures import style, words
-from medtransfer.findings import Findings
 from medtransfer.results.result import kind_of, of_task
 
 HEIGHT = 4.2

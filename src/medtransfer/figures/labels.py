@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from medtransfer.comparison.findings import Findings
 from medtransfer.figures import style, words
-from medtransfer.findings import Findings
 from medtransfer.results.result import Cell, of_task
 
 START = "test_auc."

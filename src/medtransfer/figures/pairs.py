@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from medtransfer.comparison import Row, test_rows
+from medtransfer.comparison.findings import Findings
+from medtransfer.comparison.published_form import Row, test_rows
 from medtransfer.figures import bars, style, words
-from medtransfer.findings import Findings
 from medtransfer.weights.families import matches
 
 HATCHES = ("//", "\\\\", "xx", "--", "||", "++", "oo", "**")

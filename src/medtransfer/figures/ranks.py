@@ -5,8 +5,8 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from medtransfer.comparison.findings import Findings
 from medtransfer.figures import style, words
-from medtransfer.findings import Findings
 
 BAR = 0.35
 """lines of text between two bars"""

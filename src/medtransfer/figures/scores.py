@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from medtransfer.comparison import Row
+from medtransfer.comparison.findings import Findings
+from medtransfer.comparison.published_form import Row
 from medtransfer.figures import style, words
 from medtransfer.figures.style import Look
-from medtransfer.findings import Findings
 
 KEPT, APART = Look(style.BLUE, "D"), Look(style.GREY, "v")
 MOST, WIDTH = 4, 2.5

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from medtransfer.comparison.findings import Findings
 from medtransfer.figures import style
-from medtransfer.findings import Findings
 from medtransfer.results import study
 from medtransfer.results.study import Ledger
 

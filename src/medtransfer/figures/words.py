@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from medtransfer.comparison import TEST_NAMES, Row, eligible
-from medtransfer.findings import Findings
+from medtransfer.comparison.findings import Findings
+from medtransfer.comparison.published_form import TEST_NAMES, Row, eligible
 from medtransfer.results.result import of_task
 from medtransfer.tables import column_title
 from medtransfer.tables import p_value as number_of_p

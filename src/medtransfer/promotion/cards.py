@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medtransfer.comparison import Row
-from medtransfer.contrasts import ALL
+from medtransfer.comparison.contrasts import ALL
+from medtransfer.comparison.findings import Findings
+from medtransfer.comparison.published_form import Row
 from medtransfer.core import files
-from medtransfer.findings import Findings
 from medtransfer.promotion.decision import Decision
 from medtransfer.results.result import Cell, first_lines
 from medtransfer.sections.scores import score_grid

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from medtransfer import answers, params
-from medtransfer.comparison import eligible
-from medtransfer.contrasts import ALL
-from medtransfer.findings import Findings
+from medtransfer import params
+from medtransfer.comparison import answers
+from medtransfer.comparison.contrasts import ALL
+from medtransfer.comparison.findings import Findings
+from medtransfer.comparison.published_form import eligible
 from medtransfer.promotion.weighing import (
     Compared,
     Holder,

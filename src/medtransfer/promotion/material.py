@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medtransfer.contrasts import ALL
+from medtransfer.comparison.contrasts import ALL
+from medtransfer.comparison.findings import Findings
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
-from medtransfer.findings import Findings
 from medtransfer.params import Params
 from medtransfer.promotion import network, packing
 from medtransfer.promotion.packing import Pack

@@ -11,11 +11,12 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from medtransfer import exports, tracking, writing
-from medtransfer.contrasts import ALL
+from medtransfer import tracking, writing
+from medtransfer.comparison import record
+from medtransfer.comparison.contrasts import ALL
+from medtransfer.comparison.findings import Findings
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
-from medtransfer.findings import Findings
 from medtransfer.params import Params
 from medtransfer.promotion import cards, registering, registry
 from medtransfer.promotion.decision import Decision, decide, select
@@ -37,9 +38,9 @@ def check_reported(findings: Findings, results: Path) -> None:
         UserError: there is no report, or runs or parameters changed since it was written.
     """
     tables = {
-        "runs": exports.runs(findings.cells),
-        "comparison": exports.comparison(findings),
-        "contrasts": exports.contrasts(findings),
+        "runs": record.runs(findings.cells),
+        "comparison": record.comparison(findings),
+        "contrasts": record.contrasts(findings),
     }
     for name, now in tables.items():
         path = results / f"{name}.csv"
@@ -107,7 +108,7 @@ def _holder(client: MlflowClient, subject: Subject) -> Holder | None:
 
 
 def _occasion(client: MlflowClient, findings: Findings, params: Params, root: Path, parent: str | None) -> Occasion:
-    digest = str(exports.comparison_run(findings)["digest"])
+    digest = str(record.comparison_run(findings)["digest"])
     logged = tracking.finished(client, COMPARISON, digest)
     past = registry.decisions(client)
     tasks = {cell.task for cell in findings.cells}

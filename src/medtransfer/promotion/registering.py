@@ -32,8 +32,8 @@ from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 from PIL import Image
 
 from medtransfer import params, tracking
+from medtransfer.comparison.findings import Findings
 from medtransfer.core import files, schema
-from medtransfer.findings import Findings
 from medtransfer.promotion import cards, network, packing, registry, serving
 from medtransfer.promotion.decision import Decision
 from medtransfer.promotion.material import Subject

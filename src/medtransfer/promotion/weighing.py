@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 from scipy import stats
 
-from medtransfer import contrasts, params
-from medtransfer.contrasts import ALL, Column
-from medtransfer.findings import Findings
+from medtransfer import params
+from medtransfer.comparison import contrasts
+from medtransfer.comparison.contrasts import ALL, Column
+from medtransfer.comparison.findings import Findings
 from medtransfer.results.result import Cell
 from medtransfer.statistics import t_tests
 from medtransfer.tables import interval, margin_words, points

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from medtransfer import params
-from medtransfer.findings import Findings
+from medtransfer.comparison.findings import Findings
 from medtransfer.results.result import kind_of
 from medtransfer.sections import contrasts, protocol, scores, tuning, verdicts
 from medtransfer.tables import Section

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from medtransfer.comparison import Row
-from medtransfer.contrasts import ALL, FEWEST, Contrast
-from medtransfer.findings import Findings
+from medtransfer.comparison.contrasts import ALL, FEWEST, Contrast
+from medtransfer.comparison.findings import Findings
+from medtransfer.comparison.published_form import Row
 from medtransfer.results.result import of_task
 from medtransfer.statistics import effects
 from medtransfer.tables import (

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medtransfer import params
+from medtransfer.comparison.findings import Findings
 from medtransfer.core import schema
 from medtransfer.core.arithmetic import kind
-from medtransfer.findings import Findings
 from medtransfer.results.result import Cell, as_word, kind_of, of_task
 from medtransfer.tables import Section, grid
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from medtransfer.comparison import TEST_NAMES, Row
-from medtransfer.findings import Findings
-from medtransfer.published import Published, repeated
+from medtransfer.comparison.findings import Findings
+from medtransfer.comparison.published import Published, repeated
+from medtransfer.comparison.published_form import TEST_NAMES, Row
 from medtransfer.results.result import Cell, imbalances, of_task, shared_marks
 from medtransfer.statistics import t_tests
 from medtransfer.statistics.randomization import RandomizationTest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from medtransfer.findings import Findings
+from medtransfer.comparison.findings import Findings
 from medtransfer.results import study
 from medtransfer.results.result import Cell, as_word, of_task
 from medtransfer.results.study import Ledger

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from medtransfer.claims import Part, Verdict, said
-from medtransfer.findings import Findings
+from medtransfer.comparison.claims import Part, Verdict, said
+from medtransfer.comparison.findings import Findings
 from medtransfer.tables import Section, grid, interval, points
 
 

@@ -12,7 +12,7 @@ from medtransfer.params import Params
 from medtransfer.verbs.registry import verb
 
 if TYPE_CHECKING:
-    from medtransfer.findings import Findings
+    from medtransfer.comparison.findings import Findings
 
 log = logging.getLogger("medtransfer")
 
@@ -24,7 +24,8 @@ COMPARED = ("benchmark", "comparison", "claims", "model", "inits")
 @verb(*COMPARED)
 def compare(params: Params, root: Path, reference: str = "params", against: str = "params") -> None:
     """Turn the benchmark's finished runs into tables, figures and a report under data/results."""
-    from medtransfer import exports, leases, report
+    from medtransfer import leases, report
+    from medtransfer.comparison import record
     from medtransfer.results import looks
     from medtransfer.tracking import comparison, sync
     from medtransfer.tracking.launcher import Launcher
@@ -41,7 +42,7 @@ def compare(params: Params, root: Path, reference: str = "params", against: str 
         for answer in findings.answers:
             log.info("%s: %s", answer.scope, answer.text)
         looks.record(root, params.benchmark.seeds, params.benchmark.splits)
-        comparison.record(root, out, parent=launcher.run_id, **exports.comparison_run(findings))
+        comparison.record(root, out, parent=launcher.run_id, **record.comparison_run(findings))
     log.info("wrote data/results/*.csv and data/results/report; `python -m medtransfer show` prints the table")
 
 
@@ -63,7 +64,7 @@ def show(params: Params, root: Path) -> None:
 
 def find(params: Params, root: Path, reference: str, against: str) -> Findings:
     """Compares the runs; `params` stands for what the parameters say, `none` for no file of published numbers."""
-    from medtransfer import findings
+    from medtransfer.comparison import findings
     from medtransfer.results import looks
     from medtransfer.weights.names import expected, parse
 

@@ -22,12 +22,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from medtransfer import published
+from medtransfer.comparison import published
+from medtransfer.comparison.published import Published
 from medtransfer.core import schema
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import TASKS, applicable, contaminated
 from medtransfer.params import Claim
-from medtransfer.published import Published
 from medtransfer.statistics import t_tests
 from medtransfer.statistics.seeds_and_patients import JointInterval, joint_interval
 from medtransfer.weights.families import check_entry, dataset_of, matches, members, split

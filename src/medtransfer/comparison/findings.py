@@ -8,15 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from medtransfer import answers, claims, comparison, contrasts, params, published
-from medtransfer.answers import Answer
-from medtransfer.claims import Verdict
-from medtransfer.comparison import Row, eligible
-from medtransfer.contrasts import ALL, Column, Contrast
+from medtransfer import params
+from medtransfer.comparison import answers, claims, contrasts, published, published_form
+from medtransfer.comparison.answers import Answer
+from medtransfer.comparison.claims import Verdict
+from medtransfer.comparison.contrasts import ALL, Column, Contrast
+from medtransfer.comparison.patients import Evidence, gather, locked
+from medtransfer.comparison.published import Published
+from medtransfer.comparison.published_form import Row, eligible
 from medtransfer.core import progress
 from medtransfer.data.tasks import TASKS
-from medtransfer.evidence import Evidence, gather, locked
-from medtransfer.published import Published
 from medtransfer.results import study
 from medtransfer.results.looks import level
 from medtransfer.results.result import CONTAMINATED, Cell, belongs, collect, of_task, select
@@ -115,7 +116,7 @@ def find(
     claims.check(settings.claims, {*TASKS, *benchmark.tasks}, settings.inits)
     printed = [row for name in settings.comparison.against for row in _read(root / name, settings.comparison)]
     one_test = [task for task in benchmark.tasks if locked(of_task(cells, task), folder)]
-    rows = comparison.compare(cells, benchmark, settings.comparison, one_test)
+    rows = published_form.compare(cells, benchmark, settings.comparison, one_test)
     evidence = _evidence(cells, rows, folder, benchmark, settings.comparison)
     test_ranks, val_ranks, ranked = _ranks(cells, rows, benchmark, settings.comparison)
     untested = _columns(cells, rows, evidence, benchmark)

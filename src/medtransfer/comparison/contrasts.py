@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from medtransfer.comparison import Row
-from medtransfer.evidence import Evidence
+from medtransfer.comparison.patients import Evidence
+from medtransfer.comparison.published_form import Row
 from medtransfer.statistics import all_pairs
 from medtransfer.statistics.all_pairs import Pairs
 

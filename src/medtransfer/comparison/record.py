@@ -7,11 +7,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from medtransfer.claims import said
-from medtransfer.comparison import Row
-from medtransfer.contrasts import ALL, Contrast
+from medtransfer.comparison.claims import said
+from medtransfer.comparison.contrasts import ALL, Contrast
+from medtransfer.comparison.findings import Findings
+from medtransfer.comparison.published_form import Row
 from medtransfer.core import schema
-from medtransfer.findings import Findings
 from medtransfer.results.result import Cell, of_task
 from medtransfer.statistics.t_tests import TTest
 

@@ -12,8 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from medtransfer.comparison import Row
-from medtransfer.contrasts import ALL, Column, Contrast
+from medtransfer.comparison.contrasts import ALL, Column, Contrast
+from medtransfer.comparison.published_form import Row
 from medtransfer.statistics import all_pairs
 from medtransfer.statistics.t_tests import ROUNDING
 from medtransfer.tables import margin_words, names, number_word, plural

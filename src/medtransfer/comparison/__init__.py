@@ -1,0 +1,1 @@
+"""Finished runs -> findings: rows, contrasts, answers, claims, published numbers."""
