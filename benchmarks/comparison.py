@@ -16,9 +16,10 @@ from pathlib import Path
 
 from tests import results
 
-from medtransfer import params, report
+from medtransfer import params
 from medtransfer.comparison import findings
 from medtransfer.data.tasks import TASKS
+from medtransfer.report import write
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,7 +35,7 @@ def main(inits: int = 20, seeds: int = 10, cases: int = 1000, resamples: int = 1
         start = time.perf_counter()
         found = findings.find(cells, benchmark, here, ROOT, "imagenet@resnet50")
         compared = time.perf_counter()
-        report.write(found, params.load(ROOT / "presets/paper.yaml"), cells, Path(folder))
+        write.write(found, params.load(ROOT / "presets/paper.yaml"), cells, Path(folder))
         end = time.perf_counter()
         size = (Path(folder) / "report/index.html").stat().st_size / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

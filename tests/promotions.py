@@ -12,11 +12,12 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from medtransfer import params, writing
+from medtransfer import params
 from medtransfer.comparison import findings, record
 from medtransfer.comparison.findings import Findings
 from medtransfer.params import Params
 from medtransfer.promotion import promoting
+from medtransfer.report import formats
 from medtransfer.weights import convert, receipts, store
 from medtransfer.weights.convert import Receipt
 from medtransfer.weights.names import expected, parse
@@ -93,7 +94,7 @@ def report(root: Path, here: Params) -> Findings:
     }
     (root / "data/results/report").mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
-        (root / f"data/results/{name}.csv").write_text(writing.records_csv(table))
+        (root / f"data/results/{name}.csv").write_text(formats.records_csv(table))
     for name in ("index.html", "comparison.md"):
         (root / "data/results/report" / name).write_text("report")
     return found

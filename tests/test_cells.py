@@ -10,8 +10,8 @@ from medtransfer import params
 from medtransfer.comparison import findings
 from medtransfer.core import arithmetic
 from medtransfer.core.errors import UserError
+from medtransfer.report.sections.scores import score_notes
 from medtransfer.results import result
-from medtransfer.sections.scores import score_notes
 from tests import results
 from tests.conftest import TOP
 

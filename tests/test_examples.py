@@ -15,11 +15,13 @@ import timm
 import torch
 from numpy.typing import NDArray
 
-from medtransfer import benchmark, figures, finetuning, gallery, runs, tracking
+from medtransfer import benchmark, finetuning, runs, tracking
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import TASKS, Task
+from medtransfer.report import gallery
+from medtransfer.report.figures import drawings
 from medtransfer.training import examples, networks
 from medtransfer.training.examples import Examples
 from medtransfer.training.trainer import Trainer
@@ -447,7 +449,7 @@ def captions(found: Examples) -> list[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         picture = gallery.figure(found, "imagenet on shenzhen")
-        figures.to_png(picture)
+        drawings.to_png(picture)
     axes = [axes for axes in picture.axes if axes.get_visible() and axes.images]
     assert [axes.get_ylabel() for axes in axes if axes.get_ylabel()] == [
         k for k in ("best", "worst") if k in found.kind

@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from medtransfer import figures, params
+from medtransfer import params
 from medtransfer.comparison import findings, published_form
-from medtransfer.figures import bars, cost, curves, style, words
+from medtransfer.report.figures import bars, cost, curves, drawings, style
+from medtransfer.report.figures import names as words
 from medtransfer.statistics import t_tests
 from tests import results
 
@@ -77,19 +78,19 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> findings.Findings:
 
 @pytest.fixture(scope="module")
 def drawn(small: findings.Findings) -> dict[str, Figure]:
-    return figures.drawings(small)
+    return drawings.drawings(small)
 
 
 @pytest.fixture(scope="module")
 def again(small: findings.Findings) -> dict[str, Figure]:
-    return figures.drawings(small)
+    return drawings.drawings(small)
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[findings.Findings, dict[str, Figure]]:
     folder = tmp_path_factory.mktemp("large") / "cells"
     found = find(folder, TWENTY, SEVEN, 2, cases=60, seed_std=0.2, margin=0.2, as_published=True)
-    return found, figures.drawings(found)
+    return found, drawings.drawings(found)
 
 
 def texts(picture: Figure) -> list[str]:
@@ -143,20 +144,20 @@ def test_marks_stand_over_every_figure_and_no_text_is_smaller_than_seven_points(
 
 @pytest.mark.parametrize("slug", ["scores", "forest-montgomery", "pairs", "cost", "labels-chestxray14"])
 def test_equal_findings_give_equal_bytes(drawn: dict[str, Figure], again: dict[str, Figure], slug: str) -> None:
-    png, svg = figures.to_png(drawn[slug]), figures.to_svg(drawn[slug])
+    png, svg = drawings.to_png(drawn[slug]), drawings.to_svg(drawn[slug])
     assert png.startswith(b"\x89PNG")
     assert svg.startswith(b"<?xml")
-    assert (png, svg) == (figures.to_png(again[slug]), figures.to_svg(again[slug]))
+    assert (png, svg) == (drawings.to_png(again[slug]), drawings.to_svg(again[slug]))
 
 
 def test_a_figure_can_be_written_twice(drawn: dict[str, Figure]) -> None:
     picture = drawn["segmentation-classification"]
-    assert figures.to_png(picture) == figures.to_png(picture)
-    assert figures.to_svg(picture) == figures.to_svg(picture)
+    assert drawings.to_png(picture) == drawings.to_png(picture)
+    assert drawings.to_svg(picture) == drawings.to_svg(picture)
 
 
 def test_svg_has_its_text_as_text_and_no_date(drawn: dict[str, Figure]) -> None:
-    svg = figures.to_svg(drawn["scores"]).decode()
+    svg = drawings.to_svg(drawn["scores"]).decode()
     words_ = {element.text for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")}
     assert {"inat2021", "none shown to be better"} <= words_
     assert not re.search(r"20\d\d-\d\d-\d\d", svg)
@@ -164,16 +165,16 @@ def test_svg_has_its_text_as_text_and_no_date(drawn: dict[str, Figure]) -> None:
 
 def test_every_figure_has_a_caption_with_n(small: findings.Findings, drawn: dict[str, Figure]) -> None:
     for slug in drawn:
-        text = figures.caption(slug, small)
+        text = drawings.caption(slug, small)
         assert text.endswith("."), slug
         if slug not in ("ranks", "claims"):
             assert "n = 3" in text, slug
-    assert "pooled t-test" in figures.caption("bars-montgomery", small)
-    assert "no other was shown to be better (all pairs" in figures.caption("scores", small)
-    assert "All intervals of the page hold at once (Bonferroni, 0.03)" in figures.caption("forest-montgomery", small)
-    assert "Over seeds and patients." in figures.caption("forest-montgomery", small)
-    assert "2 of the 5 complete groups" in figures.caption("ranks", small)
-    assert "cut" in figures.caption("bars-montgomery", small)
+    assert "pooled t-test" in drawings.caption("bars-montgomery", small)
+    assert "no other was shown to be better (all pairs" in drawings.caption("scores", small)
+    assert "All intervals of the page hold at once (Bonferroni, 0.03)" in drawings.caption("forest-montgomery", small)
+    assert "Over seeds and patients." in drawings.caption("forest-montgomery", small)
+    assert "2 of the 5 complete groups" in drawings.caption("ranks", small)
+    assert "cut" in drawings.caption("bars-montgomery", small)
 
 
 def test_scores_has_a_panel_per_task_and_a_row_per_init(drawn: dict[str, Figure]) -> None:
@@ -241,7 +242,7 @@ def test_pairs_show_random_the_reference_and_other_supervised_weights_alone(draw
 
 def test_pairs_are_left_out_without_other_supervised_weights(tmp_path: Path) -> None:
     found = find(tmp_path / "cells", {RANDOM: -0.4, IMAGENET: 0.0, SWAV: 0.1}, ("montgomery",), 2)
-    assert list(figures.drawings(found)) == [
+    assert list(drawings.drawings(found)) == [
         "scores", "forest-montgomery", "bars-montgomery", "curves", "cost", "claims",
     ]  # fmt: skip
 
@@ -309,7 +310,7 @@ def test_labels_that_do_not_count_stand_in_brackets(large: tuple[findings.Findin
     labels = [label.get_text() for label in large[1]["labels-chexpert"].axes[0].get_xticklabels()]
     assert labels[:5] == ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"]
     assert all(label.startswith("(") for label in labels[5:])
-    assert "in brackets" in figures.caption("labels-chexpert", large[0])
+    assert "in brackets" in drawings.caption("labels-chexpert", large[0])
 
 
 def test_claims_have_a_row_per_part_and_body_of_evidence(small: findings.Findings, drawn: dict[str, Figure]) -> None:
@@ -368,7 +369,7 @@ def holes(tmp_path_factory: pytest.TempPathFactory) -> tuple[findings.Findings, 
         if cell["init"] == SWAV:
             path.write_text(json.dumps(cell | {"scores": {}, "history": []}))
     found = find(folder, effects, tasks, 3)
-    return found, figures.drawings(found)
+    return found, drawings.drawings(found)
 
 
 def test_what_has_no_mean_is_said_in_words(holes: tuple[findings.Findings, dict[str, Figure]]) -> None:
@@ -385,20 +386,20 @@ def test_figures_against_the_reference_are_left_out_where_it_has_no_runs(
     assert not {"forest-siim", "bars-siim", "forest-drive", "bars-drive", "pairs"} & set(drawn)
     assert "swav" not in texts(drawn["bars-shenzhen"])
     for slug, picture in drawn.items():
-        assert figures.to_png(picture), slug
-        assert figures.caption(slug, found), slug
+        assert drawings.to_png(picture), slug
+        assert drawings.caption(slug, found), slug
     assert "Contaminated" in drawn["scores"].get_suptitle()
     assert "Contaminated" not in drawn["bars-shenzhen"].get_suptitle()
 
 
 def test_one_seed_has_no_interval_no_std_and_no_test(tmp_path: Path) -> None:
     found = find(tmp_path / "cells", {RANDOM: -0.4, IMAGENET: 0.0, INAT: 0.3}, ("chestxray14", "montgomery"), 1)
-    drawn = figures.drawings(found)
+    drawn = drawings.drawings(found)
     assert "forest-montgomery" not in drawn  # nothing can be compared
     assert [text.get_text() for text in drawn["bars-montgomery"].axes[0].texts] == ["no\ntest", "no\ntest"]
     assert "± its std" not in texts(drawn["bars-montgomery"])
-    assert "n = 1 seed;" in figures.caption("bars-montgomery", found)
-    assert all(figures.to_png(picture) for picture in drawn.values())
+    assert "n = 1 seed;" in drawings.caption("bars-montgomery", found)
+    assert all(drawings.to_png(picture) for picture in drawn.values())
 
 
 def test_folds_are_tested_as_folds(small: findings.Findings) -> None:
@@ -409,7 +410,7 @@ def test_folds_are_tested_as_folds(small: findings.Findings) -> None:
     assert p is not None
     stars = "*" * ((p < 0.05) + (p < 0.01) + (p < 0.001))
     assert bars.mark(row, base, found) == f"({stars})"
-    text = figures.caption("bars-montgomery", found)
+    text = drawings.caption("bars-montgomery", found)
     assert "n = 3 folds" in text
     assert "corrected resampled t-test" in text
 
@@ -419,7 +420,7 @@ def test_a_test_by_signs_that_cannot_reach_alpha_marks_nothing(small: findings.F
     picture = bars.draw(found, "montgomery")
     assert picture is not None
     assert [text.get_text() for text in picture.axes[0].texts] == ["n.s."] * 3
-    assert "Wilcoxon's signed ranks" in figures.caption("bars-montgomery", found)
+    assert "Wilcoxon's signed ranks" in drawings.caption("bars-montgomery", found)
 
 
 def test_no_text_overlaps_another_or_leaves_the_figure(

@@ -14,12 +14,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
-from medtransfer import params, report
+from medtransfer import params
 from medtransfer.comparison import findings
 from medtransfer.comparison.findings import Findings
 from medtransfer.core.errors import UserError
 from medtransfer.data import tasks
-from medtransfer.sections import contrasts
+from medtransfer.report import write
+from medtransfer.report.sections import contrasts
 from tests import results
 
 ROOT = Path(__file__).parents[1]
@@ -87,7 +88,7 @@ def test_equal_weights_under_two_names_are_never_separated(tmp_path: Path) -> No
     places = {init: found.ranks.mean[k] for k, init in enumerate(found.ranked)}
     assert places[IMAGENET] == places[SWAV] == 1.5
     assert found.claims["self-supervision"][0].verdict == "undecided"
-    report.write(found, params.load(ROOT / "presets/paper.yaml"), tmp_path, tmp_path / "out")
+    write.write(found, params.load(ROOT / "presets/paper.yaml"), tmp_path, tmp_path / "out")
     lines = [
         line for line in (tmp_path / "out/contrasts.csv").read_text().splitlines() if SWAV in line and IMAGENET in line
     ]

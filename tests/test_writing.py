@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from medtransfer import writing
-from medtransfer.tables import Entry, Grid, Section
+from medtransfer.report import formats
+from medtransfer.report.tables import Entry, Grid, Section
 
 ODD = r"50 % of a_b & c #1 {x} ~ ^ \ $2 <i> ± † | “q” é"
 GRID = Grid(
@@ -23,7 +23,7 @@ SECTION = Section(title="Scores", slug="scores", grid=GRID, notes=("Mean ± std;
 
 
 def test_markdown_escapes_its_own_sign() -> None:
-    lines = writing.table_markdown(GRID).splitlines()
+    lines = formats.table_markdown(GRID).splitlines()
     assert lines[0] == "| init | task: AUC |"
     assert lines[1] == "| --- | --- |"
     assert lines[2] == "| imagenet@resnet50+chestxray14 | **81.70 ± 0.15** |"
@@ -32,18 +32,18 @@ def test_markdown_escapes_its_own_sign() -> None:
 
 
 def test_csv_is_read_back() -> None:
-    rows = list(csv.reader(io.StringIO(writing.table_csv(GRID))))
+    rows = list(csv.reader(io.StringIO(formats.table_csv(GRID))))
     assert rows == [list(GRID.header), *([entry.text for entry in row] for row in GRID.rows)]
 
 
 def test_records_keep_empty_apart_from_false_and_zero() -> None:
-    text = writing.records_csv([{"a": None, "b": False, "c": 0.0, "d": 1e-20}])
+    text = formats.records_csv([{"a": None, "b": False, "c": 0.0, "d": 1e-20}])
     assert text == "a,b,c,d\n,false,0.0,1e-20\n"
-    assert writing.records_csv([]) == "\n"
+    assert formats.records_csv([]) == "\n"
 
 
 def test_tex_uses_booktabs_and_escapes_commands() -> None:
-    text = writing.table_tex(SECTION, GRID, ["Synthetic."])
+    text = formats.table_tex(SECTION, GRID, ["Synthetic."])
     assert r"\toprule" in text
     assert r"\bottomrule" in text
     assert r"\textbf{81.70 $\pm$ 0.15}" in text
@@ -53,13 +53,13 @@ def test_tex_uses_booktabs_and_escapes_commands() -> None:
 
 
 def test_a_character_that_latex_lacks_is_spelt_out() -> None:
-    assert writing.tex("“q” 中") == "``q'' ?"
+    assert formats.tex("“q” 中") == "``q'' ?"
 
 
 def test_tex_compiles(tmp_path: Path) -> None:
     if shutil.which("pdflatex") is None:
         pytest.skip("no pdflatex on this machine: the LaTeX is checked as text alone")
-    compile_tex(tmp_path, writing.table_tex(SECTION, GRID, ["Synthetic."]))
+    compile_tex(tmp_path, formats.table_tex(SECTION, GRID, ["Synthetic."]))
 
 
 def compile_tex(folder: Path, *tables: str) -> None:

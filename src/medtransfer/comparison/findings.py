@@ -18,13 +18,13 @@ from medtransfer.comparison.published import Published
 from medtransfer.comparison.published_form import Row, eligible
 from medtransfer.core import progress
 from medtransfer.data.tasks import TASKS
+from medtransfer.report.tables import metric_name
 from medtransfer.results import study
 from medtransfer.results.looks import level
 from medtransfer.results.result import CONTAMINATED, Cell, belongs, collect, of_task, select
 from medtransfer.results.study import Ledger
 from medtransfer.statistics import ranks
 from medtransfer.statistics.ranks import Friedman, Nemenyi, Ranks, SignedRank
-from medtransfer.tables import metric_name
 from medtransfer.weights.families import labels
 
 SEED = 0

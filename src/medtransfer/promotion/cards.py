@@ -10,12 +10,12 @@ from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import Row
 from medtransfer.core import files
 from medtransfer.promotion.decision import Decision
+from medtransfer.report.formats import table_markdown
+from medtransfer.report.sections.scores import score_grid
+from medtransfer.report.tables import Entry, Grid, interval, percent, points
+from medtransfer.report.tables import grid as plain_grid
 from medtransfer.results.result import Cell, first_lines
-from medtransfer.sections.scores import score_grid
-from medtransfer.tables import Entry, Grid, interval, percent, points
-from medtransfer.tables import grid as plain_grid
 from medtransfer.weights.names import seen
-from medtransfer.writing import table_markdown
 
 USE = "### Use"
 """begins the second half of a version's description"""

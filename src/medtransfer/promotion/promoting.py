@@ -11,7 +11,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from medtransfer import tracking, writing
+from medtransfer import tracking
 from medtransfer.comparison import record
 from medtransfer.comparison.contrasts import ALL
 from medtransfer.comparison.findings import Findings
@@ -23,6 +23,7 @@ from medtransfer.promotion.decision import Decision, decide, select
 from medtransfer.promotion.material import BACKBONE, Subject, gather
 from medtransfer.promotion.registering import Occasion
 from medtransfer.promotion.weighing import Holder
+from medtransfer.report import formats
 from medtransfer.tracking.comparison import COMPARISON
 from medtransfer.weights import backbones
 
@@ -46,7 +47,7 @@ def check_reported(findings: Findings, results: Path) -> None:
         path = results / f"{name}.csv"
         if not path.is_file():
             raise UserError(f"looked for the comparison in {path}, found none; run `compare` first")
-        if path.read_text() != writing.records_csv(now):
+        if path.read_text() != formats.records_csv(now):
             raise UserError(
                 f"{path} is not what the finished runs and the parameters give now: the comparison is older than they "
                 "are; run `compare`, look at its report, then promote"

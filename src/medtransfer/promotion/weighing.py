@@ -16,9 +16,9 @@ from medtransfer import params
 from medtransfer.comparison import contrasts
 from medtransfer.comparison.contrasts import ALL, Column
 from medtransfer.comparison.findings import Findings
+from medtransfer.report.tables import interval, margin_words, points
 from medtransfer.results.result import Cell
 from medtransfer.statistics import t_tests
-from medtransfer.tables import interval, margin_words, points
 from medtransfer.weights.families import split
 
 Operations = Callable[[str, int], float]

@@ -16,15 +16,16 @@ import optuna
 import sqlalchemy
 import yaml
 
-from medtransfer import execution, figures
+from medtransfer import execution
 from medtransfer import params as parameters
 from medtransfer.core import files
 from medtransfer.core.addresses import Address
 from medtransfer.core.errors import UserError
 from medtransfer.core.progress import Meters
 from medtransfer.data.cache import load
-from medtransfer.figures import tuning as drawing
 from medtransfer.params import Params
+from medtransfer.report.figures import drawings
+from medtransfer.report.figures import tuning as drawing
 from medtransfer.results import study
 from medtransfer.results.study import Ledger
 from medtransfer.runs import Run, plan
@@ -140,10 +141,10 @@ class _Book:
     def close(self) -> Ledger:
         """Writes the ledger, draws it, and ends the run in MLflow."""
         found, folder = self._write(), self.folder
-        (folder / "history.png").write_bytes(figures.to_png(drawing.history(found)))
+        (folder / "history.png").write_bytes(drawings.to_png(drawing.history(found)))
         shown = [folder / "history.png", study.path(self.study.run.init, self.study.run.task, self.study.run.root)]
         if found.importances:
-            (folder / "importances.png").write_bytes(figures.to_png(drawing.importances(found)))
+            (folder / "importances.png").write_bytes(drawings.to_png(drawing.importances(found)))
             shown.append(folder / "importances.png")
         scores = {"images": float(found.spent), "budget_images": float(found.budget_images)}
         if found.winner is not None:

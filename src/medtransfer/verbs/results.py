@@ -24,8 +24,9 @@ COMPARED = ("benchmark", "comparison", "claims", "model", "inits")
 @verb(*COMPARED)
 def compare(params: Params, root: Path, reference: str = "params", against: str = "params") -> None:
     """Turn the benchmark's finished runs into tables, figures and a report under data/results."""
-    from medtransfer import leases, report
+    from medtransfer import leases
     from medtransfer.comparison import record
+    from medtransfer.report import write
     from medtransfer.results import looks
     from medtransfer.tracking import comparison, sync
     from medtransfer.tracking.launcher import Launcher
@@ -38,7 +39,7 @@ def compare(params: Params, root: Path, reference: str = "params", against: str 
         missing = [(row.task, row.init, seed) for row in findings.rows for seed in row.missing if row.unit == "seed"]
         for line in comparison.differences(root, findings.cells, missing):
             log.warning("%s", line)
-        report.write(findings, parameters.load(root / "presets/paper.yaml"), out / "cells", out)
+        write.write(findings, parameters.load(root / "presets/paper.yaml"), out / "cells", out)
         for answer in findings.answers:
             log.info("%s: %s", answer.scope, answer.text)
         looks.record(root, params.benchmark.seeds, params.benchmark.splits)
@@ -51,11 +52,11 @@ def show(params: Params, root: Path) -> None:
     """Print the comparison table of the benchmark's runs and say where the report is."""
     from rich.console import Console
 
-    from medtransfer import report
+    from medtransfer.report import write
 
     quick = dataclasses.replace(params, comparison=dataclasses.replace(params.comparison, resamples=0))
     console = Console()
-    console.print(report.console_table(find(quick, root, "params", "params")))
+    console.print(write.console_table(find(quick, root, "params", "params")))
     console.print(f"Report: {root / 'data/results/report/index.html'}", soft_wrap=True)
     console.print(
         "Every run, with curves: `make ui` opens MLflow on this machine, http://127.0.0.1:5000", soft_wrap=True

@@ -5,9 +5,7 @@ from __future__ import annotations
 from medtransfer.comparison.contrasts import ALL, FEWEST, Contrast
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import Row
-from medtransfer.results.result import of_task
-from medtransfer.statistics import effects
-from medtransfer.tables import (
+from medtransfer.report.tables import (
     Entry,
     Grid,
     Section,
@@ -20,6 +18,8 @@ from medtransfer.tables import (
     plural,
     points,
 )
+from medtransfer.results.result import of_task
+from medtransfer.statistics import effects
 
 METHODS = {
     "bca": "bias-corrected and accelerated (BCa)", "percentile": "percentiles", "score": "near 1 the score equation's",

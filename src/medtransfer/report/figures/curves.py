@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from medtransfer.comparison.findings import Findings
-from medtransfer.figures import style, words
+from medtransfer.report.figures import names, style
 from medtransfer.results.result import Cell, of_task
 
 FEW = 4
@@ -31,14 +31,14 @@ def draw(findings: Findings) -> Figure | None:
     if not tasks:
         return None
     lines, columns = style.shape(len(tasks), MOST)
-    labels = words.names(findings.benchmark.inits)
+    labels = names.names(findings.benchmark.inits)
     looks = _looks(labels)
     key = 0.17 * len(labels) * (style.inches(labels.values()) + 0.65) / (WIDTH * columns)
     picture = Figure(figsize=(max(WIDTH * columns, 5.0), 2.6 * lines + 1.2 + key), layout="constrained")
     for panel, task in zip(style.panels(picture, len(tasks), MOST), tasks, strict=True):
-        panel.set_title(textwrap.fill(words.task_title(findings, task), 44))
+        panel.set_title(textwrap.fill(names.task_title(findings, task), 44))
         _draw_task(panel, curves[task], looks, thin=len(labels) <= FEW)
-    title = words.on_backbone("Score on val in percent, mean over runs", findings.benchmark.inits)
+    title = names.on_backbone("Score on val in percent, mean over runs", findings.benchmark.inits)
     style.headline(picture, findings.cells, title)
     shown = {init for found in curves.values() for init in found}
     style.legend(picture, [line for init, line in looks.items() if init in shown])
@@ -50,7 +50,7 @@ def caption(findings: Findings) -> str:
     thin = "; thin: every run" if len(findings.benchmark.inits) <= FEW else ""
     counts = [len(runs) for task in findings.benchmark.tasks for runs in _curves(findings, task).values()]
     return (
-        f"Primary metric on val after every epoch: mean over runs, n = {words.span(counts)}, up to the last epoch that "
+        f"Primary metric on val after every epoch: mean over runs, n = {names.span(counts)}, up to the last epoch that "
         f"all of them reached (marker){thin}. Nothing here is test data; no interval and no test."
     )
 

@@ -12,7 +12,8 @@ from matplotlib.patches import Patch
 
 from medtransfer.comparison.contrasts import Contrast
 from medtransfer.comparison.findings import Findings
-from medtransfer.figures import style, words
+from medtransfer.report.figures import names as words
+from medtransfer.report.figures import style
 from medtransfer.results.result import of_task
 
 LOOKS = {

@@ -9,7 +9,20 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from medtransfer.comparison.findings import Findings
-from medtransfer.figures import bars, claims, cost, curves, forest, kinds, labels, pairs, ranks, scores, style, tuning
+from medtransfer.report.figures import (
+    bars,
+    by_kind,
+    claims,
+    cost,
+    curves,
+    forest,
+    labels,
+    pairs,
+    ranks,
+    scores,
+    style,
+    tuning,
+)
 
 _ORDER = (
     "scores", "forest", "ranks", "bars", "pairs", "curves", "cost", "labels", "claims", "segmentation-classification",
@@ -22,7 +35,7 @@ _WHOLE: dict[str, tuple[Callable[[Findings], Figure | None], Callable[[Findings]
     "curves": (curves.draw, curves.caption),
     "cost": (cost.draw, cost.caption),
     "claims": (claims.draw, claims.caption),
-    "segmentation-classification": (kinds.draw, kinds.caption),
+    "segmentation-classification": (by_kind.draw, by_kind.caption),
     "tuning": (tuning.draw, tuning.caption),
 }
 """name -> how a figure of all tasks is drawn and captioned"""

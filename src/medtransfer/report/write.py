@@ -18,14 +18,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer import figures, gallery, params, writing
+from medtransfer import params
 from medtransfer.comparison import record
 from medtransfer.comparison.findings import Findings
 from medtransfer.core import files, progress
+from medtransfer.report import formats, gallery
+from medtransfer.report.figures import drawings
+from medtransfer.report.sections import answers
+from medtransfer.report.sections.order import sections_of
+from medtransfer.report.sections.scores import score_grid, score_notes
+from medtransfer.report.tables import Section
 from medtransfer.results.result import first_lines
-from medtransfer.sections import sections_of, verdicts
-from medtransfer.sections.scores import score_grid, score_notes
-from medtransfer.tables import Section
 from medtransfer.training import examples
 
 TITLE = "Comparison of initializations"
@@ -69,7 +72,7 @@ def write(findings: Findings, published: params.Params, cells: Path, out: Path) 
         "curves": record.curves(findings.cells),
     }
     for name, records in tables.items():
-        _save(out / f"{name}.csv", writing.records_csv(records))
+        _save(out / f"{name}.csv", formats.records_csv(records))
     _save(out / "metrics.json", json.dumps(record.metrics(findings), indent=1, sort_keys=True) + "\n")
     images = _examples(findings, cells)
     sections = [*sections_of(findings, published), *_image_sections(images)]
@@ -121,16 +124,16 @@ def _image_sections(images: Mapping[str, examples.Examples]) -> list[Section]:
 def _draw(findings: Findings, images: Mapping[str, examples.Examples], folder: Path) -> dict[str, Picture]:
     """Draws every figure as PNG and SVG."""
     drawn: dict[str, tuple[Figure, str]] = {
-        slug: (figure, figures.caption(slug, findings)) for slug, figure in figures.drawings(findings).items()
+        slug: (figure, drawings.caption(slug, findings)) for slug, figure in drawings.drawings(findings).items()
     }
     for task, found in images.items():
         drawn[f"images-{task}"] = (gallery.figure(found, task), f"{task}: best and worst test images.")
     pictures = {}
     with progress.bar("figures", len(drawn), "figures") as advance:
         for slug, (figure, caption) in drawn.items():
-            pictures[slug] = Picture(figures.to_png(figure), caption)
+            pictures[slug] = Picture(drawings.to_png(figure), caption)
             _save(folder / f"{slug}.png", pictures[slug].png)
-            _save(folder / f"{slug}.svg", figures.to_svg(figure))
+            _save(folder / f"{slug}.svg", drawings.to_svg(figure))
             advance()
     return pictures
 
@@ -138,9 +141,9 @@ def _draw(findings: Findings, images: Mapping[str, examples.Examples], folder: P
 def _save_table(folder: Path, section: Section, above: Sequence[str]) -> None:
     if section.grid is None:
         return
-    _save(folder / f"{section.slug}.csv", writing.table_csv(section.grid))
-    _save(folder / f"{section.slug}.md", writing.table_markdown(section.grid) + "\n")
-    _save(folder / f"{section.slug}.tex", writing.table_tex(section, section.grid, above))
+    _save(folder / f"{section.slug}.csv", formats.table_csv(section.grid))
+    _save(folder / f"{section.slug}.md", formats.table_markdown(section.grid) + "\n")
+    _save(folder / f"{section.slug}.tex", formats.table_tex(section, section.grid, above))
 
 
 def _save(path: Path, content: str | bytes) -> None:
@@ -154,7 +157,7 @@ def _markdown(first: Sequence[str], sections: Sequence[Section], pictures: Mappi
     for section in sections:
         parts.append(f"{'#' * section.level} {section.title}")
         parts += first if section.scores else []
-        parts += [writing.table_markdown(section.grid)] if section.grid else []
+        parts += [formats.table_markdown(section.grid)] if section.grid else []
         notes = [f"- {note}" if section.bullets else note for note in section.notes]
         parts += ["\n".join(notes)] if section.bullets else notes
         parts += [f"![{pictures[s].caption}](figures/{s}.png)" for s in section.figures if s in pictures]
@@ -169,6 +172,6 @@ def _page(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     return environment.get_template("report.html").render(
-        title=TITLE, first=first, answers=findings.answers, method=verdicts.answer_method(findings),
+        title=TITLE, first=first, answers=findings.answers, method=answers.answer_method(findings),
         sections=sections[1:], pictures=pictures,
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medtransfer.comparison.claims import Part, Verdict, said
 from medtransfer.comparison.findings import Findings
-from medtransfer.tables import Section, grid, interval, points
+from medtransfer.report.tables import Section, grid, interval, points
 
 
 def answer(findings: Findings) -> Section:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medtransfer.comparison.findings import Findings
+from medtransfer.report.tables import Section, column_title, grid, p_value, percent, points
 from medtransfer.results import study
 from medtransfer.results.result import Cell, as_word, of_task
 from medtransfer.results.study import Ledger
 from medtransfer.statistics import t_tests
-from medtransfer.tables import Section, column_title, grid, p_value, percent, points
 
 
 def studies(findings: Findings) -> Section | None:

@@ -9,7 +9,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from medtransfer.comparison.findings import Findings
-from medtransfer.figures import style, words
+from medtransfer.report.figures import names as words
+from medtransfer.report.figures import style
 from medtransfer.results.result import Cell, of_task
 
 START = "test_auc."

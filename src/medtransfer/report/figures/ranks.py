@@ -6,7 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medtransfer.comparison.findings import Findings
-from medtransfer.figures import style, words
+from medtransfer.report.figures import names as words
+from medtransfer.report.figures import style
 
 BAR = 0.35
 """lines of text between two bars"""

@@ -9,8 +9,8 @@ from medtransfer import params
 from medtransfer.comparison.findings import Findings
 from medtransfer.core import schema
 from medtransfer.core.arithmetic import kind
+from medtransfer.report.tables import Section, grid
 from medtransfer.results.result import Cell, as_word, kind_of, of_task
-from medtransfer.tables import Section, grid
 
 NOT_DEVIATIONS = ("benchmark.", "comparison.", "execution.", "phantoms.", "data.phantoms", "data.partial")
 """parameters that say where and how much is run, not how: a difference is no deviation from a protocol"""

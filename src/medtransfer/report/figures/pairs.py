@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import Row, test_rows
-from medtransfer.figures import bars, style, words
+from medtransfer.report.figures import bars, names, style
 from medtransfer.weights.families import matches
 
 HATCHES = ("//", "\\\\", "xx", "--", "||", "++", "oo", "**")
@@ -33,11 +33,11 @@ def draw(findings: Findings) -> Figure | None:
     picture = Figure(figsize=size, layout="constrained")
     looks = _looks(inits, findings.reference)
     for panel, task in zip(style.panels(picture, len(tasks), most), tasks, strict=True):
-        panel.set_title(textwrap.fill(words.task_title(findings, task), int(panel_width / 0.08)))
+        panel.set_title(textwrap.fill(names.task_title(findings, task), int(panel_width / 0.08)))
         _draw_task(panel, findings, task, looks)
-    title = words.on_backbone("Test score in percent: mean ± std", findings.benchmark.inits)
+    title = names.on_backbone("Test score in percent: mean ± std", findings.benchmark.inits)
     style.headline(picture, findings.cells, title)
-    labels = words.names(findings.benchmark.inits)
+    labels = names.names(findings.benchmark.inits)
     handles = [
         Patch(facecolor=c, hatch=h, edgecolor=style.BLACK, lw=0.6, label=labels[i]) for i, (c, h) in looks.items()
     ]
@@ -47,10 +47,10 @@ def draw(findings: Findings) -> Figure | None:
 
 def caption(findings: Findings) -> str:
     """Says what is shown."""
-    whole = [row for task in findings.benchmark.tasks for row in words.complete(findings, task)]
+    whole = [row for task in findings.benchmark.tasks for row in names.complete(findings, task)]
     return (
         f"Mean test score and one std (whisker, ddof 1) of random, {findings.reference} and other supervised weights, "
-        f"{words.number(whole)}. p above a bar: {words.test(findings, whole)}, two-sided, against "
+        f"{names.number(whole)}. p above a bar: {names.test(findings, whole)}, two-sided, against "
         f"{findings.reference}, correction: none. The vertical axes are cut: they do not begin at 0."
     )
 
@@ -64,7 +64,7 @@ def _supervised(init: str) -> bool:
 
 
 def _has_other(findings: Findings, task: str) -> bool:
-    return any(_supervised(row.init) and row.init != findings.reference for row in words.complete(findings, task))
+    return any(_supervised(row.init) and row.init != findings.reference for row in names.complete(findings, task))
 
 
 def _looks(inits: list[str], reference: str) -> dict[str, tuple[str, str]]:
@@ -80,9 +80,9 @@ def _looks(inits: list[str], reference: str) -> dict[str, tuple[str, str]]:
 
 
 def _draw_task(panel: Axes, findings: Findings, task: str, looks: dict[str, tuple[str, str]]) -> None:
-    present = {row.init: row for row in words.complete(findings, task)}
+    present = {row.init: row for row in names.complete(findings, task)}
     shown = [present[init] for init in looks if init in present]
-    base = words.reference(findings, task)
+    base = names.reference(findings, task)
     for place, row in enumerate(shown):
         colour, hatch = looks[row.init]
         bars.draw_bar(panel, place, row, _p(row, base, findings), color=colour, hatch=hatch)
@@ -94,4 +94,4 @@ def _draw_task(panel: Axes, findings: Findings, task: str, looks: dict[str, tupl
 def _p(row: Row, base: Row | None, findings: Findings) -> str:
     if base is None or row is base:
         return ""
-    return "\n".join(words.p_value(test_rows(row, base, findings.settings).p).rsplit(" ", 1))
+    return "\n".join(names.p_value(test_rows(row, base, findings.settings).p).rsplit(" ", 1))

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medtransfer.comparison.findings import Findings
-from medtransfer.figures import style, words
+from medtransfer.report.figures import names, style
 from medtransfer.results.result import kind_of, of_task
 
 HEIGHT = 4.2
@@ -20,7 +20,7 @@ def draw(findings: Findings) -> Figure | None:
     points = {init: point for init in findings.benchmark.inits if (point := _point(findings, init)) is not None}
     if not points:
         return None
-    labels = words.names(findings.benchmark.inits)
+    labels = names.names(findings.benchmark.inits)
     height = max(HEIGHT, 0.17 * len(points))
     size = (height + 1.0 + style.inches([labels[init] for init in points]), height + 1.3)
     picture = Figure(figsize=size, layout="constrained")
@@ -30,10 +30,10 @@ def draw(findings: Findings) -> Figure | None:
         panel.plot(x, y, "o", color=style.BLUE, mfc=style.BLUE if whole else "white", ms=7)
     _draw_lines(panel)
     style.label_points(panel, [(x, y, labels[init]) for init, (x, y) in points.items()], 0.9 * height)
-    name = words.shorten(labels[findings.reference])
+    name = names.shorten(labels[findings.reference])
     panel.set_xlabel(f"classification: difference to {name}, points")
     panel.set_ylabel(f"segmentation: difference to {name}, points")
-    title = words.on_backbone("Mean difference by kind of task", findings.benchmark.inits)
+    title = names.on_backbone("Mean difference by kind of task", findings.benchmark.inits)
     style.headline(picture, findings.cells, title)
     return picture
 
@@ -41,13 +41,13 @@ def draw(findings: Findings) -> Figure | None:
 def caption(findings: Findings) -> str:
     """Says what is shown."""
     classification, segmentation = _counts(findings, findings.reference)
-    whole = [row for task in findings.benchmark.tasks for row in words.complete(findings, task)]
+    whole = [row for task in findings.benchmark.tasks for row in names.complete(findings, task)]
     numbers = (
-        f"{words.count(segmentation, 'segmentation task')} and {words.count(classification, 'classification task')}"
+        f"{names.count(segmentation, 'segmentation task')} and {names.count(classification, 'classification task')}"
     )
     return (
         f"Difference in mean test score to {findings.reference} in percentage points, averaged over {numbers}, "
-        f"{words.number(whole)}; on the dotted line both are equal. Hollow: not on all of these tasks. "
+        f"{names.number(whole)}; on the dotted line both are equal. Hollow: not on all of these tasks. "
         "No interval and no test."
     )
 
@@ -56,8 +56,8 @@ def _differences(findings: Findings, init: str, kind: str) -> list[float]:
     """Lists, over the tasks of a kind that have both, the difference to the reference in points."""
     found = []
     for task in findings.benchmark.tasks:
-        base = words.reference(findings, task)
-        row = next((row for row in words.complete(findings, task) if row.init == init), None)
+        base = names.reference(findings, task)
+        row = next((row for row in names.complete(findings, task) if row.init == init), None)
         own = of_task(findings.cells, task)
         if base and row and base.summary and row.summary and kind_of(own[0]) == kind:
             found.append(100 * (row.summary.mean - base.summary.mean))

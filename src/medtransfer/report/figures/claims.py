@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 
 from medtransfer.comparison.claims import Part, Verdict
 from medtransfer.comparison.findings import Findings
-from medtransfer.figures import style, words
-from medtransfer.figures.style import Look
+from medtransfer.report.figures import names, style
+from medtransfer.report.figures.style import Look
 
 LOOKS = {
     "supported": style.BETTER,
@@ -62,7 +62,7 @@ def _lines(verdicts: Sequence[Verdict]) -> list[tuple[Verdict, Part]]:
 
 def _label(verdict: Verdict, part: Part) -> str:
     own = f"our runs, {verdict.backbone}" if verdict.backbone else "our runs"
-    return "\n".join(words.shorten(text) for text in (verdict.paper or own, f"{part.better} against {part.than}"))
+    return "\n".join(names.shorten(text) for text in (verdict.paper or own, f"{part.better} against {part.than}"))
 
 
 def _draw_claim(panel: Axes, parts: Sequence[Part]) -> None:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from medtransfer import params
 from medtransfer.comparison.findings import Findings
+from medtransfer.report.sections import answers, contrasts, protocol, scores, tuning
+from medtransfer.report.tables import Section
 from medtransfer.results.result import kind_of
-from medtransfer.sections import contrasts, protocol, scores, tuning, verdicts
-from medtransfer.tables import Section
 
 
 def sections_of(findings: Findings, published: params.Params) -> list[Section]:
@@ -21,13 +21,13 @@ def sections_of(findings: Findings, published: params.Params) -> list[Section]:
     cells = findings.cells
     kinds = sorted({kind_of(cell) for cell in cells})
     found: list[Section | None] = [
-        verdicts.answer(findings),
+        answers.answer(findings),
         scores.scores(findings),
         *contrasts.against_reference(findings),
         contrasts.pooled(findings),
         contrasts.over_tasks(findings),
         contrasts.by_kind(findings),
-        verdicts.claims(findings),
+        answers.claims(findings),
         tuning.recipes(findings),
         tuning.studies(findings),
         tuning.ranking(findings),
@@ -41,7 +41,7 @@ def sections_of(findings: Findings, published: params.Params) -> list[Section]:
         *protocol.protocol(cells),
         protocol.ledger(findings),
         *_under("Hashes", protocol.hashes(findings)),
-        verdicts.glossary(),
+        answers.glossary(),
     ]
     return [section for section in found if section is not None]
 

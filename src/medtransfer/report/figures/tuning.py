@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from medtransfer.comparison.findings import Findings
-from medtransfer.figures import style
+from medtransfer.report.figures import style
 from medtransfer.results import study
 from medtransfer.results.study import Ledger
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medtransfer.comparison.findings import Findings
-from medtransfer.figures import style, words
+from medtransfer.report.figures import names, style
 from medtransfer.results.result import Cell, of_task
 
 CLOSE = 0.95
@@ -24,27 +24,27 @@ def draw(findings: Findings) -> Figure | None:
     if not tasks:
         return None
     lines, columns = style.shape(len(tasks), MOST)
-    labels = words.names(findings.benchmark.inits)
+    labels = names.names(findings.benchmark.inits)
     height = max(1.8, 0.16 * len(labels))
     size = (columns * (WIDTH + style.inches(labels.values())), lines * (height + 0.9) + 0.8)
     picture = Figure(figsize=size, layout="constrained")
     for panel, task in zip(style.panels(picture, len(tasks), MOST), tasks, strict=True):
-        panel.set_title(textwrap.fill(words.task_title(findings, task), 50))
+        panel.set_title(textwrap.fill(names.task_title(findings, task), 50))
         panel.set_xlabel(_axis(of_task(findings.cells, task)[0]))
         panel.set_ylabel("test score in percent")
         named = [(x, y, labels[init]) for init, (x, y) in points[task].items()]
         _draw_task(panel, named, labels.get(findings.reference, ""), 0.9 * height)
     title = f"Test score against the time until val first reaches {100 * CLOSE:g} % of the run's best"
-    style.headline(picture, findings.cells, words.on_backbone(title, findings.benchmark.inits))
+    style.headline(picture, findings.cells, names.on_backbone(title, findings.benchmark.inits))
     return picture
 
 
 def caption(findings: Findings) -> str:
     """Says what is shown."""
-    whole = [row for task in findings.benchmark.tasks for row in words.complete(findings, task)]
+    whole = [row for task in findings.benchmark.tasks for row in names.complete(findings, task)]
     return (
         f"Mean test score against the mean time of training until the score on val first reached {100 * CLOSE:g} % of "
-        f"the run's best, {words.number(whole)}; epochs of a run are taken as equally long. Square: "
+        f"the run's best, {names.number(whole)}; epochs of a run are taken as equally long. Square: "
         f"{findings.reference}. Both axes are cut: they do not begin at 0. No interval and no test."
     )
 
@@ -67,7 +67,7 @@ def _axis(cell: Cell) -> str:
 
 def _points(findings: Findings, task: str) -> dict[str, tuple[float, float]]:
     found = {}
-    for row in words.complete(findings, task):
+    for row in names.complete(findings, task):
         times = [seconds(cell) for cell in of_task(findings.cells, task) if cell.init == row.init]
         known = [time for time in times if time is not None]
         if row.summary is not None and known and len(known) == len(times):

@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import Row
-from medtransfer.figures import style, words
-from medtransfer.figures.style import Look
+from medtransfer.report.figures import names, style
+from medtransfer.report.figures.style import Look
 
 KEPT, APART = Look(style.BLUE, "D"), Look(style.GREY, "v")
 MOST, WIDTH = 4, 2.5
@@ -21,16 +21,16 @@ MOST, WIDTH = 4, 2.5
 
 def draw(findings: Findings) -> Figure:
     """Draws each init as a row: its runs as dots, their mean and a bar of one std."""
-    tasks, labels = findings.benchmark.tasks, words.names(findings.benchmark.inits)
+    tasks, labels = findings.benchmark.tasks, names.names(findings.benchmark.inits)
     lines, columns = style.shape(len(tasks), MOST)
     width = max(style.inches(labels.values()) + WIDTH * columns, 5.5)
     picture = Figure(figsize=(width, (0.25 * len(labels) + 0.75) * lines + 1.3), layout="constrained")
     for panel, task in zip(style.panels(picture, len(tasks), MOST, sharey=True), tasks, strict=True):
-        panel.set_title(textwrap.fill(words.task_title(findings, task), 34))
+        panel.set_title(textwrap.fill(names.task_title(findings, task), 34))
         column = findings.columns.get(task)
-        kept = column.candidates if column else tuple(row.init for row in words.complete(findings, task))
+        kept = column.candidates if column else tuple(row.init for row in names.complete(findings, task))
         _draw_task(panel, findings.of_task(task), list(labels.values()), kept)
-    title = words.on_backbone("Test score in percent: runs, mean ± std", findings.benchmark.inits)
+    title = names.on_backbone("Test score in percent: runs, mean ± std", findings.benchmark.inits)
     style.headline(picture, findings.cells, title)
     style.legend(picture, _legend())
     return picture
@@ -38,9 +38,9 @@ def draw(findings: Findings) -> Figure:
 
 def caption(findings: Findings) -> str:
     """Says what is shown."""
-    whole = [row for task in findings.benchmark.tasks for row in words.complete(findings, task)]
+    whole = [row for task in findings.benchmark.tasks for row in names.complete(findings, task)]
     return (
-        f"Test score in percent: every run (dot), mean and one std (bar, ddof 1), {words.number(whole)}. Blue: no "
+        f"Test score in percent: every run (dot), mean and one std (bar, ddof 1), {names.number(whole)}. Blue: no "
         "other "
         f"was shown to be better (all pairs, all of the page at once, {findings.alpha:.2g}). Bars of one init do not "
         "say "

@@ -1,0 +1,1 @@
+"""Findings -> the figures of the report."""

@@ -1,0 +1,1 @@
+"""Findings -> the parts of the report."""
