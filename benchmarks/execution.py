@@ -19,9 +19,10 @@ from pathlib import Path
 
 from tests import workspace
 
-from medtransfer import execution, finetuning
 from medtransfer import params as parameters
-from medtransfer.runs import Run, plan
+from medtransfer.runs import finetune
+from medtransfer.runs.execution import pull
+from medtransfer.runs.run import Run, plan
 
 CELLS, WARM = 12, 2
 TOP = Path(__file__).parent.parent
@@ -30,14 +31,14 @@ TOP = Path(__file__).parent.parent
 def bare(run: Run) -> None:
     """Trains and tests without a tracker."""
     run.folder.mkdir(parents=True)
-    trainer, _ = finetuning.trainer(run)
+    trainer, _ = finetune.trainer(run)
     trainer.run(lambda metrics, epoch: None, lambda progress: None)
     trainer.test()
 
 
 def tracked(run: Run) -> None:
     """Executes a run as a worker does."""
-    finetuning.execute(run, lambda progress: None)
+    finetune.execute(run, lambda progress: None)
 
 
 def seconds(function: Callable[[Run], None], run: Run) -> tuple[float, float]:
@@ -53,7 +54,7 @@ def main() -> None:
         root = workspace.make(Path(folder), TOP, "shenzhen")
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{root}/mlflow.db"
         params = parameters.load(root / "params.yaml")
-        execution.set_threads(params.execution.threads_per_run)
+        pull.set_threads(params.execution.threads_per_run)
         planned = plan(params, root, ["random"], ["shenzhen"], range(CELLS + WARM))
         other = [dataclasses.replace(run, seed=run.seed + 1000) for run in planned]
         pairs = [(seconds(tracked, one), seconds(bare, two)) for one, two in zip(planned, other, strict=True)]

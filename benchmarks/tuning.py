@@ -23,11 +23,12 @@ from pathlib import Path
 
 import yaml
 
-from medtransfer import benchmark, finetuning, tuning
 from medtransfer import params as parameters
 from medtransfer.data.phantoms import write
 from medtransfer.params import Params
-from medtransfer.runs import Run, plan
+from medtransfer.runs import benchmark, finetune
+from medtransfer.runs.run import Run, plan
+from medtransfer.runs.tune import tune
 
 ROOT = Path(__file__).parents[1]
 TRIALS = 20
@@ -57,7 +58,7 @@ def settings(root: Path, **overrides: object) -> Params:
 def train(run: Run, folder: Path) -> None:
     """Trains without anything around it, checkpoints included."""
     folder.mkdir(parents=True)
-    built, _ = finetuning.trainer(run)
+    built, _ = finetune.trainer(run)
     built.folder = folder
     built.run(lambda *_: None, lambda _: None)
 
@@ -75,13 +76,13 @@ def overhead(root: Path) -> None:
     once = plan(params, root, ["random"], ["shenzhen"], (1000,))[0]
     train(once, root / "warm-up")
     warm = settings(root, classification__max_epochs=1, tuning__trials=2, tuning__study="warm-up")
-    tuning.tune(warm, root, ["random"], ["shenzhen"])  # makes the databases and imports what is imported once
+    tune.tune(warm, root, ["random"], ["shenzhen"])  # makes the databases and imports what is imported once
     long = plan(settings(root, classification__max_epochs=TRIALS, classification__patience=TRIALS), root, ["random"],
                 ["shenzhen"], (1000,))[0]  # fmt: skip
     bare = timed(lambda: train(long, root / "bare"))
     each = [dataclasses.replace(once, seed=2000 + number) for number in range(TRIALS)]
     built = timed(lambda: train_each(each, root))
-    tuned = timed(lambda: tuning.tune(params, root, ["random"], ["shenzhen"]))
+    tuned = timed(lambda: tune.tune(params, root, ["random"], ["shenzhen"]))
     print(f"{'':30} {'seconds':>10} {'ratio':>7} {'CPU s':>7} {'ratio':>7}")
     for name, spent in (("epochs of one training", bare), ("trainings of one epoch", built), ("trials (tune)", tuned)):
         columns = " ".join(f"{now:10.1f} {now / first:7.2f}" for now, first in zip(spent, bare, strict=True))

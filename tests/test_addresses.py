@@ -22,11 +22,11 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from medtransfer import leases
 from medtransfer import params as parameters
 from medtransfer.core import addresses
 from medtransfer.core.addresses import Address, Scrubbed, holds_secret, scrub
 from medtransfer.core.errors import UserError
+from medtransfer.runs.execution import leases
 from medtransfer.weights import names, store
 from medtransfer.weights.convert import Receipt
 from medtransfer.weights.names import hidden, parse

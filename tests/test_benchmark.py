@@ -9,14 +9,16 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
-from medtransfer import benchmark, execution, finetuning, leases, planning, status, tracking
 from medtransfer import params as parameters
+from medtransfer import tracking
 from medtransfer.__main__ import run as command
-from medtransfer.benchmark import Work
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
-from medtransfer.runs import Run
-from medtransfer.runs import plan as plan_runs
+from medtransfer.runs import benchmark, dry_run, finetune, status
+from medtransfer.runs.benchmark import Work
+from medtransfer.runs.execution import leases, pull
+from medtransfer.runs.run import Run
+from medtransfer.runs.run import plan as plan_runs
 from medtransfer.training.trainer import Trainer
 from tests import workspace
 
@@ -61,7 +63,7 @@ def runs(root: Path, task: str = "shenzhen") -> list[Any]:
 def test_a_lost_run_is_given_out_again_as_often_as_retries_say_and_a_held_one_until_it_is_free(root: Path) -> None:
     a, b = plan(root, seeds=(0, 1))
     work = Work([a, b], retries=1)
-    lost, held = execution.WorkerLost("killed"), leases.Held("elsewhere")
+    lost, held = pull.WorkerLost("killed"), leases.Held("elsewhere")
     assert work.take() is a
     assert work.take() is b
     assert work.back(a, held)
@@ -79,7 +81,7 @@ def test_a_lost_run_is_given_out_again_as_often_as_retries_say_and_a_held_one_un
 def test_a_dry_run_names_what_is_missing_counts_runs_and_writes_nothing(root: Path) -> None:
     params = load(root, benchmark__seeds="[0, 1]", benchmark__inits="[random, swav]")
     before = listing(root)
-    bare = text(planning.shown(planning.survey(params, root, params.benchmark.tasks), params, root))
+    bare = text(dry_run.shown(dry_run.survey(params, root, params.benchmark.tasks), params, root))
     assert listing(root) == before
     assert not (root / "mlflow.db").exists()
     assert "data of shenzhen: not prepared yet" in bare
@@ -87,8 +89,8 @@ def test_a_dry_run_names_what_is_missing_counts_runs_and_writes_nothing(root: Pa
     assert "Known: 0 s of one worker, from" in bare
     benchmark.run_all(plan(root))
     before = listing(root)
-    found = planning.survey(params, root, params.benchmark.tasks)
-    shown = text(planning.shown(found, params, root))
+    found = dry_run.survey(params, root, params.benchmark.tasks)
+    shown = text(dry_run.shown(found, params, root))
     assert listing(root) == before
     assert [run.seed for run in found.runs] == [0, 1]
     assert found.nameless == {"shenzhen": 2, "montgomery": 4}
@@ -110,9 +112,9 @@ def test_the_longest_run_starts_first_and_unknown_ones_before_it(root: Path) -> 
     for run, seconds in ((short, 1.0), (long, 5.0)):
         cell = {"task": run.task, "init": run.init.canonical, "device": run.device, "params": run.shown}
         files.write_text(run.folder / "cell.json", json.dumps({**cell, "cost": {"seconds": seconds}}))
-    assert planning.longest_first([short, long, unknown]) == [unknown, long, short]
+    assert dry_run.longest_first([short, long, unknown]) == [unknown, long, short]
     files.write_text(short.folder / "cell.json", "{}")  # of an earlier version
-    assert set(planning.measured(root)) == {planning.kind(long)}
+    assert set(dry_run.measured(root)) == {dry_run.kind(long)}
 
 
 @pytest.mark.slow
@@ -150,9 +152,9 @@ def test_the_grid_says_what_is_done_running_failed_and_waiting(root: Path) -> No
     (failed.folder / "predictions.parquet").mkdir(parents=True)  # cannot be replaced by a file
     with pytest.raises(UserError, match="1 of 1 runs failed"):
         benchmark.run_all([failed])
-    dead = tracking.open_run(root, finetuning._identity(waiting))
+    dead = tracking.open_run(root, finetune._identity(waiting))
     dead.journal.append({"images_per_second": 1.0}, 0)
-    tracked = tracking.open_run(root, finetuning._identity(running))
+    tracked = tracking.open_run(root, finetune._identity(running))
     tracked.journal.append({"images_per_second": 123.0}, 1)
     before = listing(root)
     with files.lock(running.folder / "lock"):

@@ -12,7 +12,7 @@ import pytest
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import TASKS
 from medtransfer.results import network as chosen
-from medtransfer.runs import Run
+from medtransfer.runs.run import Run
 
 INIT = "imagenet@resnet18"
 

@@ -16,11 +16,12 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from medtransfer import contamination, params
+from medtransfer import params
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog, duplicates, prepare
 from medtransfer.data.cache import Manifest, Prepared
 from medtransfer.data.phantoms import write
+from medtransfer.runs.pretrain import contamination
 
 PARAMS = params.load(Path(__file__).parents[1] / "params.yaml")
 IMAGES = 60

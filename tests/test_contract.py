@@ -14,12 +14,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from medtransfer import benchmark, finetuning, params, runs, tracking
+from medtransfer import params, tracking
 from medtransfer.data import catalog, prepare
 from medtransfer.data.phantoms import write
 from medtransfer.data.readers import reading as datasets
 from medtransfer.data.tasks import METRICS, TASKS, Task
 from medtransfer.params import Params
+from medtransfer.runs import benchmark, finetune
+from medtransfer.runs import run as runs
 from tests import workspace
 
 EXTRA = {
@@ -124,7 +126,7 @@ def test_the_readme_s_own_task_works_as_written(top: Path, root: Path, monkeypat
     assert len({cell["digest"] for cell in cells}) == 10
     assert all(cell["folds"] == 10 and cell["marks"] == [] for cell in cells)
     again = runs.plan(load(root, **small), root, ["random"], ["tb_screening"], [0])
-    assert all(finetuning.finished(run) for run in again)
+    assert all(finetune.finished(run) for run in again)
     client = tracking.connect(root)
     run = client.get_run(cells[3]["mlflow_run_id"])
     assert run.info.run_name.endswith("-s0-f3")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from medtransfer import curves
+from medtransfer.runs import curves
 
 HISTORY = [{"train_loss": 0.7, "val_loss": 0.8, "val_auc": 0.5}, {"train_loss": 0.5, "val_loss": 0.6, "val_auc": 0.7}]
 

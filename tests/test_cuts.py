@@ -15,11 +15,13 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from medtransfer import params, pretraining, tracking, tuning
+from medtransfer import params, tracking
 from medtransfer.data import catalog
 from medtransfer.data import prepare as preparation
 from medtransfer.promotion import demotion, registry
 from medtransfer.results import study as ledger
+from medtransfer.runs.pretrain import pretrain
+from medtransfer.runs.tune import tune
 from medtransfer.tracking import comparison, sync
 from medtransfer.weights import receipts
 from medtransfer.weights.names import parse
@@ -130,10 +132,10 @@ def test_prepare(fresh: Callable[[int], Path]) -> None:
 @pytest.mark.slow
 def test_pretrain(fresh: Callable[[int], Path]) -> None:
     def work(root: Path) -> None:
-        pretraining.make_all([CHAIN], params.load(root / "params.yaml"), root, ["shenzhen"])
+        pretrain.make_all([CHAIN], params.load(root / "params.yaml"), root, ["shenzhen"])
 
     def check(root: Path) -> None:
-        [run] = runs(root, pretraining.EXPERIMENT)
+        [run] = runs(root, pretrain.EXPERIMENT)
         made = receipts.read(parse(CHAIN, fakes.BACKBONE), root)
         assert made is not None
         assert (run.info.status, run.info.run_id) == ("FINISHED", made.mlflow_run_id)
@@ -153,7 +155,7 @@ def test_pretrain(fresh: Callable[[int], Path]) -> None:
 def test_tune(fresh: Callable[[int], Path]) -> None:
     def work(root: Path) -> None:
         sync.sweep(root, "")
-        tuning.tune(params.load(root / "params.yaml"), root, ["random"], ["shenzhen"])
+        tune.tune(params.load(root / "params.yaml"), root, ["random"], ["shenzhen"])
 
     def check(root: Path) -> None:
         found = runs(root, "tuning")

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from medtransfer import benchmark, finetuning, runs
 from medtransfer.__main__ import run as command
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.data import cache, prepare
 from medtransfer.data.tasks import TASKS
 from medtransfer.results import result
+from medtransfer.runs import benchmark, finetune, run
 from medtransfer.training.trainer import Trainer
 from tests import fakes, workspace
 from tests.conftest import TOP
@@ -61,9 +61,9 @@ def test_a_cache_is_hashed_once_per_process(root: Path, monkeypatch: pytest.Monk
     cache.load(prepared.folder)
 
 
-def one_run(root: Path, **overrides: str) -> runs.Run:
+def one_run(root: Path, **overrides: str) -> run.Run:
     here = fakes.load_params(root, **overrides)
-    (planned,) = runs.plan(here, root, ["random"], ["shenzhen"], [0])
+    (planned,) = run.plan(here, root, ["random"], ["shenzhen"], [0])
     return planned
 
 
@@ -71,13 +71,13 @@ def one_run(root: Path, **overrides: str) -> runs.Run:
 def test_results_that_were_damaged_come_back_from_mlflow(root: Path, name: str) -> None:
     run = one_run(root)
     (cell,) = benchmark.run_all([run])
-    before = {path: path.read_bytes() for path in (run.folder / part for part in finetuning.RESULTS)}
+    before = {path: path.read_bytes() for path in (run.folder / part for part in finetune.RESULTS)}
     path = run.folder / name
     if name == "cell.json":
         path.write_text(path.read_text()[:-50])
     else:
         flip(path)
-    assert not finetuning.whole(run)
+    assert not finetune.whole(run)
     assert benchmark.run_all([run]) == [cell]
     assert {path: path.read_bytes() for path in before} == before
 
@@ -90,7 +90,7 @@ def test_damaged_results_that_mlflow_does_not_have_are_made_again(root: Path, mo
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/another.db")
     (again,) = benchmark.run_all([run])
     assert again["scores"] == cell["scores"]
-    assert finetuning.whole(run)
+    assert finetune.whole(run)
 
 
 def test_damaged_predictions_of_a_compared_run_are_named_and_benchmark_brings_them_again(root: Path) -> None:

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from medtransfer import PROTOCOL_VERSION, benchmark, contamination, params, planning, runs, status, tracking, tuning
+from medtransfer import PROTOCOL_VERSION, params, tracking
 from medtransfer.comparison import contrasts, findings
 from medtransfer.comparison.contrasts import Column
 from medtransfer.comparison.patients import Evidence
@@ -26,6 +26,10 @@ from medtransfer.data import catalog, leaks, prepare, splits
 from medtransfer.data.overlap import Finding
 from medtransfer.data.tasks import TASKS, Folds
 from medtransfer.results import looks, network
+from medtransfer.runs import benchmark, dry_run, status
+from medtransfer.runs import run as runs
+from medtransfer.runs.pretrain import contamination
+from medtransfer.runs.tune import tune
 from medtransfer.statistics import all_pairs, t_tests
 from medtransfer.statistics.effects import upper_std
 from tests import results, workspace
@@ -174,9 +178,9 @@ def test_without_splits_a_digest_holds_what_it_always_held(root: Path) -> None:
 def test_tuning_is_refused_where_another_split_tests_on_its_val(root: Path) -> None:
     (run,) = runs.plan(settings(root, "[0, 1]"), root, ["random"], ["shenzhen"], [9], splits=False)
     with pytest.raises(UserError, match="seen other splits' test images"):
-        tuning._train_rows(run)
+        tune._train_rows(run)
     (run,) = runs.plan(settings(root, "[0, 1]"), root, ["random"], ["drive"], [9], splits=False)
-    assert tuning._train_rows(run) > 0
+    assert tune._train_rows(run) > 0
 
 
 def text(shown: Any) -> str:
@@ -191,10 +195,10 @@ def test_splits_go_from_phantoms_to_the_answer(top: Path, tmp_path: Path, monkey
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
     tasks = ["shenzhen", "drive"]
     here = settings(root, "[3, 1]", **{"benchmark.tasks": "[shenzhen, drive]", "execution.workers": "1"})
-    before = text(planning.shown(planning.survey(here, root, tasks), here, root))
+    before = text(dry_run.shown(dry_run.survey(here, root, tasks), here, root))
     assert "Splits of shenzhen: 2 drawn splits." in before
     assert "Splits of drive: 2 drawn splits of train and val, one given test." in before
-    assert planning.survey(here, root, tasks).nameless == {"shenzhen": 2, "drive": 2}
+    assert dry_run.survey(here, root, tasks).nameless == {"shenzhen": 2, "drive": 2}
     planned = runs.plan(here, root, ["random"], tasks, [0])
     cells = benchmark.run_all(planned)
     assert [(cell["task"], cell["fold"], cell["folds"]) for cell in cells] == [

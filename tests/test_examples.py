@@ -15,13 +15,15 @@ import timm
 import torch
 from numpy.typing import NDArray
 
-from medtransfer import benchmark, finetuning, runs, tracking
 from medtransfer import params as parameters
+from medtransfer import tracking
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import TASKS, Task
 from medtransfer.report import gallery
 from medtransfer.report.figures import drawings
+from medtransfer.runs import benchmark, finetune
+from medtransfer.runs import run as runs
 from medtransfer.training import examples, networks
 from medtransfer.training.examples import Examples
 from medtransfer.training.trainer import Trainer
@@ -414,7 +416,7 @@ def test_a_run_keeps_examples_for_itself_and_its_numbers_are_those_without(
     shutil.rmtree(run.folder)
     assert benchmark.run_all([run]) == cells[1:]  # restored from MLflow, without examples
     benchmark.write_cells([run], tmp_path / "restored")
-    assert {file.name for file in (tmp_path / "restored" / run.digest).iterdir()} == set(finetuning.RESULTS)
+    assert {file.name for file in (tmp_path / "restored" / run.digest).iterdir()} == set(finetune.RESULTS)
 
 
 def numbers(cell: dict[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import torch
 
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
-from medtransfer.execution import WorkerLost, check_hosts, pull, resolve_device, worker_count
 from medtransfer.params import Execution
+from medtransfer.runs.execution.pull import WorkerLost, check_hosts, pull, resolve_device, worker_count
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from sklearn.metrics import average_precision_score
 
-from medtransfer import benchmark, params, runs
+from medtransfer import params
 from medtransfer.comparison import findings, published
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
@@ -21,6 +21,8 @@ from medtransfer.data.tasks import TASKS, applicable, contaminated, image_groups
 from medtransfer.params import OwnInit
 from medtransfer.promotion import decision
 from medtransfer.results import result
+from medtransfer.runs import benchmark
+from medtransfer.runs import run as runs
 from medtransfer.training.trainer import Trainer
 from medtransfer.weights.names import parse, seen
 from tests import fakes, results, workspace

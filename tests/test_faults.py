@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from medtransfer import benchmark, finetuning, tracking
 from medtransfer import params as parameters
+from medtransfer import tracking
 from medtransfer.core.errors import UserError
-from medtransfer.runs import Run
-from medtransfer.runs import plan as plan_runs
+from medtransfer.runs import benchmark, finetune
+from medtransfer.runs.run import Run
+from medtransfer.runs.run import plan as plan_runs
 from medtransfer.training.trainer import Progress
 from tests import workspace
 
@@ -58,7 +59,7 @@ def stop() -> None:
 
 def undisturbed(root: Path, run: Run) -> dict[str, Any]:
     """Trains the same run from its start in another place, and forgets it."""
-    cell = finetuning.execute(run, lambda progress: None)
+    cell = finetune.execute(run, lambda progress: None)
     MlflowClient().delete_run(cell["mlflow_run_id"])
     run.folder.rename(run.folder.with_suffix(".undisturbed"))
     return cell
@@ -73,7 +74,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_run_costs_no_finished_epoch(roo
     full = at_epoch(1, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard)))  # MLflow's database, too
     try:
         with pytest.raises(UserError, match=r"could not write the checkpoint of epoch 1 .*epoch 0 is intact"):
-            finetuning.execute(run, full)
+            finetune.execute(run, full)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert benchmark.run_all([finished]) == [kept]
@@ -88,7 +89,7 @@ def test_a_truncated_checkpoint_starts_the_run_over_and_no_metric_is_there_twice
     (run,) = plan(root, 0)
     expected = undisturbed(root, run)
     with pytest.raises(Interrupted):
-        finetuning.execute(run, at_epoch(2, stop))
+        finetune.execute(run, at_epoch(2, stop))
     checkpoint = run.folder / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes()[: checkpoint.stat().st_size // 2])
     (cell,) = benchmark.run_all([run])
@@ -118,7 +119,7 @@ def test_a_clock_that_is_set_back_changes_no_order_and_no_number(root: Path, mon
     with monkeypatch.context() as patch:
         patch.setattr(time, "time", lambda: now - 3600 * next(back))  # an hour at each look
         with pytest.raises(Interrupted):
-            finetuning.execute(run, at_epoch(2, stop))
+            finetune.execute(run, at_epoch(2, stop))
     (cell,) = benchmark.run_all([run])
     assert cell["scores"] == expected["scores"]
     points = history(cell)

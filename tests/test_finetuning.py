@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from medtransfer import benchmark, finetuning, tracking
 from medtransfer import params as parameters
+from medtransfer import tracking
 from medtransfer.core import arithmetic
 from medtransfer.core.errors import UserError
-from medtransfer.runs import Run
-from medtransfer.runs import plan as plan_runs
+from medtransfer.runs import benchmark, finetune
+from medtransfer.runs.run import Run
+from medtransfer.runs.run import plan as plan_runs
 from medtransfer.tracking import run as tracked
 from medtransfer.training.trainer import Trainer
 from tests import workspace
@@ -133,7 +134,7 @@ def test_a_run_that_another_process_trains_is_refused(root: Path) -> None:
 
     run = plan(root)
     with files.lock(run.folder / "lock"), pytest.raises(UserError, match="being trained by another process"):
-        finetuning.execute(run, lambda progress: None)
+        finetune.execute(run, lambda progress: None)
 
 
 def history(root: Path) -> list[tuple[str, int, float]]:

@@ -19,10 +19,10 @@ from medtransfer import params
 from medtransfer.data import catalog, manifest
 from medtransfer.data.splits import Assignment
 from medtransfer.data.tasks import TASKS
-from medtransfer.links import Link
 from medtransfer.promotion import promoting
 from medtransfer.promotion.weighing import Material
-from medtransfer.runs import Run
+from medtransfer.runs.pretrain.link import Link
+from medtransfer.runs.run import Run
 from medtransfer.weights.names import parse
 
 MANIFEST, WEIGHTS = "5" * 64, "7" * 64

@@ -12,11 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from medtransfer import benchmark, finetuning, leases
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
-from medtransfer.leases import Held, Lease, Lost
-from medtransfer.runs import plan
+from medtransfer.runs import benchmark, finetune
+from medtransfer.runs.execution import leases
+from medtransfer.runs.execution.leases import Held, Lease, Lost
+from medtransfer.runs.run import plan
 from medtransfer.tracking import Journal, connect, find
 from medtransfer.training.trainer import Progress
 from tests import postgres, workspace
@@ -141,7 +142,7 @@ def test_a_run_that_was_taken_over_writes_nothing_more_and_the_heir_ends_it(
         time.sleep(0.5)
 
     with pytest.raises(Lost):
-        finetuning.execute(run, steal)
+        finetune.execute(run, steal)
     assert len(Journal(run.folder / "journal.jsonl").lines()) == 1
     (tracked,) = find(connect(tmp_path), "shenzhen", run.digest)
     assert tracked.info.status == "RUNNING"  # the heir's

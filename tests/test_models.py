@@ -17,9 +17,9 @@ from timm.models import swin_transformer, vision_transformer
 from torch import Tensor, nn
 
 from medtransfer import params as parameters
-from medtransfer import runs
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import TASKS
+from medtransfer.runs import run as runs
 from medtransfer.training import networks, objectives
 from medtransfer.weights import backbones
 from medtransfer.weights.names import parse

@@ -19,9 +19,13 @@ import torch
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 
-from medtransfer import finetuning, links, params, pretraining, runs, tracking
+from medtransfer import params, tracking
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
+from medtransfer.runs import finetune
+from medtransfer.runs import run as runs
+from medtransfer.runs.pretrain import link as links
+from medtransfer.runs.pretrain import pretrain
 from medtransfer.training import networks
 from medtransfer.training.trainer import Trainer
 from medtransfer.weights import backbones, receipts, store
@@ -75,7 +79,7 @@ def load(root: Path, **changes: Any) -> params.Params:
 
 def make(root: Path, name: str = ONE, targets: Any = ("shenzhen",), **changes: Any) -> receipts.Lineage:
     settings = load(root, **changes)
-    return pretraining.make(parse(name, settings.model.backbone), settings, root, targets)
+    return pretrain.make(parse(name, settings.model.backbone), settings, root, targets)
 
 
 def state(root: Path, name: str = ONE) -> dict[str, Any]:
@@ -115,7 +119,7 @@ def test_a_missing_link_is_made_first_and_the_receipt_carries_the_chain(root: Pa
 
 def test_what_is_made_is_not_made_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = make(root)
-    monkeypatch.setattr(pretraining, "_run", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(pretrain, "_run", lambda *_: pytest.fail("trained again"))
     assert make(root) == first
     monkeypatch.undo()
     assert make(root, pretraining__lr="0.0001").tensors_sha256 != first.tensors_sha256
@@ -221,7 +225,7 @@ def test_weights_keep_the_normalization_that_they_were_trained_with(
     make(root, pretraining__normalization=rule)
     [run] = runs.plan(load(root), root, [ONE], ["shenzhen"], [0])
     assert run.normalization == (mean, std)
-    loader = finetuning.trainer(run)[0].loader
+    loader = finetune.trainer(run)[0].loader
     assert loader.scale.flatten().tolist() == pytest.approx([1 / (255 * each) for each in std])
     settings = load(root)
     link = links.resolve(parse(TWO, fakes.BACKBONE), settings, root, ())
@@ -290,7 +294,7 @@ def test_a_chain_that_cannot_be_made_is_refused_before_work(
     settings = load(root, **changes)
     init = parse(name, "resnet50" if "published" in name else settings.model.backbone)
     with pytest.raises(UserError, match=words):
-        pretraining.make(init, settings, root, ())
+        pretrain.make(init, settings, root, ())
     assert not (root / "data/runs").exists()
 
 

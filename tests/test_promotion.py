@@ -16,10 +16,11 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from medtransfer import links, tracking
+from medtransfer import tracking
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.promotion import demotion, fetching, promoting, registering, registry
+from medtransfer.runs.pretrain import link
 from medtransfer.weights import backbones, convert, store
 from medtransfer.weights.names import parse, seen
 from medtransfer.weights.receipts import Lineage
@@ -342,7 +343,7 @@ def test_what_a_registered_backbone_has_seen_its_input_and_its_marks_go_with_it(
     assert receipt.marks == ("synthetic",)
     assert brought.inits[name].licence == "not stated; images of chestxray14: CC0"
     with pytest.raises(UserError, match="have seen chestxray14 before"):
-        links.check(parse(f"{name}+chestxray14", "", brought.inits), brought, root)
+        link.check(parse(f"{name}+chestxray14", "", brought.inits), brought, root)
 
 
 def test_an_init_of_ones_own_may_say_what_it_has_seen(root: Path) -> None:

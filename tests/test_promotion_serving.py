@@ -25,8 +25,8 @@ from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from medtransfer import benchmark, tracking
 from medtransfer import params as parameters
+from medtransfer import tracking
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import TASKS
 from medtransfer.promotion import exporting, network, registering, registry, serving
@@ -34,7 +34,8 @@ from medtransfer.promotion.material import Subject
 from medtransfer.promotion.weighing import Material, Selected
 from medtransfer.results import network as chosen
 from medtransfer.results.result import collect
-from medtransfer.runs import plan
+from medtransfer.runs import benchmark
+from medtransfer.runs.run import plan
 from medtransfer.training import objectives
 from tests import workspace
 

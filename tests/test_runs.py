@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from medtransfer import runs
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import TASKS
 from medtransfer.params import OwnInit
-from medtransfer.runs import Run
+from medtransfer.runs import run
+from medtransfer.runs.run import Run
 from medtransfer.weights import backbones, store
 from medtransfer.weights.names import Initialization, parse
 from tests import fakes, workspace
@@ -56,10 +56,10 @@ def test_the_decoder_is_in_the_identity_of_segmentation_alone(top: Path) -> None
 def test_an_init_is_left_out_where_it_was_pre_trained_on_the_tasks_own_dataset() -> None:
     inits = [parse(name, "resnet50") for name in ("imagenet", PUBLISHED)]
     tasks = {name: TASKS[name] for name in ("chestxray14", "siim")}
-    pairs = [(task, init.record.name) for task, init in runs.applicable(inits, tasks)]
+    pairs = [(task, init.record.name) for task, init in run.applicable(inits, tasks)]
     assert pairs == [("chestxray14", "imagenet"), ("siim", "imagenet"), ("siim", PUBLISHED)]
     with pytest.raises(UserError, match=r"not applicable: imagenet\+chestxray14-published@resnet50 on chestxray14"):
-        runs.applicable(inits[1:], {"chestxray14": TASKS["chestxray14"]})
+        run.applicable(inits[1:], {"chestxray14": TASKS["chestxray14"]})
 
 
 def test_runs_on_images_that_an_init_has_seen_are_marked(
@@ -69,15 +69,15 @@ def test_runs_on_images_that_an_init_has_seen_are_marked(
     root = workspace.make(tmp_path, top, "siim", "chexpert")
     params = fakes.load_params(root, inits=f"{{ours: {{file: w.pth, backbone: {fakes.BACKBONE}}}}}")
     torch.save(backbones.bare_state(fakes.BACKBONE, 1, "one"), tmp_path / "w.pth")
-    clean = runs.plan(params, root, ["ours"], ["siim"], [0])
+    clean = run.plan(params, root, ["ours"], ["siim"], [0])
     assert "contaminated" not in clean[0].marked
     init = clean[0].init
     seen = replace(init, record=replace(init.record, name=PUBLISHED))
-    monkeypatch.setattr(runs, "parse", lambda *_: seen)
+    monkeypatch.setattr(run, "parse", lambda *_: seen)
     monkeypatch.setattr(
         store, "obtain", lambda *_: store.read_receipt(next(root.glob("data/weights/adhoc/*.safetensors")))
     )
-    assert "contaminated" in runs.plan(params, root, ["ours"], ["siim"], [0])[0].marked
+    assert "contaminated" in run.plan(params, root, ["ours"], ["siim"], [0])[0].marked
 
 
 @pytest.mark.slow

@@ -13,11 +13,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE, UNAUTHENTICATED
 from sqlalchemy.exc import OperationalError
 
-from medtransfer import benchmark, finetuning, tracking
 from medtransfer import params as parameters
+from medtransfer import tracking
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
-from medtransfer.runs import Run, plan
+from medtransfer.runs import benchmark, finetune
+from medtransfer.runs.run import Run, plan
 from medtransfer.tracking import TrackedRun, store, sync
 from medtransfer.tracking.launcher import Launcher
 from medtransfer.verbs import services as verbs
@@ -247,7 +248,7 @@ def test_training_goes_on_without_mlflow_and_the_next_run_sends_both(
     first, second = plan(params, tmp_path, ["random"], ["shenzhen"], [0, 1])
 
     def execute(run: Run) -> dict[str, Any]:
-        return finetuning.execute(run, lambda _: None)
+        return finetune.execute(run, lambda _: None)
 
     go_away(monkeypatch)
     with pytest.raises(UserError, match="cannot be opened"):
@@ -260,10 +261,10 @@ def test_training_goes_on_without_mlflow_and_the_next_run_sends_both(
     execute(second)
     found = runs(tmp_path, "shenzhen")
     assert [run.info.status for run in found] == ["FINISHED", "FINISHED"]
-    assert {finetuning.read_cell(run)["mlflow_run_id"] for run in (first, second)} == {r.info.run_id for r in found}
+    assert {finetune.read_cell(run)["mlflow_run_id"] for run in (first, second)} == {r.info.run_id for r in found}
     points, _ = servers.tracked(MlflowClient(), "shenzhen")
     assert points == servers.journaled(tmp_path)
     assert set(points.values()) == {1}
     go_away(monkeypatch)
-    assert execute(second) == finetuning.read_cell(second)  # what is here whole and sent needs no MLflow
+    assert execute(second) == finetune.read_cell(second)  # what is here whole and sent needs no MLflow
     assert tracking.waiting(tmp_path) == []

@@ -14,16 +14,16 @@ import yaml
 from mlflow import MlflowClient
 
 from medtransfer import params as parameters
-from medtransfer import tuning
 from medtransfer.core.errors import UserError
-from medtransfer.execution import WorkerLost
 from medtransfer.params import Dimension, Params
 from medtransfer.results import study as ledger
 from medtransfer.results.study import Ledger
-from medtransfer.runs import plan
-from medtransfer.tuning import space as spaces
-from medtransfer.tuning.studies import Study
-from medtransfer.tuning.trials import Job, Outcome
+from medtransfer.runs.execution.pull import WorkerLost
+from medtransfer.runs.run import plan
+from medtransfer.runs.tune import space as spaces
+from medtransfer.runs.tune import tune
+from medtransfer.runs.tune.study import Study
+from medtransfer.runs.tune.trial import Job, Outcome
 from tests import workspace
 
 FIELDS = {"lr": 1e-3, "batch_size": 8, "optimizer": "adam", "weight_decay": 0.0, "loss": "dice"}
@@ -301,24 +301,24 @@ def test_a_budget_is_changed_for_all_or_none(root: Path, tmp_path: Path, top: Pa
     other = dataclasses.replace(run, root=tmp_path)
     made = Study(run, 28, f"sqlite:///{tmp_path}/a.db").ledger()
     ledger.write(dataclasses.replace(made, init="imagenet@x"), tmp_path / ledger.FOLDER / "shenzhen/x.json")
-    tuning._refuse_alone([other], tmp_path)
+    tune._refuse_alone([other], tmp_path)
     longer = dataclasses.replace(other, params=settings(root, trials=9))
     with pytest.raises(
         UserError, match=r"for all studies of a task: imagenet@x on shenzhen has tuning\.trials=5, asked for 9"
     ):
-        tuning._refuse_alone([longer], tmp_path)
+        tune._refuse_alone([longer], tmp_path)
 
 
 def test_hyperband_with_few_trials_is_warned_of(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     params = settings(root, pruner="hyperband")
-    tuning._warn(params, plan(params, root, ["random"], ["shenzhen"], (1000,)))
+    tune._warn(params, plan(params, root, ["random"], ["shenzhen"], (1000,)))
     assert "hyperband divides 5 trials among 2 brackets" in caplog.text
 
 
 def test_a_database_that_is_away_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     monkeypatch.setenv("OPTUNA_STORAGE", "postgresql://me:secret@127.0.0.1:9/studies")
     with pytest.raises(UserError, match=r"postgresql://me@127\.0\.0\.1:9/studies cannot be reached") as caught:
-        tuning.tune(settings(root), root, ["random"], ["shenzhen"])
+        tune.tune(settings(root), root, ["random"], ["shenzhen"])
     assert "secret" not in str(caught.value)
 
 
@@ -402,7 +402,7 @@ def test_runs_of_the_tuned_recipe_take_the_studies_values_and_stand_beside_the_f
 
 def test_studies_of_other_data_are_not_used(tuned: list[Ledger], root: Path) -> None:
     run = plan(settings(root), root, ["random"], ["shenzhen"], (0,))[0]
-    from medtransfer.runs import tuned as with_studies
+    from medtransfer.runs.run import tuned as with_studies
 
     with pytest.raises(UserError, match="made with other manifest"):
         with_studies([dataclasses.replace(run, manifest_digest="0" * 32)])
@@ -411,8 +411,8 @@ def test_studies_of_other_data_are_not_used(tuned: list[Ledger], root: Path) -> 
 def test_a_study_that_another_process_has_is_refused(root: Path) -> None:
     params = settings(root)
     run = plan(params, root, ["random"], ["shenzhen"], (1000,))[0]
-    with tuning._locked(run, root), pytest.raises(UserError, match="is being tuned by another process"):
-        tuning.tune(params, root, ["random"], ["shenzhen"])
+    with tune._locked(run, root), pytest.raises(UserError, match="is being tuned by another process"):
+        tune.tune(params, root, ["random"], ["shenzhen"])
 
 
 @pytest.mark.slow
@@ -420,7 +420,7 @@ def test_a_pruner_ends_trainings_early(root: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("OPTUNA_STORAGE", f"sqlite:///{tmp_path}/pruned.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     params = settings(root, pruner="median", startup=1, warmup=0, study="pruned", trials=6, finalists=1)
-    [found] = tuning.tune(params, root, ["random"], ["shenzhen"])
+    [found] = tune.tune(params, root, ["random"], ["shenzhen"])
     assert found.states()["pruned"] > 0
     assert sum(found.states()[state] for state in ledger.COUNTED) > 6
     assert found.spent <= found.budget_images

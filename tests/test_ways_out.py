@@ -15,15 +15,17 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import save_file
 
-from medtransfer import benchmark, finetuning, params, runs, tracking
+from medtransfer import params, tracking
 from medtransfer.core import files
 from medtransfer.core.addresses import Address
 from medtransfer.core.errors import UserError
 from medtransfer.promotion import fetching, network
 from medtransfer.results import network as chosen
 from medtransfer.results import result
+from medtransfer.runs import benchmark, finetune
+from medtransfer.runs import run as runs
+from medtransfer.runs.tune import trial
 from medtransfer.tracking import comparison, search, sync
-from medtransfer.tuning import trials
 from medtransfer.weights import store
 from medtransfer.weights.names import parse
 from tests import fakes, workspace
@@ -90,11 +92,11 @@ def test_results_that_are_gone_here_and_in_mlflow_are_not_trained_anew_unasked(r
     shutil.rmtree(root / "mlruns")
     shutil.rmtree(root / "data/runs")
     with pytest.raises(UserError, match="its results are gone") as caught:
-        finetuning.finished(run)
+        finetune.finished(run)
     do(caught.value, "let it be trained anew: ")
     [again] = benchmark.run_all([run])
     assert again["scores"] == cell["scores"]
-    assert finetuning.finished(run)
+    assert finetune.finished(run)
 
 
 @pytest.mark.parametrize(("encoding", "line"), [("cp1252", 2), ("utf-16", 1)])
@@ -199,9 +201,9 @@ def test_a_damaged_database_is_named_and_renaming_it_helps(
         if which == "mlflow.db":
             tracking.connect(root)
         else:
-            trials.ready(url)
+            trial.ready(url)
 
-    make = tracking.store._make if which == "mlflow.db" else trials._make
+    make = tracking.store._make if which == "mlflow.db" else trial._make
     make(path)
     content = path.read_bytes()
     middle = len(content) // 2

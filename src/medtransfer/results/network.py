@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medtransfer import finetuning
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.core.schema import read_json
-from medtransfer.runs import Run
+from medtransfer.runs import finetune
+from medtransfer.runs.run import Run
 
 log = logging.getLogger("medtransfer")
 
@@ -78,7 +78,7 @@ def _best(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
     """Finds the run with the highest score on val of each initialization and recipe; of equal ones the first."""
     found: dict[tuple[str, str], tuple[Run, dict[str, Any]]] = {}
     for run in runs:
-        cell = finetuning.read_cell(run)
+        cell = finetune.read_cell(run)
         key = (cell["init"], _recipe(cell))
         score, metric = _val(cell, run.record.metric), run.record.metric
         if score is not None and (key not in found or (_val(found[key][1], metric) or 0.0) < score):

@@ -6,8 +6,8 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medtransfer import leases
 from medtransfer.core.errors import UserError
+from medtransfer.runs.execution import leases
 from medtransfer.tracking import outbox, store
 from medtransfer.tracking.outbox import Outbox
 from medtransfer.tracking.run import TrackedRun

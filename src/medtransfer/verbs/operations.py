@@ -14,6 +14,6 @@ def status(params: Params, root: Path, task: str = "all") -> None:
     """Show the benchmark's grid: what is done, running, failed and waiting, with rates and time left."""
     from rich.console import Console
 
-    from medtransfer import status as grid
+    from medtransfer.runs import status as grid
 
     Console().print(grid.shown(params, root, tasks_of(params, task)))

@@ -16,8 +16,8 @@ log = logging.getLogger("medtransfer")
 @verb("promotion", *COMPARED)
 def promote(params: Params, root: Path, dry: str = "no") -> None:
     """Put what val selected into the model registry, as champion if it passes the gate; --dry-run only says so."""
-    from medtransfer import leases
     from medtransfer.promotion import promoting
+    from medtransfer.runs.execution import leases
     from medtransfer.tracking import sync
     from medtransfer.tracking.launcher import Launcher
 
@@ -36,8 +36,8 @@ def promote(params: Params, root: Path, dry: str = "no") -> None:
 @verb()
 def demote(params: Params, root: Path, model: str, alias: str = "champion", why: str = "not said") -> None:
     """Give a registered model's champion alias back to the version that had it before; --why is recorded."""
-    from medtransfer import leases
     from medtransfer.promotion import demotion
+    from medtransfer.runs.execution import leases
     from medtransfer.tracking import sync
     from medtransfer.tracking.launcher import Launcher
 

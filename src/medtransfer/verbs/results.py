@@ -24,10 +24,10 @@ COMPARED = ("benchmark", "comparison", "claims", "model", "inits")
 @verb(*COMPARED)
 def compare(params: Params, root: Path, reference: str = "params", against: str = "params") -> None:
     """Turn the benchmark's finished runs into tables, figures and a report under data/results."""
-    from medtransfer import leases
     from medtransfer.comparison import record
     from medtransfer.report import write
     from medtransfer.results import looks
+    from medtransfer.runs.execution import leases
     from medtransfer.tracking import comparison, sync
     from medtransfer.tracking.launcher import Launcher
 

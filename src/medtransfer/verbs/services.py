@@ -38,7 +38,8 @@ def services(params: Params, root: Path, action: str = "start", port: str = "0")
 @verb("execution")
 def sync(params: Params, root: Path) -> None:
     """Send MLflow what runs left unsent whose process died, or that ended while MLflow was away."""
-    from medtransfer import leases, tracking
+    from medtransfer import tracking
+    from medtransfer.runs.execution import leases
     from medtransfer.tracking import sync as leftovers
 
     client = tracking.connect(root)

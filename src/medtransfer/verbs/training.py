@@ -53,7 +53,7 @@ PRETRAINING = ("data", "tasks", "model", "inits", "pretraining", "engine", "exec
 @verb(*PRETRAINING)
 def pretrain(params: Params, root: Path, init: str = "all", dataset: str = "none") -> None:
     """Train an init further on a dataset: imagenet and chestxray14 make imagenet+chestxray14; all: the benchmark's."""
-    from medtransfer import pretraining
+    from medtransfer.runs.pretrain import pretrain
     from medtransfer.tracking.launcher import Launcher
     from medtransfer.weights import receipts
 
@@ -64,7 +64,7 @@ def pretrain(params: Params, root: Path, init: str = "all", dataset: str = "none
         launcher.start(f"pretrain {init} {dataset}", {"verb": "pretrain"})
         names = params.benchmark.inits if init == "all" else (f"{init}+{dataset}",)
         (root / receipts.FOLDER).mkdir(parents=True, exist_ok=True)
-        made = pretraining.make_all(names, params, root, params.benchmark.tasks, launcher.run_id)
+        made = pretrain.make_all(names, params, root, params.benchmark.tasks, launcher.run_id)
         words = [f"- {line}" for one in made for line in receipts.summary(one)]
         launcher.table("\n".join(words) + "\n", json.dumps([one.digest for one in made]))
 
@@ -76,8 +76,10 @@ TRAINING = ("data", "tasks", "model", "inits", "classification", "segmentation",
 @verb(*TRAINING, "pretraining", "tuning")
 def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> None:
     """Search values of the recipe for each init on each task, all with one budget; all: those of `tuning`."""
-    from medtransfer import leases, pretraining, tuning
     from medtransfer.results import study as ledger
+    from medtransfer.runs.execution import leases
+    from medtransfer.runs.pretrain import pretrain
+    from medtransfer.runs.tune import tune
     from medtransfer.tracking import sync
     from medtransfer.tracking.launcher import Launcher
 
@@ -91,10 +93,8 @@ def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> No
             log.info("tuning.inits is empty: no study to run")
             return
         sync.sweep(root, leases.address(params.execution))
-        pretraining.make_all(
-            inits, params, root, tuple(dict.fromkeys((*params.benchmark.tasks, *names))), launcher.run_id
-        )
-        studies = tuning.tune(params, root, inits, names, launcher.run_id)
+        pretrain.make_all(inits, params, root, tuple(dict.fromkeys((*params.benchmark.tasks, *names))), launcher.run_id)
+        studies = tune.tune(params, root, inits, names, launcher.run_id)
         for study in studies:
             log.info("%s", ledger.words(study))
         launcher.table("\n\n".join(map(ledger.words, studies)), json.dumps([study.study for study in studies]))
@@ -103,9 +103,9 @@ def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> No
 @verb(*TRAINING, "pretraining")
 def finetune(params: Params, root: Path, init: str, task: str = "all", seed: str = "all") -> None:
     """Fine-tune one init on a task and seed, or on all of the benchmark's; a missing pre-training is made first."""
-    from medtransfer import pretraining
-    from medtransfer.benchmark import digests, markdown_table, run_all
-    from medtransfer.runs import plan
+    from medtransfer.runs.benchmark import digests, markdown_table, run_all
+    from medtransfer.runs.pretrain import pretrain
+    from medtransfer.runs.run import plan
     from medtransfer.tracking.launcher import Launcher
 
     launcher = Launcher(root)
@@ -113,7 +113,7 @@ def finetune(params: Params, root: Path, init: str, task: str = "all", seed: str
         launcher.start(f"finetune {init} {task} {seed}", {"verb": "finetune"})
         inits = params.benchmark.inits if init == "all" else (init,)
         targets = dict.fromkeys((*params.benchmark.tasks, *tasks_of(params, task)))
-        pretraining.make_all(inits, params, root, tuple(targets), launcher.run_id)
+        pretrain.make_all(inits, params, root, tuple(targets), launcher.run_id)
         recipes, seeds = params.benchmark.recipes, seeds_of(params, seed)
         planned = plan(params, root, inits, tasks_of(params, task), seeds, launcher.run_id, recipes=recipes)
         cells = run_all(planned)
@@ -134,15 +134,15 @@ def benchmark(params: Params, root: Path, task: str = "all", dry: str = "no") ->
 def _say_plan(params: Params, root: Path, tasks: Sequence[str]) -> None:
     from rich.console import Console
 
-    from medtransfer import planning
+    from medtransfer.runs import dry_run
 
-    Console().print(planning.shown(planning.survey(params, root, tasks), params, root))
+    Console().print(dry_run.shown(dry_run.survey(params, root, tasks), params, root))
 
 
 def _run_benchmark(params: Params, root: Path, task: str) -> None:
-    from medtransfer.benchmark import digests, markdown_table, run_all, write_cells
     from medtransfer.results import network
-    from medtransfer.runs import plan
+    from medtransfer.runs.benchmark import digests, markdown_table, run_all, write_cells
+    from medtransfer.runs.run import plan
     from medtransfer.tracking.launcher import Launcher
 
     launcher = Launcher(root)

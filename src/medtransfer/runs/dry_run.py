@@ -18,13 +18,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer import execution
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog, prepare, splits
 from medtransfer.data.cache import Prepared
 from medtransfer.params import Execution, Params, task_params
 from medtransfer.results import looks
-from medtransfer.runs import Run, plan
+from medtransfer.runs.execution import pull
+from medtransfer.runs.run import Run, plan
 from medtransfer.statistics import all_pairs
 from medtransfer.tracking import search
 from medtransfer.weights import receipts, store
@@ -228,7 +228,7 @@ def _spread(seconds: float, settings: Execution, runs: int) -> str:
     """Divides a time by the workers; a Ray cluster is not asked for their number."""
     if not seconds or (settings.backend == "ray" and not settings.workers):
         return ""
-    workers = execution.worker_count(settings, execution.resolve_device(settings), runs)
+    workers = pull.worker_count(settings, pull.resolve_device(settings), runs)
     return f", {span(seconds / workers)} on {workers} workers"
 
 

@@ -10,9 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from medtransfer.core.errors import UserError
-from medtransfer.execution.calls import Crew, Event, Function, Item, Result, WorkerLost, outcome, place, set_threads
-from medtransfer.execution.pool import Pool
 from medtransfer.params import Execution
+from medtransfer.runs.execution.calls import (
+    Crew,
+    Event,
+    Function,
+    Item,
+    Result,
+    WorkerLost,
+    outcome,
+    place,
+    set_threads,
+)
+from medtransfer.runs.execution.pool import Pool
 
 __all__ = ["WorkerLost", "check_hosts", "pull", "resolve_device", "set_threads", "worker_count"]
 
@@ -38,9 +48,9 @@ def worker_count(execution: Execution, device: str, items: int) -> int:
     if execution.workers:
         return min(execution.workers, items)
     if execution.backend == "ray":
-        from medtransfer.execution import cluster
+        from medtransfer.runs.execution import ray_cluster
 
-        room = cluster.capacity(execution, device)
+        room = ray_cluster.capacity(execution, device)
     elif device == "cpu":
         room = len(os.sched_getaffinity(0)) // execution.threads_per_run
     else:
@@ -55,9 +65,9 @@ def check_hosts(settings: Execution, folder: Path, leased: bool) -> None:
         UserError: says which machine and what to do.
     """
     if settings.backend == "ray":
-        from medtransfer.execution import cluster
+        from medtransfer.runs.execution import ray_cluster
 
-        cluster.check_hosts(settings, folder, leased)
+        ray_cluster.check_hosts(settings, folder, leased)
 
 
 def _gpus() -> list[str]:
@@ -108,7 +118,7 @@ def pull(
 
 def _crew(settings: Execution, device: str) -> Crew:
     if settings.backend == "ray":
-        from medtransfer.execution.cluster import Cluster  # ray takes seconds to load
+        from medtransfer.runs.execution.ray_cluster import Cluster  # ray takes seconds to load
 
         return Cluster(settings, device)
     return Pool(settings.threads_per_run, _gpus() if device == "cuda" else [])

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medtransfer import PROTOCOL_VERSION, contamination, execution
+from medtransfer import PROTOCOL_VERSION
 from medtransfer import params as parameters
 from medtransfer.core import rng, schema
 from medtransfer.core.errors import UserError
@@ -25,6 +25,8 @@ from medtransfer.data import catalog, prepare
 from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import Task, applicable
 from medtransfer.params import Params
+from medtransfer.runs.execution import pull
+from medtransfer.runs.pretrain import contamination
 from medtransfer.training import networks, objectives
 from medtransfer.training.ssl import methods
 from medtransfer.weights import convert, receipts, store
@@ -205,7 +207,7 @@ def resolve(init: Initialization, params: Params, root: Path, targets: Sequence[
         task=task,
         prepared=prepared,
         params=params,
-        device=execution.resolve_device(params.execution),
+        device=pull.resolve_device(params.execution),
         parent_sha256=convert.digest(start_tensors(init.parent, params, root)),
         drop=drop,
         targets={one.manifest["task"]: one.every_split for one in looked},

@@ -14,11 +14,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer import leases, planning
 from medtransfer.core import files
 from medtransfer.params import Params
-from medtransfer.planning import Cost, Kind, Survey
-from medtransfer.runs import Run
+from medtransfer.runs import dry_run
+from medtransfer.runs.dry_run import Cost, Kind, Survey
+from medtransfer.runs.execution import leases
+from medtransfer.runs.run import Run
 from medtransfer.tracking import search
 
 State = Literal["done", "running", "failed", "waiting"]
@@ -43,14 +44,14 @@ class Standing:
 
 def standing(params: Params, root: Path, tasks: Sequence[str]) -> Standing:
     """Asks MLflow, the locks under `data/runs` and the leases."""
-    found = planning.survey(params, root, tasks)
+    found = dry_run.survey(params, root, tasks)
     known, held = search.states(root, tasks), leases.holders(leases.address(params.execution))
     places = {run.digest: held[run.digest] for run in found.runs if run.digest in held}
     for run in found.runs:
         if run.digest not in places and _locked(run):
             places[run.digest] = "this host"
     states = {run.digest: _state(known.get(run.digest), run.digest in places) for run in found.runs}
-    return Standing(found, states, places, planning.measured(root))
+    return Standing(found, states, places, dry_run.measured(root))
 
 
 def _locked(run: Run) -> bool:
@@ -74,7 +75,7 @@ def _state(known: search.State | None, held: bool) -> State:
 def shown(params: Params, root: Path, tasks: Sequence[str]) -> Group:
     """Lays out the grid, what runs where, and how long the rest will take."""
     now = standing(params, root, tasks)
-    said = [f"Missing, {gap.name}: {gap.words}" for gap in now.survey.gaps] + planning.split_lines(now.survey)
+    said = [f"Missing, {gap.name}: {gap.words}" for gap in now.survey.gaps] + dry_run.split_lines(now.survey)
     gaps = [Text(line, overflow="fold") for line in said]
     running = [run for run in now.survey.runs if now.states[run.digest] == "running"]
     total = Counter(now.states.values())
@@ -127,14 +128,14 @@ def _progress(run: Run) -> tuple[int, float | None]:
 def _left(now: Standing, running: Sequence[Run]) -> str:
     """Says how fast runs end and how long the rest takes, as far as costs were measured."""
     left = [run for run in now.survey.runs if now.states[run.digest] != "done"]
-    costs = [now.rates[of].seconds for of in map(planning.kind, left) if of in now.rates]
+    costs = [now.rates[of].seconds for of in map(dry_run.kind, left) if of in now.rates]
     done = [run.folder / "cell.json" for run in now.survey.runs if now.states[run.digest] == "done"]
     recent = sum(path.is_file() and time.time() - path.stat().st_mtime < RECENT for path in done)
     words = f"{recent} runs ended in the last {RECENT / 60:.0f} minutes. "
     unknown = len(left) + sum(now.survey.nameless.values()) - len(costs)
     if not costs and not unknown:
         return words + "Nothing is left to do."
-    parts = [f"{planning.span(sum(costs))} of one worker"] if costs else []
+    parts = [f"{dry_run.span(sum(costs))} of one worker"] if costs else []
     parts += [f"{unknown} runs of unknown length"] if unknown else []
     words += f"Left: {' and '.join(parts)}"
-    return words + (f"; {planning.span(sum(costs) / len(running))} with {len(running)} at work." if running else ".")
+    return words + (f"; {dry_run.span(sum(costs) / len(running))} with {len(running)} at work." if running else ".")

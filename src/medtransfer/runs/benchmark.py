@@ -12,13 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medtransfer import execution, finetuning, leases, planning, tracking
+from medtransfer import tracking
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
-from medtransfer.display import Display
-from medtransfer.finetuning import RESULTS
 from medtransfer.results import result
-from medtransfer.runs import Run
+from medtransfer.runs import dry_run, finetune
+from medtransfer.runs.display import Display
+from medtransfer.runs.execution import leases, pull
+from medtransfer.runs.finetune import RESULTS
+from medtransfer.runs.run import Run
 from medtransfer.tracking import search, sync
 from medtransfer.tracking.store import Away
 from medtransfer.training import examples
@@ -61,7 +63,7 @@ class Work:
         if isinstance(outcome, leases.Held | leases.Lost):
             self.held.append((time.monotonic() + AGAIN, run))
             return True
-        if isinstance(outcome, execution.WorkerLost) and self.lost[run.digest] < self.retries:
+        if isinstance(outcome, pull.WorkerLost) and self.lost[run.digest] < self.retries:
             self.lost[run.digest] += 1
             self.waiting.appendleft(run)
             return True
@@ -81,30 +83,30 @@ def run_all(runs: Sequence[Run]) -> list[dict[str, Any]]:
     params, root = runs[0].params, runs[0].root
     database = leases.address(params.execution)
     leases.initialise(database)
-    execution.check_hosts(params.execution, root / "data/runs", bool(database))
+    pull.check_hosts(params.execution, root / "data/runs", bool(database))
     reaped = tracking.reap(tracking.connect(root))
     if reaped:
         log.info("%d runs of dead processes were RUNNING in MLflow; they are KILLED now, or resumed", reaped)
     open_runs = _unfinished(runs)
     log.info("%d runs: %d finished before, %d to do", len(runs), len(runs) - len(open_runs), len(open_runs))
-    failures = _execute(planning.longest_first(open_runs)) if open_runs else []
+    failures = _execute(dry_run.longest_first(open_runs)) if open_runs else []
     sync.sync(root, database, finished=True)  # what ended while MLflow was away
     if failures:
         with contextlib.suppress(Away):  # the failures are what is said; a later launch ends what is RUNNING
             tracking.reap(tracking.connect(root))  # what lost its worker for good
         more = f"\n  ... and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
         raise UserError(
-            f"{len(failures)} of {len(runs)} runs failed, the others are kept; tracebacks are in {finetuning.FAILURE} "
+            f"{len(failures)} of {len(runs)} runs failed, the others are kept; tracebacks are in {finetune.FAILURE} "
             f"of data/runs/<digest> and of the runs in MLflow:\n  " + "\n  ".join(failures[:SHOWN]) + more
         )
-    return [finetuning.read_cell(run) for run in runs]
+    return [finetune.read_cell(run) for run in runs]
 
 
 def _unfinished(runs: Sequence[Run]) -> list[Run]:
     """Lists the runs that MLflow does not hold as finished; of the others it brings back what is not on disk."""
     states = search.states(runs[0].root, dict.fromkeys(run.task for run in runs))
     known = {digest for digest, state in states.items() if state.status == "FINISHED"}
-    return [run for run in runs if run.digest not in known or not (finetuning.whole(run) or finetuning.finished(run))]
+    return [run for run in runs if run.digest not in known or not (finetune.whole(run) or finetune.finished(run))]
 
 
 def _execute(runs: Sequence[Run]) -> list[str]:
@@ -112,12 +114,12 @@ def _execute(runs: Sequence[Run]) -> list[str]:
     settings, device = runs[0].params.execution, runs[0].device
     work, failures = Work(runs, settings.retries), []
     with Display(len(runs)) as display:
-        outcomes = execution.pull(
-            finetuning.execute,
+        outcomes = pull.pull(
+            finetune.execute,
             work.take,
             settings=settings,
             device=device,
-            workers=execution.worker_count(settings, device, len(runs)),
+            workers=pull.worker_count(settings, device, len(runs)),
             report=display.update,
             started=display.started,
         )

@@ -18,12 +18,14 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medtransfer import PROTOCOL_VERSION, curves, execution, leases, tracking
+from medtransfer import PROTOCOL_VERSION, tracking
 from medtransfer.core import arithmetic, files, progress, rng
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog, prepare
-from medtransfer.links import Link, check, holds, method_settings, resolve, start_tensors
 from medtransfer.params import Params
+from medtransfer.runs import curves
+from medtransfer.runs.execution import leases, pull
+from medtransfer.runs.pretrain.link import Link, check, holds, method_settings, resolve, start_tensors
 from medtransfer.tracking import sync
 from medtransfer.training import distributed, objectives
 from medtransfer.training.distributed import Group
@@ -173,7 +175,7 @@ def trainer(link: Link, group: Group | None = None) -> Trainer:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
     torch.use_deterministic_algorithms(link.params.engine.deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not link.params.engine.deterministic
-    execution.set_threads(link.params.execution.threads_per_run)
+    pull.set_threads(link.params.execution.threads_per_run)
     settings = link.params.pretraining
     goal = _objective(link, device)
     seed = rng.seed_of(settings.seed, "head")
@@ -317,8 +319,8 @@ def make_all(
     for init in chained:
         check(init, params, root)
     if chained:
-        arithmetic.check(params.engine.portable, execution.resolve_device(params.execution))
+        arithmetic.check(params.engine.portable, pull.resolve_device(params.execution))
         sync.sweep(root, leases.address(params.execution))
-    group = distributed.from_environment(execution.resolve_device(params.execution), PATIENCE) if chained else None
+    group = distributed.from_environment(pull.resolve_device(params.execution), PATIENCE) if chained else None
     with group or contextlib.nullcontext():
         return [make(init, params, root, targets, parent_run, group) for init in chained]

@@ -16,7 +16,6 @@ import optuna
 import sqlalchemy
 import yaml
 
-from medtransfer import execution
 from medtransfer import params as parameters
 from medtransfer.core import files
 from medtransfer.core.addresses import Address
@@ -28,12 +27,13 @@ from medtransfer.report.figures import drawings
 from medtransfer.report.figures import tuning as drawing
 from medtransfer.results import study
 from medtransfer.results.study import Ledger
-from medtransfer.runs import Run, plan
+from medtransfer.runs.execution import pull
+from medtransfer.runs.run import Run, plan
+from medtransfer.runs.tune.study import Study
+from medtransfer.runs.tune.trial import Job, Outcome, ready, train
 from medtransfer.tracking.store import masked
 from medtransfer.tracking.studies import Entry, StudyRun
 from medtransfer.training.trainer import Progress
-from medtransfer.tuning.studies import Study
-from medtransfer.tuning.trials import Job, Outcome, ready, train
 
 log = logging.getLogger("medtransfer")
 
@@ -91,10 +91,10 @@ def _run(studies: Sequence[Study], books: Mapping[str, _Book], meters: Meters) -
         meters.show(job.study, by_name[job.study].budget, words)
 
     most = len(studies) * params.tuning.trials
-    workers = execution.worker_count(params.execution, device, most)
-    results = execution.pull(train, take, settings=params.execution, device=device, workers=workers, report=report)
+    workers = pull.worker_count(params.execution, device, most)
+    results = pull.pull(train, take, settings=params.execution, device=device, workers=workers, report=report)
     for job, outcome in results:
-        if isinstance(outcome, Exception) and not isinstance(outcome, execution.WorkerLost):
+        if isinstance(outcome, Exception) and not isinstance(outcome, pull.WorkerLost):
             raise outcome
         study = by_name[job.study]
         study.tell(job, outcome)

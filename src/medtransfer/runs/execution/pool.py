@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from medtransfer.execution.calls import Event, Function, WorkerLost, outcome, place, portable, set_threads
+from medtransfer.runs.execution.calls import Event, Function, WorkerLost, outcome, place, portable, set_threads
 
 GRACE = 10.0
 """seconds in which a worker that is told to stop may say so to MLflow"""

@@ -17,7 +17,7 @@ import timm
 import torch
 import yaml
 
-from medtransfer import PROTOCOL_VERSION, curves, leases, tracking
+from medtransfer import PROTOCOL_VERSION, tracking
 from medtransfer import params as parameters
 from medtransfer.core import arithmetic, files, rng
 from medtransfer.core.addresses import scrub
@@ -27,7 +27,9 @@ from medtransfer.data.cache import Prepared, load
 from medtransfer.data.prepare import slug
 from medtransfer.params import Classification
 from medtransfer.results import result
-from medtransfer.runs import Run
+from medtransfer.runs import curves
+from medtransfer.runs.execution import leases
+from medtransfer.runs.run import Run
 from medtransfer.statistics import metrics
 from medtransfer.tracking import sync
 from medtransfer.training import examples, objectives

@@ -18,18 +18,19 @@ import optuna
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from medtransfer import PROTOCOL_VERSION, execution
+from medtransfer import PROTOCOL_VERSION
 from medtransfer.core import rng, schema
 from medtransfer.core.addresses import Address
 from medtransfer.core.errors import UserError
 from medtransfer.params import Tuning
 from medtransfer.results.study import Ledger, Trial
-from medtransfer.runs import Run, with_changes
+from medtransfer.runs.execution import pull
+from medtransfer.runs.run import Run, with_changes
+from medtransfer.runs.tune import space as spaces
+from medtransfer.runs.tune.outcome import LIMITS, STATES, finalists_of, importances_of, trial_of, winner_of
+from medtransfer.runs.tune.space import Point
+from medtransfer.runs.tune.trial import Job, Outcome, storage
 from medtransfer.training.loader import passes_of
-from medtransfer.tuning import space as spaces
-from medtransfer.tuning.records import LIMITS, STATES, finalists_of, importances_of, trial_of, winner_of
-from medtransfer.tuning.space import Point
-from medtransfer.tuning.trials import Job, Outcome, storage
 
 log = logging.getLogger("medtransfer")
 
@@ -256,7 +257,7 @@ class Study:
             if trial.state in STATES.values():
                 yield job, Outcome.of_death(job, trial.why)
             else:  # its point is queued again, and goes on from its checkpoint
-                yield job, execution.WorkerLost(trial.state)
+                yield job, pull.WorkerLost(trial.state)
             for seed, entry in self._repeats().get(trial.number, {}).items():
                 job = self._job(dict(trial.params), trial.number, None, int(seed))
                 known = dataclasses.replace(Outcome.of_death(job, entry["why"]), best=entry["best"], val=entry["val"])

@@ -22,8 +22,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from medtransfer.core.arithmetic import PINNED
 from medtransfer.core.errors import UserError
-from medtransfer.execution.calls import Event, Function, WorkerLost, outcome, place, portable, set_threads
 from medtransfer.params import Execution
+from medtransfer.runs.execution.calls import Event, Function, WorkerLost, outcome, place, portable, set_threads
 
 PASSED_ON = ("MLFLOW_", "AWS_", "OPTUNA_", "PG", "CUBLAS_WORKSPACE_CONFIG", *PINNED)
 """beginnings of the variables that actors get from this process, because a cluster's machines have their own"""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from medtransfer import PROTOCOL_VERSION, execution
+from medtransfer import PROTOCOL_VERSION
 from medtransfer import params as parameters
 from medtransfer.core import arithmetic, schema
 from medtransfer.core.errors import UserError
@@ -24,6 +24,7 @@ from medtransfer.data.tasks import Task, contaminated
 from medtransfer.data.tasks import applicable as fits
 from medtransfer.params import Params
 from medtransfer.results import study as ledger
+from medtransfer.runs.execution import pull
 from medtransfer.training import networks, objectives
 from medtransfer.weights import convert, receipts, store
 from medtransfer.weights.convert import Receipt
@@ -169,7 +170,7 @@ def plan(
     Raises:
         UserError: anything that would stop one of the runs later and can be known now.
     """  # fmt: skip
-    device = execution.resolve_device(params.execution)
+    device = pull.resolve_device(params.execution)
     check_engine(params, device)
     starts = [parse(name, params.model.backbone, params.inits) for name in inits]
     for init in starts:

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from medtransfer.execution import WorkerLost
-from medtransfer.runs import Run
+from medtransfer.runs.execution.pull import WorkerLost
+from medtransfer.runs.run import Run
 from medtransfer.training.trainer import Progress
 
 log = logging.getLogger("medtransfer")

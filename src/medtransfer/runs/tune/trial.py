@@ -13,12 +13,12 @@ import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import RandomSampler
 
-from medtransfer import finetuning
 from medtransfer.core import files, sqlite_files
 from medtransfer.core.addresses import Address
 from medtransfer.core.errors import UserError
 from medtransfer.params import Tuning
-from medtransfer.runs import Run
+from medtransfer.runs import finetune
+from medtransfer.runs.run import Run
 from medtransfer.tracking.store import masked
 from medtransfer.training.trainer import Fit, Progress, last_fit
 
@@ -86,7 +86,7 @@ def train(job: Job, report: Callable[[Progress], None]) -> Outcome:
             raise UserError(f"trial {job.number} of {job.study} is being trained by another process here")
         fit, pruned, error = Fit(), False, ""
         try:
-            built, _ = finetuning.trainer(run)
+            built, _ = finetune.trainer(run)
             built.resume()
             fit = built.fit
             judge = _Judge(job, built.fit)
