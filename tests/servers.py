@@ -18,16 +18,15 @@ from typing import IO
 import pytest
 from mlflow import MlflowClient
 
-from medtransfer import services
 from medtransfer.core.errors import UserError
-from medtransfer.services import daemons, database
+from medtransfer.services import daemons, database, servers
 
 
 def missing() -> str:
     """Says what the servers lack here; empty where nothing."""
     try:
         database.programs()
-        services.rclone()
+        servers.rclone()
     except UserError as error:
         return str(error)
     found = importlib.util.find_spec("flask_wtf")
@@ -50,10 +49,10 @@ class Servers:
         self.environment = self.start()
 
     def start(self) -> dict[str, str]:
-        return services.start(self.folder, self.port)
+        return servers.start(self.folder, self.port)
 
     def stop(self, name: str) -> None:
-        assert daemons.stop(name, self.folder.resolve(), services.NAMES[name])
+        assert daemons.stop(name, self.folder.resolve(), servers.NAMES[name])
 
     def command(
         self, top: Path, root: Path, *words: str, output: int | IO[str] = subprocess.PIPE
@@ -77,7 +76,7 @@ def running() -> Iterator[Servers]:
     try:
         yield Servers(folder / "services")
     finally:
-        services.stop(folder / "services")
+        servers.stop(folder / "services")
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -17,7 +17,7 @@ ACTIONS = ("start", "stop", "status")
 @verb()
 def services(params: Params, root: Path, action: str = "start", port: str = "0") -> None:
     """Start, stop or show PostgreSQL, an S3 server and MLflow on this machine; port: MLflow's, 0: as before."""
-    from medtransfer import services as servers
+    from medtransfer.services import servers
 
     if action not in ACTIONS:
         raise UserError(f"action must be one of {', '.join(ACTIONS)}, got {action!r}")
