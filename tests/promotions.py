@@ -16,7 +16,7 @@ from medtransfer import params
 from medtransfer.comparison import findings, record
 from medtransfer.comparison.findings import Findings
 from medtransfer.params import Params
-from medtransfer.promotion import promoting
+from medtransfer.registry import promote as promoting
 from medtransfer.report import formats
 from medtransfer.weights import convert, receipts, store
 from medtransfer.weights.convert import Receipt

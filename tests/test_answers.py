@@ -17,7 +17,7 @@ from medtransfer.comparison.contrasts import Column, Untested
 from medtransfer.comparison.patients import Evidence
 from medtransfer.comparison.published_form import Row
 from medtransfer.core.errors import UserError
-from medtransfer.promotion.weighing import Selected, _gate
+from medtransfer.registry.gate import Selected, _gate
 from medtransfer.results import looks
 from medtransfer.statistics import all_pairs, delong
 from medtransfer.weights.zoo import RECORDS

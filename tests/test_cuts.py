@@ -18,7 +18,7 @@ from mlflow.entities import Run
 from medtransfer import params, tracking
 from medtransfer.data import catalog
 from medtransfer.data import prepare as preparation
-from medtransfer.promotion import demotion, registry
+from medtransfer.registry import aliases, demote
 from medtransfer.results import study as ledger
 from medtransfer.runs.pretrain import pretrain
 from medtransfer.runs.tune import tune
@@ -220,14 +220,14 @@ def _promote(root: Path) -> None:
 
 
 def champion(root: Path) -> str:
-    found = registry.holder(MlflowClient(f"sqlite:///{root}/mlflow.db"), promotions.MODEL, "champion")
+    found = aliases.holder(MlflowClient(f"sqlite:///{root}/mlflow.db"), promotions.MODEL, "champion")
     return found.version if found else ""
 
 
 @pytest.mark.slow
 def test_promote(fresh: Callable[[int], Path]) -> None:
     def check(root: Path) -> None:
-        found = runs(root, registry.EXPERIMENT)
+        found = runs(root, aliases.EXPERIMENT)
         assert {run.info.status for run in found} == {"FINISHED"}
         outcomes = sorted((run.data.tags["model"], run.data.tags["outcome"]) for run in found)
         assert outcomes == [
@@ -254,8 +254,8 @@ def test_demote_after_a_promote_that_was_killed_and_a_demote_that_is(fresh: Call
         promotions.start_weights(root)
         here, found = promotions.finish(root, {"a": 0.0})
         promotions.promote(root, here, found)
-        assert not cuts.cut(lambda: second(root), 1, (registry, "move"))  # the step behind it is the alias itself
-        assert not cuts.cut(lambda: second(root), 2, (registry, "move"))
+        assert not cuts.cut(lambda: second(root), 1, (aliases, "move"))  # the step behind it is the alias itself
+        assert not cuts.cut(lambda: second(root), 2, (aliases, "move"))
         assert champion(root) == "2"
 
     def second(root: Path) -> None:
@@ -264,10 +264,10 @@ def test_demote_after_a_promote_that_was_killed_and_a_demote_that_is(fresh: Call
 
     def work(root: Path) -> None:
         sync.sweep(root, "")
-        demotion.demote(promotions.MODEL, "champion", "it saw the test images", root)
+        demote.demote(promotions.MODEL, "champion", "it saw the test images", root)
 
     def check(root: Path) -> None:
-        found = runs(root, registry.EXPERIMENT)
+        found = runs(root, aliases.EXPERIMENT)
         assert champion(root) == "1"
         [run] = [run for run in found if run.data.tags["verb"] == "demote"]
         assert run.info.status == "FINISHED"

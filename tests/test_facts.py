@@ -19,7 +19,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
 from medtransfer.data.tasks import TASKS, applicable, contaminated, image_groups, origins
 from medtransfer.params import OwnInit
-from medtransfer.promotion import decision
+from medtransfer.registry import decision
 from medtransfer.results import result
 from medtransfer.runs import benchmark
 from medtransfer.runs import run as runs

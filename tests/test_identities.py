@@ -19,8 +19,8 @@ from medtransfer import params
 from medtransfer.data import catalog, manifest
 from medtransfer.data.splits import Assignment
 from medtransfer.data.tasks import TASKS
-from medtransfer.promotion import promoting
-from medtransfer.promotion.weighing import Material
+from medtransfer.registry import promote
+from medtransfer.registry.gate import Material
 from medtransfer.runs.pretrain.link import Link
 from medtransfer.runs.run import Run
 from medtransfer.weights.names import parse
@@ -96,4 +96,4 @@ def test_a_decision(top: Path) -> None:
     settings = params.load(top / "presets/paper.yaml").promotion
     subject: Any = SimpleNamespace(material=Material(model="medtransfer-backbone", key=WEIGHTS, parameters=23_508_032))
     when: Any = SimpleNamespace(comparison=MANIFEST[:32], settings=settings)
-    assert promoting._digest(subject, when) == "c651a432f3217e9821280e85ee3fc6e9"
+    assert promote._digest(subject, when) == "c651a432f3217e9821280e85ee3fc6e9"

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from medtransfer import tracking
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
-from medtransfer.promotion import demotion, fetching, promoting, registering, registry
+from medtransfer.registry import aliases, demote, fetch, register
+from medtransfer.registry import promote as promoting
 from medtransfer.runs.pretrain import link
 from medtransfer.weights import backbones, convert, store
 from medtransfer.weights.names import parse, seen
@@ -54,7 +55,7 @@ def client(root: Path) -> MlflowClient:
 
 
 def champion(root: Path, alias: str = "champion") -> str:
-    found = registry.holder(client(root), MODEL, alias)
+    found = aliases.holder(client(root), MODEL, alias)
     return found.version if found else ""
 
 
@@ -122,10 +123,10 @@ def test_a_better_init_takes_the_alias_and_demote_gives_it_back_for_good(root: P
     assert said["reasons"][0].startswith("better than the champion file:a.safetensors@test_resnet (version 1)")
     assert said["decided_before"] == {"shenzhen": 1, "montgomery": 1}
     assert champion(root) == "2"
-    words = demotion.demote(MODEL, "champion", "slow", root)
+    words = demote.demote(MODEL, "champion", "slow", root)
     assert "from version 2 back to version 1" in words
     assert champion(root) == "1"
-    assert demotion.demote(MODEL, "champion", "slow", root) == words  # the same command goes no step further back
+    assert demote.demote(MODEL, "champion", "slow", root) == words  # the same command goes no step further back
     assert len([run for run in decisions(root) if run.data.tags["verb"] == "demote"]) == 1
     newest = decisions(root)[0].data.tags
     assert (newest["verb"], newest["old_version"], newest["new_version"], newest["reason"]) == (
@@ -140,7 +141,7 @@ def test_a_better_init_takes_the_alias_and_demote_gives_it_back_for_good(root: P
     assert (again["outcome"], again["version"]) == ("challenger", "2")
     assert "it was demoted: slow" in again["reasons"][0]
     with pytest.raises(UserError, match="had no champion before it"):
-        demotion.demote(MODEL, "champion", "", root)
+        demote.demote(MODEL, "champion", "", root)
 
 
 def test_a_worse_init_or_a_tie_leaves_the_champion(root: Path) -> None:
@@ -216,7 +217,7 @@ def test_a_registry_that_fails_midway_leaves_the_alias(root: Path, monkeypatch: 
 
     here, found = finish(root, BETTER)
     with monkeypatch.context() as patched:
-        patched.setattr(registering, "_log", fail)
+        patched.setattr(register, "_log", fail)
         with pytest.raises(UserError, match=r"the model registry .* failed: disk full"):
             promote(root, here, found)
     assert champion(root) == "1"
@@ -235,7 +236,7 @@ def test_a_model_of_somebody_else_is_left_alone(root: Path) -> None:
 
 def test_two_promotions_at_once_are_one(root: Path) -> None:
     here, found = finish(root, {"a": 0.0})
-    with files.lock(registry.lock_file(root)), pytest.raises(UserError, match="another promotion is at work"):
+    with files.lock(aliases.lock_file(root)), pytest.raises(UserError, match="another promotion is at work"):
         promote(root, here, found)
 
 
@@ -243,13 +244,13 @@ def test_an_alias_that_was_moved_meanwhile_is_not_moved_again(root: Path, monkey
     promote(root, *finish(root, {"a": 0.0}))
     promote(root, *finish(root, BETTER))
     here, found = finish(root, {"a": 0.0, "b": 2.0, "c": 5.0})
-    log = registering._log
+    log = register._log
 
     def meddle(*arguments: Any) -> None:
         log(*arguments)
         client(root).set_registered_model_alias(MODEL, "champion", "1")
 
-    monkeypatch.setattr(registering, "_log", meddle)
+    monkeypatch.setattr(register, "_log", meddle)
     with pytest.raises(UserError, match="the alias champion went from 2 to 1 while this decision was made"):
         promote(root, here, found)
     assert champion(root) == "1"
@@ -267,7 +268,7 @@ def test_weights_that_are_not_the_evaluated_ones_are_refused(root: Path) -> None
 @pytest.mark.parametrize(("alias", "words"), [("best", "alias must be champion"), ("champion", "found none")])
 def test_nobody_is_demoted_who_is_not_there(root: Path, alias: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        demotion.demote(MODEL, alias, "", root)
+        demote.demote(MODEL, alias, "", root)
 
 
 # Out of the registry
@@ -311,7 +312,7 @@ def test_a_registered_backbone_is_an_init_like_any_other(
     here = promotions.load(root, ["a"])
     for version in ("champion", "1"):
         name = f"registry:{MODEL}/{version}"
-        brought = fetching.bring(here, ["a", f"{name}+chexpert", name], root)
+        brought = fetch.bring(here, ["a", f"{name}+chexpert", name], root)
         init = parse(name, "resnet50", brought.inits)
         assert (init.canonical, init.chain) == (f"{name}@{fakes.BACKBONE}", ())
         assert parse(init.canonical, "resnet50", brought.inits) == init
@@ -324,7 +325,7 @@ def test_a_registered_backbone_is_an_init_like_any_other(
         assert store.verify(init, root) < 1e-6
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/none/all.db")
     with caplog.at_level(logging.WARNING):
-        assert fetching.bring(here, [name], root) == brought
+        assert fetch.bring(here, [name], root) == brought
     assert "version 1, fetched before, is used" in caplog.text
 
 
@@ -334,7 +335,7 @@ def test_what_a_registered_backbone_has_seen_its_input_and_its_marks_go_with_it(
     (said, *_) = promote(root, here, found)
     assert said["version"] == "1"
     name = f"registry:{MODEL}/1"
-    brought = fetching.bring(here, [name], root)
+    brought = fetch.bring(here, [name], root)
     init = parse(name, "", brought.inits)
     assert seen(init.canonical) == {"chestxray14"}
     assert convert.normalization(init) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
@@ -365,7 +366,7 @@ def test_a_name_that_the_registry_does_not_hold_is_refused(root: Path, name: str
     here, found = finish(root, {"a": 0.0})
     promote(root, here, found)
     with pytest.raises(UserError, match=words):
-        fetching.bring(here, [name], root)
+        fetch.bring(here, [name], root)
 
 
 def test_a_registered_init_that_was_not_fetched_is_refused() -> None:

@@ -16,8 +16,8 @@ from medtransfer.comparison.contrasts import ALL
 from medtransfer.comparison.findings import Findings
 from medtransfer.data import tasks as records
 from medtransfer.params import Promotion
-from medtransfer.promotion.decision import Decision, decide, permits, select
-from medtransfer.promotion.weighing import Holder, Material, Selected
+from medtransfer.registry.decision import Decision, decide, permits, select
+from medtransfer.registry.gate import Holder, Material, Selected
 from tests import results
 
 ROOT = Path(__file__).parents[1]

@@ -29,9 +29,10 @@ from medtransfer import params as parameters
 from medtransfer import tracking
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import TASKS
-from medtransfer.promotion import exporting, network, registering, registry, serving
-from medtransfer.promotion.material import Subject
-from medtransfer.promotion.weighing import Material, Selected
+from medtransfer.registry import aliases, network, onnx, serve
+from medtransfer.registry import register as registering
+from medtransfer.registry.candidate import Subject
+from medtransfer.registry.gate import Material, Selected
 from medtransfer.results import network as chosen
 from medtransfer.results.result import collect
 from medtransfer.runs import benchmark
@@ -77,7 +78,7 @@ def images(root: Path, task: str, ids: list[str]) -> list[bytes]:
 
 def answer(root: Path, task: str, given: list[Any]) -> pd.DataFrame:
     folder = root / "networks" / task
-    return serving.answer(network.load(folder), network.read(folder), given)
+    return serve.answer(network.load(folder), network.read(folder), given)
 
 
 def mask(text: str) -> NDArray[Any]:
@@ -148,10 +149,10 @@ def test_lists_of_a_task_with_windows_are_values_in_their_unit(root: Path) -> No
     said = dataclasses.replace(network.read(folder), windows=((40.0, 400.0),))
     values = np.linspace(-200, 255, 64).reshape(8, 8).round().astype(int)
     model = network.load(folder)
-    one, two = (serving.answer(model, said, [given]) for given in (values.tolist(), values.astype(np.float32)))
+    one, two = (serve.answer(model, said, [given]) for given in (values.tolist(), values.astype(np.float32)))
     assert one.equals(two)
     with pytest.raises(UserError, match="physical unit"):
-        serving.answer(model, said, images(root, "shenzhen", predictions(root, "shenzhen")["id"].tolist()[:1]))
+        serve.answer(model, said, images(root, "shenzhen", predictions(root, "shenzhen")["id"].tolist()[:1]))
 
 
 def test_a_promoted_model_can_be_trained_further(root: Path) -> None:
@@ -170,8 +171,8 @@ def register(root: Path, task: str) -> str:
     """Registers a network as `promote` does, without the decision; returns its URI."""
     client = tracking.connect(root)
     name = f"medtransfer-{task}"
-    if not registry.owned(client, name):
-        client.create_registered_model(name, {registry.TAG: "model"})
+    if not aliases.owned(client, name):
+        client.create_registered_model(name, {aliases.TAG: "model"})
         with registering.decided(root, name, name, {"verb": "promote"}, {}, None) as run:
             run_id = run.run_id
         selected = Selected(scope=task, init="random", tasks=(task,), marks=(), gaps=())
@@ -228,24 +229,24 @@ def test_a_fresh_process_without_medtransfer_predicts_with_it(root: Path) -> Non
 
 def test_onnx_gives_the_same_outputs_or_is_refused(root: Path) -> None:
     register(root, "shenzhen")
-    words = exporting.export("medtransfer-shenzhen", "champion", root / "exports", root)
+    words = onnx.export("medtransfer-shenzhen", "champion", root / "exports", root)
     assert "its outputs differ from torch's by" in words
     said = json.loads((root / "exports/medtransfer-shenzhen-v1.json").read_text())
     assert (said["labels"], said["image_size"]) == (["Tuberculosis"], 32)
-    runtime, path = exporting._libraries(), root / "exports/medtransfer-shenzhen-v1.onnx"
+    runtime, path = onnx._libraries(), root / "exports/medtransfer-shenzhen-v1.onnx"
     session = runtime.InferenceSession(str(path))
     assert session.run(None, {"image": np.zeros((5, 3, 32, 32), np.float32)})[0].shape == (5, 1)
     other = network.load(root / "networks/shenzhen")
     with torch.no_grad():
         next(iter(other.parameters())).mul_(1.5)
     with pytest.raises(UserError, match="differs from torch's"):
-        exporting.check(other, 32, path, runtime)
+        onnx.check(other, 32, path, runtime)
 
 
 def test_a_missing_library_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match="pip install onnx onnxscript onnxruntime"):
-        exporting._libraries()
+        onnx._libraries()
 
 
 def test_a_folder_without_a_network_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from medtransfer import tracking
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
-from medtransfer.promotion import fetching
+from medtransfer.registry import fetch
 from medtransfer.tracking import store, sync
 from medtransfer.weights import store as weights
 from medtransfer.weights.convert import Receipt
@@ -246,7 +246,7 @@ def test_a_promoted_backbone_is_fetched_after_a_move(tmp_path: Path, top: Path, 
     name = f"registry:{promotions.MODEL}/champion"
     shutil.move(first, other)
     enter(other)
-    brought = fetching.bring(promotions.load(other, "ab"), [name], other)
+    brought = fetch.bring(promotions.load(other, "ab"), [name], other)
     receipt = weights.obtain(parse(name, fakes.BACKBONE, brought.inits), other)
     wanted = weights.obtain(parse(promotions.name_of("b"), fakes.BACKBONE), other)
     assert isinstance(receipt, Receipt)

@@ -19,7 +19,7 @@ from medtransfer import params, tracking
 from medtransfer.core import files
 from medtransfer.core.addresses import Address
 from medtransfer.core.errors import UserError
-from medtransfer.promotion import fetching, network
+from medtransfer.registry import fetch, network
 from medtransfer.results import network as chosen
 from medtransfer.results import result
 from medtransfer.runs import benchmark, finetune
@@ -158,7 +158,7 @@ def test_every_record_that_was_cut_off_is_named(root: Path, content: bytes) -> N
         network.read(root / "n")
     with pytest.raises(UserError, match=re.escape(str(facts))):
         result._facts("unknown", root / "cells", root)
-    assert fetching._noted(note) is None  # it is fetched again
+    assert fetch._noted(note) is None  # it is fetched again
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe"])
@@ -236,10 +236,10 @@ def test_a_lock_file_with_two_sides_of_a_merge_is_named(tmp_path: Path) -> None:
 
 
 def test_a_decision_whose_record_was_cut_off_is_named(root: Path) -> None:
-    from medtransfer.promotion import registry
+    from medtransfer.registry import aliases
 
     client = tracking.connect(root)
     run = client.create_run(tracking.experiment(client, "medtransfer/promotion"))
-    client.log_text(run.info.run_id, json.dumps({"model": "m"})[:-3], registry.RECORD)
+    client.log_text(run.info.run_id, json.dumps({"model": "m"})[:-3], aliases.RECORD)
     with pytest.raises(UserError, match=rf"decision\.json is no whole record of decision {run.info.run_id}"):
-        registry.record_of(client, MlflowClient(client.tracking_uri).get_run(run.info.run_id))
+        aliases.record_of(client, MlflowClient(client.tracking_uri).get_run(run.info.run_id))

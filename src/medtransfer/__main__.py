@@ -143,9 +143,9 @@ def fetch_registered(params: parameters.Params, identity: Mapping[str, str], roo
     names = [name for name in (*said, *params.benchmark.inits, *params.tuning.inits) if name.startswith("registry:")]
     if not names:
         return params
-    from medtransfer.promotion import fetching
+    from medtransfer.registry import fetch
 
-    return fetching.bring(params, names, root)
+    return fetch.bring(params, names, root)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ log = logging.getLogger("medtransfer")
 @verb("promotion", *COMPARED)
 def promote(params: Params, root: Path, dry: str = "no") -> None:
     """Put what val selected into the model registry, as champion if it passes the gate; --dry-run only says so."""
-    from medtransfer.promotion import promoting
+    from medtransfer.registry import promote
     from medtransfer.runs.execution import leases
     from medtransfer.tracking import sync
     from medtransfer.tracking.launcher import Launcher
@@ -28,7 +28,7 @@ def promote(params: Params, root: Path, dry: str = "no") -> None:
         launcher.start("promote", {"verb": "promote"})
         sync.sweep(root, leases.address(params.execution))
         findings = find(params, root, "params", "params")
-        said = promoting.promote(findings, params, root, dry=dry == "yes", parent=launcher.run_id)
+        said = promote.promote(findings, params, root, dry=dry == "yes", parent=launcher.run_id)
         lines = [f"- {one['model']}: {one['init']}, {one['outcome']}: {'; '.join(one['reasons'])}" for one in said]
         launcher.table("\n".join(lines) + "\n", "")
 
@@ -36,7 +36,7 @@ def promote(params: Params, root: Path, dry: str = "no") -> None:
 @verb()
 def demote(params: Params, root: Path, model: str, alias: str = "champion", why: str = "not said") -> None:
     """Give a registered model's champion alias back to the version that had it before; --why is recorded."""
-    from medtransfer.promotion import demotion
+    from medtransfer.registry import demote
     from medtransfer.runs.execution import leases
     from medtransfer.tracking import sync
     from medtransfer.tracking.launcher import Launcher
@@ -45,7 +45,7 @@ def demote(params: Params, root: Path, model: str, alias: str = "champion", why:
     with launcher:
         launcher.start(f"demote {model}", {"verb": "demote"})
         sync.sweep(root, leases.address(params.execution))
-        said = demotion.demote(model, alias, why, root, launcher.run_id)
+        said = demote.demote(model, alias, why, root, launcher.run_id)
         log.info("%s", said)
         launcher.table(f"- {said}\n", "")
 
@@ -53,6 +53,6 @@ def demote(params: Params, root: Path, model: str, alias: str = "champion", why:
 @verb()
 def export(params: Params, root: Path, model: str, alias: str = "champion", out: str = "data/exports") -> None:
     """Write a registered fine-tuned model as ONNX, checked to give the same outputs."""
-    from medtransfer.promotion import exporting
+    from medtransfer.registry import onnx
 
-    log.info("%s", exporting.export(model, alias, root / out, root))
+    log.info("%s", onnx.export(model, alias, root / out, root))

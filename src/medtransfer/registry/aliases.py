@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from medtransfer import tracking
 from medtransfer.core import files, schema
 from medtransfer.core.errors import UserError
-from medtransfer.promotion.weighing import Holder
+from medtransfer.registry.gate import Holder
 
 EXPERIMENT = "promotion"
 """the experiment `medtransfer/promotion`: a run for each decision"""

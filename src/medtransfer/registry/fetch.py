@@ -26,8 +26,8 @@ from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.core.schema import read_json
 from medtransfer.params import OwnInit, Params
-from medtransfer.promotion import registry
-from medtransfer.promotion.packing import CONFIG, RECEIPT, WEIGHTS
+from medtransfer.registry import aliases
+from medtransfer.registry.timm_folder import CONFIG, RECEIPT, WEIGHTS
 from medtransfer.tracking.store import masked
 from medtransfer.weights import convert
 from medtransfer.weights.names import REGISTRY, parse, registered
@@ -90,17 +90,17 @@ def _noted(note: Path) -> Fetched | None:
 def _version(client: MlflowClient, name: str) -> ModelVersion:
     """Finds the version that a name means."""
     model, _, wanted = name.removeprefix(REGISTRY).partition("/")
-    there = registry.owned(client, model)
+    there = aliases.owned(client, model)
     if there and wanted.isdigit():
         versions = client.search_model_versions(f"name = '{model}'")
         found = next((one for one in versions if str(one.version) == wanted), None)
     else:
-        found = registry.version_of(client, model, wanted)
+        found = aliases.version_of(client, model, wanted)
     if found is None:
         known = ", ".join(sorted(client.get_registered_model(model).aliases)) if there else ""
         words = f"its aliases: {known or 'none'}" if there else "there is no such registered model"
         raise UserError(f"looked for {wanted} of {model}, found none ({words}); see `mlflow ui`")
-    if found.tags.get(registry.TAG) != "backbone":
+    if found.tags.get(aliases.TAG) != "backbone":
         raise UserError(f"version {found.version} of {model} is no backbone; name a medtransfer-backbone-...")
     return found
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
-from medtransfer.promotion import network, registry, serving
+from medtransfer.registry import aliases, network, serve
 from medtransfer.weights.fingerprint import fixed_input
 
 TOLERANCE = 1e-4
@@ -33,8 +33,8 @@ def export(model: str, alias: str, folder: Path, root: Path) -> str:
         UserError: a library is missing, the model is not there or no fine-tuned one, or the outputs differ.
     """
     runtime = _libraries()
-    with registry.opened(root) as client:
-        version = registry.version_of(client, model, alias)
+    with aliases.opened(root) as client:
+        version = aliases.version_of(client, model, alias)
         if version is None:
             raise UserError(f"looked for {alias} of {model}, found none; `mlflow ui` shows what there is")
         source = _download(client, version.source, model)
@@ -58,7 +58,7 @@ def _libraries() -> Any:
 def _download(client: MlflowClient, source: str, model: str) -> Path:
     import mlflow
 
-    with registry.default_of(client):
+    with aliases.default_of(client):
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=source)) / "artifacts"
     found = sorted(folder.glob(f"*/{network.SPEC}"))
     if not found:
@@ -73,7 +73,7 @@ def _write(module: nn.Module, side: int, target: Path) -> None:
         module,
         (inputs,),
         str(target),
-        input_names=[serving.COLUMN],
+        input_names=[serve.COLUMN],
         output_names=["logits"],
         dynamic_shapes=({0: torch.export.Dim("images")},),
         dynamo=True,
@@ -94,7 +94,7 @@ def check(module: nn.Module, side: int, path: Path, runtime: Any) -> float:
         inputs = fixed_input(side) * torch.linspace(0.5, 1.5, count).reshape(-1, 1, 1, 1)
         with torch.inference_mode():
             wanted = module(inputs).numpy()
-        found = session.run(None, {serving.COLUMN: inputs.numpy()})[0]
+        found = session.run(None, {serve.COLUMN: inputs.numpy()})[0]
         if not np.allclose(found, wanted, rtol=TOLERANCE, atol=TOLERANCE):
             gap = np.abs(found - wanted).max()
             raise UserError(f"the ONNX network differs from torch's by {gap:.1e}, at most {TOLERANCE:.0e} is rounding")

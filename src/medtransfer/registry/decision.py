@@ -14,7 +14,7 @@ from medtransfer.comparison import answers
 from medtransfer.comparison.contrasts import ALL
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import eligible
-from medtransfer.promotion.weighing import (
+from medtransfer.registry.gate import (
     Compared,
     Holder,
     Material,

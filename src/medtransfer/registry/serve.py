@@ -29,8 +29,8 @@ from medtransfer.core.errors import UserError
 from medtransfer.data import decode
 from medtransfer.data.images.formats import READABLE
 from medtransfer.data.readers.reading import Picture, Sample
-from medtransfer.promotion import network
-from medtransfer.promotion.network import Spec
+from medtransfer.registry import network
+from medtransfer.registry.network import Spec
 
 COLUMN = "image"
 ARTIFACT = "network"

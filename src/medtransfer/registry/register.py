@@ -34,9 +34,9 @@ from PIL import Image
 from medtransfer import params, tracking
 from medtransfer.comparison.findings import Findings
 from medtransfer.core import files, schema
-from medtransfer.promotion import cards, network, packing, registry, serving
-from medtransfer.promotion.decision import Decision
-from medtransfer.promotion.material import Subject
+from medtransfer.registry import aliases, cards, network, serve, timm_folder
+from medtransfer.registry.candidate import Subject
+from medtransfer.registry.decision import Decision
 from medtransfer.tracking import TrackedRun
 
 log = logging.getLogger("medtransfer")
@@ -85,7 +85,7 @@ def decided(
         "mlflow.source.git.commit": files.git_commit(root),
     }
     identity = tracking.Identity(
-        name=name, task=registry.EXPERIMENT, digest=digest, tags={**own, **tags}, params=params,
+        name=name, task=aliases.EXPERIMENT, digest=digest, tags={**own, **tags}, params=params,
         folder=root.resolve() / "data/runs" / digest, parent=parent,
     )  # fmt: skip
     with files.lock(identity.folder / "lock"), tracking.recorded(root, identity) as run:
@@ -98,8 +98,8 @@ def recover(client: MlflowClient) -> list[Run]:
     A decision's run has its whole record before an alias moves. So where the alias is at the version that a run gave
     it, and no later decision did that, the run is finished but in name. Returns those runs.
     """
-    past, found = registry.decisions(client), []
-    for run in registry.decisions(client, "!= 'FINISHED'"):
+    past, found = aliases.decisions(client), []
+    for run in aliases.decisions(client, "!= 'FINISHED'"):
         tags = run.data.tags
         model, alias, version = (tags.get(name, "") for name in ("model", "alias", "new_version"))
         later = any(
@@ -110,7 +110,7 @@ def recover(client: MlflowClient) -> list[Run]:
         if not version or tags.get("outcome") not in ("champion", "challenger", "demoted") or later:
             continue
         model = tags.get("new_model") or model  # a demotion may give the alias back to another architecture
-        now = registry.version_of(client, model, alias)
+        now = aliases.version_of(client, model, alias)
         if now is None or str(now.version) != version:
             continue
         _clean(client, model, alias, version)
@@ -186,12 +186,12 @@ def _log(run: TrackedRun, decision: Decision, said: Mapping[str, Any], when: Occ
     text = cards.summary(decision, when.findings, said["version"])
     run.sum_up(numbers)
     run.tag(**{"new_version": said["version"], "mlflow.note.content": text})
-    files.write_text(run.folder / registry.RECORD, json.dumps(said, indent=1) + "\n")
+    files.write_text(run.folder / aliases.RECORD, json.dumps(said, indent=1) + "\n")
     files.write_text(run.folder / "decision.md", text)
     for name in ("index.html", "comparison.md"):
         (run.folder / "report").mkdir(exist_ok=True)
         shutil.copyfile(when.root / "data/results/report" / name, run.folder / "report" / name)
-    run.artifacts(run.folder, [registry.RECORD, "decision.md", "report"])
+    run.artifacts(run.folder, [aliases.RECORD, "decision.md", "report"])
 
 
 def _version(client: MlflowClient, subject: Subject, decision: Decision, run_id: str, when: Occasion) -> str:
@@ -199,7 +199,7 @@ def _version(client: MlflowClient, subject: Subject, decision: Decision, run_id:
     if decision.outcome == "blocked":
         return ""
     name = decision.material.model
-    version = registry.version_with(client, name, decision.material.key)
+    version = aliases.version_with(client, name, decision.material.key)
     if version is None:
         version = _make(client, subject, decision, run_id, when)
     if decision.outcome != "kept":
@@ -213,9 +213,9 @@ def _version(client: MlflowClient, subject: Subject, decision: Decision, run_id:
 
 def _make(client: MlflowClient, subject: Subject, decision: Decision, run_id: str, when: Occasion) -> ModelVersion:
     name, kind = decision.material.model, "backbone" if subject.pack else "model"
-    if not registry.owned(client, name):
-        client.create_registered_model(name, {registry.TAG: kind})
-    tags = {registry.TAG: kind, **cards.tags(decision, when.findings, when.root), **subject.facts}
+    if not aliases.owned(client, name):
+        client.create_registered_model(name, {aliases.TAG: kind})
+    tags = {aliases.TAG: kind, **cards.tags(decision, when.findings, when.root), **subject.facts}
     tags |= {"comparison": when.comparison, "decision_run": run_id, "use": when.settings.use}
     with tempfile.TemporaryDirectory() as folder:
         made = _backbone if subject.pack else _model
@@ -228,7 +228,7 @@ def _backbone(
     """Registers from the run's artifacts: MLflow 3 takes a plain folder through the client alone."""
     if subject.pack is None:
         raise TypeError("a backbone has a pack")
-    packing.write(folder, subject.pack, root)
+    timm_folder.write(folder, subject.pack, root)
     client.log_artifacts(run_id, str(folder), "backbone")
     source = f"{client.get_run(run_id).info.artifact_uri}/backbone"
     return client.create_model_version(subject.material.model, source, run_id, tags=dict(tags))
@@ -248,13 +248,13 @@ def _model(
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # says that it tries the example
     package = Path(__file__).parents[1]
-    with registry.default_of(client):
+    with aliases.default_of(client):
         info = mlflow.pyfunc.log_model(
             name=subject.material.model,
             model_id=logged.model_id,
             python_model=str(package / "promotion/entry.py"),
             code_paths=[str(package)],
-            artifacts={serving.ARTIFACT: str(folder)},
+            artifacts={serve.ARTIFACT: str(folder)},
             signature=signature(subject.spec),
             input_example=example(subject.spec),
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in NEEDED],
@@ -268,7 +268,7 @@ def signature(spec: network.Spec) -> ModelSignature:
     """Says what goes in and comes out; an image is text or lists in JSON, bytes or an array in Python."""
     kind = DataType.string if spec.segmentation else DataType.double
     return ModelSignature(
-        inputs=Schema([ColSpec(AnyType(), serving.COLUMN)]),
+        inputs=Schema([ColSpec(AnyType(), serve.COLUMN)]),
         outputs=Schema([ColSpec(kind, name) for name in spec.labels]),
     )
 
@@ -277,16 +277,16 @@ def example(spec: network.Spec) -> pd.DataFrame:
     """Makes an input, never a patient's: a gray ramp, as a PNG in base64; with windows as values in their unit."""
     ramp = np.tile(np.linspace(0, 255, 32), (32, 1))
     if spec.windows:
-        return pd.DataFrame({serving.COLUMN: [(8 * ramp - 1000).round().astype(int).tolist()]})
+        return pd.DataFrame({serve.COLUMN: [(8 * ramp - 1000).round().astype(int).tolist()]})
     stream = io.BytesIO()
     Image.fromarray(ramp.astype(np.uint8)).save(stream, "PNG")
-    return pd.DataFrame({serving.COLUMN: [base64.b64encode(stream.getvalue()).decode()]})
+    return pd.DataFrame({serve.COLUMN: [base64.b64encode(stream.getvalue()).decode()]})
 
 
 def _move(client: MlflowClient, decision: Decision, version: str) -> None:
     name, prefix = decision.material.model, decision.selected.prefix
-    registry.anchor(client, name, version, decision.anchors)
-    registry.move(client, name, decision.alias, version, decision.holder, f"{prefix}champion")
+    aliases.anchor(client, name, version, decision.anchors)
+    aliases.move(client, name, decision.alias, version, decision.holder, f"{prefix}champion")
     _clean(client, name, decision.alias, version)
 
 
@@ -294,7 +294,7 @@ def _clean(client: MlflowClient, model: str, alias: str, version: str) -> None:
     """Does what follows from an alias that moved: a champion is no challenger, and the model's page shows both."""
     if alias.endswith("champion"):
         other = alias.replace("champion", "challenger")
-        challenger = registry.version_of(client, model, other)
+        challenger = aliases.version_of(client, model, other)
         if challenger is not None and str(challenger.version) == version:
             client.delete_registered_model_alias(model, other)
     describe(client, model)
@@ -302,6 +302,6 @@ def _clean(client: MlflowClient, model: str, alias: str, version: str) -> None:
 
 def describe(client: MlflowClient, model: str) -> None:
     """Lets the page of a registered model show its champions."""
-    versions = {alias: registry.version_of(client, model, alias) for alias in ("champion", "demo-champion")}
+    versions = {alias: aliases.version_of(client, model, alias) for alias in ("champion", "demo-champion")}
     shown = {alias: version.description or "" for alias, version in versions.items() if version}
     client.update_registered_model(model, cards.model_card(model, shown))

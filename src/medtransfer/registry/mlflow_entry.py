@@ -2,6 +2,6 @@
 
 import mlflow.models
 
-from medtransfer.promotion.serving import Served
+from medtransfer.registry.serve import Served
 
 mlflow.models.set_model(Served())

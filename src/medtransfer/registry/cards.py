@@ -9,7 +9,7 @@ from medtransfer.comparison.contrasts import ALL
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import Row
 from medtransfer.core import files
-from medtransfer.promotion.decision import Decision
+from medtransfer.registry.decision import Decision
 from medtransfer.report.formats import table_markdown
 from medtransfer.report.sections.scores import score_grid
 from medtransfer.report.tables import Entry, Grid, interval, percent, points

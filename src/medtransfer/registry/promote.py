@@ -18,11 +18,11 @@ from medtransfer.comparison.findings import Findings
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.params import Params
-from medtransfer.promotion import cards, registering, registry
-from medtransfer.promotion.decision import Decision, decide, select
-from medtransfer.promotion.material import BACKBONE, Subject, gather
-from medtransfer.promotion.registering import Occasion
-from medtransfer.promotion.weighing import Holder
+from medtransfer.registry import aliases, cards, register
+from medtransfer.registry.candidate import BACKBONE, Subject, gather
+from medtransfer.registry.decision import Decision, decide, select
+from medtransfer.registry.gate import Holder
+from medtransfer.registry.register import Occasion
 from medtransfer.report import formats
 from medtransfer.tracking.comparison import COMPARISON
 from medtransfer.weights import backbones
@@ -76,8 +76,8 @@ def promote(
     if not findings.val_ranks.mean:
         log.warning("no backbone is selected: %s", findings.val_ranks.note or "the initializations share no task")
     subjects = [gather(selected, findings, params, root) for selected in select(findings)]
-    with registry.opened(root) as client:
-        registering.recover(client)
+    with aliases.opened(root) as client:
+        register.recover(client)
         subjects = [_remember(client, subject) for subject in subjects]
         held = [_holder(client, subject) for subject in subjects]  # all are looked at before anything is made
         said = []
@@ -95,23 +95,23 @@ def promote(
 
 def _remember(client: MlflowClient, subject: Subject) -> Subject:
     """Adds that a person took the alias from the same tensors before."""
-    there = registry.version_with(client, subject.material.model, subject.material.key)
+    there = aliases.version_with(client, subject.material.model, subject.material.key)
     why = there.tags.get("demoted", "") if there else ""
     return dataclasses.replace(subject, material=dataclasses.replace(subject.material, demoted=why))
 
 
 def _holder(client: MlflowClient, subject: Subject) -> Holder | None:
     alias, model = f"{subject.selected.prefix}champion", subject.material.model
-    own = registry.holder(client, model, alias)
+    own = aliases.holder(client, model, alias)
     if own is None and subject.selected.scope == ALL:
-        return registry.champion_of(client, BACKBONE, alias)
+        return aliases.champion_of(client, BACKBONE, alias)
     return own
 
 
 def _occasion(client: MlflowClient, findings: Findings, params: Params, root: Path, parent: str | None) -> Occasion:
     digest = str(record.comparison_run(findings)["digest"])
     logged = tracking.finished(client, COMPARISON, digest)
-    past = registry.decisions(client)
+    past = aliases.decisions(client)
     tasks = {cell.task for cell in findings.cells}
     return Occasion(
         findings=findings,
@@ -119,7 +119,7 @@ def _occasion(client: MlflowClient, findings: Findings, params: Params, root: Pa
         comparison=digest,
         comparison_run=logged.info.run_id if logged else "",
         decided_before={
-            task: registry.served(past, cards.manifest(findings.cells, task), digest) for task in sorted(tasks)
+            task: aliases.served(past, cards.manifest(findings.cells, task), digest) for task in sorted(tasks)
         },
         past=past,
         root=root,
@@ -131,14 +131,14 @@ def _carry_out(client: MlflowClient, subject: Subject, decision: Decision, when:
     digest = _digest(subject, when)
     former = next((run for run in when.past if run.data.tags.get("digest") == digest), None)
     if former is not None:
-        said = registry.record_of(client, former)
+        said = aliases.record_of(client, former)
         log.info("%s: decided before by this comparison (run %s): %s", said["model"], former.info.run_id, _words(said))
         return said
     if dry:
-        said = registering.record(decision, digest, when, "", "")
+        said = register.record(decision, digest, when, "", "")
         log.info("%s: would be decided so: %s", said["model"], _words(said))
         return said
-    said = registering.register(client, subject, decision, digest, when)
+    said = register.register(client, subject, decision, digest, when)
     log.info("%s: %s", said["model"], _words(said))
     return said
 

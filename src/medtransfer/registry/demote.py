@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from medtransfer.core.errors import UserError
-from medtransfer.promotion import registering, registry
+from medtransfer.registry import aliases, register
 from medtransfer.tracking import TrackedRun
 
 log = logging.getLogger("medtransfer")
@@ -37,15 +37,15 @@ def demote(model: str, alias: str, why: str, root: Path, parent: str | None = No
     """
     if alias not in ("champion", "demo-champion"):
         raise UserError(f"alias must be champion or demo-champion, got {alias!r}")
-    with registry.opened(root) as client:
+    with aliases.opened(root) as client:
         done = {"verb": "demote", "model": model, "alias": alias, "reason": why}
-        registering.recover(client)
+        register.recover(client)
         last = _last(client, model, alias)
         if last is not None and done.items() <= last.data.tags.items() and _stands(client, last):
             log.info("this was done before; to go one step further back, give another --why")
             tags = last.data.tags
             return _words(model, alias, tags["old_version"], tags["new_version"], last.info.run_id)
-        now = registry.holder(client, model, alias)
+        now = aliases.holder(client, model, alias)
         if now is None:
             raise UserError(f"looked for {alias} of {model}, found none; `mlflow ui` shows what there is")
         promoted = _promotion(client, model, alias, now.version)
@@ -59,8 +59,8 @@ def demote(model: str, alias: str, why: str, root: Path, parent: str | None = No
         with _open(model, former, alias, (now.version, before), why, promoted, root, parent) as run:
             client.set_model_version_tag(model, now.version, "demoted", why)
             run.hand_over()
-            registry.move(client, former, alias, before, now, alias)
-            registering.describe(client, model)
+            aliases.move(client, former, alias, before, now, alias)
+            register.describe(client, model)
     return _words(model, alias, now.version, before, run.run_id)
 
 
@@ -70,7 +70,7 @@ def _words(model: str, alias: str, old: str, new: str, run_id: str) -> str:
 
 def _last(client: MlflowClient, model: str, alias: str) -> Run | None:
     """Finds the newest decision that moved a model's alias."""
-    moves = (run for run in registry.decisions(client) if run.data.tags.get("outcome") in ("champion", "demoted"))
+    moves = (run for run in aliases.decisions(client) if run.data.tags.get("outcome") in ("champion", "demoted"))
     wanted = {"model": model, "alias": alias}
     return next((run for run in moves if wanted.items() <= run.data.tags.items()), None)
 
@@ -78,7 +78,7 @@ def _last(client: MlflowClient, model: str, alias: str) -> Run | None:
 def _stands(client: MlflowClient, run: Run) -> bool:
     """Says whether an alias is still where a decision moved it."""
     tags = run.data.tags
-    now = registry.version_of(client, tags.get("new_model") or tags["model"], tags["alias"])
+    now = aliases.version_of(client, tags.get("new_model") or tags["model"], tags["alias"])
     return now is not None and str(now.version) == tags["new_version"]
 
 
@@ -86,7 +86,7 @@ def _promotion(client: MlflowClient, model: str, alias: str, version: str) -> Ru
     """Finds the newest decision that gave a version the alias."""
     wanted = {"verb": "promote", "outcome": "champion", "model": model, "alias": alias, "new_version": version}
     return next(
-        (run for run in registry.decisions(client) if wanted.items() <= run.data.tags.items()),
+        (run for run in aliases.decisions(client) if wanted.items() <= run.data.tags.items()),
         None,
     )
 
@@ -127,4 +127,4 @@ def _open(
     }
     asked = [model, alias, old, new, why, promoted.info.run_id]
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
-    return registering.decided(root, f"demoted: {model}", digest, tags, {}, parent)
+    return register.decided(root, f"demoted: {model}", digest, tags, {}, parent)

@@ -11,9 +11,9 @@ from medtransfer.comparison.findings import Findings
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
 from medtransfer.params import Params
-from medtransfer.promotion import network, packing
-from medtransfer.promotion.packing import Pack
-from medtransfer.promotion.weighing import Material, Selected
+from medtransfer.registry import network, timm_folder
+from medtransfer.registry.gate import Material, Selected
+from medtransfer.registry.timm_folder import Pack
 from medtransfer.results import network as chosen
 from medtransfer.results.result import Cell, kind_of
 from medtransfer.weights import convert, receipts, store
@@ -59,7 +59,7 @@ def gather(selected: Selected, findings: Findings, params: Params, root: Path) -
 def _backbone(
     selected: Selected, init: Initialization, findings: Findings, origin: Sequence[str], root: Path
 ) -> Subject:
-    name, pack = BACKBONE + init.backbone, packing.gather(init, root)
+    name, pack = BACKBONE + init.backbone, timm_folder.gather(init, root)
     if pack is None:
         why = f"{init.canonical} is best on val, and its weights are drawn from the seed: start without pre-training"
         nothing = Material(model=name, key="", parameters=0, hindrance=why)
@@ -89,7 +89,7 @@ def _model(selected: Selected, init: Initialization, findings: Findings, origin:
         nothing = Material(model=name, key="", parameters=0, hindrance=why)
         return Subject(selected=selected, material=nothing, init=init, facts={}, origin=origin)
     cell = _cell(kept, findings.cells, file)
-    pack = packing.gather(init, root)
+    pack = timm_folder.gather(init, root)
     licences = (*(pack.licences if pack else ()), f"images of {task.dataset}: {task.licence}")
     parameters = pack.receipt.parameters if pack else 0
     material = Material(model=name, key=kept.digest, parameters=parameters, licences=licences)
