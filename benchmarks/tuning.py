@@ -98,7 +98,7 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
 
 def gain(root: Path) -> None:
     """Tunes, trains both recipes and prints the report's table."""
-    from medtransfer.__main__ import run
+    from medtransfer.cli.main import run
 
     os.chdir(root)
     both = ["--benchmark.recipes", "[fixed, tuned]"]

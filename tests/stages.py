@@ -35,7 +35,7 @@ def modules_of(verb: str, top: Path = TOP) -> set[str]:
     """Computes the files and folders of code that a verb runs: a package counts as its folder."""
     reached, left = set[Path](), list[Path]()
     functions, waiting = set[tuple[Path, str]](), [(_home(verb, top), verb)]
-    while waiting:  # of the verbs' modules only the functions that this one calls
+    while waiting:  # of the command line only the functions that this one calls
         path, name = waiting.pop()
         if (path, name) not in functions:
             functions.add((path, name))
@@ -45,7 +45,7 @@ def modules_of(verb: str, top: Path = TOP) -> set[str]:
             left += body
     while left:
         path = left.pop()
-        if path not in reached and path.parent.name != "verbs":
+        if path not in reached and path.parent.name != "cli":
             reached.add(path)
             left += _imported(path, top)
     return {_shown(path, top) for path in reached}
@@ -53,7 +53,7 @@ def modules_of(verb: str, top: Path = TOP) -> set[str]:
 
 def _home(verb: str, top: Path) -> Path:
     """Finds the module of a verb's function."""
-    return next(path for path in sorted((top / CODE / "verbs").glob("*.py")) if verb in _functions(path))
+    return next(path for path in sorted((top / CODE / "cli").glob("*.py")) if verb in _functions(path))
 
 
 def _functions(path: Path) -> dict[str, ast.FunctionDef]:
@@ -61,14 +61,14 @@ def _functions(path: Path) -> dict[str, ast.FunctionDef]:
 
 
 def _body(path: Path, name: str, top: Path) -> tuple[set[Path], list[tuple[Path, str]]]:
-    """Lists what a verb's function and its module import, and the functions of the verbs' modules that it calls."""
+    """Lists what a verb's function and its module import, and the functions of the command line that it calls."""
     function = _functions(path)[name]
     rest = [node for node in _tree(path).body if not isinstance(node, ast.FunctionDef)]
     found = {file for part in (function, *rest) for file in _files(_names(part, path, top), top)}
     called = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
     others = [(path, other) for other in called if other in _functions(path)]
     for node in rest:
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("medtransfer.verbs."):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("medtransfer.cli."):
             home = (top / "src").joinpath(*node.module.split(".")).with_suffix(".py")
             names = {alias.name for alias in node.names} & called
             others += [(home, other) for other in names if other in _functions(home)]
@@ -115,9 +115,9 @@ def _files(names: Iterable[str], top: Path) -> Iterator[Path]:
 
 
 def _shown(path: Path, top: Path) -> str:
-    """Names a module as dvc.yaml does: a package by its folder, but for the verbs, of which each is its own stage's."""
+    """Names a module as dvc.yaml does: by its room, a file of the command line by itself."""
     parts = path.relative_to(top / CODE).parts
-    return "/".join((CODE, *(parts if parts[0] == "verbs" else parts[:1])))
+    return "/".join((CODE, *(parts if parts[0] == "cli" else parts[:1])))
 
 
 def write() -> None:

@@ -103,9 +103,9 @@ def test_a_closure_holds_what_decides_numbers(stage: str, module: str) -> None:
 
 def test_a_closure_follows_lazy_imports_and_not_those_of_a_type_checker(tmp_path: Path) -> None:
     code = tmp_path / "src/medtransfer"
-    (code / "verbs").mkdir(parents=True)
+    (code / "cli").mkdir(parents=True)
     (code / "room").mkdir()
-    (code / "verbs/all.py").write_text(
+    (code / "cli/all.py").write_text(
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from medtransfer import typed\n"
         "def go():\n    return help_()\ndef help_():\n    from medtransfer import lazy\n    lazy()\n"
         "def other():\n    from medtransfer import unused\n"
@@ -114,4 +114,4 @@ def test_a_closure_follows_lazy_imports_and_not_those_of_a_type_checker(tmp_path
     (code / "room/__init__.py").write_text("from .near import x\n")
     for name in ("room/inner", "room/near", "typed", "unused"):
         (code / f"{name}.py").touch()
-    assert stages.modules_of("go", tmp_path) == {f"src/medtransfer/{p}" for p in ("lazy.py", "room", "verbs/all.py")}
+    assert stages.modules_of("go", tmp_path) == {f"src/medtransfer/{p}" for p in ("lazy.py", "room", "cli/all.py")}

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
-from medtransfer import __main__ as main
 from medtransfer import params
+from medtransfer.cli import main
 from medtransfer.core import arithmetic, schema
 from medtransfer.core.arithmetic import UnpinnedError
 from medtransfer.core.errors import UserError
@@ -138,7 +138,7 @@ def test_a_library_that_was_loaded_before_is_named(name: str, pinned: None, monk
 
 
 def test_actors_of_ray_get_the_variables(pinned: None) -> None:
-    cluster = pytest.importorskip("medtransfer.execution.cluster")
+    cluster = pytest.importorskip("medtransfer.runs.execution.ray_cluster")
     assert cluster._variables().items() >= arithmetic.PINNED.items()
 
 

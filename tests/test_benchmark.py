@@ -11,7 +11,7 @@ from rich.console import Console
 
 from medtransfer import params as parameters
 from medtransfer import tracking
-from medtransfer.__main__ import run as command
+from medtransfer.cli.main import run as command
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.runs import benchmark, dry_run, finetune, status

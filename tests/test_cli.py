@@ -10,7 +10,7 @@ import requests
 from PIL import Image
 
 from medtransfer import tracking
-from medtransfer.__main__ import main, name_first, run
+from medtransfer.cli.main import main, name_first, run
 from medtransfer.core import downloads
 from medtransfer.core.errors import UserError
 from tests import workspace

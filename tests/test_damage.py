@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from medtransfer.__main__ import run as command
+from medtransfer.cli.main import run as command
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.data import cache, prepare

@@ -46,7 +46,7 @@ def runs(root: Path, task: str = "shenzhen") -> list[Any]:
 
 
 def test_a_digest_follows_what_the_run_reads_and_nothing_else(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medtransfer.runs.check_engine", lambda params, device: None)  # not every CPU has bf16
+    monkeypatch.setattr("medtransfer.runs.run.check_engine", lambda params, device: None)  # not every CPU has bf16
     base = {task: plan(root, task).digest for task in ("shenzhen", "montgomery")}
     changes: tuple[Any, ...] = (
         {"classification__lr": "1.0e-3"},

@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 from medtransfer import params as parameters
-from medtransfer.__main__ import build_parser, read_overrides
+from medtransfer.cli import VERBS
+from medtransfer.cli.main import build_parser, read_overrides
 from medtransfer.core import schema
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import TASKS
 from medtransfer.params import Params
-from medtransfer.verbs import VERBS
 from tests.conftest import TOP
 
 SECTIONS = {field.name for field in dataclasses.fields(Params)}

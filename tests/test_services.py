@@ -21,11 +21,11 @@ from mlflow.exceptions import MlflowException
 
 from medtransfer import params as parameters
 from medtransfer import tracking
+from medtransfer.cli import services as verbs
 from medtransfer.core.errors import UserError
 from medtransfer.services import daemons, database
 from medtransfer.services import servers as services
 from medtransfer.services.daemons import Daemon
-from medtransfer.verbs import services as verbs
 from tests import outages, servers
 from tests.servers import Servers
 

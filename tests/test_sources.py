@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from medtransfer.__main__ import run as command
+from medtransfer.cli.main import run as command
 from medtransfer.core import files
 from medtransfer.data import catalog, prepare
 from medtransfer.data import raw as sources

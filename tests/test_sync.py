@@ -15,13 +15,13 @@ from sqlalchemy.exc import OperationalError
 
 from medtransfer import params as parameters
 from medtransfer import tracking
+from medtransfer.cli import services as verbs
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.runs import benchmark, finetune
 from medtransfer.runs.run import Run, plan
 from medtransfer.tracking import TrackedRun, store, sync
 from medtransfer.tracking.launcher import Launcher
-from medtransfer.verbs import services as verbs
 from tests import servers, workspace
 
 AWAY = "http://127.0.0.1:9"
@@ -154,7 +154,7 @@ def test_an_outage_costs_training_a_tenth_of_its_time_at_most(
     run = tracking.open_run(tmp_path, identity(tmp_path))
     run.log({"val_loss": 3.0}, 0)
     clock, tries = [1000.0], list[float]()
-    monkeypatch.setattr("medtransfer.tracking.tracked.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("medtransfer.tracking.run.time.monotonic", lambda: clock[0])
 
     def hang(*_: Any, **__: Any) -> None:
         tries.append(clock[0])

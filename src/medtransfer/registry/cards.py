@@ -36,7 +36,7 @@ curl -H 'Content-Type: application/json' http://127.0.0.1:5001/invocations \\
   -d "{{\\"dataframe_records\\": [{{\\"image\\": \\"$(base64 -w0 image.png)\\"}}]}}"
 ```
 
-PNG, JPEG or DICOM in base64, or arrays of pixels. To train it further: `medtransfer.promotion.network.load(folder)`."""
+PNG, JPEG or DICOM in base64, or arrays of pixels. To train it further: `medtransfer.registry.network.load(folder)`."""
 WIDE = "&emsp;"
 PADDED = (
     "Pre-trained with TensorFlow's SAME padding ({padding}), which timm does not know of: medtransfer keeps it, "

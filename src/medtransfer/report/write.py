@@ -167,7 +167,7 @@ def _markdown(first: Sequence[str], sections: Sequence[Section], pictures: Mappi
 def _page(
     findings: Findings, first: Sequence[str], sections: Sequence[Section], pictures: Mapping[str, Picture]
 ) -> str:
-    loader = jinja2.PackageLoader("medtransfer")
+    loader = jinja2.PackageLoader("medtransfer.report")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )

@@ -8,9 +8,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from medtransfer.cli.verb import seeds_of, tasks_of, verb
 from medtransfer.core.errors import UserError
 from medtransfer.params import Params
-from medtransfer.verbs.registry import seeds_of, tasks_of, verb
 
 log = logging.getLogger("medtransfer")
 
@@ -20,9 +20,9 @@ def inits(params: Params, root: Path) -> None:
     """List the initializations: backbones, pre-training, licence, and what is on disk or where to get it."""
     from rich.console import Console
 
-    from medtransfer import listing
+    from medtransfer.cli import list_inits
 
-    Console().print(listing.inits(params, root))
+    Console().print(list_inits.listed(params, root))
 
 
 @verb("model", "inits", "benchmark")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from medtransfer.cli.results import COMPARED, find
+from medtransfer.cli.verb import verb
 from medtransfer.core.errors import UserError
 from medtransfer.params import Params
-from medtransfer.verbs.registry import verb
-from medtransfer.verbs.results import COMPARED, find
 
 log = logging.getLogger("medtransfer")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medtransfer.cli.training import TRAINING
+from medtransfer.cli.verb import tasks_of, verb
 from medtransfer.params import Params
-from medtransfer.verbs.registry import tasks_of, verb
-from medtransfer.verbs.training import TRAINING
 
 
 @verb(*TRAINING)

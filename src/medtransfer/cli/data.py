@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from medtransfer.cli.verb import tasks_of, verb
 from medtransfer.core.errors import UserError
 from medtransfer.params import Params
-from medtransfer.verbs.registry import tasks_of, verb
 
 log = logging.getLogger("medtransfer")
 
@@ -53,9 +53,9 @@ def tasks(params: Params, root: Path) -> None:
     """List the tasks: kind, images, metric, licence, source, and whether they are on disk and prepared."""
     from rich.console import Console
 
-    from medtransfer import listing
+    from medtransfer.cli import list_tasks
 
-    Console().print(listing.tasks(params, root))
+    Console().print(list_tasks.listed(params, root))
 
 
 @verb("data", "tasks", "benchmark")

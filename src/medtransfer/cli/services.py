@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from medtransfer.cli.verb import verb
 from medtransfer.core.errors import UserError
 from medtransfer.params import Params
-from medtransfer.verbs.registry import verb
 
 log = logging.getLogger("medtransfer")
 

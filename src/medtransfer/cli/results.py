@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medtransfer import params as parameters
+from medtransfer.cli.verb import verb
 from medtransfer.params import Params
-from medtransfer.verbs.registry import verb
 
 if TYPE_CHECKING:
     from medtransfer.comparison.findings import Findings

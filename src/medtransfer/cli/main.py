@@ -1,0 +1,174 @@
+"""The only reader of the command line. Imports nothing heavy before the verb is known.
+
+Every option that is no identity argument of a verb is a dotted parameter: `--classification.lr 3e-4`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from medtransfer import params as parameters
+from medtransfer.cli import VERBS
+from medtransfer.core import arithmetic
+from medtransfer.core.addresses import Scrubbed, hide, holds_secret, scrub
+from medtransfer.core.errors import UserError
+
+log = logging.getLogger("medtransfer")
+
+SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY")
+"""variables of the environment that nothing may print"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the command line from the verbs' signatures."""
+    parser = argparse.ArgumentParser(
+        prog="medtransfer",
+        description="Which pre-trained weights should a medical imaging model start from?",
+        epilog="Every parameter of params.yaml is an option too, by its dotted name: --classification.lr 3e-4",
+    )
+    parser.add_argument("--verbose", action="store_true", help="log details and tracebacks")
+    commands = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, entry in VERBS.items():
+        text = inspect.getdoc(entry.function) or ""
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.add_argument("--params", default="params.yaml", help="parameter file (default: params.yaml)")
+        command.add_argument("--partial", action="store_true", help="short for --data.partial true")
+        command.add_argument("--skip-bad", metavar="N", help="short for --data.skip_bad N: samples that may be bad")
+        for option, default in entry.identity.items():
+            words = f"default: {default}" if default is not None else "required"
+            if option == "check":  # also without a value
+                command.add_argument("--check", nargs="?", const="yes", default=default, help=words)
+            else:
+                command.add_argument(f"--{option}", default=default, help=words)
+        if "dry" in entry.identity:
+            command.add_argument(
+                "--dry-run", dest="dry", action="store_const", const="yes", default=argparse.SUPPRESS,
+                help="short for --dry yes",
+            )  # fmt: skip
+    return parser
+
+
+def read_overrides(rest: Sequence[str], verb_name: str) -> dict[str, str]:
+    """Reads `--dotted.name value` and `--dotted.name=value` pairs.
+
+    Raises:
+        UserError: something else stands there; a misspelt identity argument is named.
+    """
+    overrides: dict[str, str] = {}
+    words = list(rest)
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or "." not in name:
+            valid = [*VERBS[verb_name].identity, "params", "partial", "skip-bad"]
+            near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+            hint = f"the nearest option is --{near[0]}" if near else f"options: {', '.join(f'--{v}' for v in valid)}"
+            raise UserError(f"unknown option {word} of {verb_name}; {hint}, or a dotted parameter")
+        if not equals:
+            if not words:
+                raise UserError(f"option {word} needs a value")
+            value = words.pop(0)
+        overrides[name] = value
+    return overrides
+
+
+def name_first(arguments: Sequence[str]) -> list[str]:
+    """Lets the word behind a verb stand for the verb's first identity argument: `fetch pneumoniamnist`.
+
+    Raises:
+        UserError: that argument is given by its name, too.
+    """
+    words = list(arguments)
+    place = next((number for number, word in enumerate(words) if word in VERBS), None)
+    if place is None or place + 1 >= len(words) or words[place + 1].startswith("-"):
+        return words
+    option = next((f"--{name}" for name in VERBS[words[place]].identity), "")
+    if not option:
+        return words
+    if any(word.partition("=")[0] == option for word in words):
+        raise UserError(
+            f"{words[place]} {words[place + 1]} means {option} {words[place + 1]}, but {option} stands there too"
+        )
+    return [*words[: place + 1], option, *words[place + 1 :]]
+
+
+def run(arguments: Sequence[str], root: Path) -> None:
+    """Reads a command line and does its verb.
+
+    Raises:
+        UserError: whatever the user can mend.
+    """
+    options, rest = build_parser().parse_known_args(name_first(arguments))
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    log.setLevel(logging.DEBUG if options.verbose else logging.INFO)
+    entry = VERBS[options.verb]
+    overrides = read_overrides(rest, options.verb)
+    if options.partial:
+        overrides["data.partial"] = "true"
+    if options.skip_bad is not None:
+        overrides["data.skip_bad"] = options.skip_bad
+    identity = {name: getattr(options, name) for name in entry.identity}
+    absent = [name for name, value in identity.items() if value is None]
+    if absent:
+        raise UserError(f"{options.verb} needs --{absent[0]}: which {absent[0]}?")
+    from medtransfer.data import catalog
+    from medtransfer.weights.names import hidden, hide_all
+
+    if os.environ.get("MLFLOW_RUN_ID") and any(map(holds_secret, (*identity.values(), *overrides.values()))):
+        raise UserError(
+            "`mlflow run` has written the address with its password or token into this run's parameters before this "
+            "program was reached: delete that run and withdraw the secret; `python -m medtransfer` takes such an "
+            "address and keeps it to itself"
+        )
+    identity = {name: hidden(value) for name, value in identity.items()}
+    params = parameters.load(root / options.params, overrides, catalog.sizes(root))
+    params = hide_all(params)
+    parameters.refuse_shadowed(params, overrides, identity.get("task"))
+    arithmetic.check_environment(params.engine.portable)
+    if "inits" in entry.sections:
+        params = fetch_registered(params, identity, root)
+    entry.function(params, root, **identity)
+
+
+def fetch_registered(params: parameters.Params, identity: Mapping[str, str], root: Path) -> parameters.Params:
+    """Fetches the backbones that the parameters or the command line name by the model registry."""
+    said = (identity.get("init", ""), identity.get("reference", ""), params.comparison.reference)
+    names = [name for name in (*said, *params.benchmark.inits, *params.tuning.inits) if name.startswith("registry:")]
+    if not names:
+        return params
+    from medtransfer.registry import fetch
+
+    return fetch.bring(params, names, root)
+
+
+def main() -> None:
+    """Does what the command line says; what the user can mend is said in one message, without a traceback."""
+    root = Path.cwd()
+    hide(*(os.environ.get(name, "") for name in SECRETS))
+    sys.stdout, sys.stderr = Scrubbed(sys.stdout), Scrubbed(sys.stderr)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    try:
+        run(sys.argv[1:], root)
+    except arithmetic.UnpinnedError:
+        arithmetic.restart()
+    except UserError as error:
+        sys.stderr.write(f"medtransfer: {error}\n")
+        if os.environ.get("MLFLOW_RUN_ID"):
+            from medtransfer.tracking.launcher import Launcher
+
+            Launcher(root).fail(f"{' '.join(sys.argv[1:2])}: refused", scrub(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("medtransfer: stopped; the same command goes on from there\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
