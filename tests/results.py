@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from medtransfer import params
+from medtransfer.comparison import selection
 from medtransfer.core import schema
 from medtransfer.data.prepare import slug
 from medtransfer.data.tasks import TASKS, Task
-from medtransfer.results import result
 from medtransfer.results.result import Cell
 
 ROOT = Path(__file__).parents[1]
 EPOCHS = 8
-LOOK_UP = result._look_up
+LOOK_UP = selection._look_up
 """as released, see `declare`"""
 Array = NDArray[Any]
 
@@ -146,7 +146,7 @@ def declare(monkeypatch: pytest.MonkeyPatch) -> None:
             given.append(dataclasses.replace(cell, marks=marks, measured=measured, **facts))
         return given
 
-    monkeypatch.setattr(result, "_look_up", look_up)
+    monkeypatch.setattr(selection, "_look_up", look_up)
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from medtransfer import params as parameters
 from medtransfer import tracking
 from medtransfer.cli.main import run as command
 from medtransfer.core import files
-from medtransfer.core.errors import UserError
+from medtransfer.core.errors import Held, UserError
 from medtransfer.runs import benchmark, dry_run, finetune, status
 from medtransfer.runs.benchmark import Work
 from medtransfer.runs.execution import leases, pull
@@ -63,7 +63,7 @@ def runs(root: Path, task: str = "shenzhen") -> list[Any]:
 def test_a_lost_run_is_given_out_again_as_often_as_retries_say_and_a_held_one_until_it_is_free(root: Path) -> None:
     a, b = plan(root, seeds=(0, 1))
     work = Work([a, b], retries=1)
-    lost, held = pull.WorkerLost("killed"), leases.Held("elsewhere")
+    lost, held = pull.WorkerLost("killed"), Held("elsewhere")
     assert work.take() is a
     assert work.take() is b
     assert work.back(a, held)

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from medtransfer import params
-from medtransfer.comparison import findings
+from medtransfer.comparison import findings, selection
 from medtransfer.core import arithmetic
 from medtransfer.core.errors import UserError
 from medtransfer.report.sections.scores import score_notes
-from medtransfer.results import result
 from tests import results
 from tests.conftest import TOP
 
@@ -47,17 +46,17 @@ def test_a_seed_s_runs_under_unequal_conditions_are_refused_unless_allowed_by_na
     folder: Path, condition: str, changes: dict[str, Any]
 ) -> None:
     edit(folder, IMAGENET, 1, **changes)
-    found = result.collect(folder, TOP)
+    found = selection.collect(folder, TOP)
     with pytest.raises(UserError, match=rf"one {condition}(,| and) .*comparison\.unbalanced: \[{condition}(,|\])"):
-        result.select(found, BENCHMARK)
-    assert len(result.select(found, BENCHMARK, unbalanced=("device", "arithmetic", "torch", "timm"))) == 4
+        selection.select(found, BENCHMARK)
+    assert len(selection.select(found, BENCHMARK, unbalanced=("device", "arithmetic", "torch", "timm"))) == 4
 
 
 def test_all_unequal_conditions_are_named_at_once(folder: Path) -> None:
     edit(folder, IMAGENET, 1, device="cuda", arithmetic={"device": "A100"})
     words = r"one device and one arithmetic, .* A100 \(.*\) and unknown \(.*unbalanced: \[torch, device, arithmetic\]"
     with pytest.raises(UserError, match=words):
-        result.select(result.collect(folder, TOP), BENCHMARK, unbalanced=("torch",))
+        selection.select(selection.collect(folder, TOP), BENCHMARK, unbalanced=("torch",))
 
 
 def test_what_was_allowed_is_printed(folder: Path) -> None:
@@ -70,7 +69,7 @@ def test_what_was_allowed_is_printed(folder: Path) -> None:
 def test_seeds_may_have_conditions_of_their_own(folder: Path) -> None:
     for init in (RANDOM, IMAGENET):
         edit(folder, init, 1, device="cuda")
-    assert result.imbalances(result.select(result.collect(folder, TOP), BENCHMARK)) == {}
+    assert selection.imbalances(selection.select(selection.collect(folder, TOP), BENCHMARK)) == {}
 
 
 def test_a_patch_version_is_no_other_condition(folder: Path) -> None:
@@ -78,14 +77,14 @@ def test_a_patch_version_is_no_other_condition(folder: Path) -> None:
         cell = json.loads(path.read_text())
         patch = "2" if cell["init"] == RANDOM else "3"
         path.write_text(json.dumps(cell | {"versions": {"torch": f"2.14.{patch}", "timm": "1.0.31"}}))
-    assert result.imbalances(result.collect(folder, TOP)) == {}
+    assert selection.imbalances(selection.collect(folder, TOP)) == {}
 
 
 def test_a_recipe_is_compared_alone(folder: Path) -> None:
     edit(folder, IMAGENET, 0, recipe="tuned")
-    found = result.collect(folder, TOP)
-    assert {(c.init, c.seed) for c in result.select(found, BENCHMARK)} == {(RANDOM, 0), (RANDOM, 1), (IMAGENET, 1)}
-    assert [c.init for c in result.select(found, BENCHMARK, "tuned")] == [IMAGENET]
+    found = selection.collect(folder, TOP)
+    assert {(c.init, c.seed) for c in selection.select(found, BENCHMARK)} == {(RANDOM, 0), (RANDOM, 1), (IMAGENET, 1)}
+    assert [c.init for c in selection.select(found, BENCHMARK, "tuned")] == [IMAGENET]
     only = [c for c in found if c.recipe == "fixed"]
     with pytest.raises(UserError, match=r"none of the 3 finished runs .* \(fixed recipe\)"):
-        result.select(only, BENCHMARK, "tuned")
+        selection.select(only, BENCHMARK, "tuned")

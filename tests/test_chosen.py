@@ -12,6 +12,7 @@ import pytest
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import TASKS
 from medtransfer.results import network as chosen
+from medtransfer.runs import best_networks
 from medtransfer.runs.run import Run
 
 INIT = "imagenet@resnet18"
@@ -37,7 +38,7 @@ def kept(root: Path) -> list[str]:
 
 def test_the_best_seed_on_val_of_each_init_is_kept_with_its_digest(tmp_path: Path) -> None:
     runs = [run(tmp_path, 0, 0.7), run(tmp_path, 1, 0.9), run(tmp_path, 2, 0.9), run(tmp_path, 3, None)]
-    chosen.write([*runs, run(tmp_path, 5, 0.1, init="random@resnet18")], "shenzhen", tmp_path)
+    best_networks.write([*runs, run(tmp_path, 5, 0.1, init="random@resnet18")], "shenzhen", tmp_path)
     place = chosen.path(tmp_path, "shenzhen", "imagenet--resnet18", "fixed")
     assert place.read_bytes() == f"{INIT} 1".encode()
     found = chosen.read(place)
@@ -46,8 +47,8 @@ def test_the_best_seed_on_val_of_each_init_is_kept_with_its_digest(tmp_path: Pat
 
 
 def test_recipes_are_kept_apart_and_older_files_go(tmp_path: Path) -> None:
-    chosen.write([run(tmp_path, 0, 0.7, init="random@resnet18")], "shenzhen", tmp_path)
-    chosen.write([run(tmp_path, 0, 0.7), run(tmp_path, 0, 0.6, recipe="tuned")], "shenzhen", tmp_path)
+    best_networks.write([run(tmp_path, 0, 0.7, init="random@resnet18")], "shenzhen", tmp_path)
+    best_networks.write([run(tmp_path, 0, 0.7), run(tmp_path, 0, 0.6, recipe="tuned")], "shenzhen", tmp_path)
     names = ["imagenet--resnet18--tuned", "imagenet--resnet18"]
     assert kept(tmp_path) == sorted(f"{name}.{end}" for name in names for end in ("json", "safetensors"))
 
@@ -56,7 +57,7 @@ def test_a_run_without_its_network_is_said_and_no_other_seed_stands_in(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        chosen.write([run(tmp_path, 0, 0.9, network=False), run(tmp_path, 1, 0.7)], "shenzhen", tmp_path)
+        best_networks.write([run(tmp_path, 0, 0.9, network=False), run(tmp_path, 1, 0.7)], "shenzhen", tmp_path)
     assert "imagenet@resnet18-s0 is the best of its seeds on val" in caplog.text
     assert kept(tmp_path) == []
     with pytest.raises(UserError, match="found none"):
@@ -64,7 +65,7 @@ def test_a_run_without_its_network_is_said_and_no_other_seed_stands_in(
 
 
 def test_a_file_that_was_changed_is_refused(tmp_path: Path) -> None:
-    chosen.write([run(tmp_path, 0, 0.7)], "shenzhen", tmp_path)
+    best_networks.write([run(tmp_path, 0, 0.7)], "shenzhen", tmp_path)
     place = chosen.path(tmp_path, "shenzhen", "imagenet--resnet18", "fixed")
     assert dataclasses.asdict(chosen.read(place))["recipe"] == "fixed"
     place.write_bytes(b"other")

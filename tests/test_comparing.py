@@ -9,7 +9,8 @@ import pytest
 from mlflow import MlflowClient
 
 from medtransfer import tracking
-from medtransfer.results.result import Cell, collect
+from medtransfer.comparison.selection import collect
+from medtransfer.results.result import Cell
 from medtransfer.tracking import comparison
 from tests import results
 

@@ -20,6 +20,7 @@ from medtransfer.data import catalog
 from medtransfer.data import prepare as preparation
 from medtransfer.registry import aliases, demote
 from medtransfer.results import study as ledger
+from medtransfer.runs.execution import leases
 from medtransfer.runs.pretrain import pretrain
 from medtransfer.runs.tune import tune
 from medtransfer.tracking import comparison, sync
@@ -154,7 +155,7 @@ def test_pretrain(fresh: Callable[[int], Path]) -> None:
 @pytest.mark.slow
 def test_tune(fresh: Callable[[int], Path]) -> None:
     def work(root: Path) -> None:
-        sync.sweep(root, "")
+        sync.sweep(root, leases.claims(""))
         tune.tune(params.load(root / "params.yaml"), root, ["random"], ["shenzhen"])
 
     def check(root: Path) -> None:
@@ -162,7 +163,8 @@ def test_tune(fresh: Callable[[int], Path]) -> None:
         [study] = [run for run in found if run.data.tags.get("verb") == "tune"]
         assert study.info.status == "FINISHED"
         assert artifacts(root, study) >= {"best.yaml", "history.png"}
-        book = ledger.find(parse("random", fakes.BACKBONE), "shenzhen", root)
+        init = parse("random", fakes.BACKBONE)
+        book = ledger.find(init.canonical, init.slug, "shenzhen", root)
         assert book.finished
         whole = [run for run in found if run.info.status == "FINISHED" and run is not study]
         counted = [str(trial.number) for trial in book.trials if trial.counted]
@@ -188,7 +190,7 @@ def test_compare(fresh: Callable[[int], Path]) -> None:
         (out / "report/index.html").write_text("<p>report</p>")
         (out / "report/figures/scores.png").write_bytes(b"png")
         (out / "runs.csv").write_text("task\n")
-        sync.sweep(root, "")
+        sync.sweep(root, leases.claims(""))
         comparison.record(
             root, out, digest="c1", tags={"answer": "decided"}, params={"comparison.alpha": 0.05},
             metrics={"chosen_test_drive": 0.8}, text="Start from swav.", parent=None,
@@ -215,7 +217,7 @@ def _reported(root: Path) -> None:
 def _promote(root: Path) -> None:
     here = promotions.load(root, ["random", "a", "b"])
     found = promotions.report(root, here)
-    sync.sweep(root, "")
+    sync.sweep(root, leases.claims(""))
     promotions.promote(root, here, found)
 
 
@@ -263,7 +265,7 @@ def test_demote_after_a_promote_that_was_killed_and_a_demote_that_is(fresh: Call
         promotions.promote(root, here, found)
 
     def work(root: Path) -> None:
-        sync.sweep(root, "")
+        sync.sweep(root, leases.claims(""))
         demote.demote(promotions.MODEL, "champion", "it saw the test images", root)
 
     def check(root: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from medtransfer.cli.main import run as command
+from medtransfer.comparison import selection
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.data import cache, prepare
@@ -98,7 +99,7 @@ def test_damaged_predictions_of_a_compared_run_are_named_and_benchmark_brings_th
     benchmark.run_all([run])
     folder = root / "data/results/cells"
     benchmark.write_cells([run], folder / "shenzhen")
-    (cell,) = result.collect(folder, root)
+    (cell,) = selection.collect(folder, root)
     path = result.predictions(cell, folder)
     flip(path)
     with pytest.raises(UserError, match=r"is damaged: .* run `benchmark`, which brings it here again"):
@@ -150,13 +151,14 @@ def test_a_best_model_that_was_damaged_is_not_tested_and_the_run_begins_anew(
 @pytest.mark.slow
 def test_a_network_that_was_damaged_is_not_kept(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     from medtransfer.results import network
+    from medtransfer.runs import best_networks
 
     run = one_run(root)
     benchmark.run_all([run])
-    network.write([run], "shenzhen", root)
+    best_networks.write([run], "shenzhen", root)
     assert network.path(root, "shenzhen", run.init.slug, "fixed").is_file()
     flip(run.folder / network.NETWORK)
-    network.write([run], "shenzhen", root)
+    best_networks.write([run], "shenzhen", root)
     assert not network.path(root, "shenzhen", run.init.slug, "fixed").exists()
     assert "or not as it was kept" in caplog.text
 

@@ -26,7 +26,7 @@ from medtransfer.data import catalog, leaks, prepare, splits
 from medtransfer.data.overlap import Finding
 from medtransfer.data.tasks import TASKS, Folds
 from medtransfer.results import looks, network
-from medtransfer.runs import benchmark, dry_run, status
+from medtransfer.runs import benchmark, best_networks, dry_run, status
 from medtransfer.runs import run as runs
 from medtransfer.runs.pretrain import contamination
 from medtransfer.runs.tune import tune
@@ -211,7 +211,7 @@ def test_splits_go_from_phantoms_to_the_answer(top: Path, tmp_path: Path, monkey
     for task in tasks:
         own = [run for run in planned if run.task == task]
         benchmark.write_cells(own, root / "data/results/cells" / task)
-        network.write(own, task, root)
+        best_networks.write(own, task, root)
         kept = network.read(network.path(root, task, own[0].init.slug, "fixed"))
         assert kept.fold in (1, 3)
         assert kept.digest in {run.digest for run in own}

@@ -22,10 +22,11 @@ from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import TASKS, Task
 from medtransfer.report import gallery
 from medtransfer.report.figures import drawings
+from medtransfer.results import examples as stored
+from medtransfer.results.examples import Examples
 from medtransfer.runs import benchmark, finetune
 from medtransfer.runs import run as runs
 from medtransfer.training import examples, networks
-from medtransfer.training.examples import Examples
 from medtransfer.training.trainer import Trainer
 from medtransfer.weights import backbones
 from tests import fakes, workspace
@@ -329,9 +330,9 @@ def test_what_is_saved_is_read_back_and_names_nobody(top: Path, tmp_path: Path) 
     trainer, data = build(top, tmp_path)
     found = collected(trainer)
     for name in ("a.npz", "b.npz"):
-        examples.save(tmp_path / name, found)
+        stored.save(tmp_path / name, found)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    back = examples.load(tmp_path / "a.npz")
+    back = stored.load(tmp_path / "a.npz")
     for field in fields(Examples):
         np.testing.assert_array_equal(getattr(back, field.name), getattr(found, field.name))
     with np.load(tmp_path / "a.npz", allow_pickle=False) as archive:
@@ -382,12 +383,12 @@ def be_a_plain_array(path: Path) -> None:
     "damage", [cut, empty, flip, lose_an_array, lose_an_image, pickle_an_array, be_a_plain_array, Path.unlink]
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, damage: Any) -> None:
-    path = tmp_path / examples.FILE
-    examples.save(path, drawn())
-    examples.load(path)
+    path = tmp_path / stored.FILE
+    stored.save(path, drawn())
+    stored.load(path)
     damage(path)
     with pytest.raises(UserError, match=r"looked for the examples of a run in .*examples\.npz.*delete it"):
-        examples.load(path)
+        stored.load(path)
 
 
 @pytest.mark.parametrize("task", ["shenzhen", "montgomery"])
@@ -408,11 +409,11 @@ def test_a_run_keeps_examples_for_itself_and_its_numbers_are_those_without(
                 patch.setattr(examples, "collect", lambda *_: None)
             cells += benchmark.run_all([run])
         benchmark.write_cells([run], tmp_path / name)
-        assert (tmp_path / name / run.digest / examples.FILE).is_file() == (name == "with")
+        assert (tmp_path / name / run.digest / stored.FILE).is_file() == (name == "with")
     assert numbers(cells[0]) == numbers(cells[1])
-    assert len(examples.load(run.folder / examples.FILE).images) > 1
+    assert len(stored.load(run.folder / stored.FILE).images) > 1
     client = tracking.connect(tmp_path)
-    assert examples.FILE not in {file.path for file in client.list_artifacts(cells[1]["mlflow_run_id"])}
+    assert stored.FILE not in {file.path for file in client.list_artifacts(cells[1]["mlflow_run_id"])}
     shutil.rmtree(run.folder)
     assert benchmark.run_all([run]) == cells[1:]  # restored from MLflow, without examples
     benchmark.write_cells([run], tmp_path / "restored")

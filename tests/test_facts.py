@@ -14,7 +14,7 @@ import yaml
 from sklearn.metrics import average_precision_score
 
 from medtransfer import params
-from medtransfer.comparison import findings, published
+from medtransfer.comparison import findings, published, selection
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
 from medtransfer.data.tasks import TASKS, applicable, contaminated, image_groups, origins
@@ -70,7 +70,7 @@ def test_a_result_holds_no_fact(tmp_path: Path) -> None:
     results.write(tmp_path, {RANDOM: 0.0}, ("siim",), (0,), cases=40)
     (path,) = tmp_path.rglob("cell.json")
     assert not {"metric", "margin", "derived_from", "group"} & set(json.loads(path.read_text()))
-    (cell,) = result.collect(tmp_path, tmp_path)
+    (cell,) = selection.collect(tmp_path, tmp_path)
     assert (cell.metric, cell.margin, cell.images) == ("dice_positives", 0.01, ("chestxray14", "siim"))
 
 
@@ -103,7 +103,7 @@ def test_a_metric_that_was_not_measured_is_named_with_what_to_run(tmp_path: Path
     describe(tmp_path, kind="multiclass", labels=["a", "b"], ordinal=True, metric="kappa")
     words = r"task mine: its metric is kappa, which 6 of its 6 runs did not measure: .*Run `benchmark`.*auc, average"
     with pytest.raises(UserError, match=words):
-        result.select(result.collect(folder, tmp_path), benchmark_of("mine"))
+        selection.select(selection.collect(folder, tmp_path), benchmark_of("mine"))
 
 
 def test_a_file_of_an_earlier_version_is_read_and_its_facts_are_not(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_file_of_an_earlier_version_is_read_and_its_facts_are_not(tmp_path: Pa
         frozen = {"metric": "dice", "margin": 9.0, "derived_from": ["drive"], "marks": ["synthetic", "contaminated"]}
         path.write_text(json.dumps(cell | frozen))
     describe(tmp_path)
-    for cell in result.collect(folder, tmp_path):
+    for cell in selection.collect(folder, tmp_path):
         assert (cell.metric, cell.margin, cell.images, cell.marks) == ("auc", 0.02, ("mine",), ("synthetic",))
         assert cell.measured == ("auc", "average_precision")
 
@@ -126,7 +126,7 @@ def test_an_earlier_file_s_search_for_patients_is_kept(tmp_path: Path) -> None:
         del cell["measured"], cell["spared"]
         marks = ["synthetic"] if cell["seed"] else ["synthetic", "contaminated"]
         path.write_text(json.dumps(cell | {"derived_from": ["chestxray14"], "marks": marks}))
-    marked = {cell.seed: (cell.marks, cell.spared) for cell in result.collect(tmp_path, tmp_path)}
+    marked = {cell.seed: (cell.marks, cell.spared) for cell in selection.collect(tmp_path, tmp_path)}
     assert marked == {0: (("synthetic", "contaminated"), ()), 1: (("synthetic",), ("chestxray14",))}
 
 
@@ -187,7 +187,7 @@ def test_every_metric_of_the_kind_is_measured_at_every_epoch_and_another_one_nee
     monkeypatch.setitem(TASKS, "shenzhen", dataclasses.replace(TASKS["shenzhen"], metric="average_precision"))
     monkeypatch.setattr(Trainer, "run", lambda *_: pytest.fail("trained again"))
     assert trained(root) == [cell]
-    (found,) = result.collect(root / "data/results/cells", root)
+    (found,) = selection.collect(root / "data/results/cells", root)
     assert found.score == cell["scores"]["test_average_precision"]
 
 

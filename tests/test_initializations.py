@@ -6,7 +6,9 @@ import pytest
 
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
+from medtransfer.data.tasks import TASKS
 from medtransfer.params import OwnInit
+from medtransfer.weights import names
 from medtransfer.weights.names import check_backbone, expected, parse, seen
 
 
@@ -115,3 +117,7 @@ def test_names_of_ones_own_do_not_clash(name: str, words: str) -> None:
 def test_the_benchmarks_inits_are_expected_by_canonical_name(top: Path) -> None:
     params = parameters.load(top / "params.yaml", {"benchmark.inits": "[random, swav]"})
     assert expected(params).inits == ("random@tf_efficientnet_lite0", "swav@resnet50")
+
+
+def test_the_grammar_knows_the_datasets_of_all_tasks() -> None:
+    assert {*TASKS, *(task.dataset for task in TASKS.values())} == names.DATASETS

@@ -13,10 +13,10 @@ import psycopg
 import pytest
 
 from medtransfer import params as parameters
-from medtransfer.core.errors import UserError
+from medtransfer.core.errors import Held, UserError
 from medtransfer.runs import benchmark, finetune
 from medtransfer.runs.execution import leases
-from medtransfer.runs.execution.leases import Held, Lease, Lost
+from medtransfer.runs.execution.leases import Lease, Lost
 from medtransfer.runs.run import plan
 from medtransfer.tracking import Journal, connect, find
 from medtransfer.training.trainer import Progress

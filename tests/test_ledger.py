@@ -45,10 +45,10 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
 def test_a_study_that_is_missing_or_open_is_refused(tmp_path: Path) -> None:
     init = parse("random@resnet18", "resnet18")
     with pytest.raises(UserError, match=r"looked for the study of random@resnet18 on shenzhen .* found none"):
-        ledger.find(init, "shenzhen", tmp_path)
-    ledger.write(study(trial(0, 0.5), finished=False), ledger.path(init, "shenzhen", tmp_path))
+        ledger.find(init.canonical, init.slug, "shenzhen", tmp_path)
+    ledger.write(study(trial(0, 0.5), finished=False), ledger.path(init.slug, "shenzhen", tmp_path))
     with pytest.raises(UserError, match="not finished"):
-        ledger.find(init, "shenzhen", tmp_path)
+        ledger.find(init.canonical, init.slug, "shenzhen", tmp_path)
 
 
 def test_the_best_so_far_counts_images_of_pruned_and_failed_trials() -> None:

@@ -27,6 +27,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from medtransfer import params as parameters
 from medtransfer import tracking
+from medtransfer.comparison.selection import collect
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import TASKS
 from medtransfer.registry import aliases, network, onnx, serve
@@ -34,8 +35,7 @@ from medtransfer.registry import register as registering
 from medtransfer.registry.candidate import Subject
 from medtransfer.registry.gate import Material, Selected
 from medtransfer.results import network as chosen
-from medtransfer.results.result import collect
-from medtransfer.runs import benchmark
+from medtransfer.runs import benchmark, best_networks
 from medtransfer.runs.run import plan
 from medtransfer.training import objectives
 from tests import workspace
@@ -58,7 +58,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, top: Path) -> Iterator[Path]:
         for task in LABEL:
             runs = [run for run in planned if run.task == task]
             benchmark.write_cells(runs, folder / "data/results/cells" / task)
-            chosen.write(runs, task, folder)
+            best_networks.write(runs, task, folder)
             (cell,) = (c for c in collect(folder / "data/results/cells", folder) if c.task == task)
             said = network.spec(cell, TASKS[task], *runs[0].normalization, "")
             file = chosen.path(folder, task, runs[0].init.slug, "fixed")

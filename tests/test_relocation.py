@@ -17,6 +17,7 @@ from medtransfer import tracking
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.registry import fetch
+from medtransfer.runs.execution import leases
 from medtransfer.tracking import store, sync
 from medtransfer.weights import store as weights
 from medtransfer.weights.convert import Receipt
@@ -125,7 +126,7 @@ def test_what_it_has_is_read_and_what_is_new_is_written_in_its_own_folder(
     [logged] = client.search_logged_models([new.info.experiment_id])
     assert Path(logged.artifact_location).is_relative_to(other)
     assert store.reap(client) == 1  # what was RUNNING when it was copied has no living owner here
-    sync.sweep(other, "")  # d2 had not ended: its outbox is sent
+    sync.sweep(other, leases.claims(""))  # d2 had not ended: its outbox is sent
     assert tracking.waiting(other) == []
     assert names_of(other, study) == []
     assert state(study) == before if kept else not study.exists()

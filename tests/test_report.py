@@ -15,12 +15,13 @@ from rich.console import Console
 
 from medtransfer import params
 from medtransfer.comparison import findings, record
+from medtransfer.comparison.selection import collect
+from medtransfer.comparison.wording import FIRST_LINES
 from medtransfer.core import schema
 from medtransfer.core.errors import UserError
 from medtransfer.data import tasks
 from medtransfer.report import write as report
 from medtransfer.report.sections.scores import printed_grid, score_notes
-from medtransfer.results.result import FIRST_LINES, collect
 from medtransfer.statistics import t_tests
 
 RANDOM, IMAGENET = "random@tf_efficientnet_lite0", "imagenet@tf_efficientnet_lite0"

@@ -19,6 +19,7 @@ from medtransfer.cli import services as verbs
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.runs import benchmark, finetune
+from medtransfer.runs.execution import leases
 from medtransfer.runs.run import Run, plan
 from medtransfer.tracking import TrackedRun, store, sync
 from medtransfer.tracking.launcher import Launcher
@@ -83,8 +84,8 @@ def test_a_run_that_never_reached_mlflow_is_sent_whole_later_and_once(
     run.artifacts(run.folder, ["cell.json", "journal.jsonl"])
     run.end("FINISHED")
     come_back(monkeypatch, tmp_path)
-    assert sync.sync(tmp_path, "").sent == ["imagenet@x-d1"]
-    assert sync.sync(tmp_path, "") == sync.Outcome()
+    assert sync.sync(tmp_path, leases.claims("")).sent == ["imagenet@x-d1"]
+    assert sync.sync(tmp_path, leases.claims("")) == sync.Outcome()
     (found,) = runs(tmp_path)
     assert found.info.status == "FINISHED"
     assert found.info.start_time == run.outbox.start
@@ -100,7 +101,7 @@ def test_what_a_dead_process_left_is_sent_up_to_its_checkpoint_and_its_resume_do
     dead = tracking.open_run(tmp_path, identity(tmp_path))
     train(dead, 3)  # killed here: the last epoch has no checkpoint yet
     dead.leave()
-    assert sync.sync(tmp_path, "").sent == ["imagenet@x-d1"]
+    assert sync.sync(tmp_path, leases.claims("")).sent == ["imagenet@x-d1"]
     client = MlflowClient()
     killed = client.get_run(dead.run_id)
     assert killed.info.status == "KILLED"
@@ -117,7 +118,7 @@ def test_what_a_dead_process_left_is_sent_up_to_its_checkpoint_and_its_resume_do
 def test_a_run_at_work_is_left_to_its_process(tmp_path: Path) -> None:
     run = tracking.open_run(tmp_path, identity(tmp_path))
     with files.lock(run.folder / "lock"):
-        assert sync.sync(tmp_path, "").working == ["imagenet@x-d1"]
+        assert sync.sync(tmp_path, leases.claims("")).working == ["imagenet@x-d1"]
     assert MlflowClient().get_run(run.run_id).info.status == "RUNNING"
 
 
@@ -141,8 +142,8 @@ def test_what_failed_while_mlflow_was_away_is_said_later(tmp_path: Path, monkeyp
     monkeypatch.setattr(run, "run_id", "")
     run.end("FAILED", "ZeroDivisionError: on purpose")
     come_back(monkeypatch, tmp_path)
-    assert len(sync.sync(tmp_path, "", finished=True).sent) == 0
-    assert len(sync.sync(tmp_path, "").sent) == 1
+    assert len(sync.sync(tmp_path, leases.claims(""), finished=True).sent) == 0
+    assert len(sync.sync(tmp_path, leases.claims("")).sent) == 1
     (found,) = runs(tmp_path)
     assert (found.info.status, found.data.tags["error"]) == ("FAILED", "ZeroDivisionError: on purpose")
 

@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from safetensors.torch import save_file
 
 from medtransfer import params, tracking
+from medtransfer.comparison import selection
 from medtransfer.core import files
 from medtransfer.core.addresses import Address
 from medtransfer.core.errors import UserError
@@ -24,6 +25,7 @@ from medtransfer.results import network as chosen
 from medtransfer.results import result
 from medtransfer.runs import benchmark, finetune
 from medtransfer.runs import run as runs
+from medtransfer.runs.execution import leases
 from medtransfer.runs.tune import trial
 from medtransfer.tracking import comparison, search, sync
 from medtransfer.weights import store
@@ -157,7 +159,7 @@ def test_every_record_that_was_cut_off_is_named(root: Path, content: bytes) -> N
     with pytest.raises(UserError, match=re.escape(str(spec))):
         network.read(root / "n")
     with pytest.raises(UserError, match=re.escape(str(facts))):
-        result._facts("unknown", root / "cells", root)
+        selection._facts("unknown", root / "cells", root)
     assert fetch._noted(note) is None  # it is fetched again
 
 
@@ -167,7 +169,7 @@ def test_an_unsent_run_whose_record_was_cut_off_is_named_and_sent_again(root: Pa
     run.log({"val_loss": 0.5}, 0)
     path = run.outbox.path(root)
     path.write_bytes(content)
-    outcome = sync.sync(root, "")
+    outcome = sync.sync(root, leases.claims(""))
     assert [str(path) in words and "Remove it" in words for words in outcome.left] == [True]
     path.unlink()
     with tracking.recorded(root, identity(root)):  # the same command again

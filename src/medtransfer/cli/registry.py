@@ -26,7 +26,7 @@ def promote(params: Params, root: Path, dry: str = "no") -> None:
     launcher = Launcher(root)
     with launcher:
         launcher.start("promote", {"verb": "promote"})
-        sync.sweep(root, leases.address(params.execution))
+        sync.sweep(root, leases.claims(leases.address(params.execution)))
         findings = find(params, root, "params", "params")
         said = promote.promote(findings, params, root, dry=dry == "yes", parent=launcher.run_id)
         lines = [f"- {one['model']}: {one['init']}, {one['outcome']}: {'; '.join(one['reasons'])}" for one in said]
@@ -44,7 +44,7 @@ def demote(params: Params, root: Path, model: str, alias: str = "champion", why:
     launcher = Launcher(root)
     with launcher:
         launcher.start(f"demote {model}", {"verb": "demote"})
-        sync.sweep(root, leases.address(params.execution))
+        sync.sweep(root, leases.claims(leases.address(params.execution)))
         said = demote.demote(model, alias, why, root, launcher.run_id)
         log.info("%s", said)
         launcher.table(f"- {said}\n", "")

@@ -34,7 +34,7 @@ def compare(params: Params, root: Path, reference: str = "params", against: str 
     launcher, out = Launcher(root), root / "data/results"
     with launcher:
         launcher.start("compare", {"verb": "compare"})
-        sync.sweep(root, leases.address(params.execution))
+        sync.sweep(root, leases.claims(leases.address(params.execution)))
         findings = find(params, root, reference, against)
         missing = [(row.task, row.init, seed) for row in findings.rows for seed in row.missing if row.unit == "seed"]
         for line in comparison.differences(root, findings.cells, missing):

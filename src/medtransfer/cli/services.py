@@ -43,7 +43,7 @@ def sync(params: Params, root: Path) -> None:
     from medtransfer.tracking import sync as leftovers
 
     client = tracking.connect(root)
-    outcome = leftovers.sync(root, leases.address(params.execution))
+    outcome = leftovers.sync(root, leases.claims(leases.address(params.execution)))
     gone = tracking.reap(client)
     if gone:
         log.info("sync: %d runs of dead processes were RUNNING in MLflow; they are KILLED now", gone)

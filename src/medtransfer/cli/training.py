@@ -92,7 +92,7 @@ def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> No
         if not inits:
             log.info("tuning.inits is empty: no study to run")
             return
-        sync.sweep(root, leases.address(params.execution))
+        sync.sweep(root, leases.claims(leases.address(params.execution)))
         pretrain.make_all(inits, params, root, tuple(dict.fromkeys((*params.benchmark.tasks, *names))), launcher.run_id)
         studies = tune.tune(params, root, inits, names, launcher.run_id)
         for study in studies:
@@ -140,7 +140,7 @@ def _say_plan(params: Params, root: Path, tasks: Sequence[str]) -> None:
 
 
 def _run_benchmark(params: Params, root: Path, task: str) -> None:
-    from medtransfer.results import network
+    from medtransfer.runs import best_networks
     from medtransfer.runs.benchmark import digests, markdown_table, run_all, write_cells
     from medtransfer.runs.run import plan
     from medtransfer.tracking.launcher import Launcher
@@ -154,5 +154,5 @@ def _run_benchmark(params: Params, root: Path, task: str) -> None:
         cells = run_all(planned)
         for name in names:
             write_cells([run for run in planned if run.task == name], root / "data/results/cells" / name)
-            network.write([run for run in planned if run.task == name], name, root)
+            best_networks.write([run for run in planned if run.task == name], name, root)
         launcher.table(markdown_table(planned, cells), digests(cells))

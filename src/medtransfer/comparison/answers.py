@@ -14,7 +14,7 @@ import numpy as np
 
 from medtransfer.comparison.contrasts import ALL, Column, Contrast
 from medtransfer.comparison.published_form import Row
-from medtransfer.report.tables import margin_words, names, number_word, plural
+from medtransfer.comparison.wording import margin_words, names, number_word, plural
 from medtransfer.statistics import all_pairs
 from medtransfer.statistics.t_tests import ROUNDING
 

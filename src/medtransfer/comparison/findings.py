@@ -16,12 +16,13 @@ from medtransfer.comparison.contrasts import ALL, Column, Contrast
 from medtransfer.comparison.patients import Evidence, gather, locked
 from medtransfer.comparison.published import Published
 from medtransfer.comparison.published_form import Row, eligible
+from medtransfer.comparison.selection import belongs, collect, select
+from medtransfer.comparison.wording import metric_name
 from medtransfer.core import progress
 from medtransfer.data.tasks import TASKS
-from medtransfer.report.tables import metric_name
 from medtransfer.results import study
 from medtransfer.results.looks import level
-from medtransfer.results.result import CONTAMINATED, Cell, belongs, collect, of_task, select
+from medtransfer.results.result import CONTAMINATED, Cell, of_task
 from medtransfer.results.study import Ledger
 from medtransfer.statistics import ranks
 from medtransfer.statistics.ranks import Friedman, Nemenyi, Ranks, SignedRank

@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The exceptions that a user is meant to read."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
     The message says what was looked for, where, what was found and what to do; the command line prints it
     without a traceback and tags the MLflow launcher run with it.
     """
+
+
+class Held(UserError):
+    """Another process has the run."""

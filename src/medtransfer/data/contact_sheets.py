@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from medtransfer.core.palette import OUTLINES
 from medtransfer.data.cache import Manifest
 from medtransfer.data.overlap import SPLITS, Finding
 from medtransfer.data.tasks import Task
@@ -19,9 +20,6 @@ ImageOf = Callable[[str], NDArray[np.uint8]]
 
 COLUMNS = 6
 """images of each split"""
-
-COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2", "#999999")
-"""of the labels' outlines (Okabe and Ito), as many as there can be"""
 
 SIDE, GAP, LINE = 220, 12, 15
 """pixels: side of a picture, space between two, height of a line of text"""
@@ -59,7 +57,7 @@ def _picture(image: NDArray[np.uint8], masks: NDArray[np.uint8] | None, row: int
         plane = Image.fromarray((masks[row] >> bit & 1) * np.uint8(255))
         region = np.pad(np.asarray(plane.resize((SIDE, SIDE), Image.Resampling.BILINEAR)) >= 128, 1, mode="edge")
         within = region[:-2, 1:-1] & region[2:, 1:-1] & region[1:-1, :-2] & region[1:-1, 2:]
-        pixels[region[1:-1, 1:-1] & ~within] = tuple(bytes.fromhex(COLOURS[bit][1:]))
+        pixels[region[1:-1, 1:-1] & ~within] = tuple(bytes.fromhex(OUTLINES[bit][1:]))
     return Image.fromarray(pixels)
 
 

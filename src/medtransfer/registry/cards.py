@@ -8,13 +8,14 @@ from pathlib import Path
 from medtransfer.comparison.contrasts import ALL
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import Row
+from medtransfer.comparison.wording import first_lines, interval, percent, points
 from medtransfer.core import files
 from medtransfer.registry.decision import Decision
 from medtransfer.report.formats import table_markdown
 from medtransfer.report.sections.scores import score_grid
-from medtransfer.report.tables import Entry, Grid, interval, percent, points
+from medtransfer.report.tables import Entry, Grid
 from medtransfer.report.tables import grid as plain_grid
-from medtransfer.results.result import Cell, first_lines
+from medtransfer.results.result import Cell
 from medtransfer.weights.names import seen
 
 USE = "### Use"

@@ -16,7 +16,7 @@ from medtransfer import params
 from medtransfer.comparison import contrasts
 from medtransfer.comparison.contrasts import ALL, Column
 from medtransfer.comparison.findings import Findings
-from medtransfer.report.tables import interval, margin_words, points
+from medtransfer.comparison.wording import interval, margin_words, points
 from medtransfer.results.result import Cell
 from medtransfer.statistics import t_tests
 from medtransfer.weights.families import split

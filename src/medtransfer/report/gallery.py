@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,10 +13,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from medtransfer.training.examples import Examples
+from medtransfer.core.palette import BLUE, RED
+from medtransfer.results.examples import Examples
 
-TARGET, PREDICTION = ("#0072B2", "solid"), ("#D55E00", "dashed")  # Okabe and Ito: distinct to colour-blind readers
+TARGET, PREDICTION = (BLUE, "solid"), (RED, "dashed")
 HEAT = "managua_r"
 """perceptually uniform from blue (against) to yellow (for), distinct to colour-blind readers (Crameri et al., 2020)"""
 OPACITY = 0.7

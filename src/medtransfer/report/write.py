@@ -21,6 +21,7 @@ from rich.text import Text
 from medtransfer import params
 from medtransfer.comparison import record
 from medtransfer.comparison.findings import Findings
+from medtransfer.comparison.wording import first_lines
 from medtransfer.core import files, progress
 from medtransfer.report import formats, gallery
 from medtransfer.report.figures import drawings
@@ -28,8 +29,7 @@ from medtransfer.report.sections import answers
 from medtransfer.report.sections.order import sections_of
 from medtransfer.report.sections.scores import score_grid, score_notes
 from medtransfer.report.tables import Section
-from medtransfer.results.result import first_lines
-from medtransfer.training import examples
+from medtransfer.results import examples
 
 TITLE = "Comparison of initializations"
 HALF = 1100

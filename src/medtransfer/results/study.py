@@ -14,7 +14,6 @@ from typing import Any
 
 from medtransfer.core import files, schema
 from medtransfer.core.errors import UserError
-from medtransfer.weights.names import Initialization
 
 FOLDER = Path("data/results/studies")
 
@@ -137,9 +136,9 @@ def _reasons(ledger: Ledger) -> str:
     return "; ".join(dict.fromkeys(trial.why for trial in ledger.trials if trial.why)) or "none was started"
 
 
-def path(init: Initialization, task: str, root: Path) -> Path:
-    """Says where the ledger of an initialization on a task is."""
-    return root / FOLDER / task / f"{init.slug}.json"
+def path(slug: str, task: str, root: Path) -> Path:
+    """Says where the ledger of an initialization, by its slug, on a task is."""
+    return root / FOLDER / task / f"{slug}.json"
 
 
 def write(ledger: Ledger, target: Path) -> None:
@@ -178,21 +177,21 @@ def words(ledger: Ledger) -> str:
     return "\n\n".join([*lines, *(f"{flag[0].upper()}{flag[1:]}." for flag in ledger.flags)])
 
 
-def find(init: Initialization, task: str, root: Path) -> Ledger:
-    """Reads the finished study of an initialization on a task.
+def find(init: str, slug: str, task: str, root: Path) -> Ledger:
+    """Reads the finished study of an initialization, by its canonical name and its slug, on a task.
 
     Raises:
         UserError: there is none, or it is not finished.
     """
-    source = path(init, task, root)
+    source = path(slug, task, root)
     if not source.is_file():
         raise UserError(
-            f"looked for the study of {init.canonical} on {task} in {source}, found none; "
-            f"run `tune --init {init.canonical} --task {task}`, or take `tuned` out of benchmark.recipes"
+            f"looked for the study of {init} on {task} in {source}, found none; "
+            f"run `tune --init {init} --task {task}`, or take `tuned` out of benchmark.recipes"
         )
     found = read(source)
     if not found.finished:
-        raise UserError(f"the study of {init.canonical} on {task} is not finished ({source}); run `tune` again")
+        raise UserError(f"the study of {init} on {task} is not finished ({source}); run `tune` again")
     return found
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from medtransfer import tracking
 from medtransfer.core import files
-from medtransfer.core.errors import UserError
-from medtransfer.results import result
+from medtransfer.core.errors import Held, UserError
+from medtransfer.results import examples, result
 from medtransfer.runs import dry_run, finetune
 from medtransfer.runs.display import Display
 from medtransfer.runs.execution import leases, pull
@@ -23,7 +23,6 @@ from medtransfer.runs.finetune import RESULTS
 from medtransfer.runs.run import Run
 from medtransfer.tracking import search, sync
 from medtransfer.tracking.store import Away
-from medtransfer.training import examples
 
 log = logging.getLogger("medtransfer")
 
@@ -60,7 +59,7 @@ class Work:
     def back(self, run: Run, outcome: Any) -> bool:
         """Takes a run's outcome; says whether the run will be given out again."""
         self.running -= 1
-        if isinstance(outcome, leases.Held | leases.Lost):
+        if isinstance(outcome, Held | leases.Lost):
             self.held.append((time.monotonic() + AGAIN, run))
             return True
         if isinstance(outcome, pull.WorkerLost) and self.lost[run.digest] < self.retries:
@@ -90,7 +89,7 @@ def run_all(runs: Sequence[Run]) -> list[dict[str, Any]]:
     open_runs = _unfinished(runs)
     log.info("%d runs: %d finished before, %d to do", len(runs), len(runs) - len(open_runs), len(open_runs))
     failures = _execute(dry_run.longest_first(open_runs)) if open_runs else []
-    sync.sync(root, database, finished=True)  # what ended while MLflow was away
+    sync.sync(root, leases.claims(database), finished=True)  # what ended while MLflow was away
     if failures:
         with contextlib.suppress(Away):  # the failures are what is said; a later launch ends what is RUNNING
             tracking.reap(tracking.connect(root))  # what lost its worker for good

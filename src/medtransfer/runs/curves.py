@@ -9,10 +9,10 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from medtransfer.core import files
+from medtransfer.core import files, palette
 
 FILE = "curves.png"
-LOSSES = {"train_loss": "#0072B2", "val_loss": "#D55E00"}
+LOSSES = {"train_loss": palette.BLUE, "val_loss": palette.RED}
 
 
 def draw(history: Sequence[Mapping[str, float]], score: str, chosen: int, title: str, path: Path) -> None:
@@ -26,7 +26,7 @@ def draw(history: Sequence[Mapping[str, float]], score: str, chosen: int, title:
         path: of the PNG that is written.
     """
     table = pd.DataFrame(list(history))
-    panels = {"loss": LOSSES} | ({score: {score: "#009E73"}} if score in table else {})
+    panels = {"loss": LOSSES} | ({score: {score: palette.GREEN}} if score in table else {})
     with matplotlib.rc_context({"axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(2.5 + 2.75 * len(panels), 3.2), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False)[0]

@@ -26,13 +26,14 @@ from medtransfer.data import catalog
 from medtransfer.data.cache import Prepared, load
 from medtransfer.data.prepare import slug
 from medtransfer.params import Classification
-from medtransfer.results import result
+from medtransfer.results import examples, result
 from medtransfer.runs import curves
 from medtransfer.runs.execution import leases
 from medtransfer.runs.run import Run
 from medtransfer.statistics import metrics
 from medtransfer.tracking import sync
-from medtransfer.training import examples, objectives
+from medtransfer.training import objectives
+from medtransfer.training.examples import collect
 from medtransfer.training.loader import Cache, Loader
 from medtransfer.training.trainer import Fit, Progress, Trainer
 from medtransfer.weights import store
@@ -83,7 +84,7 @@ def execute(run: Run, report: Callable[[Progress], None]) -> dict[str, Any]:
                 raise
         (run.folder / FAILURE).unlink(missing_ok=True)
     if not tracking.unsent(run.root, run.digest):  # MLflow answers
-        sync.sync(run.root, database, finished=True)
+        sync.sync(run.root, leases.claims(database), finished=True)
     return read_cell(run)
 
 
@@ -228,7 +229,7 @@ def _train(run: Run, tracked: tracking.TrackedRun, report: Callable[[Progress], 
     )
     with files.replacing(run.folder / "predictions.parquet") as temporary:
         test.table.to_parquet(temporary, index=False)
-    if (shown := examples.collect(built, run.record, test.table)) is not None:
+    if (shown := collect(built, run.record, test.table)) is not None:
         examples.save(run.folder / examples.FILE, shown)  # stays here: images are not for MLflow
     cell = _cell(run, prepared, fit, scores, cost)
     cell["parts"] = {path.name: files.sha256(path) for path in (run.folder / "predictions.parquet", built.best_file)}

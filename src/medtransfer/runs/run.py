@@ -220,7 +220,7 @@ def tuned(runs: Sequence[Run]) -> list[Run]:
         UserError: a study is missing, unfinished, of other data or weights, or had another budget than the others.
     """
     keys = {(run.task, run.init.canonical): run for run in runs}
-    studies = {key: ledger.find(run.init, run.task, run.root) for key, run in keys.items()}
+    studies = {key: ledger.find(run.init.canonical, run.init.slug, run.task, run.root) for key, run in keys.items()}
     ledger.refuse_unequal(list(studies.values()))
     found = []
     wholes = {run.prepared: load(run.prepared).digest for run in keys.values() if run.drawn}

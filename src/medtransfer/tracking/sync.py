@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medtransfer.core.errors import UserError
-from medtransfer.runs.execution import leases
+from medtransfer.core.errors import Held, UserError
 from medtransfer.tracking import outbox, store
 from medtransfer.tracking.outbox import Outbox
 from medtransfer.tracking.run import TrackedRun
 from medtransfer.tracking.store import masked
 
 log = logging.getLogger("medtransfer")
+
+Claim = Callable[[Path, str], AbstractContextManager[Callable[[], None]]]
 
 
 @dataclass
@@ -29,14 +32,15 @@ class Outcome:
     """MLflow does not answer"""
 
 
-def sync(root: Path, database: str, *, finished: bool = False) -> Outcome:
+def sync(root: Path, claim: Claim, *, finished: bool = False) -> Outcome:
     """Sends what is unsent of every run that no process is at; what MLflow has already is stored once.
 
     A run that its process did not end is KILLED, until it is started again.
 
     Args:
         root: the repository's top folder.
-        database: of the leases, as `leases.address` says.
+        claim: holds a run, by its folder and digest, while the block works at it; yields a check that raises once it
+            is another's. Raises `Held` where another process has it.
         finished: whether only runs that finished are sent.
     """
     outcome = Outcome()
@@ -53,28 +57,29 @@ def sync(root: Path, database: str, *, finished: bool = False) -> Outcome:
         if outcome.away:
             outcome.left.append(entry.name)
         else:
-            _send(entry, root, database, outcome)
+            _send(entry, root, claim, outcome)
     return outcome
 
 
-def sweep(root: Path, database: str) -> None:
+def sweep(root: Path, claim: Claim) -> None:
     """Ends what dead processes left RUNNING, and sends what they left; where MLflow is away, nothing happens.
 
     Args:
         root: the repository's top folder.
-        database: of the leases, as `leases.address` says.
+        claim: holds a run, by its folder and digest, while the block works at it; yields a check that raises once it
+            is another's. Raises `Held` where another process has it.
     """
     try:
         client = store.connect(root)
-        sync(root, database)
+        sync(root, claim)
         store.reap(client)
     except UserError as error:
         log.debug("what dead processes left is not looked at: %s", masked(error))
 
 
-def _send(entry: Outbox, root: Path, database: str, outcome: Outcome) -> None:
+def _send(entry: Outbox, root: Path, claim: Claim, outcome: Outcome) -> None:
     try:
-        with leases.claim(root / entry.folder, entry.digest, database) as check:
+        with claim(root / entry.folder, entry.digest) as check:
             if not entry.path(root).is_file():
                 return
             entry = outbox.read(entry.path(root))  # as its owner left it
@@ -85,7 +90,7 @@ def _send(entry: Outbox, root: Path, database: str, outcome: Outcome) -> None:
                 lines = run.journal.lines()
                 entry.status, entry.end = "KILLED", lines[-1]["time"] if lines else entry.start
             error: Exception | None = run.settle(0)
-    except leases.Held:
+    except Held:
         outcome.working.append(entry.name)
         return
     except (UserError, OSError) as refusal:

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 from medtransfer.core.addresses import Address, holds_secret
 from medtransfer.core.errors import UserError
-from medtransfer.data.tasks import TASKS
 from medtransfer.params import Benchmark, OwnInit, Params
 from medtransfer.weights.zoo import RECORDS, Record, Source
 
 REGISTRY = "registry:"
+DATASETS = frozenset({"chestxray14", "chexpert", "drive", "montgomery", "rsna_pe", "shenzhen", "siim"})
+"""those that a + may name behind a path, which may hold a + of its own"""
 _met: dict[str, Record] = {}
 """records of section `inits` that were parsed in this process: `seen` is asked by name alone"""
 
@@ -108,7 +109,7 @@ def _split_chain(name: str, records: Mapping[str, Record]) -> tuple[str, tuple[s
     head, at, rest = name.partition("@")
     if name.startswith(("file:", REGISTRY)):
         parts = name.split("+")
-        count = next(k for k in range(len(parts), 0, -1) if k == 1 or parts[k - 1] not in TASKS)
+        count = next(k for k in range(len(parts), 0, -1) if k == 1 or parts[k - 1] not in DATASETS)
     elif at or name.startswith("timm:"):
         start, *chain = rest.split("+") if at else name.split("+")
         return f"{head}@{start}" if at else start, tuple(chain)

@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import Row, test_rows
+from medtransfer.core import palette
 from medtransfer.report.figures import names as words
 from medtransfer.report.figures import style
 from medtransfer.results.result import of_task
@@ -69,14 +70,14 @@ def mark(row: Row, base: Row, findings: Findings) -> str:
 def _draw_base(panel: Axes, base: Row) -> None:
     mean, std = (100 * x for x in mean_std(base))
     panel.axhspan(mean - std, mean + std, color="#FBE3B0", lw=0, zorder=0)
-    panel.axhline(mean, color=style.ORANGE, lw=1.5, ls="--", zorder=3)
+    panel.axhline(mean, color=palette.ORANGE, lw=1.5, ls="--", zorder=3)
 
 
 def draw_bar(panel: Axes, place: int, row: Row, text: str, **look: Any) -> None:
     """Draws the mean of a row as a bar with a whisker of one std and a text above it."""
     mean, std = (100 * x for x in mean_std(row))
-    panel.bar(place, mean, 0.68, edgecolor=style.BLACK, lw=0.6, **look)
-    panel.errorbar(place, mean, yerr=std or None, color=style.BLACK, capsize=3, lw=1, zorder=4)
+    panel.bar(place, mean, 0.68, edgecolor=palette.BLACK, lw=0.6, **look)
+    panel.errorbar(place, mean, yerr=std or None, color=palette.BLACK, capsize=3, lw=1, zorder=4)
     if text:
         panel.annotate(text, (place, mean + std), xytext=(0, 3), textcoords="offset points", ha="center", va="bottom")
 
@@ -95,6 +96,6 @@ def limits(rows: Sequence[Row]) -> tuple[float, float]:
 
 
 def _legend(name: str, base: Row) -> list[Line2D | Patch]:
-    handles: list[Line2D | Patch] = [Line2D([], [], color=style.ORANGE, lw=1.5, ls="--", label=f"{name}: mean")]
+    handles: list[Line2D | Patch] = [Line2D([], [], color=palette.ORANGE, lw=1.5, ls="--", label=f"{name}: mean")]
     several = base.summary is not None and base.summary.std is not None
     return [*handles, *([Patch(color="#FBE3B0", label="± its std")] if several else [])]

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medtransfer.comparison.findings import Findings
+from medtransfer.core import palette
 from medtransfer.report.figures import names, style
 from medtransfer.results.result import kind_of, of_task
 
@@ -27,7 +28,7 @@ def draw(findings: Findings) -> Figure | None:
     panel = picture.subplots()
     for init, (x, y) in points.items():
         whole = _counts(findings, init) == _counts(findings, findings.reference)
-        panel.plot(x, y, "o", color=style.BLUE, mfc=style.BLUE if whole else "white", ms=7)
+        panel.plot(x, y, "o", color=palette.BLUE, mfc=palette.BLUE if whole else "white", ms=7)
     _draw_lines(panel)
     style.label_points(panel, [(x, y, labels[init]) for init, (x, y) in points.items()], 0.9 * height)
     name = names.shorten(labels[findings.reference])
@@ -87,7 +88,7 @@ def _draw_lines(panel: Axes) -> None:
         low, high = get()
         put(min(low, -least / 2), max(high, least / 2))
     panel.autoscale(False)
-    panel.axhline(0, color=style.BLACK, lw=0.8)
-    panel.axvline(0, color=style.BLACK, lw=0.8)
-    panel.axline((0, 0), slope=1, color=style.GREY, lw=0.8, ls=":")
+    panel.axhline(0, color=palette.BLACK, lw=0.8)
+    panel.axvline(0, color=palette.BLACK, lw=0.8)
+    panel.axline((0, 0), slope=1, color=palette.GREY, lw=0.8, ls=":")
     panel.grid()

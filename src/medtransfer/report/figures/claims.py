@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from medtransfer.comparison.claims import Part, Verdict
 from medtransfer.comparison.findings import Findings
+from medtransfer.core import palette
 from medtransfer.report.figures import names, style
 from medtransfer.report.figures.style import Look
 
@@ -18,7 +19,7 @@ LOOKS = {
     "supported": style.BETTER,
     "contradicted": style.WORSE,
     "undecided": style.OPEN,
-    "not testable": Look(style.GREY, "x"),
+    "not testable": Look(palette.GREY, "x"),
 }
 ROW = 0.4
 """inches"""
@@ -66,7 +67,7 @@ def _label(verdict: Verdict, part: Part) -> str:
 
 
 def _draw_claim(panel: Axes, parts: Sequence[Part]) -> None:
-    panel.axvline(0, color=style.BLACK, lw=0.8)
+    panel.axvline(0, color=palette.BLACK, lw=0.8)
     for place, part in enumerate(parts):
         _draw_part(panel, place, part)
         style.beside(panel, place, part.verdict + (",\ncontaminated" if part.contaminated else ""))
@@ -92,7 +93,7 @@ def _draw_part(panel: Axes, place: int, part: Part) -> None:
 def _legend() -> list[Line2D]:
     looks = [("supported", style.BETTER), ("contradicted", style.WORSE), ("undecided", style.OPEN)]
     handles = [Line2D([], [], color=c, marker=m, ms=7, lw=1.8, label=said) for said, (c, m) in looks]
-    hollow = Line2D([], [], color=style.BLACK, marker="o", mfc="white", ms=7, lw=0, label="from a published figure")
+    hollow = Line2D([], [], color=palette.BLACK, marker="o", mfc="white", ms=7, lw=0, label="from a published figure")
     return [
         *handles,
         hollow,

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medtransfer.comparison.findings import Findings
+from medtransfer.core import palette
 from medtransfer.report.figures import names, style
 from medtransfer.results.result import Cell, of_task
 
@@ -77,7 +78,7 @@ def _points(findings: Findings, task: str) -> dict[str, tuple[float, float]]:
 
 def _draw_task(panel: Axes, points: list[tuple[float, float, str]], reference: str, height: float) -> None:
     for x, y, label in points:
-        marker, colour = ("s", style.ORANGE) if label == reference else ("o", style.BLUE)
+        marker, colour = ("s", palette.ORANGE) if label == reference else ("o", palette.BLUE)
         panel.plot(x, y, marker, color=colour, ms=6, mec="white", mew=0.6)
     panel.margins(0.12)
     panel.grid()

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from medtransfer.comparison.findings import Findings
+from medtransfer.core import palette
 from medtransfer.report.figures import names, style
 from medtransfer.results.result import Cell, of_task
 
@@ -77,7 +78,7 @@ def _curve(cell: Cell) -> list[float]:
 def _looks(labels: Mapping[str, str]) -> dict[str, Line2D]:
     """Gives every init a colour, a line style and a marker, no three of them twice in 252."""
     signs: list[dict[str, Any]] = [
-        {"color": style.COLOURS[k % 7], "ls": LINES[k % 4], "marker": MARKERS[k % 9], "ms": 5}
+        {"color": palette.COLOURS[k % 7], "ls": LINES[k % 4], "marker": MARKERS[k % 9], "ms": 5}
         for k in range(len(labels))
     ]
     return {

@@ -9,6 +9,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from medtransfer.comparison.findings import Findings
+from medtransfer.core import palette
 from medtransfer.report.figures import (
     bars,
     by_kind,
@@ -20,7 +21,6 @@ from medtransfer.report.figures import (
     pairs,
     ranks,
     scores,
-    style,
     tuning,
 )
 
@@ -50,7 +50,7 @@ _BY_TASK: dict[str, tuple[Callable[[Findings, str], Figure | None], Callable[[Fi
 def drawings(findings: Findings) -> dict[str, Figure]:
     """Draws every figure that has something to show: slug -> figure, in the order of the report."""
     found: dict[str, Figure | None] = {}
-    with matplotlib.rc_context(style.RC):
+    with matplotlib.rc_context(palette.RC):
         for name in _ORDER:
             if name in _WHOLE:
                 found[name] = _WHOLE[name][0](findings)
@@ -87,6 +87,6 @@ def _fixed(figure: Figure) -> Figure:
 
 def _written(figure: Figure, form: str, metadata: dict[str, None]) -> bytes:
     data = io.BytesIO()
-    with matplotlib.rc_context(style.RC):
+    with matplotlib.rc_context(palette.RC):
         figure.savefig(data, format=form, metadata=metadata)
     return data.getvalue()

@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 
 from medtransfer.comparison.contrasts import Contrast
 from medtransfer.comparison.findings import Findings
+from medtransfer.core import palette
 from medtransfer.report.figures import names as words
 from medtransfer.report.figures import style
 from medtransfer.results.result import of_task
@@ -21,7 +22,7 @@ LOOKS = {
     "worse": style.WORSE,
     "equivalent": style.ALIKE,
     "not": style.OPEN,
-    "no": style.Look(style.GREY, "x"),
+    "no": style.Look(palette.GREY, "x"),
 }
 """first word of a verdict -> how it looks"""
 
@@ -71,8 +72,8 @@ def _method(findings: Findings, found: Sequence[Contrast]) -> str:
 
 def _mark_margin(panel: Axes, margin: float | None) -> None:
     if margin is not None:
-        panel.axvspan(-100 * margin, 100 * margin, color=style.PALE, lw=0, zorder=0)
-    panel.axvline(0, color=style.BLACK, lw=0.8)
+        panel.axvspan(-100 * margin, 100 * margin, color=palette.PALE, lw=0, zorder=0)
+    panel.axvline(0, color=palette.BLACK, lw=0.8)
 
 
 def _draw_contrast(panel: Axes, place: int, contrast: Contrast) -> None:
@@ -89,5 +90,5 @@ def _draw_contrast(panel: Axes, place: int, contrast: Contrast) -> None:
 def _legend(found: Sequence[Contrast]) -> list[Artist]:
     drawn = any(contrast.low is not None for contrast in found)
     widths = {"decides on better and worse": 1.0, "decides on the margin": 3.5} if drawn else {}
-    lines = [Line2D([], [], color=style.GREY, lw=lw, label=label) for label, lw in widths.items()]
-    return [*lines, *([Patch(color=style.PALE, label="± margin")] if found[0].margin is not None else [])]
+    lines = [Line2D([], [], color=palette.GREY, lw=lw, label=label) for label, lw in widths.items()]
+    return [*lines, *([Patch(color=palette.PALE, label="± margin")] if found[0].margin is not None else [])]

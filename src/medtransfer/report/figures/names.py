@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import TEST_NAMES, Row, eligible
+from medtransfer.comparison.wording import p_value as number_of_p
 from medtransfer.report.tables import column_title
-from medtransfer.report.tables import p_value as number_of_p
 from medtransfer.results.result import of_task
 from medtransfer.weights.families import backbone, labels
 

@@ -10,6 +10,7 @@ from matplotlib.patches import Patch
 
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import Row, test_rows
+from medtransfer.core import palette
 from medtransfer.report.figures import bars, names, style
 from medtransfer.weights.families import matches
 
@@ -39,7 +40,7 @@ def draw(findings: Findings) -> Figure | None:
     style.headline(picture, findings.cells, title)
     labels = names.names(findings.benchmark.inits)
     handles = [
-        Patch(facecolor=c, hatch=h, edgecolor=style.BLACK, lw=0.6, label=labels[i]) for i, (c, h) in looks.items()
+        Patch(facecolor=c, hatch=h, edgecolor=palette.BLACK, lw=0.6, label=labels[i]) for i, (c, h) in looks.items()
     ]
     style.legend(picture, handles)
     return picture
@@ -72,8 +73,8 @@ def _looks(inits: list[str], reference: str) -> dict[str, tuple[str, str]]:
     looks: dict[str, tuple[str, str]] = {}
     for init in sorted(inits, key=lambda init: (not _random(init), init != reference)):
         number = len(looks)
-        colour, hatch = (style.SKY, style.GREEN, style.PINK)[number % 3], HATCHES[number % len(HATCHES)]
-        looks[init] = (style.ORANGE, "") if init == reference else (colour, hatch)
+        colour, hatch = (palette.SKY, palette.GREEN, palette.PINK)[number % 3], HATCHES[number % len(HATCHES)]
+        looks[init] = (palette.ORANGE, "") if init == reference else (colour, hatch)
         if _random(init) and init != reference:
             looks[init] = ("white", "." * (2 + number))
     return looks

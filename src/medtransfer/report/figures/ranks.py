@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medtransfer.comparison.findings import Findings
+from medtransfer.core import palette
 from medtransfer.report.figures import names as words
 from medtransfer.report.figures import style
 
@@ -51,8 +52,8 @@ def _dots(findings: Findings, names: list[str]) -> Figure:
     style.rows(panel, [names[place] for place in order])
     for line, place in enumerate(order):
         if ranks.low is not None and ranks.high is not None:
-            panel.plot([ranks.low[place], ranks.high[place]], [line, line], color=style.BLUE, lw=1.5)
-        panel.plot(ranks.mean[place], line, "D", color=style.BLUE, ms=6)
+            panel.plot([ranks.low[place], ranks.high[place]], [line, line], color=palette.BLUE, lw=1.5)
+        panel.plot(ranks.mean[place], line, "D", color=palette.BLUE, ms=6)
         style.beside(panel, line, f"{ranks.mean[place]:.2f}")
     panel.set_xlim(0.8, len(names) + 0.2)
     panel.set_xlabel("mean rank; bar: spread over seeds of these tasks" if ranks.low else "mean rank")
@@ -79,7 +80,7 @@ def _diagram(findings: Findings, names: list[str]) -> Figure:
     mean = findings.ranks.mean
     for line, clique in enumerate(cliques, start=1):
         ends = [min(mean[place] for place in clique) - 0.05, max(mean[place] for place in clique) + 0.05]
-        panel.plot(ends, [BAR * line] * 2, color=style.BLACK, lw=3, solid_capstyle="butt")
+        panel.plot(ends, [BAR * line] * 2, color=palette.BLACK, lw=3, solid_capstyle="butt")
     order = sorted(range(len(names)), key=lambda place: mean[place])
     for line, place in enumerate(order[:half]):
         _draw_name(panel, mean[place], depth + line + 0.5, 0.8, f"{names[place]}  {mean[place]:.2f} ")
@@ -92,16 +93,16 @@ def _diagram(findings: Findings, names: list[str]) -> Figure:
 
 def _draw_axis(panel: Axes, inits: int, critical: float) -> None:
     step = -(-inits // 10)
-    panel.plot([1, inits], [0, 0], color=style.BLACK, lw=1)
+    panel.plot([1, inits], [0, 0], color=palette.BLACK, lw=1)
     for rank in range(1, inits + 1, step):
-        panel.plot([rank, rank], [0, -0.2], color=style.BLACK, lw=1)
+        panel.plot([rank, rank], [0, -0.2], color=palette.BLACK, lw=1)
         panel.text(rank, -0.3, str(rank), ha="center", va="bottom")
-    panel.plot([1, min(1 + critical, inits)], [-1.8, -1.8], color=style.BLACK, lw=1, marker="|", ms=6)
+    panel.plot([1, min(1 + critical, inits)], [-1.8, -1.8], color=palette.BLACK, lw=1, marker="|", ms=6)
     longer = ", longer than the axis: no pair can be separated" if critical > inits - 1 else ""
     panel.text(1, -2.0, f"critical difference {critical:.2f}{longer}", va="bottom")
 
 
 def _draw_name(panel: Axes, rank: float, line: float, side: float, text: str) -> None:
     """Draws a line from the axis down and to one side, where the text is."""
-    panel.plot([rank, rank, side], [0, line, line], color=style.GREY, lw=0.8)
+    panel.plot([rank, rank, side], [0, line, line], color=palette.GREY, lw=0.8)
     panel.text(side, line, text, ha="right" if side < rank else "left", va="center")

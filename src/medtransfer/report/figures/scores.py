@@ -11,10 +11,11 @@ from matplotlib.lines import Line2D
 
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import Row
+from medtransfer.core import palette
 from medtransfer.report.figures import names, style
 from medtransfer.report.figures.style import Look
 
-KEPT, APART = Look(style.BLUE, "D"), Look(style.GREY, "v")
+KEPT, APART = Look(palette.BLUE, "D"), Look(palette.GREY, "v")
 MOST, WIDTH = 4, 2.5
 """panels in a line, and inches of one"""
 
@@ -81,4 +82,4 @@ def _why(row: Row) -> str:
 def _legend() -> list[Line2D]:
     looks = (("none shown to be better", KEPT), ("shown to be worse, or not compared", APART))
     handles = [Line2D([], [], color=look.colour, marker=look.marker, lw=1.5, label=words) for words, look in looks]
-    return [*handles, Line2D([], [], color=style.GREY, marker="o", ms=3, lw=0, label="one run (seed, fold or split)")]
+    return [*handles, Line2D([], [], color=palette.GREY, marker="o", ms=3, lw=0, label="one run (seed, fold or split)")]

@@ -12,20 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
-from medtransfer.results.result import Cell, first_lines
-
-BLACK, ORANGE, SKY, GREEN, BLUE, RED, PINK = "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
-COLOURS = (BLUE, ORANGE, GREEN, RED, SKY, PINK, BLACK)
-"""Okabe and Ito's without yellow: distinct to colour-blind readers; a marker, line style or hatch says the same"""
-GREY, PALE = "#6F6F6F", "#E3E3E3"
-
-RC: dict[Any, Any] = {
-    "font.size": 8, "axes.titlesize": 9, "axes.labelsize": 8, "xtick.labelsize": 8, "ytick.labelsize": 8,
-    "legend.fontsize": 8, "figure.titlesize": 10, "figure.dpi": 150, "savefig.dpi": "figure",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "grid.color": PALE,
-    "hatch.linewidth": 0.6, "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "medtransfer",
-}  # fmt: skip
-"""Matplotlib's settings while figures are drawn and written"""
+from medtransfer.comparison.wording import first_lines
+from medtransfer.core.palette import BLUE, GREEN, GREY, RED
+from medtransfer.results.result import Cell
 
 LETTER = 0.068
 """inches that a letter of 8 points takes, a little more than the mean"""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from medtransfer.comparison.claims import Part, Verdict, said
 from medtransfer.comparison.findings import Findings
-from medtransfer.report.tables import Section, grid, interval, points
+from medtransfer.comparison.wording import interval, points
+from medtransfer.report.tables import Section, grid
 
 
 def answer(findings: Findings) -> Section:

@@ -5,19 +5,8 @@ from __future__ import annotations
 from medtransfer.comparison.contrasts import ALL, FEWEST, Contrast
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import Row
-from medtransfer.report.tables import (
-    Entry,
-    Grid,
-    Section,
-    grid,
-    interval,
-    margin_words,
-    metric_name,
-    p_value,
-    percent,
-    plural,
-    points,
-)
+from medtransfer.comparison.wording import interval, margin_words, metric_name, p_value, percent, plural, points
+from medtransfer.report.tables import Entry, Grid, Section, grid
 from medtransfer.results.result import of_task
 from medtransfer.statistics import effects
 

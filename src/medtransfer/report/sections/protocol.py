@@ -7,10 +7,11 @@ from typing import Any
 
 from medtransfer import params
 from medtransfer.comparison.findings import Findings
+from medtransfer.comparison.wording import as_word
 from medtransfer.core import schema
 from medtransfer.core.arithmetic import kind
 from medtransfer.report.tables import Section, grid
-from medtransfer.results.result import Cell, as_word, kind_of, of_task
+from medtransfer.results.result import Cell, kind_of, of_task
 
 NOT_DEVIATIONS = ("benchmark.", "comparison.", "execution.", "phantoms.", "data.phantoms", "data.partial")
 """parameters that say where and how much is run, not how: a difference is no deviation from a protocol"""

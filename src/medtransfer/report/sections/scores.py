@@ -9,8 +9,10 @@ from dataclasses import replace
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published import Published, repeated
 from medtransfer.comparison.published_form import TEST_NAMES, Row
-from medtransfer.report.tables import METRICS, Entry, Grid, Section, column_title, metric_name, percent, points
-from medtransfer.results.result import Cell, imbalances, of_task, shared_marks
+from medtransfer.comparison.selection import imbalances
+from medtransfer.comparison.wording import METRICS, metric_name, percent, points, shared_marks
+from medtransfer.report.tables import Entry, Grid, Section, column_title
+from medtransfer.results.result import Cell, of_task
 from medtransfer.statistics import t_tests
 from medtransfer.statistics.randomization import RandomizationTest
 from medtransfer.weights.families import split

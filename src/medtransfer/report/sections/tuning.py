@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medtransfer.comparison.findings import Findings
-from medtransfer.report.tables import Section, column_title, grid, p_value, percent, points
+from medtransfer.comparison.wording import as_word, p_value, percent, points
+from medtransfer.report.tables import Section, column_title, grid
 from medtransfer.results import study
-from medtransfer.results.result import Cell, as_word, of_task
+from medtransfer.results.result import Cell, of_task
 from medtransfer.results.study import Ledger
 from medtransfer.statistics import t_tests
 

@@ -10,6 +10,7 @@ file is known to be dead at once: whoever asks has the lock.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import socket
@@ -22,7 +23,7 @@ import psycopg
 
 from medtransfer.core import files
 from medtransfer.core.addresses import Address, scrub
-from medtransfer.core.errors import UserError
+from medtransfer.core.errors import Held, UserError
 from medtransfer.params import Execution
 
 log = logging.getLogger("medtransfer")
@@ -46,10 +47,6 @@ RENEW = """UPDATE medtransfer_leases SET expires = clock_timestamp() + %(span)s:
     WHERE digest = %(digest)s AND fence = %(fence)s RETURNING fence"""
 LIST = "SELECT digest, owner FROM medtransfer_leases WHERE expires > clock_timestamp()"
 ASK = "SELECT owner FROM medtransfer_leases WHERE digest = %(digest)s"
-
-
-class Held(UserError):
-    """Another process has the run."""
 
 
 class Lost(UserError):
@@ -84,6 +81,11 @@ def holders(database: str) -> dict[str, str]:
         return {}
     initialise(database)
     return {str(digest): str(owner) for digest, owner in _query(database, LIST, {})}
+
+
+def claims(database: str) -> Callable[[Path, str], contextlib.AbstractContextManager[Callable[[], None]]]:
+    """Gives `claim` with its database, for whoever holds runs by folder and digest and knows no leases."""
+    return functools.partial(claim, database=database)
 
 
 @contextlib.contextmanager

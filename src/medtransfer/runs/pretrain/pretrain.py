@@ -320,7 +320,7 @@ def make_all(
         check(init, params, root)
     if chained:
         arithmetic.check(params.engine.portable, pull.resolve_device(params.execution))
-        sync.sweep(root, leases.address(params.execution))
+        sync.sweep(root, leases.claims(leases.address(params.execution)))
     group = distributed.from_environment(pull.resolve_device(params.execution), PATIENCE) if chained else None
     with group or contextlib.nullcontext():
         return [make(init, params, root, targets, parent_run, group) for init in chained]

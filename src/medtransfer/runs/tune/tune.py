@@ -23,12 +23,11 @@ from medtransfer.core.errors import UserError
 from medtransfer.core.progress import Meters
 from medtransfer.data.cache import load
 from medtransfer.params import Params
-from medtransfer.report.figures import drawings
-from medtransfer.report.figures import tuning as drawing
 from medtransfer.results import study
 from medtransfer.results.study import Ledger
 from medtransfer.runs.execution import pull
 from medtransfer.runs.run import Run, plan
+from medtransfer.runs.tune import figures
 from medtransfer.runs.tune.study import Study
 from medtransfer.runs.tune.trial import Job, Outcome, ready, train
 from medtransfer.tracking.store import masked
@@ -107,6 +106,7 @@ class _Book:
 
     def __init__(self, study: Study, folder: Path) -> None:
         self.study, self.folder, run = study, folder, study.run
+        self._ledger = _ledger_of(run)
         tags = {
             "verb": "tune", "init": run.init.canonical, "task": run.task, "device": run.device,
             "manifest_digest": run.manifest_digest, "weights_sha256": run.weights_sha256,
@@ -134,18 +134,16 @@ class _Book:
         self._write()
 
     def _write(self) -> Ledger:
-        found, run = self.study.ledger(self.run.run_id), self.study.run
-        study.write(found, study.path(run.init, run.task, run.root))
+        found = self.study.ledger(self.run.run_id)
+        study.write(found, self._ledger)
         return found
 
     def close(self) -> Ledger:
         """Writes the ledger, draws it, and ends the run in MLflow."""
         found, folder = self._write(), self.folder
-        (folder / "history.png").write_bytes(drawings.to_png(drawing.history(found)))
-        shown = [folder / "history.png", study.path(self.study.run.init, self.study.run.task, self.study.run.root)]
+        shown = [figures.save(figures.history(found), folder / "history.png"), self._ledger]
         if found.importances:
-            (folder / "importances.png").write_bytes(drawings.to_png(drawing.importances(found)))
-            shown.append(folder / "importances.png")
+            shown.append(figures.save(figures.importances(found), folder / "importances.png"))
         scores = {"images": float(found.spent), "budget_images": float(found.budget_images)}
         if found.winner is not None:
             (folder / "best.yaml").write_text(yaml.safe_dump(found.values))
@@ -155,6 +153,10 @@ class _Book:
         scores |= {f"trials_{state}": float(count) for state, count in found.states().items()}
         self.run.end("FINISHED" if found.finished else "KILLED", scores, study.words(found), shown)
         return found
+
+
+def _ledger_of(run: Run) -> Path:
+    return study.path(run.init.slug, run.task, run.root)
 
 
 def _shown(study: Study) -> dict[str, Any]:

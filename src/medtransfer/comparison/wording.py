@@ -1,0 +1,119 @@
+"""How numbers, metrics and names are worded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from medtransfer.results.result import Cell
+from medtransfer.statistics import t_tests
+
+METRICS = {
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "brier": "Brier score",
+    "exam_auc": "AUC per exam",
+    "exam_average_precision": "average precision per exam",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "kappa": "quadratic kappa",
+    "dice": "Dice",
+    "dice_positives": "Dice on positives",
+    "dice_pooled": "pooled Dice",
+    "false_positive_rate": "false-positive rate",
+    "native_dice": "Dice, native size",
+    "native_dice_positives": "Dice on positives, native size",
+    "native_dice_pooled": "pooled Dice, native size",
+    "fov_dice": "Dice, native size, inside the field of view",
+    "fov_dice_pooled": "pooled Dice, native size, inside the field of view",
+    "observer2_dice": "Dice, native size, against the second observer",
+}
+"""scores up to 1 that the report tabulates; all scores are in `runs.csv`"""
+
+
+def metric_name(metric: str) -> str:
+    """Names a metric as a person reads it."""
+    return METRICS.get(metric, metric)
+
+
+def percent(summary: t_tests.Summary | None) -> str:
+    """Writes `81.70 ± 0.15`, in percent."""
+    if summary is None:
+        return "-"
+    spread = "" if summary.std is None else f" ± {100 * summary.std:.2f}"
+    return f"{100 * summary.mean:.2f}{spread}"
+
+
+def points(value: float | None) -> str:
+    """Writes a difference in percentage points, signed."""
+    if value is None:
+        return "-"
+    text = f"{100 * value:+.2f}"
+    return "0.00" if text in ("+0.00", "-0.00") else text
+
+
+def margin_words(margin: float) -> str:
+    """Writes a margin, as `0.5 points`."""
+    return f"{100 * margin:g} {'point' if margin == 0.01 else 'points'}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Writes an interval in percentage points."""
+    return "-" if low is None or high is None else f"{points(low)} to {points(high)}"
+
+
+def p_value(p: float | None) -> str:
+    """Writes a p-value."""
+    if p is None:
+        return "-"
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.001 else f"{p:.3f}"
+
+
+def plural(unit: str) -> str:
+    """Writes a unit in the plural."""
+    return {"study": "studies"}.get(unit, f"{unit}s")
+
+
+def number_word(number: int) -> str:
+    """Writes a small number as a word."""
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    return words[number] if number < len(words) else str(number)
+
+
+def names(every: Sequence[str], most: int, last: str = "and") -> str:
+    """Lists names in a sentence; more than `most` end in how many there are besides."""
+    shown = list(every) if len(every) <= most + 1 else [*every[:most], f"{len(every) - most} more"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} {last} {shown[-1]}" if shown else "none"
+
+
+FIRST_LINES = {
+    "synthetic": "Synthetic phantoms: this tests the software and says nothing about weights.",
+    "partial": "Partial data: images of a dataset are missing, so no number stands beside a published one.",
+    "contaminated": "Contaminated: an initialization was pre-trained on the dataset that a test set is taken from.",
+    "patients unknown": "Patients unknown: images of one patient may be in several splits; the unit is the image.",
+}
+"""mark -> the sentence that stands over every table and figure with such a run"""
+
+
+def first_lines(cells: Iterable[Cell]) -> list[str]:
+    """Gives the sentences that stand over everything made from these runs."""
+    marks = {mark for cell in cells for mark in cell.marks}
+    known = [line for mark, line in FIRST_LINES.items() if mark in marks]
+    return known + [f"Marked: {mark}." for mark in sorted(marks - FIRST_LINES.keys())]
+
+
+def as_word(value: object) -> str:
+    """Writes a parameter as a table shows it."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "none"}[value]
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(as_word, value))}]"
+    return str(value)
+
+
+def shared_marks(cells: Sequence[Cell]) -> set[str]:
+    """Finds the marks of all runs of a task: they stand in its column's title, others beside a score."""
+    return set.intersection(*(set(cell.marks) for cell in cells)) if cells else set()
