@@ -30,17 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "results": {"core", "data.tasks"},
     "training": {"core", "params", "statistics", "data", "weights", "results.examples"},
     "tracking": {"core", "results"},
-    "comparison": {
-        "core",
-        "params",
-        "statistics",
-        "data.tasks",
-        "data.catalog",
-        "weights.names",
-        "weights.zoo",
-        "weights.families",
-        "results",
-    },  # fmt: skip
+    "comparison": {"core", "params", "statistics", "results", *OF_TASKS, *OF_WEIGHTS},
     "report": {"core", "params", "statistics", "weights.families", "results", "comparison"},
     "runs": {"core", "params", "statistics", "data", "weights", "results", "training", "tracking"},
     "services": {"core", "params"},

@@ -50,7 +50,7 @@ class Run:
     marks: tuple[str, ...]
     """what is said of the data: synthetic, partial, ..."""
     spared: tuple[str, ...] = ()
-    """see `cells.Cell`"""
+    """see `Cell`"""
     weights_sha256: str
     """of the converted tensors; `random` for weights that the seed draws"""
     root: Path

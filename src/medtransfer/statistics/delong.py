@@ -146,7 +146,7 @@ def contributions(parts: Placements) -> Array:
     The variance of that mean (squared spread / patients) is DeLong's for one label and one image per patient, also
     where few patients have the finding; else the term that mixes both classes has the factor
     sqrt(k10 / (k10 - 1) * k01 / (k01 - 1)) in place of k / (k - 1). The numbers stand for per-patient scores where
-    areas of several seeds meet, see `pairs.over_seeds_and_patients`.
+    areas of several seeds meet, see `all_pairs.over_seeds_and_patients`.
 
     A label with a class from a single patient is in the mean, and adds no spread: it shows none, see `thin` and
     `coarseness`.

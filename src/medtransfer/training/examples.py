@@ -182,7 +182,7 @@ def evidence(model: nn.Module, inputs: Tensor, label: int) -> Tensor | None:
     number of places. Under pooling by a class token all of it is 0: the head reads no other token.
 
     Args:
-        model: as `models.classifier` built it, in evaluation mode.
+        model: as `networks.classifier` built it, in evaluation mode.
         inputs: one image, (1, 3, S, S), normalized.
         label: which logit.
 

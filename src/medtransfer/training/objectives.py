@@ -51,7 +51,7 @@ class Objective(Protocol):
         decoder: str = "auto",
         padding: str = "",
     ) -> nn.Module:
-        """Builds the network; see `models.classifier` and `models.segmenter`."""
+        """Builds the network; see `networks.classifier` and `models.segmenter`."""
 
     def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Returns the batch's mean loss."""

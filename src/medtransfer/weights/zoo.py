@@ -42,7 +42,7 @@ class Source:
     nested: tuple[str, ...] | None = ()
     """keys that lead to the tensors inside the file; None: looked for"""
     layout: str = "names"
-    """how its keys become timm's: one of `layouts.LAYOUTS`"""
+    """how its keys become timm's: one of `key_rules.LAYOUTS`"""
     prefix: str = ""
     """leading part of every backbone key in the file"""
     drop: tuple[str, ...] = ()

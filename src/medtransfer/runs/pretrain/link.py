@@ -191,7 +191,7 @@ def resolve(init: Initialization, params: Params, root: Path, targets: Sequence[
 
     Args:
         init: with a chain.
-        params: as in `pretraining.make`.
+        params: as in `pretrain.make`.
         root: the repository's top folder.
         targets: tasks whose val and test patients are left out.
     """
