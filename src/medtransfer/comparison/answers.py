@@ -38,8 +38,8 @@ class Answer:
     score: float | None = None
     """of what val picks, on the seeds that did not pick it"""
     seeds: int | None = None
-    """in total, with which a difference of the margin would be found with probability `all_pairs.POWER`; None: no number is
-    known to be enough, or nothing is open"""
+    """in total, with which a difference of the margin would be found with probability `all_pairs.POWER`; None: no
+    number is known to be enough, or nothing is open"""
     text: str
     """sentences"""
 
@@ -190,8 +190,8 @@ def _open(column: Column, picked: Sequence[str], labels: Mapping[str, str]) -> l
 def plan_words(column: Column, candidates: Sequence[str], next_share: float) -> tuple[int | None, str]:
     """Says how many seeds in total would find a difference of the margin between the candidates.
 
-    The number holds for one more look with all of these seeds, at that look's level, in `all_pairs.POWER` of all cases or
-    more; with less luck the difference is there and is not found.
+    The number holds for one more look with all of these seeds, at that look's level, in `all_pairs.POWER` of all cases
+    or more; with less luck the difference is there and is not found.
     """
     if column.margin is None or len(candidates) < 2:
         return None, ""

@@ -124,8 +124,8 @@ def over_seeds_and_patients(contributions: Any, *, coarseness: float = 0.0) -> P
     """Compares scores of which it is known what each patient adds; None with a single seed or patient.
 
     The variance of a difference is that of the seeds, by `moderated`, plus that of the patients, from a two-way
-    analysis of variance without replication, as in `seeds_and_patients.joint_interval`; degrees of freedom by Satterthwaite
-    (Biometrics Bulletin 1946), at least seeds - 1.
+    analysis of variance without replication, as in `seeds_and_patients.joint_interval`; degrees of freedom by
+    Satterthwaite (Biometrics Bulletin 1946), at least seeds - 1.
 
     Args:
         contributions: inits x seeds x patients; the mean over patients is the score of a seed.

@@ -177,7 +177,7 @@ class TrackedRun:
             self.client.log_inputs(self.run_id, inputs)
 
     def dataset(self, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
-        """Links the prepared data that the run reads, found again by `datasets.digest`."""
+        """Links the prepared data that the run reads, found again by MLflow by `datasets.digest`."""
         self.journal.check()
         source, profile_text = json.dumps({"uri": source}), json.dumps(dict(profile))
         self.outbox.data = {"name": name, "digest": digest[:16], "source": source, "profile": profile_text}

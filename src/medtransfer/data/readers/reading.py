@@ -57,7 +57,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """A mask as run lengths on its image's own canvas: see `runlengths`."""
+    """A mask as run lengths on its image's own canvas: see `run_lengths`."""
 
     text: str
 
