@@ -1,6 +1,6 @@
 """The whole `compare` at full size: 20 inits x 7 tasks x 10 seeds, 1,000 cases each, 10,000 resamples.
 
-Runs are made without training (tests/results.py), in a temporary folder with an MLflow database of its own that does
+Runs are made without training (tests/support/results.py), in a temporary folder with an MLflow database of its own that does
 not hold them. Says seconds of each part and the peak of memory.
 
     PYTHONPATH=src:. python benchmarks/comparison.py [inits] [seeds] [cases] [resamples]
@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests import results
+from tests.support import results
 
 from medtransfer import params
 from medtransfer.comparison import findings

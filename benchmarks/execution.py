@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests import workspace
+from tests.support import workspace
 
 from medtransfer import params as parameters
 from medtransfer.runs import finetune

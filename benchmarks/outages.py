@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests import outages, servers
+from tests.support import outages, servers
 
 ROOT = Path(__file__).parents[1]
 

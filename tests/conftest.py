@@ -22,7 +22,7 @@ def top() -> Path:
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
     """A fresh database of a PostgreSQL server of the tests' own, as SQLAlchemy and libpq read its address."""
-    from tests import postgres
+    from tests.support import postgres
 
     with postgres.server() as server:
         with psycopg.connect(server.address, autocommit=True) as connection:
@@ -33,7 +33,7 @@ def postgresql() -> Iterator[str]:
 @pytest.fixture(autouse=True, scope="session")
 def declared() -> Iterator[None]:
     """Lets tests declare a task's metric and margin, and contamination, in the files of its runs."""
-    from tests import results
+    from tests.support import results
 
     with pytest.MonkeyPatch.context() as patch:
         results.declare(patch)
