@@ -1,7 +1,7 @@
 """The whole `compare` at full size: 20 inits x 7 tasks x 10 seeds, 1,000 cases each, 10,000 resamples.
 
-Runs are made without training (tests/support/results.py), in a temporary folder with an MLflow database of its own that does
-not hold them. Says seconds of each part and the peak of memory.
+Runs are made without training (tests/support/results.py), in a temporary folder with an MLflow database of its own that
+does not hold them. Says seconds of each part and the peak of memory.
 
     PYTHONPATH=src:. python benchmarks/comparison.py [inits] [seeds] [cases] [resamples]
 """
@@ -18,7 +18,7 @@ from tests.support import results
 
 from medtransfer import params
 from medtransfer.comparison import findings
-from medtransfer.data.tasks import TASKS
+from medtransfer.data.catalog import TASKS
 from medtransfer.report import write
 
 ROOT = Path(__file__).parents[1]

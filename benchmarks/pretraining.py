@@ -37,8 +37,9 @@ from medtransfer import params as parameters
 from medtransfer.core import rng
 from medtransfer.data import prepare
 from medtransfer.data.cache import Prepared
+from medtransfer.data.catalog import TASKS
 from medtransfer.data.phantoms import write
-from medtransfer.data.tasks import TASKS, Task
+from medtransfer.data.tasks import Task
 from medtransfer.params import Augmentation, Params
 from medtransfer.training import objectives
 from medtransfer.training.loader import Cache, Loader

@@ -22,7 +22,7 @@ import torch
 
 from medtransfer import params as parameters
 from medtransfer.data.cache import Prepared
-from medtransfer.data.tasks import TASKS
+from medtransfer.data.catalog import TASKS
 from medtransfer.params import Params
 from medtransfer.training import objectives
 from medtransfer.training.loader import Cache, Loader

@@ -18,7 +18,7 @@ from medtransfer import params
 from medtransfer.comparison import findings
 from medtransfer.comparison.findings import Findings
 from medtransfer.core.errors import UserError
-from medtransfer.data import tasks
+from medtransfer.data import catalog
 from medtransfer.report import write
 from medtransfer.report.sections import contrasts
 from tests.support import results
@@ -109,7 +109,7 @@ def test_the_choice_is_made_on_val(tmp_path: Path) -> None:
     results.write(tmp_path, {IMAGENET: 0.5, SWAV: 1.5}, TASKS, range(5))
     for path in tmp_path.glob("*/*/cell.json"):
         cell = json.loads(path.read_text())
-        cell["scores"][f"best_val_{tasks.TASKS[cell['task']].metric}"] = 0.9 if cell["init"] == IMAGENET else 0.8
+        cell["scores"][f"best_val_{catalog.TASKS[cell['task']].metric}"] = 0.9 if cell["init"] == IMAGENET else 0.8
         path.write_text(json.dumps(cell))
     found = compared(tmp_path, {IMAGENET: 0.5, SWAV: 1.5}, seeds=range(5), make=False)
     # What was shown to be worse on test is no pick, however good it is on val.

@@ -9,7 +9,8 @@ import yaml
 from medtransfer import params
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
-from medtransfer.data.tasks import TASKS, Folds
+from medtransfer.data.catalog import TASKS
+from medtransfer.data.tasks import Folds
 
 BINARY: dict[str, Any] = {
     "kind": "binary", "labels": ["Pneumonia"], "table": "images.csv", "patient": "who", "split": "part",

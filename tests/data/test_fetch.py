@@ -17,9 +17,10 @@ import yaml
 from medtransfer.core import downloads
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog, fetch
+from medtransfer.data.catalog import TASKS
 from medtransfer.data.phantoms import write
 from medtransfer.data.readers import montgomery, own_arrays, shenzhen
-from medtransfer.data.tasks import TASKS
+from medtransfer.data.readers.reading import Archive
 
 FLAT = [name for name in fetch.medmnist() if not name.endswith("3d")]
 
@@ -180,7 +181,7 @@ def publish(served: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.Monkey
             archive.mkdir(f"{top}/ClinicalReadings")
             for rubbish in (f"__MACOSX/{top}/._x.png", f"{top}/CXR_png/Thumbs.db", f"{top}/.DS_Store"):
                 archive.writestr(rubbish, b"rubbish")
-        monkeypatch.setitem(fetch.ARCHIVES, dataset, fetch.Archive(f"{address}/{file.name}", bound))
+        monkeypatch.setitem(fetch.ARCHIVES, dataset, Archive(f"{address}/{file.name}", bound))
         return file
 
     return make

@@ -22,13 +22,14 @@ from medtransfer.core.errors import UserError
 from medtransfer.data import cache, decode, duplicates
 from medtransfer.data import prepare as preparation
 from medtransfer.data.cache import load
+from medtransfer.data.catalog import TASKS
 from medtransfer.data.prepare import prepare, slug
 from medtransfer.data.raw import source
 from medtransfer.data.readers import reading
 from medtransfer.data.readers.reading import Marking, Picture, Sample
 from medtransfer.data.row_writer import JOURNAL, NOTE
 from medtransfer.data.splits import draw_split
-from medtransfer.data.tasks import TASKS, Folds, Task
+from medtransfer.data.tasks import Folds, Task
 
 PARAMS = params.load(Path(__file__).parents[2] / "params.yaml")
 LABELS = ("Effusion", "Mass")

@@ -18,7 +18,7 @@ from medtransfer.cli import VERBS
 from medtransfer.cli.main import build_parser, read_overrides
 from medtransfer.core import schema
 from medtransfer.core.errors import UserError
-from medtransfer.data.tasks import TASKS
+from medtransfer.data.catalog import TASKS
 from medtransfer.params import Params
 from tests.conftest import TOP
 

@@ -14,7 +14,7 @@ from medtransfer import params
 from medtransfer.comparison import findings
 from medtransfer.comparison.contrasts import ALL
 from medtransfer.comparison.findings import Findings
-from medtransfer.data import tasks as records
+from medtransfer.data import catalog
 from medtransfer.params import Promotion
 from medtransfer.registry.decision import Decision, decide, permits, select
 from medtransfer.registry.gate import Holder, Material, Selected
@@ -75,7 +75,7 @@ def test_test_scores_select_nothing(tmp_path: Path) -> None:
     results.write(tmp_path, {IMAGENET: 0.0, SWAV: 1.5}, TASKS, range(3), marks=[])
     for path in tmp_path.glob("*/*/cell.json"):
         cell = json.loads(path.read_text())
-        name = f"best_val_{records.TASKS[cell['task']].metric}"
+        name = f"best_val_{catalog.TASKS[cell['task']].metric}"
         cell["scores"][name] = 0.9 if cell["init"] == IMAGENET else 0.1
         path.write_text(json.dumps(cell))
     here = params.load(ROOT / "params.yaml", {"comparison.resamples": "0", "comparison.against": "[]"})

@@ -29,7 +29,7 @@ from medtransfer import params as parameters
 from medtransfer import tracking
 from medtransfer.comparison.selection import collect
 from medtransfer.core.errors import UserError
-from medtransfer.data.tasks import TASKS
+from medtransfer.data.catalog import TASKS
 from medtransfer.registry import aliases, network, onnx, serve
 from medtransfer.registry import register as registering
 from medtransfer.registry.candidate import Subject

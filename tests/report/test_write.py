@@ -19,7 +19,7 @@ from medtransfer.comparison.selection import collect
 from medtransfer.comparison.wording import FIRST_LINES
 from medtransfer.core import schema
 from medtransfer.core.errors import UserError
-from medtransfer.data import tasks
+from medtransfer.data import catalog
 from medtransfer.report import write as report
 from medtransfer.report.sections.scores import printed_grid, score_notes
 from medtransfer.statistics import t_tests
@@ -46,7 +46,7 @@ def published() -> params.Params:
 def resolved(task: str) -> dict[str, Any]:
     """Lays out what a run under params.yaml reads."""
     here = params.load(ROOT / "params.yaml")
-    kind = "segmentation" if tasks.TASKS[task].segmentation else "classification"
+    kind = "segmentation" if catalog.TASKS[task].segmentation else "classification"
     flat = schema.flatten(params.protocol(here, task, kind == "segmentation"), kind)
     flat |= schema.flatten(here.engine, "engine")
     return flat | {f"tasks.{task}.image_size": 96, "execution.threads_per_run": 8}
@@ -72,7 +72,7 @@ def predictions(metric: str, score: float | None) -> pd.DataFrame:
 
 
 def make_cell(folder: Path, task: str, init: str, seed: int, score: float | None, **changes: Any) -> Path:
-    metric = tasks.TASKS[task].metric
+    metric = catalog.TASKS[task].metric
     name = f"{task} {init} {seed}" + changes.pop("suffix", "")
     digest = hashlib.sha256(name.encode()).hexdigest()
     scores = (
@@ -81,7 +81,7 @@ def make_cell(folder: Path, task: str, init: str, seed: int, score: float | None
     other = {"test_native_dice": 0.8} if metric == "dice" else {"test_brier": 0.1, "test_labels_defined": 1.0}
     cell = {
         "digest": digest, "verb": "finetune", "init": init, "task": task, "seed": seed, "fold": None, "folds": 0,
-        "kind": tasks.TASKS[task].kind, "metric": metric, "marks": ["synthetic"],
+        "kind": catalog.TASKS[task].kind, "metric": metric, "marks": ["synthetic"],
         "scores": scores | other, "cost": {"epochs": 8, "seconds": 30.5, "gpu_seconds": 0.0, "images": 1000},
         "params": resolved(task), "labels": 1, "undefined": [], "device": "cpu", "versions": {"torch": "2.14.1"},
         "protocol_version": 1, "manifest_digest": f"m-{task}", "weights_sha256": f"w-{init}", "mlflow_run_id": None,

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from medtransfer.core.errors import UserError
-from medtransfer.data.tasks import TASKS
+from medtransfer.data.catalog import TASKS
 from medtransfer.results import network as chosen
 from medtransfer.runs import best_networks
 from medtransfer.runs.run import Run

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medtransfer.core.errors import UserError
-from medtransfer.data.tasks import TASKS
+from medtransfer.data.catalog import TASKS
 from medtransfer.params import OwnInit
 from medtransfer.runs import run
 from medtransfer.runs.run import Run

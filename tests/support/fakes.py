@@ -13,7 +13,8 @@ from PIL import Image
 from medtransfer import params as parameters
 from medtransfer.core import rng
 from medtransfer.data.cache import Prepared
-from medtransfer.data.tasks import TASKS, Task
+from medtransfer.data.catalog import TASKS
+from medtransfer.data.tasks import Task
 from medtransfer.params import Params
 from medtransfer.training import objectives
 from medtransfer.training.loader import Cache, Loader

@@ -19,8 +19,9 @@ from sklearn.metrics import roc_auc_score
 from medtransfer import params
 from medtransfer.comparison import selection
 from medtransfer.core import schema
+from medtransfer.data.catalog import TASKS
 from medtransfer.data.prepare import slug
-from medtransfer.data.tasks import TASKS, Task
+from medtransfer.data.tasks import Task
 from medtransfer.results.result import Cell
 
 ROOT = Path(__file__).parents[2]

@@ -31,7 +31,7 @@ ROOMS: dict[str, set[str]] = {
     "training": {"core", "params", "statistics", "data", "weights", "results.examples"},
     "tracking": {"core", "results"},
     "comparison": {"core", "params", "statistics", "results", *OF_TASKS, *OF_WEIGHTS},
-    "report": {"core", "params", "statistics", "weights.families", "results", "comparison"},
+    "report": {"core", "params", "statistics", "data.catalog", "weights.families", "results", "comparison"},
     "runs": {"core", "params", "statistics", "data", "weights", "results", "training", "tracking"},
     "services": {"core", "params"},
     "registry": BUT_CLI - {"registry", "runs", "services"},

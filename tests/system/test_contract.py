@@ -16,9 +16,10 @@ from PIL import Image
 
 from medtransfer import params, tracking
 from medtransfer.data import catalog, prepare
+from medtransfer.data.catalog import TASKS
 from medtransfer.data.phantoms import write
 from medtransfer.data.readers import reading as datasets
-from medtransfer.data.tasks import METRICS, TASKS, Task
+from medtransfer.data.tasks import METRICS, Task
 from medtransfer.params import Params
 from medtransfer.runs import benchmark, finetune
 from medtransfer.runs import run as runs

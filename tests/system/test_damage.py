@@ -16,7 +16,7 @@ from medtransfer.comparison import selection
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.data import cache, prepare
-from medtransfer.data.tasks import TASKS
+from medtransfer.data.catalog import TASKS
 from medtransfer.results import result
 from medtransfer.runs import benchmark, finetune, run
 from medtransfer.training.trainer import Trainer

@@ -17,7 +17,8 @@ from medtransfer import params
 from medtransfer.comparison import findings, published, selection
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
-from medtransfer.data.tasks import TASKS, applicable, contaminated, image_groups, origins
+from medtransfer.data.catalog import TASKS
+from medtransfer.data.tasks import applicable, contaminated, image_groups, origins
 from medtransfer.params import OwnInit
 from medtransfer.registry import decision
 from medtransfer.results import result

@@ -23,8 +23,9 @@ from medtransfer.comparison.patients import Evidence
 from medtransfer.comparison.published_form import Row
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog, leaks, prepare, splits
+from medtransfer.data.catalog import TASKS
 from medtransfer.data.overlap import Finding
-from medtransfer.data.tasks import TASKS, Folds
+from medtransfer.data.tasks import Folds
 from medtransfer.results import looks, network
 from medtransfer.runs import benchmark, best_networks, dry_run, status
 from medtransfer.runs import run as runs

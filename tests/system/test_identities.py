@@ -17,8 +17,8 @@ import pytest
 
 from medtransfer import params
 from medtransfer.data import catalog, manifest
+from medtransfer.data.catalog import TASKS
 from medtransfer.data.splits import Assignment
-from medtransfer.data.tasks import TASKS
 from medtransfer.registry import promote
 from medtransfer.registry.gate import Material
 from medtransfer.runs.pretrain.link import Link

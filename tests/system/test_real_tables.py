@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from medtransfer.data.catalog import TASKS
 from medtransfer.data.images import run_lengths
 from medtransfer.data.readers import chestxray14, chexpert, siim
+from medtransfer.data.readers.chestxray14 import LABELS as CHESTXRAY14_LABELS
+from medtransfer.data.readers.chexpert import LABELS as CHEXPERT_LABELS
 from medtransfer.data.readers.reading import Sample, read
 from medtransfer.data.splits import draw_split
-from medtransfer.data.tasks import CHESTXRAY14_LABELS, CHEXPERT_LABELS, TASKS
 from tests.data.images.test_dicom import dicom
 from tests.data.readers.test_bad_files import touch
 

@@ -19,7 +19,8 @@ from medtransfer import params as parameters
 from medtransfer import tracking
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
-from medtransfer.data.tasks import TASKS, Task
+from medtransfer.data.catalog import TASKS
+from medtransfer.data.tasks import Task
 from medtransfer.report import gallery
 from medtransfer.report.figures import drawings
 from medtransfer.results import examples as stored

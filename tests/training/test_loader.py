@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medtransfer import params as parameters
-from medtransfer.data.tasks import TASKS
+from medtransfer.data.catalog import TASKS
 from medtransfer.training.loader import Cache, Loader, _ahead
 from tests.support import fakes
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
-from medtransfer.data.tasks import TASKS
+from medtransfer.data.catalog import TASKS
 from medtransfer.runs import run as runs
 from medtransfer.training import networks, objectives
 from medtransfer.weights import backbones

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
-from medtransfer.data.tasks import TASKS
+from medtransfer.data.catalog import TASKS
 from medtransfer.params import Training
 from medtransfer.training import networks, objectives, optimizer
 from medtransfer.training.trainer import Progress, Trainer

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
-from medtransfer.data.tasks import TASKS
+from medtransfer.data.catalog import TASKS
 from medtransfer.training import objectives
 from medtransfer.training.loader import certain
 from medtransfer.training.trainer import Progress, Trainer

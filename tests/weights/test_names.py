@@ -6,7 +6,7 @@ import pytest
 
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
-from medtransfer.data.tasks import TASKS
+from medtransfer.data.catalog import TASKS
 from medtransfer.params import OwnInit
 from medtransfer.weights import names
 from medtransfer.weights.names import check_backbone, expected, parse, seen

@@ -26,7 +26,8 @@ from medtransfer.comparison import published
 from medtransfer.comparison.published import Published
 from medtransfer.core import schema
 from medtransfer.core.errors import UserError
-from medtransfer.data.tasks import TASKS, applicable, contaminated
+from medtransfer.data.catalog import DERIVED, TASKS
+from medtransfer.data.tasks import applicable, contaminated
 from medtransfer.params import Claim
 from medtransfer.statistics import t_tests
 from medtransfer.statistics.seeds_and_patients import JointInterval, joint_interval
@@ -212,7 +213,7 @@ def on_published(claim: Claim, rows: Sequence[Published], *, alpha: float) -> Ve
     tables = []
     for task, column in cells.items():
         row, subtract = next(iter(column.values())), functools.partial(_subtract_published, column)
-        barred = [name for name in column if contaminated(seen(name), task)]
+        barred = [name for name in column if contaminated(seen(name), task, DERIVED)]
         notes += [f"left out on {task}, because contaminated: {', '.join(barred)}"] if barred else []
         kept = tuple(name for name in column if name not in barred)
         tables.append(_Table(task, row.segmentation, row.group, kept, {}, subtract))
@@ -244,7 +245,7 @@ def _subtract_published(cells: Mapping[str, Published], better: Names, than: Nam
     return _on_task(
         rows[0].task, rows[0].group, test, alpha, method="published means", estimate=test.difference, better=better,
         than=than, n=min(row.n for row in rows), digitised=any(row.digitised for row in rows),
-        contaminated=any(contaminated(seen(name), rows[0].task) for name in (*better, *than)),
+        contaminated=any(contaminated(seen(name), rows[0].task, DERIVED) for name in (*better, *than)),
     )  # fmt: skip
 
 

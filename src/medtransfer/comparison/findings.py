@@ -19,7 +19,7 @@ from medtransfer.comparison.published_form import Row, eligible
 from medtransfer.comparison.selection import belongs, collect, select
 from medtransfer.comparison.wording import metric_name
 from medtransfer.core import progress
-from medtransfer.data.tasks import TASKS
+from medtransfer.data.catalog import TASKS
 from medtransfer.results import study
 from medtransfer.results.looks import level
 from medtransfer.results.result import CONTAMINATED, Cell, of_task

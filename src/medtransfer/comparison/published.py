@@ -11,7 +11,8 @@ from pathlib import Path
 from scipy import stats
 
 from medtransfer.core.errors import UserError
-from medtransfer.data.tasks import DERIVED, TASKS, image_groups, origins
+from medtransfer.data.catalog import DERIVED, TASKS
+from medtransfer.data.tasks import image_groups, origins
 from medtransfer.statistics.t_tests import ROUNDING, TTest
 from medtransfer.weights.zoo import RECORDS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,19 @@ import yaml
 
 from medtransfer.core import schema
 from medtransfer.core.errors import UserError
-from medtransfer.data.tasks import DERIVED, PLANES, TASKS, Derived, Folds, Kind, Layout, Task, measured
+from medtransfer.data.readers import chestxray14, chexpert, drive, montgomery, rsna_pe, shenzhen, siim
+from medtransfer.data.tasks import PLANES, Derived, Folds, Kind, Layout, Task, measured
+
+DATASETS = (chestxray14, chexpert, shenzhen, rsna_pe, siim, montgomery, drive)
+"""one module per dataset: its record, how to get it, how to read it"""
+
+TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in DATASETS}
+
+DERIVED: dict[str, Collection[str]] = {task.dataset: task.derived_from for task in TASKS.values()}
+"""of the seven; `derivations` adds the user's own"""
+
+UNSAID = {module.TASK.name: module.UNSAID for module in DATASETS}
+"""task -> what the paper of 2021 does not say of it, and what is done here"""
 
 FILE = "task.yaml"
 

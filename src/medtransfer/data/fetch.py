@@ -14,7 +14,6 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,7 +21,8 @@ import yaml
 
 from medtransfer.core import downloads, progress
 from medtransfer.core.errors import UserError
-from medtransfer.data.tasks import TASKS
+from medtransfer.data.catalog import DATASETS, TASKS
+from medtransfer.data.readers.reading import Archive, module_of
 
 log = logging.getLogger("medtransfer")
 
@@ -41,49 +41,14 @@ RUBBISH = {"__MACOSX", ".DS_Store", "Thumbs.db"}
 """what file managers left in published archives"""
 
 
-@dataclass(frozen=True)
-class Archive:
-    """A dataset published as one zip file."""
-
-    url: str
-    bound: int
-    """most bytes that are unpacked: about twice the published archive, for its images are compressed already"""
-
-
-ARCHIVES = {
-    "montgomery": Archive("https://openi.nlm.nih.gov/imgs/collections/NLM-MontgomeryCXRSet.zip", 1_500_000_000),
-    "shenzhen": Archive("https://openi.nlm.nih.gov/imgs/collections/ChinaSet_AllFiles.zip", 8_000_000_000),
+ARCHIVES: dict[str, Archive] = {
+    module.TASK.dataset: module.ARCHIVE for module in reversed(DATASETS) if hasattr(module, "ARCHIVE")
 }
 """NLM publishes no checksums, so the lock file holds every download to the first one"""
 
 GATED: dict[str, tuple[str, ...]] = {
-    "chestxray14": (
-        "open {source} in a browser; it is open, but a Box folder has no address for a program",
-        "download images/images_001.tar.gz to images_012.tar.gz (about 42 GB), Data_Entry_2017_v2020.csv, "
-        "train_val_list.txt and test_list.txt",
-        "unpack all in {folder}, so that it holds images/00000001_000.png..., the table and lists beside images/",
-    ),
-    "chexpert": (
-        "register at {source} and accept the Research Use Agreement",
-        "download CheXpert-v1.0-small (11 GB) or CheXpert-v1.0 (440 GB)",
-        "unpack it in {folder}: train.csv, valid.csv, train/ and valid/, in the archive's own folder or without it",
-    ),
-    "siim": (
-        "sign in at {source} and accept the competition's rules",
-        "download the DICOM images and the table stage_2_train.csv, or train-rle.csv, which must name 12,047 images",
-        "put one of the tables into {folder}, and the .dcm files anywhere below it",
-    ),
-    "rsna_pe": (
-        "sign in at {source} and accept the competition's rules",
-        "download train.csv and the folder train, and put both into {folder}: train/<study>/<series>/<slice>.dcm",
-    ),
-    "drive": (
-        "register at {source} and join the challenge",
-        "download training.zip and test.zip; today's test.zip has no masks, they are in earlier copies of it",
-        "unpack both in {folder}, so that training/ and test/ hold images/, 1st_manual/ and mask/",
-    ),
+    module.TASK.dataset: module.HOW_TO_GET for module in DATASETS if hasattr(module, "HOW_TO_GET")
 }
-"""dataset -> what a person does to get it"""
 
 
 def fetch(dataset: str, root: Path, size: int) -> None:
@@ -201,7 +166,7 @@ def _fetch_archive(dataset: str, root: Path, target: Path) -> None:
     with _appearing(target) as folder:
         unpack(file, folder, archive.bound)
         try:
-            images = sum(1 for _ in importlib.import_module(f"medtransfer.data.readers.{dataset}").read(folder))
+            images = sum(1 for _ in module_of(dataset).read(folder))
         except UserError as error:
             raise UserError(f"dataset {dataset}: {file} does not hold the published files: {error}") from error
         downloads.remember(root / downloads.LOCK_FILE, file.name, found, file)  # last, so that no damaged file is noted

@@ -143,185 +143,11 @@ def measured(kind: Kind, ordinal: bool) -> tuple[str, ...]:
     return tuple(name for name in METRICS[kind] if name != "kappa" or ordinal)
 
 
-CHESTXRAY14_LABELS = (
-    "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
-    "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
-)  # fmt: skip
-
-CHEXPERT_LABELS = (
-    "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",
-    "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture",
-    "Support Devices",
-)  # fmt: skip
-
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        Task(
-            name="chestxray14",
-            code="DXC14",
-            dataset="chestxray14",
-            title="Fourteen thorax diseases classification",
-            kind="multilabel",
-            labels=CHESTXRAY14_LABELS,
-            channels=1,
-            counts={"trainval": 86_524, "test": 25_596},
-            positives={
-                "trainval": (8280, 1707, 8659, 13782, 4034, 4708, 876, 2637, 2852, 1378, 1423, 1251, 2242, 141),
-                "test": (3279, 1069, 4658, 6112, 1748, 1623, 555, 2665, 1815, 925, 1093, 435, 1143, 86),
-            },
-            draw={"val": 0.13},
-            split_source="official",
-            metric="auc",
-            margin=0.01,
-            licence="free use with acknowledgement (NIH Clinical Center)",
-            citation="Wang et al., ChestX-ray8, CVPR 2017",
-            source="https://nihcc.app.box.com/v/ChestXray-NIHCC",
-        ),
-        Task(
-            name="chexpert",
-            code="DXC5",
-            dataset="chexpert",
-            title="Five thorax diseases classification",
-            kind="multilabel",
-            labels=CHEXPERT_LABELS,
-            tested=("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"),
-            uncertain=True,
-            hashed_ids=True,
-            channels=1,
-            counts={"trainval": 223_414, "test": 234},
-            positives={
-                "trainval": (
-                    22381,
-                    10798,
-                    27000,
-                    105581,
-                    9186,
-                    52246,
-                    14783,
-                    6039,
-                    33376,
-                    19448,
-                    86187,
-                    3523,
-                    9040,
-                    116001,
-                ),
-                "test": (None, None, 68, None, None, 45, 33, None, 80, None, 67, None, None, None),
-            },
-            draw={"val": 0.05},
-            split_source="official",
-            metric="auc",
-            margin=0.01,
-            licence="Stanford University Dataset Research Use Agreement: registration, non-commercial",
-            citation="Irvin et al., CheXpert, AAAI 2019",
-            source="https://stanfordmlgroup.github.io/competitions/chexpert",
-        ),
-        Task(
-            name="shenzhen",
-            code="TXC",
-            dataset="shenzhen",
-            title="Tuberculosis detection",
-            kind="binary",
-            labels=("Tuberculosis",),
-            channels=1,
-            counts={"all": 662},
-            positives={"all": (336,)},
-            draw={"val": 0.1, "test": 0.2},
-            split_source="drawn",
-            metric="auc",
-            margin=0.01,
-            licence="free use with citation (NLM)",
-            citation="Jaeger et al., Quant Imaging Med Surg 2014",
-            source="https://lhncbc.nlm.nih.gov/LHC-downloads/downloads.html#tuberculosis-image-data-sets",
-        ),
-        Task(
-            name="rsna_pe",
-            code="ECC",
-            dataset="rsna_pe",
-            title="Pulmonary embolism detection",
-            kind="binary",
-            labels=("Pulmonary embolism",),
-            hashed_ids=True,
-            channels=3,
-            windows=((-600, 1500), (100, 700), (40, 400)),
-            counts={"all": 1_790_594},
-            positives={"all": (96_540,)},
-            draw={"val": 0.1, "test": 0.2},
-            split_source="drawn",
-            unit="study",
-            metric="auc",
-            margin=0.01,
-            licence="RSNA-STR competition rules: registration, non-commercial",
-            citation="Colak et al., Radiology: Artificial Intelligence 2021",
-            source="https://www.kaggle.com/c/rsna-str-pulmonary-embolism-detection/data",
-        ),
-        Task(
-            name="siim",
-            code="PXS",
-            dataset="siim",
-            title="Pneumothorax segmentation",
-            kind="segmentation",
-            labels=("Pneumothorax",),
-            hashed_ids=True,
-            channels=1,
-            counts={"all": 12_047},
-            positives={"all": (2_669,)},
-            draw={"val": 0.1, "test": 0.2},
-            split_source="drawn",
-            derived_from=("chestxray14",),
-            metric="dice_positives",
-            margin=0.01,
-            licence="SIIM-ACR competition rules: registration, non-commercial",
-            citation="SIIM-ACR Pneumothorax Segmentation, 2019",
-            source="https://www.kaggle.com/c/siim-acr-pneumothorax-segmentation/data",
-        ),
-        Task(
-            name="montgomery",
-            code="LXS",
-            dataset="montgomery",
-            title="Lung segmentation",
-            kind="segmentation",
-            labels=("Lung",),
-            channels=1,
-            counts={"all": 138},
-            draw={"val": 0.1, "test": 0.2},
-            split_source="drawn",
-            metric="dice",
-            margin=0.005,
-            licence="free use with citation (NLM)",
-            citation="Jaeger et al., Quant Imaging Med Surg 2014",
-            source="https://lhncbc.nlm.nih.gov/LHC-downloads/downloads.html#tuberculosis-image-data-sets",
-        ),
-        Task(
-            name="drive",
-            code="VFS",
-            dataset="drive",
-            title="Blood vessels segmentation",
-            kind="segmentation",
-            labels=("Vessel",),
-            channels=3,
-            counts={"trainval": 20, "test": 20},
-            draw={"val": 0.2},
-            split_source="official",
-            extras=("field_of_view", "second_observer"),
-            metric="dice",
-            margin=0.005,
-            licence="research use with citation",
-            citation="Staal et al., IEEE TMI 2004",
-            source="https://drive.grand-challenge.org",
-        ),
-    )
-}
-
 Derived = Mapping[str, Collection[str]]
 """dataset -> the datasets whose images it re-releases"""
 
-DERIVED: dict[str, Collection[str]] = {task.dataset: task.derived_from for task in TASKS.values()}
-"""of the records here; `catalog.derivations` adds the user's own"""
 
-
-def origins(dataset: str, derived: Derived = DERIVED) -> set[str]:
+def origins(dataset: str, derived: Derived) -> set[str]:
     """Lists a dataset and all that its images are taken from, at any remove."""
     found, left = set[str](), [dataset]
     while left:
@@ -337,7 +163,7 @@ def applicable(seen: Collection[str], dataset: str) -> bool:
     return dataset not in seen
 
 
-def contaminated(seen: Iterable[str], dataset: str, derived: Derived = DERIVED) -> bool:
+def contaminated(seen: Iterable[str], dataset: str, derived: Derived) -> bool:
     """Says whether weights saw images of a dataset under another name.
 
     It may re-release what they saw, they may have seen a re-release of it, or both may be taken from a third.

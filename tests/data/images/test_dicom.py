@@ -8,8 +8,8 @@ import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from medtransfer.data.catalog import TASKS
 from medtransfer.data.readers.reading import Picture, Runs
-from medtransfer.data.tasks import TASKS
 from tests.data.readers.test_bad_files import change, refused, samples, touch
 
 # SIIM-ACR

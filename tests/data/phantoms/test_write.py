@@ -15,6 +15,7 @@ from scipy.ndimage import binary_dilation
 
 from medtransfer.core.errors import UserError
 from medtransfer.data import decode, duplicates, splits
+from medtransfer.data.catalog import TASKS
 from medtransfer.data.images import run_lengths
 from medtransfer.data.phantoms import chest, ct, lateral, layouts
 from medtransfer.data.phantoms import write as phantoms
@@ -22,8 +23,9 @@ from medtransfer.data.phantoms.canvas import Anatomy
 from medtransfer.data.phantoms.dicom_layouts import PE_COLUMNS
 from medtransfer.data.phantoms.signs import FINDINGS
 from medtransfer.data.readers import reading
-from medtransfer.data.readers.reading import DATASETS, Picture, Runs, Sample
-from medtransfer.data.tasks import CHESTXRAY14_LABELS, CHEXPERT_LABELS, TASKS
+from medtransfer.data.readers.chestxray14 import LABELS as CHESTXRAY14_LABELS
+from medtransfer.data.readers.chexpert import LABELS as CHEXPERT_LABELS
+from medtransfer.data.readers.reading import Picture, Runs, Sample
 
 SIZE = 48
 
@@ -49,7 +51,7 @@ def pixels(picture: object) -> NDArray[np.float64]:
         return np.asarray(image, dtype=np.float64)
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", TASKS)
 def test_equal_arguments_give_equal_bytes_and_a_seed_is_used(tmp_path: Path, dataset: str) -> None:
     one = digests(write(dataset, tmp_path / "one"))
     assert one == digests(write(dataset, tmp_path / "two"))
@@ -59,13 +61,13 @@ def test_equal_arguments_give_equal_bytes_and_a_seed_is_used(tmp_path: Path, dat
     assert not any(one[name] == other.get(name) for name in images)
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", TASKS)
 @pytest.mark.parametrize("images", [8, 11, 70])
 def test_as_many_images_are_written_as_asked_for(tmp_path: Path, dataset: str, images: int) -> None:
     assert len(read(dataset, write(dataset, tmp_path / dataset, images, size=32))) == images
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", TASKS)
 def test_an_image_does_not_depend_on_how_many_there_are(tmp_path: Path, dataset: str) -> None:
     few = {s.id: s for s in read(dataset, write(dataset, tmp_path / "few", 12))}
     many = {s.id: s for s in read(dataset, write(dataset, tmp_path / "many", 16))}

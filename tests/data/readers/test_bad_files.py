@@ -9,9 +9,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from medtransfer.core.errors import UserError
+from medtransfer.data.catalog import TASKS
+from medtransfer.data.readers.chestxray14 import LABELS as CHESTXRAY14_LABELS
 from medtransfer.data.readers.chestxray14 import read_labels
+from medtransfer.data.readers.chexpert import LABELS as CHEXPERT_LABELS
 from medtransfer.data.readers.reading import Picture, Sample, read
-from medtransfer.data.tasks import CHESTXRAY14_LABELS, CHEXPERT_LABELS, TASKS
 
 
 def samples(dataset: str, root: Path) -> list[Sample]:

@@ -9,10 +9,11 @@ import pytest
 
 from medtransfer.core.errors import UserError
 from medtransfer.data import mask_survey
+from medtransfer.data.catalog import TASKS
 from medtransfer.data.images.masks import read as read_mask
 from medtransfer.data.phantoms import write
-from medtransfer.data.readers.reading import DATASETS, Picture, Sample, read
-from medtransfer.data.tasks import CHESTXRAY14_LABELS, TASKS
+from medtransfer.data.readers.chestxray14 import LABELS as CHESTXRAY14_LABELS
+from medtransfer.data.readers.reading import Picture, Sample, read
 
 IMAGES = {"chestxray14": 30, "chexpert": 60, "drive": 6, "montgomery": 8, "rsna_pe": 60, "shenzhen": 10, "siim": 12}
 REAL = {"drive": ("drive", 20, 20), "chestxray14": ("chestxray14-sample", 508, 108)}
@@ -51,7 +52,7 @@ def refused(dataset: str, root: Path, *words: object) -> None:
         assert str(word) in str(caught.value)
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", TASKS)
 def test_each_reader_reads_its_official_layout(drawn: Path, dataset: str) -> None:
     found = samples(dataset, drawn / dataset)
     task = TASKS[dataset]
@@ -66,7 +67,7 @@ def test_each_reader_reads_its_official_layout(drawn: Path, dataset: str) -> Non
     assert found == samples(dataset, drawn / dataset)
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("dataset", TASKS)
 def test_a_missing_or_empty_folder_is_refused_with_the_place_and_the_source(dataset: str, tmp_path: Path) -> None:
     refused(dataset, tmp_path / "nowhere", tmp_path / "nowhere", "found nothing")
     refused(dataset, tmp_path, tmp_path, "looked for", TASKS[dataset].source)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
-from medtransfer.data.tasks import TASKS
+from medtransfer.data.catalog import TASKS
 from medtransfer.training.loader import Batch, Loader
 from medtransfer.training.ssl import probe as probing
 from medtransfer.training.ssl.probe import Probe, features, knn

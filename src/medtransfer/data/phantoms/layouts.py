@@ -12,7 +12,9 @@ from PIL import Image
 
 from medtransfer.data.phantoms import chest, fundus, lateral
 from medtransfer.data.phantoms.canvas import Anatomy
-from medtransfer.data.tasks import CHESTXRAY14_LABELS, CHEXPERT_LABELS, TASKS
+from medtransfer.data.readers.chestxray14 import LABELS as CHESTXRAY14_LABELS
+from medtransfer.data.readers.chexpert import LABELS as CHEXPERT_LABELS
+from medtransfer.data.readers.chexpert import TASK as CHEXPERT
 
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -197,7 +199,7 @@ def _draw_observations(turn: int, rng: np.random.Generator, *, certain: bool) ->
     Returns:
         observation -> 1, or -1 if it is uncertain; only further ones are.
     """
-    tested = TASKS["chexpert"].tested
+    tested = CHEXPERT.tested
     names = [*tested, *(name for name in CHEXPERT_LABELS[1:] if name not in tested)]
     added, doubted = rng.random(len(names)), rng.random(len(names)) < DOUBT
     if turn % 4 == 3:

@@ -10,7 +10,43 @@ from pathlib import Path
 from medtransfer.core.errors import UserError
 from medtransfer.data.readers.columns import read_rows, some
 from medtransfer.data.readers.reading import Picture, Sample, Split, refuse, require_folder
-from medtransfer.data.tasks import CHESTXRAY14_LABELS
+from medtransfer.data.tasks import Task
+
+LABELS = (
+    "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
+    "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
+)  # fmt: skip
+TASK = Task(
+    name="chestxray14",
+    code="DXC14",
+    dataset="chestxray14",
+    title="Fourteen thorax diseases classification",
+    kind="multilabel",
+    labels=LABELS,
+    channels=1,
+    counts={"trainval": 86_524, "test": 25_596},
+    positives={
+        "trainval": (8280, 1707, 8659, 13782, 4034, 4708, 876, 2637, 2852, 1378, 1423, 1251, 2242, 141),
+        "test": (3279, 1069, 4658, 6112, 1748, 1623, 555, 2665, 1815, 925, 1093, 435, 1143, 86),
+    },
+    draw={"val": 0.13},
+    split_source="official",
+    metric="auc",
+    margin=0.01,
+    licence="free use with acknowledgement (NIH Clinical Center)",
+    citation="Wang et al., ChestX-ray8, CVPR 2017",
+    source="https://nihcc.app.box.com/v/ChestXray-NIHCC",
+)
+HOW_TO_GET = (
+    "open {source} in a browser; it is open, but a Box folder has no address for a program",
+    "download images/images_001.tar.gz to images_012.tar.gz (about 42 GB), Data_Entry_2017_v2020.csv, "
+    "train_val_list.txt and test_list.txt",
+    "unpack all in {folder}, so that it holds images/00000001_000.png..., the table and lists beside images/",
+)
+"""what a person does, whom no program can replace"""
+UNSAID = "how val patients were drawn; here a seeded, patient-disjoint 13% of train_val."
+"""what the paper of 2021 does not say of it, and what is done here"""
+
 
 TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
@@ -130,10 +166,10 @@ def read_labels(name: str, text: str) -> tuple[int, ...]:
         UserError: a label is unknown.
     """
     findings = {part.strip().replace(" ", "_") for part in text.split("|")} - {"No_Finding"}
-    unknown = sorted(findings - set(CHESTXRAY14_LABELS))
+    unknown = sorted(findings - set(LABELS))
     if unknown:
         raise UserError(
             f"dataset chestxray14: {name} has the label {unknown[0]!r}, which is not one of "
-            f"{', '.join(CHESTXRAY14_LABELS)}; get the official table"
+            f"{', '.join(LABELS)}; get the official table"
         )
-    return tuple(int(label in findings) for label in CHESTXRAY14_LABELS)
+    return tuple(int(label in findings) for label in LABELS)

@@ -10,7 +10,61 @@ from pathlib import Path
 from medtransfer.core.errors import UserError
 from medtransfer.data.readers.columns import missing_images, read_rows
 from medtransfer.data.readers.reading import Picture, Sample, Split, refuse
-from medtransfer.data.tasks import CHEXPERT_LABELS
+from medtransfer.data.tasks import Task
+
+LABELS = (
+    "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",
+    "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture",
+    "Support Devices",
+)  # fmt: skip
+TASK = Task(
+    name="chexpert",
+    code="DXC5",
+    dataset="chexpert",
+    title="Five thorax diseases classification",
+    kind="multilabel",
+    labels=LABELS,
+    tested=("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"),
+    uncertain=True,
+    hashed_ids=True,
+    channels=1,
+    counts={"trainval": 223_414, "test": 234},
+    positives={
+        "trainval": (
+            22381,
+            10798,
+            27000,
+            105581,
+            9186,
+            52246,
+            14783,
+            6039,
+            33376,
+            19448,
+            86187,
+            3523,
+            9040,
+            116001,
+        ),
+        "test": (None, None, 68, None, None, 45, 33, None, 80, None, 67, None, None, None),
+    },
+    draw={"val": 0.05},
+    split_source="official",
+    metric="auc",
+    margin=0.01,
+    licence="Stanford University Dataset Research Use Agreement: registration, non-commercial",
+    citation="Irvin et al., CheXpert, AAAI 2019",
+    source="https://stanfordmlgroup.github.io/competitions/chexpert",
+)
+HOW_TO_GET = (
+    "register at {source} and accept the Research Use Agreement",
+    "download CheXpert-v1.0-small (11 GB) or CheXpert-v1.0 (440 GB)",
+    "unpack it in {folder}: train.csv, valid.csv, train/ and valid/, in the archive's own folder or without it",
+)
+"""what a person does, whom no program can replace"""
+UNSAID = "which images are val and test; here a seeded 5% of train.csv's patients, and valid.csv."
+"""what the paper of 2021 does not say of it, and what is done here"""
+
 
 TABLES: tuple[tuple[str, Split], ...] = (("train", "trainval"), ("valid", "test"))
 """`train.csv` lists the images in `train/`, `valid.csv` those in `valid/`"""
@@ -58,7 +112,7 @@ def read_table(table: Path) -> Rows:
     pattern = re.compile(rf"(?:.*/)?({table.stem}/(patient\d+)/[^/]+/[^/]+)")
     allowed = {text: value for text, value in VALUES.items() if value >= 0 or table.stem == "train"}
     rows: Rows = {}
-    for line, (path, *texts) in read_rows("chexpert", table, ("Path", *CHEXPERT_LABELS)):
+    for line, (path, *texts) in read_rows("chexpert", table, ("Path", *LABELS)):
         match = pattern.fullmatch(path.replace("\\", "/"))
         if match is None:
             raise UserError(
@@ -75,7 +129,7 @@ def read_table(table: Path) -> Rows:
 
 
 def _unknown(table: Path, line: int, texts: list[str], allowed: dict[str, int]) -> UserError:
-    label, text = next((k, v) for k, v in zip(CHEXPERT_LABELS, texts, strict=True) if v not in allowed)
+    label, text = next((k, v) for k, v in zip(LABELS, texts, strict=True) if v not in allowed)
     values = "1.0, 0.0, -1.0 or blank" if "-1.0" in allowed else "1.0, 0.0 or blank, for test labels are certain"
     return UserError(
         f"dataset chexpert: {table}, line {line}: {label} is {text!r}, expected {values}; get the official table"

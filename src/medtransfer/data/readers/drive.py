@@ -7,6 +7,35 @@ from pathlib import Path
 
 from medtransfer.core.errors import UserError
 from medtransfer.data.readers.reading import Picture, Sample, Split, list_files, refuse, require_folder
+from medtransfer.data.tasks import Task
+
+TASK = Task(
+    name="drive",
+    code="VFS",
+    dataset="drive",
+    title="Blood vessels segmentation",
+    kind="segmentation",
+    labels=("Vessel",),
+    channels=3,
+    counts={"trainval": 20, "test": 20},
+    draw={"val": 0.2},
+    split_source="official",
+    extras=("field_of_view", "second_observer"),
+    metric="dice",
+    margin=0.005,
+    licence="research use with citation",
+    citation="Staal et al., IEEE TMI 2004",
+    source="https://drive.grand-challenge.org",
+)
+HOW_TO_GET = (
+    "register at {source} and join the challenge",
+    "download training.zip and test.zip; today's test.zip has no masks, they are in earlier copies of it",
+    "unpack both in {folder}, so that training/ and test/ hold images/, 1st_manual/ and mask/",
+)
+"""what a person does, whom no program can replace"""
+UNSAID = "size and validation share of the augmented copy used; here the original files, 4 of 20 for val."
+"""what the paper of 2021 does not say of it, and what is done here"""
+
 
 FOLDERS: tuple[tuple[str, Split], ...] = (("training", "trainval"), ("test", "test"))
 

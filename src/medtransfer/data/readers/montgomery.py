@@ -7,7 +7,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medtransfer.core.errors import UserError
-from medtransfer.data.readers.reading import Picture, Sample, find_folder, list_files, refuse
+from medtransfer.data.readers.reading import Archive, Picture, Sample, find_folder, list_files, refuse
+from medtransfer.data.tasks import Task
+
+TASK = Task(
+    name="montgomery",
+    code="LXS",
+    dataset="montgomery",
+    title="Lung segmentation",
+    kind="segmentation",
+    labels=("Lung",),
+    channels=1,
+    counts={"all": 138},
+    draw={"val": 0.1, "test": 0.2},
+    split_source="drawn",
+    metric="dice",
+    margin=0.005,
+    licence="free use with citation (NLM)",
+    citation="Jaeger et al., Quant Imaging Med Surg 2014",
+    source="https://lhncbc.nlm.nih.gov/LHC-downloads/downloads.html#tuberculosis-image-data-sets",
+)
+ARCHIVE = Archive("https://openi.nlm.nih.gov/imgs/collections/NLM-MontgomeryCXRSet.zip", 1_500_000_000)
+UNSAID = "the split; here a seeded, patient-disjoint draw."
+"""what the paper of 2021 does not say of it, and what is done here"""
+
 
 NAME = re.compile(r"MCUCXR_(\d{4})_[01]\.png")
 REPEATS = {"0117": "0113", "0166": "0162", "0170": "0162"}

@@ -1,4 +1,4 @@
-"""Raw datasets on disk, one module per dataset, each with one function `read(root)`.
+"""What readers of raw datasets share: a module per dataset, with its record `TASK` and one function `read(root)`.
 
 A reader yields a `Sample` for every image of the official layout, in a fixed order, without decoding pixels: image
 and masks are opened by `decoding`, in parallel. Readers refuse bad input with what
@@ -12,16 +12,23 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 from medtransfer.core.errors import UserError
-from medtransfer.data.tasks import TASKS, Layout, Task
+from medtransfer.data.tasks import Layout, Task
 
 Split = Literal["train", "val", "trainval", "test", "all"]
 """What the official layout says of a sample; `trainval` and `all` are divided by our own seeded draw."""
 
-DATASETS = ("chestxray14", "chexpert", "drive", "montgomery", "rsna_pe", "shenzhen", "siim")
-"""Names of the datasets that have a reader; each is also the folder name under `data/raw`."""
+
+@dataclass(frozen=True)
+class Archive:
+    """A dataset published as one zip file."""
+
+    url: str
+    bound: int
+    """most bytes that are unpacked: about twice the published archive, for its images are compressed already"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,11 @@ class Sample:
     """of a test image: further masks by name, those of `Task.extras` that are on disk"""
 
 
+def module_of(dataset: str) -> ModuleType:
+    """Gives the module of a dataset: its record `TASK`, how to get it, and its function `read`."""
+    return importlib.import_module(f"medtransfer.data.readers.{dataset}")
+
+
 def read(task: Task, root: Path) -> Iterator[Sample]:
     """Yields every sample of a task's dataset in its official layout, or in that of its `task.yaml`, under `root`.
 
@@ -96,7 +108,7 @@ def read(task: Task, root: Path) -> Iterator[Sample]:
         )
     samples: Iterator[Sample]
     if task.layout is None:
-        samples = importlib.import_module(f"medtransfer.data.readers.{task.dataset}").read(root)
+        samples = module_of(task.dataset).read(root)
     else:
         module = importlib.import_module(f"medtransfer.data.readers.own_{'table' if task.layout.table else 'arrays'}")
         samples = module.read(task, root)
@@ -133,7 +145,7 @@ def inside(root: Path, layout: Layout, text: str) -> Path:
 
 def refuse(dataset: str, wanted: str, where: Path, found: str) -> UserError:
     """Words the refusal of a layout that lacks something."""
-    homes = ", ".join(sorted({task.source for task in TASKS.values() if task.dataset == dataset}))
+    homes = module_of(dataset).TASK.source
     return UserError(
         f"dataset {dataset}: looked for {wanted} at {where}, found {found}; get the official files: {homes}"
     )

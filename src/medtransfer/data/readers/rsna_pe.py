@@ -5,13 +5,46 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from medtransfer.core.errors import UserError
 from medtransfer.data.readers.columns import find_columns, missing_images
 from medtransfer.data.readers.reading import Picture, Sample, refuse, require_folder
+from medtransfer.data.tasks import Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+TASK = Task(
+    name="rsna_pe",
+    code="ECC",
+    dataset="rsna_pe",
+    title="Pulmonary embolism detection",
+    kind="binary",
+    labels=("Pulmonary embolism",),
+    hashed_ids=True,
+    channels=3,
+    windows=((-600, 1500), (100, 700), (40, 400)),
+    counts={"all": 1_790_594},
+    positives={"all": (96_540,)},
+    draw={"val": 0.1, "test": 0.2},
+    split_source="drawn",
+    unit="study",
+    metric="auc",
+    margin=0.01,
+    licence="RSNA-STR competition rules: registration, non-commercial",
+    citation="Colak et al., Radiology: Artificial Intelligence 2021",
+    source="https://www.kaggle.com/c/rsna-str-pulmonary-embolism-detection/data",
+)
+HOW_TO_GET = (
+    "sign in at {source} and accept the competition's rules",
+    "download train.csv and the folder train, and put both into {folder}: train/<study>/<series>/<slice>.dcm",
+)
+"""what a person does, whom no program can replace"""
+UNSAID = "split, windowing and level; here drawn by study, three windows, slices (exams beside them)."
+"""what the paper of 2021 does not say of it, and what is done here"""
+
 
 STUDY, SERIES, SLICE = "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"
 LABEL, NEGATIVE = "pe_present_on_image", "negative_exam_for_pe"
@@ -52,12 +85,14 @@ def read_table(table: Path) -> pd.DataFrame:
         negative = rows[STUDY].isin(rows.loc[rows[NEGATIVE] == "1", STUDY].unique())
         clash = ((rows[LABEL] == "1") & negative).to_numpy()
         _refuse_first(table, rows, clash, LABEL, f"0, as the study has {NEGATIVE} = 1")
-    rows = rows[[STUDY, SERIES, SLICE]].assign(**{LABEL: (rows[LABEL] == "1").to_numpy(np.int8)})
+    rows = rows[[STUDY, SERIES, SLICE]].assign(**{LABEL: (rows[LABEL] == "1").to_numpy("int8")})
     return rows.sort_values([STUDY, SLICE], ignore_index=True)
 
 
 def _parse(table: Path) -> pd.DataFrame:
     """Reads the columns of use as text; the index is the line number."""
+    import pandas as pd  # half a second: whoever asks which tasks there are does not wait for it
+
     if not table.is_file():
         raise refuse("rsna_pe", table.name, table, "none")
     try:
@@ -85,7 +120,7 @@ def _parse(table: Path) -> pd.DataFrame:
 
 def _refuse_first(table: Path, rows: pd.DataFrame, wrong: np.ndarray, column: str, expected: str) -> None:
     if wrong.any():
-        line = rows.index[int(np.argmax(wrong))]
+        line = rows.index[int(wrong.argmax())]
         raise UserError(
             f"dataset rsna_pe: {table}, line {line}: {column} is {rows.at[line, column]!r}, expected {expected}; "
             f"{int(wrong.sum())} rows are wrong so; get the official table"

@@ -14,6 +14,37 @@ from medtransfer.core.errors import UserError
 from medtransfer.data.images import run_lengths
 from medtransfer.data.readers.columns import missing_images, read_rows, some
 from medtransfer.data.readers.reading import Picture, Runs, Sample, refuse
+from medtransfer.data.tasks import Task
+
+TASK = Task(
+    name="siim",
+    code="PXS",
+    dataset="siim",
+    title="Pneumothorax segmentation",
+    kind="segmentation",
+    labels=("Pneumothorax",),
+    hashed_ids=True,
+    channels=1,
+    counts={"all": 12_047},
+    positives={"all": (2_669,)},
+    draw={"val": 0.1, "test": 0.2},
+    split_source="drawn",
+    derived_from=("chestxray14",),
+    metric="dice_positives",
+    margin=0.01,
+    licence="SIIM-ACR competition rules: registration, non-commercial",
+    citation="SIIM-ACR Pneumothorax Segmentation, 2019",
+    source="https://www.kaggle.com/c/siim-acr-pneumothorax-segmentation/data",
+)
+HOW_TO_GET = (
+    "sign in at {source} and accept the competition's rules",
+    "download the DICOM images and the table stage_2_train.csv, or train-rle.csv, which must name 12,047 images",
+    "put one of the tables into {folder}, and the .dcm files anywhere below it",
+)
+"""what a person does, whom no program can replace"""
+UNSAID = "the split, and whether empty images count; here drawn by patient, Dice on images with a mask."
+"""what the paper of 2021 does not say of it, and what is done here"""
+
 
 TABLES = ("train-rle.csv", "train_rle.csv", "stage_2_train.csv")
 COLUMNS = ("ImageId", "EncodedPixels")

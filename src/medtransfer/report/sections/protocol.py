@@ -10,6 +10,7 @@ from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.wording import as_word
 from medtransfer.core import schema
 from medtransfer.core.arithmetic import kind
+from medtransfer.data import catalog
 from medtransfer.report.tables import Section, grid
 from medtransfer.results.result import Cell, kind_of, of_task
 
@@ -28,13 +29,6 @@ UNSAID = (
     ("segmentation", "Which Dice: here the mean per image, 1.0 when target and prediction are empty."),
     ("", "Order of geometric changes: the authors' code rotates after cropping, which leaves black corners."),
     ("", "Image size before cropping: the authors crop from the original, a smaller cache enlarges small crops."),
-    ("chestxray14", "chestxray14: how val patients were drawn; here a seeded, patient-disjoint 13% of train_val."),
-    ("shenzhen", "shenzhen: how the split was drawn; the authors publish lists, here a seeded, patient-disjoint draw."),
-    ("montgomery", "montgomery: the split; here a seeded, patient-disjoint draw."),
-    ("chexpert", "chexpert: which images are val and test; here a seeded 5% of train.csv's patients, and valid.csv."),
-    ("rsna_pe", "rsna_pe: split, windowing and level; here drawn by study, three windows, slices (exams beside them)."),
-    ("siim", "siim: the split, and whether empty images count; here drawn by patient, Dice on images with a mask."),
-    ("drive", "drive: size and validation share of the augmented copy used; here the original files, 4 of 20 for val."),
     ("inat2021", "Which weights `inat2021` is: trained from scratch, or started from ImageNet."),
 )  # fmt: skip
 """(what it concerns: "" = all, a kind, a dataset or an initialization; what the paper does not say and what we do)"""
@@ -86,8 +80,12 @@ def unsaid(cells: Sequence[Cell]) -> Section:
     """Lists what the published protocol leaves open, and what is done here."""
     present = {""} | {kind_of(cell) for cell in cells} | {cell.task for cell in cells}
     present |= {part.split("@")[0] for cell in cells for part in cell.init.split("+")}
-    notes = tuple(text for scope, text in UNSAID if scope in present)
+    notes = tuple(text for scope, text in (*UNSAID, *_of_tasks()) if scope in present)
     return Section(title="What the published protocol does not say", slug="unsaid", level=3, notes=notes, bullets=True)
+
+
+def _of_tasks() -> list[tuple[str, str]]:
+    return [(task, f"{task}: {text}") for task, text in catalog.UNSAID.items()]
 
 
 def ledger(findings: Findings) -> Section:
