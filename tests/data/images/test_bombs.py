@@ -27,10 +27,10 @@ from pydicom.encaps import encapsulate
 
 from medtransfer.core.errors import UserError
 from medtransfer.data.images import pixels
-from medtransfer.data.images.formats import read_image
 from medtransfer.data.images.masks import read as read_mask
 from medtransfer.data.images.pixels import DECODE_LIMIT, PIXEL_LIMIT, Gate
 from medtransfer.data.readers.reading import Picture
+from tests.support.images import read_image
 
 nifti: Any = nibabel  # only half of it has types
 uid = pydicom.uid

@@ -25,11 +25,11 @@ from pydicom.pixels.utils import pixel_array
 from medtransfer.core.errors import UserError
 from medtransfer.data.images import dicom as reader
 from medtransfer.data.images import formats
-from medtransfer.data.images.formats import read_image
 from medtransfer.data.images.masks import read as read_mask
 from medtransfer.data.images.pixels import PIXEL_LIMIT
 from medtransfer.data.readers.reading import Marking, Picture
 from medtransfer.data.tasks import Windows
+from tests.support.images import read_image
 
 pytestmark = pytest.mark.filterwarnings("ignore:::pydicom")
 
