@@ -21,9 +21,6 @@ from medtransfer.data.tasks import Task
 from medtransfer.statistics import metrics
 from medtransfer.training import networks, optimizer
 
-TERMS = ("intersection", "predicted", "target")
-"""what is counted of every image and label, in pixels"""
-
 PREFIXES = {"field_of_view": "fov_", "second_observer": "observer2_"}
 """extra mask of a test image -> prefix of the scores at native size inside it, or against it"""
 
@@ -259,7 +256,7 @@ class SegmentationObjective:
             scores |= metrics.mask_scores(terms, self.slugs, prefix)
             for label, name in enumerate(self.slugs):
                 suffix = f".{name}" if len(self.slugs) > 1 else ""
-                for column, term in enumerate(TERMS):
+                for column, term in enumerate(metrics.TERMS):
                     table[f"{prefix}{term}{suffix}"] = terms[:, label, column]
         return Prediction(scores, table)
 
