@@ -43,6 +43,7 @@ from medtransfer.data.tasks import Task
 from medtransfer.params import Augmentation, Params
 from medtransfer.training import objectives
 from medtransfer.training.loader import Cache, Loader
+from medtransfer.training.networks import NetworkSpec
 from medtransfer.training.ssl import methods
 from medtransfer.training.ssl.probe import Probe
 from medtransfer.training.trainer import Trainer
@@ -139,7 +140,7 @@ def trainer(
     tensors = store.state(init, root, rng.seed_of(seed, "backbone"), "one")
     cache = Cache(source.images, np.zeros((len(source.images), 0), np.float32), CPU)
     built = Trainer(
-        goal.build(init.backbone, tensors, rng.seed_of(seed, "head"), SIDE),
+        goal.build(NetworkSpec(backbone=init.backbone, image_size=SIDE), tensors, rng.seed_of(seed, "head")),
         goal,
         goal.loader(cache, source.samples["id"].tolist(), backbone=init.backbone, augmentation=views, **common),
         {split: source.rows(split) for split in ("train", "val")},

@@ -26,6 +26,7 @@ from medtransfer.data.cache import Prepared
 from medtransfer.params import Params
 from medtransfer.training import networks, objectives
 from medtransfer.training.loader import Cache, Loader
+from medtransfer.training.networks import NetworkSpec
 from medtransfer.weights import convert, store
 from medtransfer.weights.names import Initialization, parse
 
@@ -39,7 +40,7 @@ def features(init: Initialization, prepared: Prepared, params: Params, root: Pat
     size = parameters.task_params(params, task.name).image_size
     store.obtain(init, root)
     tensors = store.state(init, root, rng.seed_of(seed, "backbone"), params.model.random_last_bn)
-    model: Any = networks.classifier(init.backbone, 1, tensors, 0, size)
+    model: Any = networks.classifier(NetworkSpec(backbone=init.backbone, image_size=size), 1, tensors, 0)
     mean, std = convert.normalization(init)
     cache = Cache(prepared.images, objectives.targets(task, prepared), torch.device("cpu"), len(task.labels))
     loader = Loader(

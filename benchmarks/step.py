@@ -26,6 +26,7 @@ from medtransfer.data.catalog import TASKS
 from medtransfer.params import Params
 from medtransfer.training import objectives
 from medtransfer.training.loader import Cache, Loader
+from medtransfer.training.networks import NetworkSpec
 from medtransfer.training.trainer import Trainer
 from medtransfer.weights import backbones
 from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD
@@ -50,8 +51,9 @@ def make_trainer(backbone: str, size: int, segmentation: bool, params: Params, d
         size=size, batch_size=protocol.batch_size, crop_fraction=protocol.crop_fraction,
         mean=IMAGENET_MEAN, std=IMAGENET_STD, channels_last=params.engine.channels_last,
     )  # fmt: skip
+    spec = NetworkSpec(backbone=backbone, image_size=size, decoder="auto")
     return Trainer(
-        goal.build(backbone, backbones.bare_state(backbone, 0, "one"), 0, size), goal, loader,
+        goal.build(spec, backbones.bare_state(backbone, 0, "one"), 0), goal, loader,
         {"train": data.rows("train")},
         protocol=protocol, engine=params.engine, seed=0, device=device, folder=Path(tempfile.gettempdir()),
     )  # fmt: skip

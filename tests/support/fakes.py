@@ -18,6 +18,7 @@ from medtransfer.data.tasks import Task
 from medtransfer.params import Params
 from medtransfer.training import objectives
 from medtransfer.training.loader import Cache, Loader
+from medtransfer.training.networks import NetworkSpec
 from medtransfer.training.trainer import Trainer
 from medtransfer.weights import backbones
 from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD
@@ -93,8 +94,9 @@ def assemble(params: Params, task: Task, data: Prepared, folder: Path, seed: int
     goal = objectives.objective(task, data, protocol, CPU)
     tensors = backbones.bare_state(BACKBONE, rng.seed_of(seed, "backbone"), "one")
     size = parameters.task_params(params, task.name).image_size
+    spec = NetworkSpec(backbone=BACKBONE, image_size=size, decoder=params.model.decoder)
     built = Trainer(
-        goal.build(BACKBONE, tensors, rng.seed_of(seed, "head"), size),
+        goal.build(spec, tensors, rng.seed_of(seed, "head")),
         goal,
         loader(data, task, protocol, params),
         {split: data.rows(split) for split in ("train", "val", "test")},

@@ -178,7 +178,8 @@ def test_evidence_is_what_the_logit_gains_when_the_features_of_a_place_grow(back
 
 @pytest.mark.parametrize("padding", ["", "pool", "all"])
 def test_under_average_pooling_evidence_is_the_class_activation_map(padding: str) -> None:
-    model: Any = networks.classifier("test_resnet", 2, backbones.bare_state("test_resnet", 0, "one"), 0, 96, padding)
+    spec = networks.NetworkSpec(backbone="test_resnet", image_size=96, padding=padding)
+    model: Any = networks.classifier(spec, 2, backbones.bare_state("test_resnet", 0, "one"), 0)
     inputs = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         features = model.eval().backbone.forward_features(inputs)[0]

@@ -21,6 +21,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.data.catalog import TASKS
 from medtransfer.runs import run as runs
 from medtransfer.training import networks, objectives
+from medtransfer.training.networks import NetworkSpec
 from medtransfer.weights import backbones
 from medtransfer.weights.names import parse
 from tests.support import fakes
@@ -69,6 +70,10 @@ def step(model: nn.Module, side: int) -> Tensor:
     return logits.detach()
 
 
+def spec(backbone: str, side: int, decoder: str = "auto", padding: str = "") -> NetworkSpec:
+    return NetworkSpec(backbone=backbone, image_size=side, decoder=decoder, padding=padding)
+
+
 def check_gradients(module: nn.Module) -> None:
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
     assert gradients
@@ -79,7 +84,7 @@ def check_gradients(module: nn.Module) -> None:
 @pytest.mark.parametrize("backbone", FAMILIES)
 def test_a_classifier_learns_at_a_side_that_is_not_the_published_one(backbone: str) -> None:
     side = FAMILIES[backbone][0]
-    model: Any = networks.classifier(backbone, 3, drawn(backbone), 0, side)
+    model: Any = networks.classifier(spec(backbone, side), 3, drawn(backbone), 0)
     assert side != backbones.published_side(backbone)
     assert step(model, side).shape == (2, 3)
     check_gradients(model.backbone)
@@ -88,7 +93,7 @@ def test_a_classifier_learns_at_a_side_that_is_not_the_published_one(backbone: s
 @pytest.mark.parametrize("backbone", FAMILIES)
 def test_a_segmenter_learns_and_answers_at_the_size_of_the_input(backbone: str) -> None:
     side, decoder = FAMILIES[backbone]
-    model: Any = networks.segmenter(backbone, 2, drawn(backbone), 0, side)
+    model: Any = networks.segmenter(spec(backbone, side), 2, drawn(backbone), 0)
     assert networks.resolved_decoder(backbone, "auto") == decoder
     logits = step(model, side)
     assert logits.shape == (2, 2, side, side)
@@ -101,7 +106,7 @@ def test_at_the_published_side_the_features_are_those_of_timm_to_the_bit(backbon
     tensors, side = drawn(backbone), backbones.published_side(backbone)
     reference = timm.create_model(backbone, pretrained=False, num_classes=0)
     reference.load_state_dict(tensors, strict=True)
-    model: Any = networks.classifier(backbone, 1, tensors, 0, side)
+    model: Any = networks.classifier(spec(backbone, side), 1, tensors, 0)
     with torch.inference_mode():
         assert torch.equal(model.backbone.eval()(images(side)), reference.eval()(images(side)))
 
@@ -116,7 +121,7 @@ def test_the_head_is_as_wide_as_what_the_backbone_really_gives(backbone: str) ->
 
 
 def filled(backbone: str, tensors: Mapping[str, Tensor], side: int) -> dict[str, Tensor]:
-    model: Any = networks.classifier(backbone, 1, tensors, 0, side)
+    model: Any = networks.classifier(spec(backbone, side), 1, tensors, 0)
     return dict(model.backbone.state_dict())
 
 
@@ -152,7 +157,7 @@ def test_weights_of_another_shape_are_refused_however_timm_would_bend_them() -> 
     tensors["patch_embed.proj.weight"] = tensors["patch_embed.proj.weight"][..., :8, :8]
     for side in (160, 96):
         with pytest.raises(RuntimeError, match=r"size mismatch for patch_embed\.proj\.weight"):
-            networks.classifier("test_vit", 1, tensors, 0, side)
+            networks.classifier(spec("test_vit", side), 1, tensors, 0)
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet"])
@@ -164,7 +169,7 @@ def test_the_u_net_is_that_of_segmentation_models_pytorch_to_the_bit(backbone: s
     initialization.initialize_decoder(wanted.decoder)
     initialization.initialize_head(wanted.segmentation_head)
     backbones.load_into(wanted.encoder.model, tensors, backbone)
-    state, found = wanted.state_dict(), networks.segmenter(backbone, 2, tensors, 7, 64).state_dict()
+    state, found = wanted.state_dict(), networks.segmenter(spec(backbone, 64), 2, tensors, 7).state_dict()
     assert list(found) == list(state)
     assert all(torch.equal(found[key], state[key]) for key in state)
 
@@ -180,7 +185,7 @@ def test_the_u_net_is_that_of_segmentation_models_pytorch_to_the_bit(backbone: s
 def test_upernet_and_dpt_compute_what_those_of_segmentation_models_pytorch_compute(
     backbone: str, build: Any, options: dict[str, int]
 ) -> None:
-    ours = networks.segmenter(backbone, 2, drawn(backbone), 7, 96).eval()
+    ours = networks.segmenter(spec(backbone, 96), 2, drawn(backbone), 7).eval()
     theirs = build(f"tu-{backbone}", encoder_weights=None, classes=2, **options).eval()
     theirs.load_state_dict(ours.state_dict(), strict=True)
     with torch.inference_mode():
@@ -190,7 +195,7 @@ def test_upernet_and_dpt_compute_what_those_of_segmentation_models_pytorch_compu
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_convnext", "test_vit"])
 def test_decoders_are_drawn_from_the_seed_alone(backbone: str) -> None:
     def decoder(init_seed: int, head_seed: int) -> dict[str, Tensor]:
-        state = networks.segmenter(backbone, 1, drawn(backbone, init_seed), head_seed, 96).state_dict()
+        state = networks.segmenter(spec(backbone, 96), 1, drawn(backbone, init_seed), head_seed).state_dict()
         return {key: value for key, value in state.items() if not key.startswith("encoder")}
 
     first, other_init, other_seed = decoder(1, 9), decoder(2, 9), decoder(1, 8)
@@ -200,8 +205,9 @@ def test_decoders_are_drawn_from_the_seed_alone(backbone: str) -> None:
 
 def test_a_decoder_that_cannot_use_the_maps_is_refused_and_another_that_can_is_built() -> None:
     assert networks.resolved_decoder("test_resnet", "upernet") == "upernet"
-    assert networks.segmenter("test_resnet", 1, drawn("test_resnet"), 0, 96, "upernet")(images(96)).shape[-1] == 96
-    assert networks.segmenter("test_convnext", 1, drawn("test_convnext"), 0, 96, "unet")(images(96)).shape[-1] == 96
+    for backbone, decoder in (("test_resnet", "upernet"), ("test_convnext", "unet")):
+        model = networks.segmenter(spec(backbone, 96, decoder), 1, drawn(backbone), 0)
+        assert model(images(96)).shape[-1] == 96
     with pytest.raises(UserError, match="strides are 16, 16, 16: set it to auto or dpt"):
         networks.resolved_decoder("test_vit", "unet")
     with pytest.raises(UserError, match="set it to auto or unet or upernet"):
@@ -211,7 +217,7 @@ def test_a_decoder_that_cannot_use_the_maps_is_refused_and_another_that_can_is_b
 def check(top: Path, task: str, side: int, backbone: str, decoder: str = "auto", **changes: str) -> None:
     params = fakes.load_params(top, **changes)
     protocol = parameters.protocol(params, task, TASKS[task].segmentation)
-    objectives.check(TASKS[task], side, protocol, backbone, decoder)
+    objectives.check(TASKS[task], protocol, spec(backbone, side, decoder))
 
 
 @pytest.mark.parametrize(
@@ -284,14 +290,14 @@ def test_same_padding_is_that_of_byol_and_simclr_at_224() -> None:
 @pytest.mark.parametrize("kind", ["pool", "all"])
 def test_same_padding_equals_padding_by_hand_and_changes_no_key(side: int, kind: str) -> None:
     tensors = drawn("resnet26")
-    model: Any = networks.classifier("resnet26", 1, tensors, 0, side, kind)
+    model: Any = networks.classifier(spec("resnet26", side, padding=kind), 1, tensors, 0)
     reference: Any = timm.create_model("resnet26", num_classes=0)
     reference.load_state_dict(tensors)
     padded_by_hand(reference.maxpool, 0.0)  # as good as minus infinity behind a ReLU
     if kind == "all":
         for conv in (reference.conv1, *(getattr(reference, f"layer{k}")[0].conv2 for k in (2, 3, 4))):
             padded_by_hand(conv, 0.0)
-    plain: Any = networks.classifier("resnet26", 1, tensors, 0, side)
+    plain: Any = networks.classifier(spec("resnet26", side), 1, tensors, 0)
     assert list(model.state_dict()) == list(plain.state_dict())
     with torch.inference_mode():
         found, wanted, other = (m.eval()(images(side, 1)) for m in (model.backbone, reference, plain.backbone))
@@ -300,7 +306,8 @@ def test_same_padding_equals_padding_by_hand_and_changes_no_key(side: int, kind:
 
 
 def test_an_encoder_pads_as_asked_and_learns() -> None:
-    plain, same = (networks.segmenter("resnet18", 1, drawn("resnet18"), 0, 64, "auto", kind) for kind in ("", "all"))
+    specs = (spec("resnet18", 64, padding=kind) for kind in ("", "all"))
+    plain, same = (networks.segmenter(each, 1, drawn("resnet18"), 0) for each in specs)
     assert list(plain.state_dict()) == list(same.state_dict())
     assert not torch.equal(step(plain, 64), step(same, 64))
     check_gradients(same.get_submodule("encoder.model.conv1"))
@@ -330,7 +337,10 @@ def test_a_runs_identity_holds_the_resolved_decoder_and_the_padding_where_it_mat
 @pytest.mark.parametrize("backbone", SUCCESSOR)
 def test_backbones_of_the_successor_paper_classify_and_segment_at_224(backbone: str) -> None:
     tensors = drawn(backbone)
-    built = networks.classifier(backbone, 14, tensors, 0, 224), networks.segmenter(backbone, 1, tensors, 0, 224)
+    built = (
+        networks.classifier(spec(backbone, 224), 14, tensors, 0),
+        networks.segmenter(spec(backbone, 224), 1, tensors, 0),
+    )
     for model, shape in zip(built, [(2, 14), (2, 1, 224, 224)], strict=True):
         if "tiny" in backbone:
             assert step(model, 224).shape == shape

@@ -216,8 +216,9 @@ def test_head_and_decoder_do_not_depend_on_the_initialization(top: Path) -> None
     drawn: list[Any] = []
     for seed in (1, 2):
         tensors = backbones.bare_state(fakes.BACKBONE, seed, "one")
-        head: Any = networks.classifier(fakes.BACKBONE, 3, tensors, 9, 32)
-        unet: Any = networks.segmenter(fakes.BACKBONE, 1, tensors, 9, 32)
+        spec = networks.NetworkSpec(backbone=fakes.BACKBONE, image_size=32, decoder="auto")
+        head: Any = networks.classifier(spec, 3, tensors, 9)
+        unet: Any = networks.segmenter(spec, 1, tensors, 9)
         drawn.append((head.head.weight, [p for n, p in unet.named_parameters() if not n.startswith("encoder")]))
         assert torch.equal(next(head.backbone.parameters()), tensors[next(iter(tensors))])
     assert torch.equal(drawn[0][0], drawn[1][0])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from medtransfer.core.errors import UserError
 from medtransfer.training import networks
+from medtransfer.training.networks import NetworkSpec
 from medtransfer.weights import convert, fingerprint, key_rules, store
 from medtransfer.weights import locate as places
 from medtransfer.weights.backbones import bare_backbone, load_into, same_padding
@@ -135,8 +136,9 @@ def test_a_published_file_becomes_the_backbone_it_holds(
 
 
 def one_step(backbone: str, tensors: dict[str, Tensor]) -> None:
-    size = next(side for side in (64, 112, 128, 224) if not networks.misfit(backbone, side))
-    model = networks.classifier(backbone, 2, tensors, 0, size)
+    specs = (NetworkSpec(backbone=backbone, image_size=side) for side in (64, 112, 128, 224))
+    spec = next(spec for spec in specs if not networks.misfit(spec))
+    model, size = networks.classifier(spec, 2, tensors, 0), spec.image_size
     before = [p.detach().clone() for p in model.parameters()]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     loss = model(torch.randn(2, 3, size, size)).square().mean()

@@ -17,14 +17,13 @@ from medtransfer.comparison.patients import Evidence, gather, locked
 from medtransfer.comparison.published import Published
 from medtransfer.comparison.published_form import Row, eligible
 from medtransfer.comparison.selection import belongs, collect, select
-from medtransfer.comparison.wording import metric_name
 from medtransfer.core import progress
 from medtransfer.data.catalog import TASKS
 from medtransfer.results import study
 from medtransfer.results.looks import level
 from medtransfer.results.result import CONTAMINATED, Cell, of_task
 from medtransfer.results.study import Ledger
-from medtransfer.statistics import ranks
+from medtransfer.statistics import metrics, ranks
 from medtransfer.statistics.ranks import Friedman, Nemenyi, Ranks, SignedRank
 from medtransfer.weights.families import labels
 
@@ -249,7 +248,7 @@ def _answers(
     found = []
     for task in benchmark.tasks:
         own = [row for row in rows if row.task == task]
-        metric = metric_name(of_task(cells, task)[0].metric) if of_task(cells, task) else ""
+        metric = metrics.title(of_task(cells, task)[0].metric) if of_task(cells, task) else ""
         answer = answers.of_task(
             columns.get(task), eligible(own), labels=named, metric=metric, next_share=next_share
         )  # fmt: skip

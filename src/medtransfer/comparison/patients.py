@@ -5,7 +5,7 @@ A run's predictions must give its score: where they do not, the files do not bel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,32 +14,14 @@ import pandas as pd
 
 from medtransfer.core.errors import UserError
 from medtransfer.results.result import Cell, predictions
-from medtransfer.statistics import bootstrap, delong, seeds_and_patients
+from medtransfer.statistics import bootstrap, delong, metrics
 from medtransfer.statistics.bootstrap import Interval
+from medtransfer.statistics.contributions import Parts, Predictions
+from medtransfer.statistics.metrics import Metric
 from medtransfer.statistics.t_tests import Array
 
-TERMS = ("intersection", "predicted", "target")
 TOLERANCE = 1e-6
 """between a logged score and the one that its predictions give"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What a metric makes of the predictions of some runs."""
-
-    values: Array
-    """runs x patients: what a patient adds to a run's score, which is the mean of its row"""
-    statistic: bootstrap.Statistic
-    rows: Array
-    """test images that the score is over"""
-    cases: int
-    """patients of the smaller class, of the label that has most of them; without classes all patients"""
-    coarseness: float = 0.0
-    """variance of a difference that these numbers do not show"""
-    thin: tuple[str, ...] = ()
-    """labels that have a class from a single patient, which is not in the variance"""
-    sizes: tuple[int, int] | None = None
-    """patients with and without the finding, where the score is one area under a ROC curve"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +61,8 @@ def gather(cells: Sequence[Cell], folder: Path, *, resamples: int, level: float,
     """
     first = cells[0]
     blank = Evidence(task=first.task, unit=first.unit)
-    if first.metric not in _METRICS:
+    metric = metrics.METRICS.get(first.metric)
+    if metric is None or metric.per_patient is None:
         return replace(blank, note=f"{first.metric} has no interval over patients here; seeds alone count")
     if first.fold is not None and not locked(cells, folder):
         unit = ("drawn split", "splits") if first.drawn else ("fold of a cross-validation", "folds")
@@ -89,7 +72,7 @@ def gather(cells: Sequence[Cell], folder: Path, *, resamples: int, level: float,
     blank = replace(blank, images=len(patients), patients=len(np.unique(patients)))
     if blank.patients < 2:
         return replace(blank, note=f"a single {first.unit} in test; seeds alone count")
-    parts = _METRICS[first.metric](cells, folder, table)
+    parts = metric.per_patient(_predictions(cells, folder, table, metric))
     if isinstance(parts, str):
         return replace(blank, note=f"{parts}; seeds alone count")
     _check_scores(cells, parts.statistic)
@@ -174,122 +157,19 @@ def _table(cell: Cell, folder: Path, columns: list[str] | None = None) -> pd.Dat
         raise UserError(f"{path} is damaged ({error}); remove its folder and run `benchmark` again") from error
 
 
-def _auc(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | str:
-    found = _labels(cells, folder, table)
-    if isinstance(found, str):
-        return found
-    labels, truth, scores = found
-    placed = delong.placements(truth, scores, table["patient"].to_numpy())
-    smaller = placed.counts[:, :2].min(axis=1)
-    return Parts(
-        values=delong.contributions(placed),
-        statistic=bootstrap.mean_auc(truth, scores),
-        rows=np.arange(len(truth)),
-        cases=int(smaller.max()),
-        coarseness=delong.coarseness(placed),
-        thin=tuple(labels[k] for k in delong.thin(placed)),
-        sizes=(int(placed.counts[0, 0]), int(placed.counts[0, 1])) if len(labels) == 1 else None,
-    )
-
-
-def _average_precision(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | str:
-    found = _labels(cells, folder, table)
-    if isinstance(found, str):
-        return found
-    labels, truth, scores = found
-    patients = table["patient"].to_numpy()
-    held = [[len(np.unique(patients[column == kind])) for kind in (0, 1)] for column in truth.T]
-    smaller = np.array(held, dtype=np.float64).min(axis=1)
-    return replace(
-        _jackknifed(bootstrap.average_precision(truth, scores), patients),
-        cases=int(smaller.max()),
-        coarseness=float(((0.25 / smaller) ** 2).sum() / len(smaller) ** 2),
-        thin=tuple(label for label, size in zip(labels, smaller, strict=True) if size < 2),
-    )
-
-
-def _balanced_accuracy(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | str:
-    truth, answers = _classes(cells, folder, table)
-    return _classified(bootstrap.balanced_accuracy(truth, answers), truth, table)
-
-
-def _kappa(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | str:
-    truth, answers = _classes(cells, folder, table)
-    return _classified(bootstrap.quadratic_kappa(truth, answers, len(cells[0].tested)), truth, table)
-
-
-def _classified(statistic: bootstrap.Statistic, truth: Array, table: pd.DataFrame) -> Parts | str:
-    """Takes what each patient adds to a score of answers; an answer on one patient is a step of a recall."""
-    if not statistic.defined(np.ones((statistic.images, 1))).all():
-        return f"{statistic.name} is undefined in test"
-    patients = table["patient"].to_numpy()
-    sizes = np.array([len(np.unique(patients[truth == one])) for one in np.unique(truth)], dtype=np.float64)
-    coarse = float(((0.25 / sizes) ** 2).sum() / len(sizes) ** 2)
-    return replace(_jackknifed(statistic, patients), cases=int(sizes.min()), coarseness=coarse)
-
-
-def _classes(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> tuple[Array, Array]:
-    """Reads the true class of each image, and the most probable one by each run: runs x images."""
-    names = cells[0].tested
-    truth = table[[f"target.{name}" for name in names]].to_numpy().argmax(axis=1)
-    return truth, _read(cells, folder, [f"probability.{name}" for name in names]).argmax(axis=2)
-
-
-def _jackknifed(statistic: bootstrap.Statistic, patients: Array) -> Parts:
-    values = bootstrap.contributions(statistic, patients)
-    return Parts(values=values, statistic=statistic, rows=np.arange(len(patients)), cases=len(np.unique(patients)))
-
-
-def _labels(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> tuple[list[str], Array, Array] | str:
-    """Reads names, targets (images x labels) and probabilities (runs x images x labels) of labels with both classes."""
-    names = [name.removeprefix("target.") for name in map(str, table.columns) if name.startswith("target.")]
-    labels = [label for label in cells[0].tested or names if {0, 1} <= set(table[f"target.{label}"])]
-    if not labels:
-        return "no label has both classes in test"
-    truth = table[[f"target.{label}" for label in labels]].to_numpy()
-    return labels, truth, _read(cells, folder, [f"probability.{label}" for label in labels])
-
-
-def _dice(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | str:
-    scores, _ = _image_dice(cells, folder, table)
-    values, patients = scores.mean(axis=2), table["patient"].to_numpy()
-    return _averaged(values, patients, np.arange(len(patients)), "mean Dice")
-
-
-def _dice_positives(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | str:
-    scores, positive = _image_dice(cells, folder, table)
-    if positive.shape[1] > 1 or not positive.any():
-        return "Dice on positives needs one label, with a target in test"
-    rows = np.flatnonzero(positive[:, 0])
-    return _averaged(scores[:, rows, 0], table["patient"].to_numpy()[rows], rows, "mean Dice on positives")
-
-
-def _dice_pooled(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> Parts | str:
-    terms = np.stack(_terms(cells, folder, table), axis=-1)
-    return _jackknifed(bootstrap.pooled_dice(terms), table["patient"].to_numpy())
-
-
-def _averaged(values: Array, patients: Array, rows: Array, name: str) -> Parts:
-    return Parts(
-        values=seeds_and_patients.per_patient(values, patients),
-        statistic=bootstrap.mean(values, name),
-        rows=rows,
-        cases=len(np.unique(patients)),
-    )
-
-
-def _terms(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> list[Array]:
-    """Reads intersection, predicted and target in pixels: runs x images x labels each."""
-    labels = cells[0].tested if "target" not in table else ("",)
-    suffixes = [f".{label}" if label else "" for label in labels]
-    return [_read(cells, folder, [f"{term}{s}" for s in suffixes]) for term in TERMS]
-
-
-def _image_dice(cells: Sequence[Cell], folder: Path, table: pd.DataFrame) -> tuple[Array, Array]:
-    """Computes Dice per image (runs x images x labels), and whether the image has a target (images x labels)."""
-    overlap, predicted, target = _terms(cells, folder, table)
-    total = predicted + target
-    return np.where(total == 0, 1.0, 2 * overlap / np.maximum(total, 1)), target[0] > 0
+def _predictions(cells: Sequence[Cell], folder: Path, table: pd.DataFrame, metric: Metric) -> Predictions:
+    """Reads what a metric is made of; all runs have the truth of the first, whose table is given."""
+    if metric.of == "mask":
+        labels = cells[0].tested if "target" not in table else ("",)
+        suffixes = [f".{label}" if label else "" for label in labels]
+        terms = np.stack([_read(cells, folder, [f"{term}{s}" for s in suffixes]) for term in metrics.TERMS], axis=-1)
+        truth, answers = (terms[0, ..., 2] > 0).astype(np.int8), terms
+    else:
+        names = [name.removeprefix("target.") for name in map(str, table.columns) if name.startswith("target.")]
+        labels = cells[0].tested or tuple(names)
+        truth = table[[f"target.{label}" for label in labels]].to_numpy()
+        answers = _read(cells, folder, [f"probability.{label}" for label in labels])
+    return Predictions(patients=table["patient"].to_numpy(), labels=labels, truth=truth, answers=answers)
 
 
 def _check_scores(cells: Sequence[Cell], statistic: bootstrap.Statistic) -> None:
@@ -300,14 +180,3 @@ def _check_scores(cells: Sequence[Cell], statistic: bootstrap.Statistic) -> None
                 f"{cell.label}: its predictions give {cell.metric} {own:.6f}, its cell.json says {cell.score}; "
                 "the files do not belong together: remove the folder and run `benchmark` again"
             )
-
-
-_METRICS: Mapping[str, Callable[[Sequence[Cell], Path, pd.DataFrame], Parts | str]] = {
-    "auc": _auc,
-    "average_precision": _average_precision,
-    "balanced_accuracy": _balanced_accuracy,
-    "dice": _dice,
-    "dice_pooled": _dice_pooled,
-    "dice_positives": _dice_positives,
-    "kappa": _kappa,
-}

@@ -1,4 +1,4 @@
-"""How numbers, metrics and names are worded."""
+"""How numbers and names are worded."""
 
 from __future__ import annotations
 
@@ -6,35 +6,6 @@ from collections.abc import Iterable, Sequence
 
 from medtransfer.results.result import Cell
 from medtransfer.statistics import t_tests
-
-METRICS = {
-    "auc": "AUC",
-    "average_precision": "average precision",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "brier": "Brier score",
-    "exam_auc": "AUC per exam",
-    "exam_average_precision": "average precision per exam",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "kappa": "quadratic kappa",
-    "dice": "Dice",
-    "dice_positives": "Dice on positives",
-    "dice_pooled": "pooled Dice",
-    "false_positive_rate": "false-positive rate",
-    "native_dice": "Dice, native size",
-    "native_dice_positives": "Dice on positives, native size",
-    "native_dice_pooled": "pooled Dice, native size",
-    "fov_dice": "Dice, native size, inside the field of view",
-    "fov_dice_pooled": "pooled Dice, native size, inside the field of view",
-    "observer2_dice": "Dice, native size, against the second observer",
-}
-"""scores up to 1 that the report tabulates; all scores are in `runs.csv`"""
-
-
-def metric_name(metric: str) -> str:
-    """Names a metric as a person reads it."""
-    return METRICS.get(metric, metric)
 
 
 def percent(summary: t_tests.Summary | None) -> str:

@@ -15,7 +15,8 @@ import yaml
 from medtransfer.core import schema
 from medtransfer.core.errors import UserError
 from medtransfer.data.readers import chestxray14, chexpert, drive, montgomery, rsna_pe, shenzhen, siim
-from medtransfer.data.tasks import PLANES, Derived, Folds, Kind, Layout, Task, measured
+from medtransfer.data.tasks import PLANES, Derived, Folds, Kind, Layout, Task
+from medtransfer.statistics import metrics
 
 DATASETS = (chestxray14, chexpert, shenzhen, rsna_pe, siim, montgomery, drive)
 """one module per dataset: its record, how to get it, how to read it"""
@@ -230,7 +231,7 @@ def _mask_columns(said: Description) -> dict[str, str]:
 
 
 def _metric(said: Description) -> str:
-    return said.metric or measured(said.kind, said.ordinal)[0]
+    return said.metric or metrics.measured(said.kind, said.ordinal)[0]
 
 
 def _laws(said: Description) -> list[tuple[bool, str]]:
@@ -238,7 +239,7 @@ def _laws(said: Description) -> list[tuple[bool, str]]:
     kind, labels, segmentation = said.kind, len(said.labels), said.kind == "segmentation"
     low, high = {"binary": (1, 1), "multiclass": (2, 1000), "segmentation": (1, PLANES)}.get(kind, (1, 1000))
     columns = set(_mask_columns(said))
-    valid = measured(kind, said.ordinal)
+    valid = metrics.measured(kind, said.ordinal)
     metric = _metric(said)
     return [
         (bool(said.table) != bool(said.arrays), "name either `table` (a CSV) or `arrays` (an .npz), not both"),
@@ -248,7 +249,7 @@ def _laws(said: Description) -> list[tuple[bool, str]]:
          f" quotes, got {list(said.labels)}"),
         (len(set(said.labels)) == labels, f"labels must differ, got {list(said.labels)}"),
         (metric in valid, f"metric must be one of {', '.join(valid)} for a {kind} task, got {metric!r}"
-         + (" (kappa needs `ordinal: true`)" if metric == "kappa" else "")),
+         + (f" ({metric} needs `ordinal: true`)" if metric in metrics.measured(kind, True) else "")),
         (not segmentation or bool(said.arrays) or columns == set(said.labels),
          f"`mask` must name a column, or one for each of {list(said.labels)}, got {said.mask!r}"),
         (segmentation or not said.mask, f"`mask` is for segmentation, this task is {kind}"),

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from medtransfer.statistics import metrics
+
 Kind = Literal["multilabel", "binary", "multiclass", "segmentation"]
 Windows = tuple[tuple[float, float], ...]
 """(level, width) in Hounsfield units, one per channel of the prepared image"""
@@ -13,17 +15,6 @@ Windows = tuple[tuple[float, float], ...]
 
 PLANES = 8
 """most masks of one image: labels and extras are the bits of a byte"""
-
-METRICS: dict[Kind, tuple[str, ...]] = {
-    "multilabel": ("auc", "average_precision"),
-    "binary": ("auc", "average_precision"),
-    "multiclass": ("auc", "average_precision", "balanced_accuracy", "kappa"),
-    "segmentation": ("dice", "dice_positives", "dice_pooled"),
-}
-"""primary metrics that a kind of task can have: higher is better; `kappa` where the classes are ordinal"""
-
-PRIMARY = frozenset(name for names in METRICS.values() for name in names)
-"""all of them: a run measures those of its kind, whichever is primary at the time"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,12 +126,7 @@ class Task:
     @property
     def measured(self) -> tuple[str, ...]:
         """Lists the metrics that its runs measure, each of which may be the primary one."""
-        return measured(self.kind, self.ordinal)
-
-
-def measured(kind: Kind, ordinal: bool) -> tuple[str, ...]:
-    """Lists the metrics that runs of a kind of task measure."""
-    return tuple(name for name in METRICS[kind] if name != "kappa" or ordinal)
+        return metrics.measured(self.kind, self.ordinal)
 
 
 Derived = Mapping[str, Collection[str]]

@@ -27,6 +27,7 @@ from medtransfer.params import Classification, Segmentation
 from medtransfer.results.result import Cell, kind_of
 from medtransfer.training import objectives
 from medtransfer.training.loader import Cache, Loader
+from medtransfer.training.networks import NetworkSpec
 from medtransfer.training.objectives import Objective
 from medtransfer.weights import backbones
 from medtransfer.weights.zoo import Triple
@@ -77,6 +78,13 @@ class Spec:
             name=self.task, kind=cast(Any, self.kind), labels=self.labels, channels=cast(Any, self.channels),
             windows=cast(Any, self.windows), **blank, **texts,
         )  # fmt: skip
+
+    @property
+    def network(self) -> NetworkSpec:
+        """Says which network it is."""
+        return NetworkSpec(
+            backbone=self.backbone, image_size=self.image_size, decoder=self.decoder or "auto", padding=self.padding
+        )
 
     @property
     def settings(self) -> Classification | Segmentation:
@@ -146,7 +154,7 @@ def load(folder: Path, device: str = "cpu") -> nn.Module:
     said, where = read(folder), torch.device(device)
     tensors = backbones.bare_state(said.backbone, 0, "one")  # of no matter: all are replaced
     goal = objective(said, where)
-    model = goal.build(said.backbone, tensors, 0, said.image_size, said.decoder or "auto", said.padding)
+    model = goal.build(said.network, tensors, 0)
     model.load_state_dict(load_file(folder / WEIGHTS), strict=True)
     return model.to(where).eval()
 

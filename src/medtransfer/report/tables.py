@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medtransfer.comparison.wording import metric_name, shared_marks
+from medtransfer.comparison.wording import shared_marks
 from medtransfer.results.result import Cell
+from medtransfer.statistics import metrics
 
 
 @dataclass(frozen=True)
@@ -59,4 +60,4 @@ def column_title(cells: Sequence[Cell], task: str) -> str:
     if first.undefined:
         notes.insert(0, f"{first.labels - len(first.undefined)} of {first.labels} labels")
     suffix = f" ({', '.join(notes)})" if notes else ""
-    return f"{task}: {metric_name(first.metric)}{suffix}"
+    return f"{task}: {metrics.title(first.metric)}{suffix}"

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from medtransfer.core import files, schema
 from medtransfer.core.errors import UserError
-from medtransfer.data.tasks import Task, measured, origins
+from medtransfer.data.tasks import Task, origins
+from medtransfer.statistics import metrics
 
 CONTAMINATED = "contaminated"
 FACTS = "facts.json"
@@ -196,7 +197,7 @@ def _of_earlier(cell: Cell, tree: Mapping[str, Any]) -> Cell:
         chain = cell.init.rpartition("@")[2].split("+")[1:]
         spared = tuple(dataset for dataset in chain if dataset in own - {cell.dataset})
     marks = tuple(mark for mark in cell.marks if mark != CONTAMINATED)
-    return replace(cell, marks=marks, spared=spared, measured=measured(cell.kind, ordinal))
+    return replace(cell, marks=marks, spared=spared, measured=metrics.measured(cell.kind, ordinal))
 
 
 def _required(field: Field[Any], tree: Mapping[str, Any]) -> bool:

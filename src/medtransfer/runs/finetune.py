@@ -36,6 +36,7 @@ from medtransfer.tracking import sync
 from medtransfer.training import objectives
 from medtransfer.training.examples import collect
 from medtransfer.training.loader import Cache, Loader
+from medtransfer.training.networks import NetworkSpec
 from medtransfer.training.trainer import Fit, Progress, Trainer
 from medtransfer.weights import store
 
@@ -188,10 +189,8 @@ def trainer(run: Run) -> tuple[Trainer, Prepared]:
     prepared, cache = whole.of_fold(run.fold), _cache(run.prepared, whole.digest, run.device, run.task, run.root)
     goal = objectives.objective(task, prepared, protocol, device)
     tensors = store.state(run.init, run.root, rng.seed_of(run.seed, "backbone"), run.params.model.random_last_bn)
-    size, settings = parameters.task_params(run.params, run.task).image_size, run.params.model
-    padding = run.init.padding if settings.padding == "init" else ""
-    seed = rng.seed_of(run.seed, "head")
-    model = goal.build(run.init.backbone, tensors, seed, size, settings.decoder, padding)
+    size = parameters.task_params(run.params, run.task).image_size
+    model = goal.build(NetworkSpec.of(run.init, run.params.model, size), tensors, rng.seed_of(run.seed, "head"))
     mean, std = run.normalization
     loader = Loader(
         cache,

@@ -24,6 +24,7 @@ from medtransfer.params import Params
 from medtransfer.results import study as ledger
 from medtransfer.runs.execution import pull
 from medtransfer.training import networks, objectives
+from medtransfer.training.networks import NetworkSpec
 from medtransfer.weights import convert, receipts, store
 from medtransfer.weights.convert import Receipt
 from medtransfer.weights.names import Initialization, check_backbone, parse, seen
@@ -178,7 +179,8 @@ def plan(
         protocol = parameters.protocol(params, name, task.segmentation)
         for backbone in sorted({init.backbone for init in starts}):
             size = parameters.task_params(params, name).image_size
-            objectives.check(task, size, protocol, backbone, params.model.decoder)
+            spec = NetworkSpec(backbone=backbone, image_size=size, decoder=params.model.decoder)
+            objectives.check(task, protocol, spec)
     pairs = applicable(starts, found)
     receipts = {init: store.ready(init, root, weights_folder) for init in starts}
     caches = {name: prepare.prepare(task, params, root) for name, task in found.items()}

@@ -1,4 +1,6 @@
-"""Metrics: arrays in, numbers out.
+"""Metrics: one record each, and the scores of a split's predictions: arrays in, numbers out.
+
+Whoever scores, names, tabulates or compares a metric reads its record in `METRICS`: a new one is a new record there.
 
 Shapes: `targets` and `probabilities` are images x labels, `terms` is images x 3. A score that is undefined is
 absent from the result, never a stand-in number.
@@ -6,16 +8,81 @@ absent from the result, never a stand-in number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_score, roc_curve
 
 from medtransfer.core.errors import UserError
 
+if TYPE_CHECKING:
+    from medtransfer.statistics.contributions import Parts, Predictions
+
 Array = npt.NDArray[Any]
+
+TERMS = ("intersection", "predicted", "target")
+"""what is counted of every mask, in pixels"""
+PREFIXES = {
+    "": "",
+    "native_": "native size",
+    "fov_": "native size, inside the field of view",
+    "observer2_": "native size, against the second observer",
+}
+"""prefix of a mask's score -> where its pixels are counted; without one at the network's size"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """All that is to be known of a metric."""
+
+    name: str
+    """as in the score name `test_<name>`"""
+    title: str
+    """as a person reads it"""
+    of: Literal["label", "exam", "classes", "mask"]
+    """what it is a score of, which says what `score` takes"""
+    score: Callable[..., float | None]
+    """None where it is undefined; in [0, 1] or, of agreement, up to 1.
+
+    Of a label: its 0/1 targets, probabilities and threshold (None: none). Of an exam: the same of exams. Of classes:
+    the true class of each image, the answer, the number of classes. Of a mask: images x (intersection, predicted,
+    target) in pixels.
+    """
+    kinds: tuple[str, ...] = ()
+    """kinds of task whose primary metric it can be: higher is better, and it has `per_patient`"""
+    ordinal: bool = False
+    """exists only where the classes stand in an order"""
+    prefixes: tuple[str, ...] = ("",)
+    """of its scores that the report tabulates, see `PREFIXES`"""
+    per_patient: Callable[[Predictions], Parts | str] | None = None
+    """what each patient adds to the scores of some runs, or why there is nothing to add; None: seeds alone count"""
+
+
+def measured(kind: str, ordinal: bool) -> tuple[str, ...]:
+    """Lists the metrics that runs of a kind of task measure, each of which may be the primary one."""
+    return tuple(m.name for m in METRICS.values() if kind in m.kinds and (ordinal or not m.ordinal))
+
+
+def can_be_primary(name: str) -> bool:
+    """Says whether a score is that of a metric that a task of some kind can have as its primary one."""
+    return name in METRICS and bool(METRICS[name].kinds)
+
+
+def title(name: str) -> str:
+    """Names a metric as a person reads it."""
+    return titles().get(name, name)
+
+
+def titles() -> dict[str, str]:
+    """Gives the scores up to 1 that the report tabulates their titles; all scores are in `runs.csv`."""
+    return {
+        f"{prefix}{metric.name}": f"{metric.title}, {where}" if where else metric.title
+        for prefix, where in PREFIXES.items()
+        for metric in METRICS.values()
+        if prefix in metric.prefixes
+    }
 
 
 def classification_scores(
@@ -73,12 +140,8 @@ def multiclass_scores(
     """
     scores = classification_scores(targets, probabilities, slugs)
     truth, answer = targets.argmax(axis=1), probabilities.argmax(axis=1)
-    recalls = {slug: float((answer[truth == k] == k).mean()) for k, slug in enumerate(slugs) if (truth == k).any()}
-    scores |= {"accuracy": float((truth == answer).mean()), "balanced_accuracy": float(np.mean(list(recalls.values())))}
-    if ordinal and len(np.union1d(truth, answer)) > 1:
-        classes = list(range(len(slugs)))
-        scores["kappa"] = float(cohen_kappa_score(truth, answer, labels=classes, weights="quadratic"))
-    return scores | {f"recall.{slug}": value for slug, value in recalls.items()}
+    scores |= _scores("classes", truth, answer, len(slugs), ordinal=ordinal)
+    return scores | {f"recall.{slugs[k]}": value for k, value in _recalls(truth, answer, len(slugs)).items()}
 
 
 def exam_scores(units: Sequence[str], targets: Array, probabilities: Array) -> dict[str, float]:
@@ -96,11 +159,7 @@ def exam_scores(units: Sequence[str], targets: Array, probabilities: Array) -> d
     truth, highest = np.zeros(len(names)), np.full(len(names), -np.inf)
     np.maximum.at(truth, number, targets[:, 0])
     np.maximum.at(highest, number, probabilities[:, 0])
-    scores = {"exams": float(len(names))}
-    if _has_both_classes(truth):
-        scores["exam_auc"] = float(roc_auc_score(truth, highest))
-        scores["exam_average_precision"] = float(average_precision_score(truth, highest))
-    return scores
+    return {"exams": float(len(names))} | _scores("exam", truth, highest, None)
 
 
 def undefined_labels(targets: Array, slugs: Sequence[str]) -> list[str]:
@@ -120,7 +179,7 @@ def youden_thresholds(targets: Array, probabilities: Array) -> Array:
     for column in range(targets.shape[1]):
         known = targets[:, column] >= 0
         if _has_both_classes(targets[:, column]):
-            false_rate, true_rate, candidates = roc_curve(
+            false_rate, true_rate, candidates = _sklearn().roc_curve(
                 targets[known, column], probabilities[known, column], drop_intermediate=False
             )
             # The first candidate of roc_curve is infinity (nothing is positive), which no one can use.
@@ -140,17 +199,7 @@ def dice_scores(terms: Array, prefix: str = "") -> dict[str, float]:
         prefix: put before every name, such as `native_`.
     """
     counts = np.asarray(terms, dtype=np.float64)  # counts of one image fit 32 bits, sums may not
-    dice = _dice(counts)
-    empty = counts[:, 2] == 0
-    scores = {
-        "dice": float(dice.mean()),
-        "dice_pooled": float(_dice(counts.sum(axis=0, keepdims=True))[0]),
-        "empty_targets": float(empty.sum()),
-    }
-    if not empty.all():
-        scores["dice_positives"] = float(dice[~empty].mean())
-    if empty.any():
-        scores["false_positive_rate"] = float((counts[empty, 1] > 0).mean())
+    scores = {"empty_targets": float((counts[:, 2] == 0).sum())} | _scores("mask", counts)
     return {f"{prefix}{name}": value for name, value in scores.items()}
 
 
@@ -170,37 +219,34 @@ def mask_scores(terms: Array, slugs: Sequence[str], prefix: str = "") -> dict[st
     return means | {f"{name}.{slug}": value for slug, scores in each.items() for name, value in scores.items()}
 
 
+def dice(terms: Array) -> Array:
+    """Computes the Dice of masks, ... x (intersection, predicted, target) in pixels: 1.0 where both are empty."""
+    total = terms[..., 1] + terms[..., 2]
+    return np.where(total == 0, 1.0, 2 * terms[..., 0] / np.maximum(total, 1))
+
+
+def _scores(of: str, *arguments: Any, ordinal: bool = False) -> dict[str, float]:
+    """Scores what there is of a label, an exam, classes or a mask by every metric that is of it and defined."""
+    every = [metric for metric in METRICS.values() if metric.of == of and (ordinal or not metric.ordinal)]
+    found = {metric.name: metric.score(*arguments) for metric in every}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _label_scores(target: Array, probability: Array, threshold: float | None) -> dict[str, float]:
     if not len(target):
         return {}
-    scores = {
-        "prevalence": float(np.mean(target)),
-        "brier": float(np.mean((np.asarray(probability, dtype=np.float64) - target) ** 2)),
-    }
-    if not _has_both_classes(target):
-        return scores
-    scores["auc"] = float(roc_auc_score(target, probability))
-    scores["average_precision"] = float(average_precision_score(target, probability))
-    if threshold is not None and not np.isnan(threshold):
-        called = probability >= threshold
-        scores["sensitivity"] = float(np.mean(called[target == 1]))
-        scores["specificity"] = float(np.mean(~called[target == 0]))
-    return scores
+    threshold = None if threshold is None or np.isnan(threshold) else threshold
+    return {"prevalence": float(np.mean(target))} | _scores("label", target, probability, threshold)
 
 
 def _means(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Averages each score over the labels that have it; a mean prevalence would say nothing."""
     means: dict[str, float] = {}
-    for name in ("auc", "average_precision", "brier", "sensitivity", "specificity"):
+    for name in (metric.name for metric in METRICS.values() if metric.of == "label"):
         values = [label[name] for label in scores.values() if name in label]
         if values:
             means[name] = float(np.mean(values))
     return means
-
-
-def _dice(counts: Array) -> Array:
-    total = counts[:, 1] + counts[:, 2]
-    return np.where(total == 0, 1.0, 2 * counts[:, 0] / np.maximum(total, 1))
 
 
 def _has_both_classes(target: Array) -> bool:
@@ -215,3 +261,125 @@ def _require_finite(probabilities: Array, slugs: Sequence[str]) -> None:
             f"probabilities must be finite, got {int(bad.any(axis=1).sum())} of {len(probabilities)} images with "
             f"nan or infinity (labels: {labels}): the training diverged; lower the learning rate"
         )
+
+
+def _sklearn() -> Any:
+    """Loads scikit-learn when there is something to score: who reads names and titles does not wait for it."""
+    from sklearn import metrics
+
+    return metrics
+
+
+def _contributions() -> Any:
+    """Loads `contributions`, which needs scipy, likewise."""
+    from medtransfer.statistics import contributions
+
+    return contributions
+
+
+def _auc(target: Array, probability: Array, threshold: float | None) -> float | None:
+    return float(_sklearn().roc_auc_score(target, probability)) if _has_both_classes(target) else None
+
+
+def _average_precision(target: Array, probability: Array, threshold: float | None) -> float | None:
+    return float(_sklearn().average_precision_score(target, probability)) if _has_both_classes(target) else None
+
+
+def _brier(target: Array, probability: Array, threshold: float | None) -> float | None:
+    return float(np.mean((np.asarray(probability, dtype=np.float64) - target) ** 2))
+
+
+def _sensitivity(target: Array, probability: Array, threshold: float | None) -> float | None:
+    if threshold is None or not _has_both_classes(target):
+        return None
+    return float(np.mean((probability >= threshold)[target == 1]))
+
+
+def _specificity(target: Array, probability: Array, threshold: float | None) -> float | None:
+    if threshold is None or not _has_both_classes(target):
+        return None
+    return float(np.mean(~(probability >= threshold)[target == 0]))
+
+
+def _accuracy(truth: Array, answer: Array, classes: int) -> float | None:
+    return float((truth == answer).mean())
+
+
+def _recalls(truth: Array, answer: Array, classes: int) -> dict[int, float]:
+    """Computes the recall of each class that occurs."""
+    return {k: float((answer[truth == k] == k).mean()) for k in range(classes) if (truth == k).any()}
+
+
+def _balanced_accuracy(truth: Array, answer: Array, classes: int) -> float | None:
+    return float(np.mean(list(_recalls(truth, answer, classes).values())))
+
+
+def _kappa(truth: Array, answer: Array, classes: int) -> float | None:
+    if len(np.union1d(truth, answer)) < 2:
+        return None
+    labels = list(range(classes))
+    return float(_sklearn().cohen_kappa_score(truth, answer, labels=labels, weights="quadratic"))
+
+
+def _dice_positives(terms: Array) -> float | None:
+    positive = terms[:, 2] > 0
+    return float(dice(terms)[positive].mean()) if positive.any() else None
+
+
+def _false_positive_rate(terms: Array) -> float | None:
+    empty = terms[:, 2] == 0
+    return float((terms[empty, 1] > 0).mean()) if empty.any() else None
+
+
+def _table(*records: Metric) -> dict[str, Metric]:
+    """Keeps the records by name, in the order of the report's columns; no name appears twice."""
+    found = {record.name: record for record in records}
+    if len(found) < len(records):
+        raise ValueError(f"two metrics have one name: {', '.join(record.name for record in records)}")
+    return found
+
+
+_CLASSIFICATION = ("multilabel", "binary", "multiclass")
+
+METRICS: dict[str, Metric] = _table(
+    Metric(
+        name="auc", title="AUC", of="label", kinds=_CLASSIFICATION, score=_auc,
+        per_patient=lambda predictions: _contributions().auc(predictions),
+    ),
+    Metric(
+        name="average_precision", title="average precision", of="label", kinds=_CLASSIFICATION,
+        score=_average_precision, per_patient=lambda predictions: _contributions().average_precision(predictions),
+    ),
+    Metric(name="sensitivity", title="sensitivity", of="label", score=_sensitivity),
+    Metric(name="specificity", title="specificity", of="label", score=_specificity),
+    Metric(name="brier", title="Brier score", of="label", score=_brier),
+    Metric(name="exam_auc", title="AUC per exam", of="exam", score=_auc),
+    Metric(
+        name="exam_average_precision", title="average precision per exam", of="exam", score=_average_precision
+    ),
+    Metric(name="accuracy", title="accuracy", of="classes", score=_accuracy),
+    Metric(
+        name="balanced_accuracy", title="balanced accuracy", of="classes", kinds=("multiclass",),
+        score=_balanced_accuracy, per_patient=lambda predictions: _contributions().balanced_accuracy(predictions),
+    ),
+    Metric(
+        name="kappa", title="quadratic kappa", of="classes", kinds=("multiclass",), ordinal=True,
+        score=_kappa, per_patient=lambda predictions: _contributions().kappa(predictions),
+    ),
+    Metric(
+        name="dice", title="Dice", of="mask", kinds=("segmentation",), prefixes=tuple(PREFIXES),
+        score=lambda terms: float(dice(terms).mean()),
+        per_patient=lambda predictions: _contributions().dice(predictions),
+    ),
+    Metric(
+        name="dice_positives", title="Dice on positives", of="mask", kinds=("segmentation",), prefixes=("", "native_"),
+        score=_dice_positives, per_patient=lambda predictions: _contributions().dice_positives(predictions),
+    ),
+    Metric(
+        name="dice_pooled", title="pooled Dice", of="mask", kinds=("segmentation",), prefixes=("", "native_", "fov_"),
+        score=lambda terms: float(dice(terms.sum(axis=0))),
+        per_patient=lambda predictions: _contributions().dice_pooled(predictions),
+    ),
+    Metric(name="false_positive_rate", title="false-positive rate", of="mask", score=_false_positive_rate),
+)  # fmt: skip
+"""name -> record"""

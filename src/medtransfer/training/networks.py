@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import segmentation_models_pytorch as smp
@@ -18,13 +20,35 @@ from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from segmentation_models_pytorch.encoders.timm_vit import TimmViTEncoder
 from torch import Tensor, nn
 
+from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
 from medtransfer.weights import backbones
+from medtransfer.weights.names import Initialization
 
 STRIDE = 32
 """pixels: total stride of a U-Net encoder of depth 5; its input side must be a multiple"""
 CHANNELS = 256
 """of the UPerNet's and the DPT's feature maps, as segmentation-models-pytorch sets them"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """Which network is built, whatever it starts from and predicts."""
+
+    backbone: str
+    """timm architecture"""
+    image_size: int
+    """side of the input, in pixels"""
+    decoder: str = ""
+    """`unet`, `upernet`, `dpt` or `auto`, see `resolved_decoder`; a classifier has a head in its place"""
+    padding: str = ""
+    """what the backbone pads as TensorFlow does, see `backbones.same_padding`"""
+
+    @classmethod
+    def of(cls, init: Initialization, settings: parameters.Model, image_size: int) -> NetworkSpec:
+        """Describes the network that an initialization is trained in."""
+        padding = init.padding if settings.padding == "init" else ""
+        return cls(backbone=init.backbone, image_size=image_size, decoder=settings.decoder, padding=padding)
 
 
 class Classifier(nn.Module):
@@ -81,72 +105,59 @@ class Segmenter(nn.Module):
         return F.interpolate(logits, inputs.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def classifier(
-    backbone: str, labels: int, tensors: Mapping[str, Tensor], head_seed: int, image_size: int, padding: str = ""
-) -> nn.Module:
+def classifier(spec: NetworkSpec, labels: int, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
     """Builds a classifier whose backbone holds `tensors` and whose head is drawn from `head_seed`.
 
     Args:
-        backbone: timm architecture.
+        spec: of the network; its decoder is not looked at.
         labels: number of logits.
         tensors: of the backbone, at its published side.
         head_seed: of the head.
-        image_size: side of the input, in pixels.
-        padding: what the backbone pads as TensorFlow does, see `backbones.same_padding`.
 
     Raises:
         UserError: the tensors do not fit the backbone at this side.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(head_seed)
-        model = Classifier(backbone, labels, image_size)
+        model = Classifier(spec.backbone, labels, spec.image_size)
         torch.manual_seed(head_seed)  # once more: backbones differ in what they draw before the head
         nn.init.normal_(model.head.weight, std=0.01)
-    _fill(model.backbone, tensors, backbone, image_size, padding)
+    _fill(model.backbone, tensors, spec)
     return model
 
 
-def segmenter(
-    backbone: str,
-    labels: int,
-    tensors: Mapping[str, Tensor],
-    head_seed: int,
-    image_size: int,
-    decoder: str = "auto",
-    padding: str = "",
-) -> nn.Module:
+def segmenter(spec: NetworkSpec, labels: int, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
     """Builds an encoder that holds `tensors` with a decoder and a head, drawn from `head_seed`: always random.
 
     Args:
-        backbone: timm architecture.
+        spec: of the network.
         labels: number of logits per pixel.
         tensors: of the backbone, at its published side.
         head_seed: of decoder and head.
-        image_size: side of the input, in pixels.
-        decoder: `unet`, `upernet`, `dpt`, or `auto`, see `resolved_decoder`.
-        padding: what the encoder pads as TensorFlow does, see `backbones.same_padding`.
 
     Raises:
         UserError: the backbone offers no feature maps that the decoder can use, or the tensors do not fit it.
     """
-    build = {"unet": _unet, "upernet": _upernet, "dpt": _dpt}[resolved_decoder(backbone, decoder)]
+    build = {"unet": _unet, "upernet": _upernet, "dpt": _dpt}[resolved_decoder(spec.backbone, spec.decoder)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(head_seed)
         try:
-            model: Any = build(backbone, labels, head_seed, image_size)
+            model: Any = build(spec.backbone, labels, head_seed, spec.image_size)
         except backbones.REFUSALS as error:
             reason = backbones.words(error)
-            raise UserError(f"backbone {backbone} cannot be the encoder of {build.__name__[1:]}: {reason}") from error
+            decoder = build.__name__[1:]
+            raise UserError(f"backbone {spec.backbone} cannot be the encoder of {decoder}: {reason}") from error
         torch.manual_seed(head_seed)  # once more: encoders differ in what they draw before the decoder
         initialization.initialize_decoder(model.decoder)
         initialization.initialize_head(model.segmentation_head)
-    _fill(model.encoder.model, tensors, backbone, image_size, padding)
+    _fill(model.encoder.model, tensors, spec)
     return cast(nn.Module, model)
 
 
-def _fill(module: nn.Module, tensors: Mapping[str, Tensor], backbone: str, image_size: int, padding: str) -> None:
-    backbones.load_into(module, backbones.fitted(module, tensors, backbone, image_size), backbone)
-    backbones.same_padding(module, padding)
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor], spec: NetworkSpec) -> None:
+    fitted = backbones.fitted(module, tensors, spec.backbone, spec.image_size)
+    backbones.load_into(module, fitted, spec.backbone)
+    backbones.same_padding(module, spec.padding)
 
 
 def _unet(backbone: str, labels: int, head_seed: int, image_size: int) -> nn.Module:
@@ -223,43 +234,40 @@ def pretrained_part(model: nn.Module) -> tuple[str, nn.Module]:
 
 
 @functools.lru_cache(maxsize=256)
-def misfit(backbone: str, image_size: int, decoder: str = "") -> str:
-    """Says why a backbone, with a decoder or a head, cannot take inputs of a side; empty if it can.
+def misfit(spec: NetworkSpec) -> str:
+    """Says why a backbone, with a decoder or, without one, a head, cannot take inputs of its side; empty if it can.
 
     Tried on torch's meta device, where tensors have shapes and no numbers.
     """
-    unit, law = _unit(backbone, decoder)
-    if image_size % unit:
+    unit, law = _unit(spec)
+    if spec.image_size % unit:
         return f"it must be a multiple of {law}"
     try:
         with torch.device("meta"), torch.inference_mode():
-            tensors = {key: torch.empty(shape) for key, shape in backbones.shapes(backbone).items()}
-            if decoder:
-                model = segmenter(backbone, 1, tensors, 0, image_size, decoder)
-            else:
-                model = classifier(backbone, 1, tensors, 0, image_size)
-            model.eval()(torch.empty(2, 3, image_size, image_size))
+            tensors = {key: torch.empty(shape) for key, shape in backbones.shapes(spec.backbone).items()}
+            model = (segmenter if spec.decoder else classifier)(spec, 1, tensors, 0)
+            model.eval()(torch.empty(2, 3, spec.image_size, spec.image_size))
     except (UserError, *backbones.REFUSALS) as error:
         return backbones.words(error)
     return ""
 
 
-def fitting_sides(backbone: str, image_size: int, decoder: str = "") -> list[int]:
+def fitting_sides(spec: NetworkSpec) -> list[int]:
     """Lists sides of the input that would do, in pixels: the nearest ones, 224, and that of the published weights."""
-    unit = _unit(backbone, decoder)[0]
+    unit = _unit(spec)[0]
     unit = unit if unit > 1 else STRIDE
-    below = image_size // unit * unit
-    sides = {below, below + unit, below + 2 * unit, 224, backbones.published_side(backbone)}
-    return [side for side in sorted(sides) if side > 0 and not misfit(backbone, side, decoder)]
+    below = spec.image_size // unit * unit
+    sides = {below, below + unit, below + 2 * unit, 224, backbones.published_side(spec.backbone)}
+    return [side for side in sorted(sides) if side > 0 and not misfit(dataclasses.replace(spec, image_size=side))]
 
 
-def _unit(backbone: str, decoder: str) -> tuple[int, str]:
+def _unit(spec: NetworkSpec) -> tuple[int, str]:
     """Returns what the input's side must be a multiple of, in pixels and in words."""
-    if decoder == "unet":
+    if spec.decoder == "unet":
         return STRIDE, f"{STRIDE}, the U-Net's total stride"
-    patch = backbones.patch_size(backbone)
-    if decoder == "dpt":
-        stride = backbones.strides(backbone)[0]
+    patch = backbones.patch_size(spec.backbone)
+    if spec.decoder == "dpt":
+        stride = backbones.strides(spec.backbone)[0]
         patches = max(1, 32 // _nominal(stride))  # the coarsest map of the DPT has a nominal stride of 32
         return stride * patches, f"{stride * patches}, the side of {patches} x {patches} patches of {stride} pixels"
     return patch, f"the patch size {patch}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,9 +21,7 @@ from medtransfer.data.prepare import slug
 from medtransfer.data.tasks import Task
 from medtransfer.statistics import metrics
 from medtransfer.training import networks, optimizer
-
-TERMS = ("intersection", "predicted", "target")
-"""what is counted of every image and label, in pixels"""
+from medtransfer.training.networks import NetworkSpec
 
 PREFIXES = {"field_of_view": "fov_", "second_observer": "observer2_"}
 """extra mask of a test image -> prefix of the scores at native size inside it, or against it"""
@@ -42,16 +41,8 @@ class Objective(Protocol):
     test_views: int
     metric: str
 
-    def build(
-        self,
-        backbone: str,
-        tensors: Mapping[str, Tensor],
-        head_seed: int,
-        image_size: int,
-        decoder: str = "auto",
-        padding: str = "",
-    ) -> nn.Module:
-        """Builds the network; see `networks.classifier` and `models.segmenter`."""
+    def build(self, spec: NetworkSpec, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
+        """Builds the network; see `networks.classifier` and `networks.segmenter`."""
 
     def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Returns the batch's mean loss."""
@@ -95,17 +86,9 @@ class ClassificationObjective:
         positives, negatives = (train == 1).sum(0), (train == 0).sum(0)
         return torch.from_numpy((negatives / np.maximum(positives, 1)).astype(np.float32))
 
-    def build(
-        self,
-        backbone: str,
-        tensors: Mapping[str, Tensor],
-        head_seed: int,
-        image_size: int,
-        decoder: str = "auto",
-        padding: str = "",
-    ) -> nn.Module:
+    def build(self, spec: NetworkSpec, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
         """Builds backbone + head; there is no decoder."""
-        return networks.classifier(backbone, len(self.slugs), tensors, head_seed, image_size, padding)
+        return networks.classifier(spec, len(self.slugs), tensors, head_seed)
 
     def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Returns the mean over batch and labels; a target below 0 is none."""
@@ -195,17 +178,9 @@ class SegmentationObjective:
             shares = [max(float((masks >> bit & 1).mean()), 1e-6) for bit in range(len(self.slugs))]
             self.weight = torch.tensor([(1 - s) / s for s in shares], device=device).reshape(-1, 1, 1)
 
-    def build(
-        self,
-        backbone: str,
-        tensors: Mapping[str, Tensor],
-        head_seed: int,
-        image_size: int,
-        decoder: str = "auto",
-        padding: str = "",
-    ) -> nn.Module:
+    def build(self, spec: NetworkSpec, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
         """Builds encoder + decoder."""
-        return networks.segmenter(backbone, len(self.slugs), tensors, head_seed, image_size, decoder, padding)
+        return networks.segmenter(spec, len(self.slugs), tensors, head_seed)
 
     def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Returns the batch's loss."""
@@ -259,7 +234,7 @@ class SegmentationObjective:
             scores |= metrics.mask_scores(terms, self.slugs, prefix)
             for label, name in enumerate(self.slugs):
                 suffix = f".{name}" if len(self.slugs) > 1 else ""
-                for column, term in enumerate(TERMS):
+                for column, term in enumerate(metrics.TERMS):
                     table[f"{prefix}{term}{suffix}"] = terms[:, label, column]
         return Prediction(scores, table)
 
@@ -294,30 +269,25 @@ def objective(
     return kind(task, prepared, protocol, device)
 
 
-def check(
-    task: Task,
-    image_size: int,
-    protocol: parameters.Classification | parameters.Segmentation,
-    backbone: str,
-    decoder: str,
-) -> None:
+def check(task: Task, protocol: parameters.Classification | parameters.Segmentation, spec: NetworkSpec) -> None:
     """Refuses, before any work, networks, sizes and monitors that the task's kind cannot have.
 
     Raises:
         UserError: with the law, the value and the repair.
     """
-    network = networks.resolved_decoder(backbone, decoder) if task.segmentation else ""
-    if network == "upernet" and protocol.batch_size == 1:
+    decoder = networks.resolved_decoder(spec.backbone, spec.decoder) if task.segmentation else ""
+    spec = dataclasses.replace(spec, decoder=decoder)
+    if decoder == "upernet" and protocol.batch_size == 1:
         raise UserError("batch_size >= 2 must hold for the decoder upernet: its batch norms see one number per image")
-    if reason := networks.misfit(backbone, image_size, network):
-        sides = networks.fitting_sides(backbone, image_size, network)
+    if reason := networks.misfit(spec):
+        sides = networks.fitting_sides(spec)
         repair = f"{', '.join(map(str, sides))} would do" if sides else "none near it would do; take another backbone"
-        behind = f" with the decoder {network}" if network else ""
+        behind = f" with the decoder {decoder}" if decoder else ""
         raise UserError(
-            f"tasks.{task.name}.image_size {image_size} does not fit {backbone}{behind}: {reason}; {repair}"
+            f"tasks.{task.name}.image_size {spec.image_size} does not fit {spec.backbone}{behind}: {reason}; {repair}"
         )
     if protocol.layer_decay < 1:
-        optimizer.depth_of(backbone)
+        optimizer.depth_of(spec.backbone)
     valid = ("val_loss", f"val_{task.metric}")
     if protocol.monitor not in valid:
         raise UserError(f"monitor of task {task.name} must be one of {', '.join(valid)}, got {protocol.monitor!r}")

@@ -24,8 +24,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from medtransfer.core import arithmetic, files, rng
 from medtransfer.core.errors import UserError
-from medtransfer.data.tasks import PRIMARY
 from medtransfer.params import Engine, Training
+from medtransfer.statistics import metrics
 from medtransfer.training import distributed, optimizer
 from medtransfer.training.loader import Batch, Loader, Share
 from medtransfer.training.objectives import Objective, Prediction
@@ -164,8 +164,8 @@ class Trainer:
         collected, val_loss = self.predict("val", views=1)
         prediction = self.objective.finish(collected, self.rows["val"], None)
         self._exchange()
-        metric = self.objective.metric
-        kept = ((n, value) for n, value in prediction.scores.items() if n in PRIMARY or n.split(".")[0] == metric)
+        metric, found = self.objective.metric, prediction.scores.items()
+        kept = ((n, value) for n, value in found if metrics.can_be_primary(n) or n.split(".")[0] == metric)
         scores = {f"val_{name}": value for name, value in kept}
         scores |= {"train_loss": loss, "val_loss": val_loss, "lr": self.optimizer.param_groups[0]["lr"]}
         if self.group:

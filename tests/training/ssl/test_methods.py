@@ -16,6 +16,7 @@ from medtransfer.data.cache import Prepared
 from medtransfer.params import Augmentation, Training
 from medtransfer.training import optimizer as optimizers
 from medtransfer.training.loader import Cache
+from medtransfer.training.networks import NetworkSpec
 from medtransfer.training.ssl.masked_autoencoder import MaskedAutoencoder, masked_loss
 from medtransfer.training.ssl.methods import METHODS, SelfSupervised, Settings, check, objective
 from medtransfer.training.ssl.probe import Probe
@@ -34,7 +35,7 @@ VIEWS = Augmentation(
 
 
 def network(goal: SelfSupervised, backbone: str, *, start: int = 0, head: int = 1) -> Any:
-    return goal.build(backbone, backbones.bare_state(backbone, start, "one"), head, 32)
+    return goal.build(NetworkSpec(backbone=backbone, image_size=32), backbones.bare_state(backbone, start, "one"), head)
 
 
 def loader(goal: SelfSupervised, data: Prepared, **changes: Any) -> ViewLoader:
@@ -282,7 +283,7 @@ def test_hidden_pixels_do_not_reach_the_prediction() -> None:
 )
 def test_masking_refuses_what_is_no_plain_vision_transformer(backbone: str) -> None:
     with pytest.raises(UserError, match=f"plain vision transformer.*{backbone} is none.*simclr, barlow-twins, vicreg"):
-        objective("mae", SETTINGS).build(backbone, {}, 0, 32)
+        objective("mae", SETTINGS).build(NetworkSpec(backbone=backbone, image_size=32), {}, 0)
 
 
 # training

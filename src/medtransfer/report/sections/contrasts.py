@@ -5,10 +5,10 @@ from __future__ import annotations
 from medtransfer.comparison.contrasts import ALL, FEWEST, Contrast
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import Row
-from medtransfer.comparison.wording import interval, margin_words, metric_name, p_value, percent, plural, points
+from medtransfer.comparison.wording import interval, margin_words, p_value, percent, plural, points
 from medtransfer.report.tables import Entry, Grid, Section, grid
 from medtransfer.results.result import of_task
-from medtransfer.statistics import effects
+from medtransfer.statistics import effects, metrics
 
 METHODS = {
     "bca": "bias-corrected and accelerated (BCa)", "percentile": "percentiles", "score": "near 1 the score equation's",
@@ -56,9 +56,9 @@ def _family(findings: Findings, task: str, contrasts: list[Contrast]) -> Section
         else "not in it"
     )
     notes = [
-        f"{metric_name(metric)}; over {first.n} {first.unit}s, paired; test {plural(evidence.unit)}: {basis}; margin: "
-        f"{margin}. ± patients and ± seeds are the two standard errors; how much seeds vary is drawn towards what all "
-        "initializations share (moderated variance)."
+        f"{metrics.title(metric)}; over {first.n} {first.unit}s, paired; test {plural(evidence.unit)}: {basis}; "
+        f"margin: {margin}. ± patients and ± seeds are the two standard errors; how much seeds vary is drawn towards "
+        "what all initializations share (moderated variance)."
     ]
     notes += ["Hedges' g: of the paired differences over seeds, without patients."] if several else []
     notes += [f"{evidence.note[0].upper()}{evidence.note[1:]}."] if evidence.note else []

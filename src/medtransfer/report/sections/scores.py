@@ -10,10 +10,10 @@ from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published import Published, repeated
 from medtransfer.comparison.published_form import TEST_NAMES, Row
 from medtransfer.comparison.selection import imbalances
-from medtransfer.comparison.wording import METRICS, metric_name, percent, points, shared_marks
+from medtransfer.comparison.wording import percent, points, shared_marks
 from medtransfer.report.tables import Entry, Grid, Section, column_title
 from medtransfer.results.result import Cell, of_task
-from medtransfer.statistics import t_tests
+from medtransfer.statistics import metrics, t_tests
 from medtransfer.statistics.randomization import RandomizationTest
 from medtransfer.weights.families import split
 
@@ -170,7 +170,9 @@ def further(findings: Findings) -> list[Section]:
     for task in findings.benchmark.tasks:
         own = of_task(findings.cells, task)
         primary = own[0].metric if own else ""
-        names = [name for name in METRICS if name != primary and any(f"test_{name}" in cell.scores for cell in own)]
+        names = [
+            name for name in metrics.titles() if name != primary and any(f"test_{name}" in cell.scores for cell in own)
+        ]
         if names:
             found.append(_further(findings, task, own, names))
     return found
@@ -182,7 +184,7 @@ def _further(findings: Findings, task: str, own: Sequence[Cell], names: Sequence
         runs = [cell for cell in own if cell.init == init]
         expected = len(findings.benchmark.seeds) * max(1, len({cell.fold for cell in own}))
         lines.append((Entry(init), *(Entry(_mean_text(runs, f"test_{name}", expected)) for name in names)))
-    grid = Grid(header=("init", *(METRICS[name] for name in names)), rows=tuple(lines))
+    grid = Grid(header=("init", *(metrics.title(name) for name in names)), rows=tuple(lines))
     notes = ("Mean ± std over the same runs in percent, ddof 1; not tested.",)
     title = f"Further scores: {task}"
     return Section(title=title, slug=f"further-{task}", grid=grid, notes=notes, scores=True, folded=True)
@@ -264,4 +266,4 @@ def _n(row: Published) -> str:
 def primary(findings: Findings, task: str) -> str:
     """Names the primary metric of a task."""
     own = of_task(findings.cells, task)
-    return metric_name(own[0].metric) if own else "score"
+    return metrics.title(own[0].metric) if own else "score"

@@ -26,6 +26,7 @@ from medtransfer.params import Params
 from medtransfer.runs.execution import pull
 from medtransfer.runs.pretrain import contamination
 from medtransfer.training import networks, objectives
+from medtransfer.training.networks import NetworkSpec
 from medtransfer.training.ssl import methods
 from medtransfer.weights import convert, receipts, store
 from medtransfer.weights.backbones import shapes
@@ -148,8 +149,9 @@ def check(init: Initialization, params: Params, root: Path) -> None:
 
 def _check_side(backbone: str, image_size: int) -> None:
     """Refuses a side that the backbone cannot take, or from which its tensors cannot be brought back."""
-    if reason := networks.misfit(backbone, image_size):
-        sides = ", ".join(map(str, networks.fitting_sides(backbone, image_size))) or "none near it"
+    spec = NetworkSpec(backbone=backbone, image_size=image_size)
+    if reason := networks.misfit(spec):
+        sides = ", ".join(map(str, networks.fitting_sides(spec))) or "none near it"
         raise UserError(f"pretraining.image_size {image_size} does not fit {backbone}: {reason}; {sides} would do")
     with torch.device("meta"):
         trained = {f"backbone.{key}": torch.empty(shape) for key, shape in shapes(backbone, image_size).items()}
@@ -161,7 +163,8 @@ def _check_method(init: Initialization, task: Task, params: Params, root: Path) 
     if settings.method == "supervised":
         if settings.probe != "none":
             raise UserError("pretraining.probe is for self-supervised methods; by labels the dataset's own val tells")
-        objectives.check(task, settings.image_size, settings.classification, init.backbone, params.model.decoder)
+        spec = NetworkSpec.of(init, params.model, settings.image_size)
+        objectives.check(task, settings.classification, spec)
         return
     probed = settings.probe != "none"
     methods.check(settings.method, init.backbone, method_settings(params), settings, probed)

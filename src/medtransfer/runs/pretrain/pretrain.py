@@ -31,6 +31,7 @@ from medtransfer.tracking import sync
 from medtransfer.training import distributed, objectives
 from medtransfer.training.distributed import Group
 from medtransfer.training.loader import Cache, Loader
+from medtransfer.training.networks import NetworkSpec
 from medtransfer.training.ssl import methods
 from medtransfer.training.ssl.probe import Probe
 from medtransfer.training.trainer import CHECKPOINT, Trainer
@@ -179,10 +180,9 @@ def trainer(link: Link, group: Group | None = None) -> Trainer:
     pull.set_threads(link.params.execution.threads_per_run)
     settings = link.params.pretraining
     goal = _objective(link, device)
-    seed = rng.seed_of(settings.seed, "head")
-    padding = link.init.padding if link.params.model.padding == "init" else ""
+    spec = NetworkSpec.of(link.init, link.params.model, settings.image_size)
     tensors = start_tensors(link.init.parent, link.params, link.root)
-    model = goal.build(link.init.backbone, tensors, seed, settings.image_size, "auto", padding)
+    model = goal.build(spec, tensors, rng.seed_of(settings.seed, "head"))
     built = Trainer(
         model, goal, _loader(link, goal, device), _rows(link), protocol=settings, engine=link.params.engine,
         seed=settings.seed, device=device, folder=link.folder,

@@ -22,6 +22,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.params import Augmentation, Training
 from medtransfer.training import networks
 from medtransfer.training.loader import Cache
+from medtransfer.training.networks import NetworkSpec
 from medtransfer.training.objectives import Prediction
 from medtransfer.training.ssl import masked_autoencoder
 from medtransfer.training.ssl.probe import Probe
@@ -132,25 +133,17 @@ class SelfSupervised:
         self._loss = method.loss(settings)
         self._trainer: Trainer | None = None
 
-    def build(
-        self,
-        backbone: str,
-        tensors: Mapping[str, Tensor],
-        head_seed: int,
-        image_size: int,
-        decoder: str = "auto",
-        padding: str = "",
-    ) -> nn.Module:
-        """Builds the network: `backbone` with the tensors, and a head that is drawn from `head_seed`.
+    def build(self, spec: NetworkSpec, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
+        """Builds the network: the backbone with the tensors, and a head that is drawn from `head_seed`.
 
         Raises:
             UserError: the method cannot train this backbone, or the tensors do not fit it.
         """
-        _check_backbone(self.method, backbone, self.settings)
+        _check_backbone(self.method, spec.backbone, self.settings)
         with torch.random.fork_rng(devices=[]):
-            base = networks.classifier(backbone, 1, tensors, head_seed, image_size, padding)
+            base = networks.classifier(spec, 1, tensors, head_seed)
             torch.manual_seed(head_seed)
-            return self.method.network(base, self.settings, image_size)
+            return self.method.network(base, self.settings, spec.image_size)
 
     def loader(
         self, cache: Cache, ids: list[str], *, backbone: str, size: int, augmentation: Augmentation, **own: Any
