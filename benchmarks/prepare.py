@@ -28,18 +28,19 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from medtransfer import params, preparation
-from medtransfer.tasks import TASKS
+from medtransfer import params
+from medtransfer.data import prepare
+from medtransfer.data.catalog import TASKS
 settings = params.load(Path(sys.argv[2]))
 sizes = {"chestxray14": replace(settings.tasks["chestxray14"], cache_size=int(sys.argv[3]))}
 settings = replace(settings, tasks=sizes, data=replace(settings.data, phantoms=True))
-decode = preparation._Build.decode
+decode = prepare._Build.decode
 def timed(build):
     start = time.perf_counter()
     decode(build)
     print(time.perf_counter() - start)
-preparation._Build.decode = timed
-preparation.prepare(TASKS["chestxray14"], settings, Path(sys.argv[1]))
+prepare._Build.decode = timed
+prepare.prepare(TASKS["chestxray14"], settings, Path(sys.argv[1]))
 """
 
 

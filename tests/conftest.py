@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import sqlite3
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,4 +41,26 @@ def declared() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         results.declare(patch)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Lets MLflow make its tables once, which takes it two seconds; other new databases of this process are copies."""
+    store = sys.modules.get("medtransfer.tracking.store")
+    if store is None:  # no test here needs it
+        yield
+        return
+    kept, make = tmp_path_factory.mktemp("filled") / "mlflow.db", store._make
+
+    def copy(path: Path) -> None:
+        if not kept.exists():
+            make(kept)
+        shutil.copyfile(kept, path)
+        artifacts = os.environ.get(store.ARTIFACT_ROOT) or Path.cwd() / "mlruns"
+        with contextlib.closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE experiments SET artifact_location = ?", (f"{artifacts}/0",))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "_make", copy)
         yield

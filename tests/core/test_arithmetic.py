@@ -154,7 +154,7 @@ def said(environment: dict[str, str], code: str) -> str:
 
 ASK = """
 import torch
-from medtransfer import arithmetic
+from medtransfer.core import arithmetic
 torch.nn.functional.conv2d(torch.ones(2, 8, 32, 32), torch.ones(8, 8, 3, 3))
 print(arithmetic.in_force("cpu")["oneDNN"])
 """

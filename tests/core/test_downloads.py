@@ -428,7 +428,7 @@ def test_a_killed_process_loses_little(served: Served, tmp_path: Path) -> None:
     part = tmp_path / "down/set.zip.part"
     served.cuts = [100_000]
     served.stalled.set()
-    code = "import sys, pathlib; from medtransfer import downloads as d\n"
+    code = "import sys, pathlib; from medtransfer.core import downloads as d\n"
     code += "d.download(sys.argv[1], pathlib.Path(sys.argv[2]), what='x')"
     child = subprocess.Popen([sys.executable, "-c", code, served.url, str(tmp_path / "down/set.zip")])
     while child.poll() is None and (not part.is_file() or part.stat().st_size < 80_000):
@@ -565,7 +565,7 @@ def test_a_file_that_is_not_the_noted_one_gets_no_name(served: Served, tmp_path:
 
 def test_processes_that_note_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from medtransfer import downloads\n"
+        "import sys, pathlib; from medtransfer.core import downloads\n"
         "for i in range(20): downloads.remember(pathlib.Path(sys.argv[1]), sys.argv[2] + str(i), '00', pathlib.Path())"
     )
     lock = str(tmp_path / "downloads.lock.json")
@@ -836,5 +836,5 @@ def test_settings_that_boto3_cannot_use_are_told(
 
 
 def test_who_downloads_from_elsewhere_does_not_wait_for_boto3() -> None:
-    code = "import sys, medtransfer.downloads; sys.exit('boto3' in sys.modules or 'botocore' in sys.modules)"
+    code = "import sys, medtransfer.core.downloads; sys.exit('boto3' in sys.modules or 'botocore' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -100,6 +100,17 @@ def make_cell(folder: Path, task: str, init: str, seed: int, score: float | None
 
 
 @pytest.fixture
+def figures() -> None:
+    """Lets the report draw, which is most of its time."""
+
+
+@pytest.fixture(autouse=True)
+def unless_looked_at(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "figures" not in request.fixturenames:
+        monkeypatch.setattr(report, "_draw", lambda findings, images, folder: {})
+
+
+@pytest.fixture
 def cells(tmp_path: Path) -> Path:
     folder = tmp_path / "cells"
     for task, table in (("shenzhen", AUC), ("montgomery", DICE)):
@@ -139,6 +150,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+@pytest.mark.usefixtures("figures")
 def test_every_file_is_written_and_equal_cells_give_equal_bytes(cells: Path, published: params.Params) -> None:
     write(cells, published)
     first = {path: path.read_bytes() for path in cells.parent.rglob("*") if path.is_file()}
@@ -358,6 +370,7 @@ def test_deviations_of_some_tasks_name_them(cells: Path, published: params.Param
     assert "| image_size (drive) | 64 | 256 |" in markdown
 
 
+@pytest.mark.usefixtures("figures")
 def test_page_is_self_contained(cells: Path, published: params.Params) -> None:
     write(cells, published)
     page = (cells.parent / "report" / "index.html").read_text()

@@ -24,8 +24,6 @@ from medtransfer.weights.names import Initialization, parse
 from medtransfer.weights.zoo import RECORDS, commercial
 from tests.support import checkpoints
 
-LARGE = {"swin_base_patch4_window7_224", "convnext_base", "vit_base_patch16_224", "vit_base_patch32_clip_224"}
-"""backbones whose files take hundreds of megabytes"""
 TAGGED = [
     ("imagenet", "resnet50"), ("imagenet", "convnext_tiny"), ("imagenet", "swin_tiny_patch4_window7_224"),
     ("imagenet", "deit_tiny_patch16_224"), ("imagenet-v2", "resnet50"), ("dino", "vit_small_patch16_224"),
@@ -37,14 +35,17 @@ TAGGED = [
 """initializations that are a tag of timm's"""
 
 
-QUICK = {"swav", "byol", "dino", "imagenet"}
+QUICK = {
+    ("swav", "resnet50"), ("byol", "resnet50"), ("dino", "vit_small_patch16_224"),
+    ("imagenet", "deit_tiny_patch16_224"),
+}  # fmt: skip
 """a file of each kind; all of them take minutes"""
 
 
 def cases(pairs: list[tuple[str, str]]) -> list[Any]:
     marks = {True: [pytest.mark.slow], False: []}
     return [
-        pytest.param(name, backbone, marks=marks[backbone in LARGE or name not in QUICK], id=f"{name}@{backbone}")
+        pytest.param(name, backbone, marks=marks[(name, backbone) not in QUICK], id=f"{name}@{backbone}")
         for name, backbone in pairs
     ]
 
@@ -163,7 +164,7 @@ SOME = ["swav", "moco-v2", "byol", "simclr-v2", "infomin", "radimagenet", "inat2
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SOME]
+    "name", [name if name == "swav" else pytest.param(name, marks=pytest.mark.slow) for name in SOME]
 )
 def test_what_does_not_account_for_the_backbone_is_refused_with_file_and_keys(
     root: Path, resnet50: dict[str, Tensor], name: str, monkeypatch: pytest.MonkeyPatch

@@ -109,17 +109,6 @@ def placements(targets: Any, scores: Any, patients: Sequence[Any] | Array | None
     )  # fmt: skip
 
 
-def covariance(parts: Placements) -> Array:
-    """Computes the covariance of all areas: (models * labels) squared, model by model; nan where it is undefined.
-
-    Obuchowski's factors k / (k - 1) count the patients with the finding, without it, and of either kind; between two
-    labels each is the geometric mean of the labels' factors. With one image per patient it is DeLong's covariance.
-    """
-    positives, negatives = _scaled(parts, 0, parts.positives), _scaled(parts, 1, parts.negatives)
-    mixed = _flat(_scaled(parts, 2, parts.positives)) @ _flat(_scaled(parts, 2, parts.negatives)).T
-    return np.asarray(_flat(positives) @ _flat(positives).T + _flat(negatives) @ _flat(negatives).T + mixed + mixed.T)
-
-
 def area(parts: Placements, model: int, *, label: int | None = None, level: float = 0.95) -> AucTest:
     """Tests the area of a model, or its mean over the defined labels, against 0.5.
 
@@ -259,10 +248,6 @@ def _scaled(parts: Placements, kind: int, sums: Array) -> Array:
     factor = np.sqrt(np.divide(k, k - 1, out=np.full_like(k, np.nan), where=k > 1))
     factor[list(parts.undefined)] = np.nan
     return np.asarray(sums * factor[:, None])
-
-
-def _flat(sums: Array) -> Array:
-    return sums.reshape(-1, sums.shape[2])
 
 
 def _defined(parts: Placements) -> list[int]:

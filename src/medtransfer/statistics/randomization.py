@@ -20,7 +20,6 @@ from medtransfer.statistics.t_tests import (
     Alternative,
     Array,
     Scores,
-    Test,
     differences,
     finite,
     require_level,
@@ -126,22 +125,6 @@ def permutation_test(
     p, least = (extremes.sum() + extra) / count, (top.sum() if enumerated else 1) / count
     result = replace(blank, statistic=blank.difference, p=float(p), least=float(least))
     return _reachable(replace(result, draws=0 if enumerated else draws), alpha)
-
-
-def least_p(
-    test: Test | Randomization | Literal["corrected"], n: int, *, alternative: Alternative = "two-sided"
-) -> float | None:
-    """Gives the smallest p that a test can reach with n pairs (or folds), or n scores on each side.
-
-    It is 0 for the t-tests, which have no lower bound, and None below two scores, where there is no test. The
-    randomization tests are taken over all patterns and without ties.
-    """
-    if n < 2:
-        return None
-    if test not in ("wilcoxon", "sign-flip", "label"):
-        return 0.0
-    patterns = _patterns(n, n) if test == "label" else _patterns(n)
-    return (2 if alternative == "two-sided" else 1) / patterns
 
 
 def _pairs(

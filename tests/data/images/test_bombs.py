@@ -27,10 +27,10 @@ from pydicom.encaps import encapsulate
 
 from medtransfer.core.errors import UserError
 from medtransfer.data.images import pixels
-from medtransfer.data.images.formats import read_image
 from medtransfer.data.images.masks import read as read_mask
 from medtransfer.data.images.pixels import DECODE_LIMIT, PIXEL_LIMIT, Gate
 from medtransfer.data.readers.reading import Picture
+from tests.support.images import read_image
 
 nifti: Any = nibabel  # only half of it has types
 uid = pydicom.uid
@@ -39,9 +39,9 @@ GIGABYTE = 1 << 30
 MEASURE = """
 import sys
 from pathlib import Path
-from medtransfer.datasets import Picture
-from medtransfer.errors import UserError
-from medtransfer.formats import read_image
+from medtransfer.core.errors import UserError
+from medtransfer.data.readers.reading import Picture
+from tests.support.images import read_image
 try:
     print("read", read_image(Picture(Path(sys.argv[1])), 3, ()).size)
 except UserError as error:
@@ -242,7 +242,7 @@ def measure(path: Path, top: Path, code: str = MEASURE) -> tuple[str, int]:
     """Reads a file in a process of its own: what it said, and its peak in bytes."""
     answer = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), str(path)],
-        cwd=top, env={"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True,
+        cwd=top, env={"PYTHONPATH": "src:.", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     *words, peak = answer.stdout.strip().splitlines()
     return " ".join(words), int(peak.split()[1]) << 10
@@ -282,12 +282,12 @@ def test_a_request_to_a_served_model_takes_no_gigabyte(tmp_path: Path, top: Path
         import sys
         from pathlib import Path
         from types import SimpleNamespace
-        from medtransfer.errors import UserError
-        from medtransfer.promotion import serving
-        from medtransfer.tasks import TASKS
+        from medtransfer.core.errors import UserError
+        from medtransfer.data.catalog import TASKS
+        from medtransfer.registry import serve
         spec = SimpleNamespace(record=TASKS["shenzhen"], cache_size=64, windows=())
         try:
-            serving._decode(spec, Path(sys.argv[1]).read_text(), 0)
+            serve._decode(spec, Path(sys.argv[1]).read_text(), 0)
         except UserError as error:
             print("refused", error)
         print([line for line in open("/proc/self/status") if line.startswith("VmHWM")][0])

@@ -25,11 +25,11 @@ from pydicom.pixels.utils import pixel_array
 from medtransfer.core.errors import UserError
 from medtransfer.data.images import dicom as reader
 from medtransfer.data.images import formats
-from medtransfer.data.images.formats import read_image
 from medtransfer.data.images.masks import read as read_mask
 from medtransfer.data.images.pixels import PIXEL_LIMIT
 from medtransfer.data.readers.reading import Marking, Picture
 from medtransfer.data.tasks import Windows
+from tests.support.images import read_image
 
 pytestmark = pytest.mark.filterwarnings("ignore:::pydicom")
 
@@ -370,8 +370,9 @@ def test_oddities_of_headers_are_not_printed(top: Path) -> None:
     code = """import logging, sys
 logging.basicConfig()
 from pathlib import Path
-from medtransfer.datasets import Picture
-from medtransfer.formats import UserError, read_image
+from medtransfer.core.errors import UserError
+from medtransfer.data.readers.reading import Picture
+from tests.support.images import read_image
 for name in sys.argv[1:]:
     try:
         read_image(Picture(Path(name)), 1, ())
@@ -379,7 +380,7 @@ for name in sys.argv[1:]:
         pass
 """
     command = [sys.executable, "-W", "always::UserWarning", "-c", code, *(str(FILES[f"{name}.dcm"]) for name in names)]
-    answer = subprocess.run(command, cwd=top, env={"PYTHONPATH": "src"}, capture_output=True, text=True, check=True)
+    answer = subprocess.run(command, cwd=top, env={"PYTHONPATH": "src:."}, capture_output=True, text=True, check=True)
     assert answer.stdout + answer.stderr == ""
 
 

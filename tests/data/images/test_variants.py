@@ -33,8 +33,8 @@ from pydicom.encaps import encapsulate
 
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
-from medtransfer.data.images.formats import read_image
 from medtransfer.data.readers.reading import Picture, read
+from tests.support.images import read_image
 
 nifti: Any = nibabel  # only half of it has types
 turns: Any = orientations

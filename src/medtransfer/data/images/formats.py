@@ -75,24 +75,15 @@ class Content:
     """the file, if it is NIfTI"""
 
 
-def read_image(picture: Picture, channels: Literal[1, 3], windows: Windows) -> Image.Image:
-    """Reads an image at its own size in 8 bits: mode L for one channel, RGB for three.
+def to_image(content: Content, channels: Literal[1, 3], windows: Windows) -> Image.Image:
+    """Makes what a file holds an image at its own size in 8 bits: mode L for one channel, RGB for three.
 
     With `windows` the file must hold more than 8 bits, which are taken to be in the windows' unit; a DICOM file must
     say how to rescale to it, and whether it is shown inverted does not count.
 
     Raises:
-        UserError: the file, its frame or what the windows need is not there, or it is too large; decoders raise errors
-            of their own on damaged bytes.
+        UserError: what the windows need is not there.
     """
-    try:
-        return to_image(load(picture), channels, windows)
-    finally:
-        gate.release()
-
-
-def to_image(content: Content, channels: Literal[1, 3], windows: Windows) -> Image.Image:
-    """Makes what a file holds an image of 8 bits, as `read_image` does."""
     if len(windows) not in (0, 1, channels) or any(width <= 0 for _, width in windows):
         raise UserError(
             f"expected one window (level, width above 0) for each of {channels} channels, found {windows}; correct the"
