@@ -16,12 +16,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from medtransfer import PROTOCOL_VERSION, params, tracking
+from medtransfer import params, tracking
 from medtransfer.comparison import contrasts, findings
 from medtransfer.comparison.contrasts import Column
 from medtransfer.comparison.patients import Evidence
 from medtransfer.comparison.published_form import Row
 from medtransfer.core.errors import UserError
+from medtransfer.core.identity import PROTOCOL_VERSION
 from medtransfer.data import catalog, leaks, prepare, splits
 from medtransfer.data.catalog import TASKS
 from medtransfer.data.overlap import Finding

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +10,7 @@ from medtransfer.comparison.contrasts import ALL, Contrast
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import Row
 from medtransfer.core import schema
+from medtransfer.core.identity import digest
 from medtransfer.results.result import Cell, of_task
 from medtransfer.statistics.t_tests import TTest
 
@@ -169,12 +168,12 @@ def comparison_run(findings: Findings) -> dict[str, Any]:
     parameters = schema.flatten(settings, "comparison") | schema.flatten(benchmark, "benchmark")
     parameters["comparison.reference"] = findings.reference
     numbers = [comparison(findings), contrasts(findings), claims(findings), sorted(c.digest for c in findings.cells)]
-    digest = hashlib.sha256(json.dumps([numbers, parameters], sort_keys=True).encode()).hexdigest()[:32]
+    found = digest([numbers, parameters])
     marks = sorted({mark for cell in findings.cells for mark in cell.marks})
     chosen = {(answer.scope, answer.chosen) for answer in findings.answers}
     means = {row.task: row.summary.mean for row in findings.rows if row.summary and (row.task, row.init) in chosen}
     return {
-        "digest": digest,
+        "digest": found,
         "tags": {
             "marks": ", ".join(marks),
             "answer": findings.answers[0].verdict,

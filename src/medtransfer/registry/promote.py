@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 from pathlib import Path
@@ -15,7 +14,7 @@ from medtransfer import tracking
 from medtransfer.comparison import record
 from medtransfer.comparison.contrasts import ALL
 from medtransfer.comparison.findings import Findings
-from medtransfer.core import files
+from medtransfer.core import files, identity
 from medtransfer.core.errors import UserError
 from medtransfer.params import Params
 from medtransfer.registry import aliases, cards, register
@@ -146,7 +145,7 @@ def _carry_out(client: MlflowClient, subject: Subject, decision: Decision, when:
 def _digest(subject: Subject, when: Occasion) -> str:
     """Identifies a decision by all that it follows from but who is champion: the same question is not asked twice."""
     asked = [when.comparison, dataclasses.asdict(when.settings), dataclasses.asdict(subject.material)]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
+    return identity.digest(asked)
 
 
 def _words(said: dict[str, Any]) -> str:

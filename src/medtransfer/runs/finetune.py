@@ -17,11 +17,12 @@ import timm
 import torch
 import yaml
 
-from medtransfer import PROTOCOL_VERSION, tracking
 from medtransfer import params as parameters
+from medtransfer import tracking
 from medtransfer.core import arithmetic, files, rng
 from medtransfer.core.addresses import scrub
 from medtransfer.core.errors import UserError
+from medtransfer.core.identity import PROTOCOL_VERSION
 from medtransfer.data import catalog
 from medtransfer.data.cache import Prepared, load
 from medtransfer.data.prepare import slug

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +12,10 @@ from typing import Any, Literal
 
 import torch
 
-from medtransfer import PROTOCOL_VERSION
 from medtransfer import params as parameters
 from medtransfer.core import arithmetic, schema
 from medtransfer.core.errors import UserError
+from medtransfer.core.identity import PROTOCOL_VERSION, digest
 from medtransfer.data import catalog, prepare
 from medtransfer.data.cache import Prepared, load
 from medtransfer.data.tasks import Task, contaminated
@@ -143,7 +141,7 @@ class Run:
         identity |= self.part
         if self.recipe != "fixed":
             identity["recipe"] = self.recipe
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+        return digest(identity)
 
     @property
     def folder(self) -> Path:

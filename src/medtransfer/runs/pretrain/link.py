@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medtransfer import PROTOCOL_VERSION
 from medtransfer import params as parameters
 from medtransfer.core import rng, schema
 from medtransfer.core.errors import UserError
+from medtransfer.core.identity import PROTOCOL_VERSION, digest
 from medtransfer.data import catalog, prepare
 from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import Task, applicable
@@ -112,16 +110,12 @@ class Link:
     @property
     def digest(self) -> str:
         """Identifies the pre-training: equal digests give equal tensors."""
-        return _digest(self.identity(self.dropped))
+        return digest(self.identity(self.dropped))
 
     @property
     def folder(self) -> Path:
         """Holds checkpoint, journal and lock."""
         return self.root / "data/runs" / self.digest
-
-
-def _digest(identity: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def check(init: Initialization, params: Params, root: Path) -> None:
@@ -183,7 +177,7 @@ def method_settings(params: Params) -> methods.Settings:
 
 def holds(found: Lineage, link: Link) -> bool:
     """Says whether weights are what a link would make, but for patients that were left out in addition."""
-    return set(link.dropped) <= set(found.dropped) and found.digest == _digest(link.identity(found.dropped))
+    return set(link.dropped) <= set(found.dropped) and found.digest == digest(link.identity(found.dropped))
 
 
 def resolve(init: Initialization, params: Params, root: Path, targets: Sequence[str]) -> Link:

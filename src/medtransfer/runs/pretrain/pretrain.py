@@ -18,9 +18,10 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medtransfer import PROTOCOL_VERSION, tracking
+from medtransfer import tracking
 from medtransfer.core import arithmetic, files, progress, rng
 from medtransfer.core.errors import UserError
+from medtransfer.core.identity import PROTOCOL_VERSION
 from medtransfer.data import catalog, prepare
 from medtransfer.params import Params
 from medtransfer.runs import curves

@@ -18,10 +18,10 @@ import optuna
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from medtransfer import PROTOCOL_VERSION
 from medtransfer.core import rng, schema
 from medtransfer.core.addresses import Address
 from medtransfer.core.errors import UserError
+from medtransfer.core.identity import PROTOCOL_VERSION
 from medtransfer.params import Tuning
 from medtransfer.results.study import Ledger, Trial
 from medtransfer.runs.execution import pull
