@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "comparison": {"core", "params", "statistics", "results", *OF_TASKS, *OF_WEIGHTS},
     "report": {"core", "params", "statistics", "data.catalog", "weights.families", "results", "comparison"},
     "runs": {"core", "params", "statistics", "data", "weights", "results", "training", "tracking"},
-    "services": {"core", "params"},
+    "services": {"core"},
     "registry": BUT_CLI - {"registry", "runs", "services"},
     "cli": BUT_CLI,
 }
@@ -119,3 +120,48 @@ def test_a_closure_follows_lazy_imports_and_not_those_of_a_type_checker(tmp_path
     for name in ("room/inner", "room/near", "typed", "unused"):
         (code / f"{name}.py").touch()
     assert stages.modules_of("go", tmp_path) == {f"src/medtransfer/{p}" for p in ("lazy.py", "room", "cli/all.py")}
+
+
+# docs/architecture.md
+
+
+def page(top: Path) -> str:
+    return (top / "docs/architecture.md").read_text()
+
+
+def listed(text: str) -> set[str]:
+    """Reads the files of the page's listing: a room in bold, blocks of lines, a folder before the files in it."""
+    found, room, block, folder = set[str](), "", False, ""
+    for line in text.split("## Which file is where")[1].split("\n## ")[0].splitlines():
+        if match := re.fullmatch(r"\*\*(\w+)\*\*", line):
+            room = match[1]
+        block ^= line.startswith("```")
+        if not line.startswith("  "):
+            folder = match[1] if (match := re.match(r"([a-z]+/) ", line)) else ""
+        found |= {f"{room}/{folder}{name}" for name in re.findall(r"[a-z_0-9/]+\.(?:py|html)", line) if block}
+    return found
+
+
+def test_the_architecture_page_names_every_file_and_no_other(top: Path) -> None:
+    code = top / "src/medtransfer"
+    here = {str(path.relative_to(code)) for suffix in ("py", "html") for path in code.rglob(f"*.{suffix}")}
+    assert listed(page(top)) == {path for path in here if Path(path).name not in ("__init__.py", "__main__.py")}
+
+
+def test_the_walks_of_the_architecture_page_lead_through_functions_that_are_there(top: Path) -> None:
+    steps = re.findall(r"`([a-z_/0-9]+\.py):([A-Za-z_.]+)`", page(top))
+    assert len(steps) > 20
+    missing = [f"{path}:{name}" for path, name in steps if name not in defined(top / "src/medtransfer" / path)]
+    assert missing == []
+
+
+@functools.cache
+def defined(path: Path) -> set[str]:
+    """Lists a module's functions, classes, methods and variables."""
+    found = set[str]()
+    for node in ast.parse(path.read_text()).body:
+        name = getattr(node, "name", "")
+        found |= {name, *(f"{name}.{getattr(inner, 'name', '')}" for inner in getattr(node, "body", ()))}
+        for target in (*getattr(node, "targets", ()), getattr(node, "target", None)):
+            found.add(getattr(target, "id", ""))
+    return found

@@ -1,7 +1,7 @@
 """The fake checkpoints hold what the published files are documented to hold.
 
 Counts and keys are written out here from the publishers' loaders, not from the writers. torch's files are read by torch
-itself; `containers`, which has tests of its own, reads TensorFlow's and haiku's.
+itself; `formats`, which has tests of its own, reads TensorFlow's and haiku's.
 """
 
 from __future__ import annotations

@@ -96,6 +96,6 @@ def code() -> dict[str, str | None]:
     try:
         version = importlib.metadata.version("medtransfer")
     except importlib.metadata.PackageNotFoundError:  # run from a clone, not installed
-        project = Path(__file__).parents[2] / "pyproject.toml"
+        project = Path(__file__).parents[3] / "pyproject.toml"
         version = tomllib.loads(project.read_text())["project"]["version"] if project.exists() else None
     return {"version": version, "commit": files.git_commit(Path(__file__).parent) or None}

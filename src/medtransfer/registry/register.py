@@ -252,7 +252,7 @@ def _model(
         info = mlflow.pyfunc.log_model(
             name=subject.material.model,
             model_id=logged.model_id,
-            python_model=str(package / "promotion/entry.py"),
+            python_model=str(Path(__file__).with_name("mlflow_entry.py")),
             code_paths=[str(package)],
             artifacts={serve.ARTIFACT: str(folder)},
             signature=signature(subject.spec),

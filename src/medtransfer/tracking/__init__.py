@@ -1,6 +1,6 @@
-"""MLflow: open, record, finish, find. With promotion the only importer of mlflow.
+"""MLflow: open, record, finish, find. With `registry` the only importer of mlflow.
 
-`store` asks the tracking server, `outbox` keeps on disk what it must hear, `tracked` sends one run, `sync` what dead
+`store` asks the tracking server, `outbox` keeps on disk what it must hear, `run` sends one run, `sync` what dead
 processes left. A server that is away stops no training: what it misses waits on disk and is sent once it answers.
 """
 

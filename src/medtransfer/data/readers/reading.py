@@ -1,8 +1,8 @@
 """What readers of raw datasets share: a module per dataset, with its record `TASK` and one function `read(root)`.
 
 A reader yields a `Sample` for every image of the official layout, in a fixed order, without decoding pixels: image
-and masks are opened by `decoding`, in parallel. Readers refuse bad input with what
-was looked for, where, what was found and what to do (`UserError`).
+and masks are opened by `decode`, in parallel. Readers refuse bad input with what was looked for, where, what was found
+and what to do (`UserError`).
 """
 
 from __future__ import annotations
