@@ -27,7 +27,7 @@ def protocol(top: Path, kind: str = "classification", **changes: str) -> Any:
 def network(backbone: str, kind: str = "classification") -> nn.Module:
     tensors = backbones.bare_state(backbone, 0, "one")
     build: Any = networks.segmenter if kind == "segmentation" else networks.classifier
-    built: nn.Module = build(backbone, 1, tensors, 0, 96)
+    built: nn.Module = build(NetworkSpec(backbone=backbone, image_size=96, decoder="auto"), 1, tensors, 0)
     return built
 
 
