@@ -15,8 +15,8 @@ from medtransfer.cli.main import run as command
 from medtransfer.core import files
 from medtransfer.core.errors import Held, UserError
 from medtransfer.runs import benchmark, dry_run, finetune, status
-from medtransfer.runs.benchmark import Work
 from medtransfer.runs.execution import leases, pull
+from medtransfer.runs.retries import Work
 from medtransfer.runs.run import Run
 from medtransfer.runs.run import plan as plan_runs
 from medtransfer.training.trainer import Trainer

@@ -21,6 +21,7 @@ from medtransfer.data.tasks import Kind
 from medtransfer.results import result
 from medtransfer.statistics import bootstrap, metrics, seeds_and_patients
 from medtransfer.statistics.contributions import Parts, Predictions
+from medtransfer.statistics.dice import TERMS
 from medtransfer.statistics.metrics import METRICS, Metric
 from medtransfer.training import objectives
 from tests.support import results
@@ -189,7 +190,7 @@ def test_a_metric_that_was_added_is_compared_over_patients(jaccard: Metric, tmp_
 def declared(path: Path) -> result.Cell:
     """Reads a run, with what it would have scored, of a task whose metric is the new one."""
     table = pd.read_parquet(path.parent / "predictions.parquet")
-    scores = metrics.mask_scores(table[list(metrics.TERMS)].to_numpy()[:, None], ["Vessel"])
+    scores = metrics.mask_scores(table[list(TERMS)].to_numpy()[:, None], ["Vessel"])
     cell = result.read(path)
     kept = {**cell.scores, "test_jaccard": scores["jaccard"]}
     return dataclasses.replace(cell, metric="jaccard", scores=kept)

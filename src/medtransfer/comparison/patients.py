@@ -17,6 +17,7 @@ from medtransfer.results.result import Cell, predictions
 from medtransfer.statistics import bootstrap, delong, metrics
 from medtransfer.statistics.bootstrap import Interval
 from medtransfer.statistics.contributions import Parts, Predictions
+from medtransfer.statistics.dice import TERMS
 from medtransfer.statistics.metrics import Metric
 from medtransfer.statistics.t_tests import Array
 
@@ -162,7 +163,7 @@ def _predictions(cells: Sequence[Cell], folder: Path, table: pd.DataFrame, metri
     if metric.of == "mask":
         labels = cells[0].tested if "target" not in table else ("",)
         suffixes = [f".{label}" if label else "" for label in labels]
-        terms = np.stack([_read(cells, folder, [f"{term}{s}" for s in suffixes]) for term in metrics.TERMS], axis=-1)
+        terms = np.stack([_read(cells, folder, [f"{term}{s}" for s in suffixes]) for term in TERMS], axis=-1)
         truth, answers = (terms[0, ..., 2] > 0).astype(np.int8), terms
     else:
         names = [name.removeprefix("target.") for name in map(str, table.columns) if name.startswith("target.")]

@@ -6,67 +6,27 @@ import contextlib
 import json
 import logging
 import shutil
-import time
-from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from medtransfer import tracking
 from medtransfer.core import files
-from medtransfer.core.errors import Held, UserError
+from medtransfer.core.errors import UserError
 from medtransfer.results import examples, result
 from medtransfer.runs import dry_run, finetune
 from medtransfer.runs.display import Display
 from medtransfer.runs.execution import leases, pull
 from medtransfer.runs.finetune import RESULTS
+from medtransfer.runs.retries import Work
 from medtransfer.runs.run import Run
 from medtransfer.tracking import search, sync
 from medtransfer.tracking.store import Away
 
 log = logging.getLogger("medtransfer")
 
-AGAIN = 3.0
-"""seconds after which a run that another process has is looked at again"""
 SHOWN = 20
 """failures that the message at the end names"""
-
-
-class Work:
-    """The runs that are still to do, and the rules by which a run is given out again."""
-
-    def __init__(self, runs: Sequence[Run], retries: int) -> None:
-        """Takes the runs in the order in which they are to start."""
-        self.waiting, self.retries = deque(runs), retries
-        self.held: deque[tuple[float, Run]] = deque()
-        """(time from which on it may be looked at again, run that another process has)"""
-        self.running = 0
-        self.lost: Counter[str] = Counter()
-
-    def take(self) -> Run | None:
-        """Gives the next run; one that another process has only where nothing else is left, and after a pause."""
-        if not self.waiting and self.held:
-            pause = self.held[0][0] - time.monotonic()
-            if pause > 0 and self.running:
-                return None
-            time.sleep(max(0.0, pause))
-            self.waiting.append(self.held.popleft()[1])
-        if not self.waiting:
-            return None
-        self.running += 1
-        return self.waiting.popleft()
-
-    def back(self, run: Run, outcome: Any) -> bool:
-        """Takes a run's outcome; says whether the run will be given out again."""
-        self.running -= 1
-        if isinstance(outcome, Held | leases.Lost):
-            self.held.append((time.monotonic() + AGAIN, run))
-            return True
-        if isinstance(outcome, pull.WorkerLost) and self.lost[run.digest] < self.retries:
-            self.lost[run.digest] += 1
-            self.waiting.appendleft(run)
-            return True
-        return False
 
 
 def run_all(runs: Sequence[Run]) -> list[dict[str, Any]]:

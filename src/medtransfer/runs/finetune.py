@@ -34,10 +34,11 @@ from medtransfer.runs.run import Run
 from medtransfer.statistics import metrics
 from medtransfer.tracking import sync
 from medtransfer.training import objectives
+from medtransfer.training.checkpoint import Fit
 from medtransfer.training.examples import collect
 from medtransfer.training.loader import Cache, Loader
 from medtransfer.training.networks import NetworkSpec
-from medtransfer.training.trainer import Fit, Progress, Trainer
+from medtransfer.training.trainer import Progress, Trainer
 from medtransfer.weights import store
 
 log = logging.getLogger("medtransfer")

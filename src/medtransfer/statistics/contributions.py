@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medtransfer.statistics import bootstrap, delong, metrics, seeds_and_patients
+from medtransfer.statistics import bootstrap, delong, seeds_and_patients
 from medtransfer.statistics.bootstrap import Array
+from medtransfer.statistics.dice import dice as of_masks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class Predictions:
     truth: Array
     """images x labels: 1, 0, or -1 for uncertain; of masks whether the image has a target"""
     answers: Array
-    """runs x images x labels: probabilities; of masks runs x images x labels x `metrics.TERMS`, in pixels"""
+    """runs x images x labels: probabilities; of masks runs x images x labels x `dice.TERMS`, in pixels"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ def kappa(predictions: Predictions) -> Parts | str:
 def dice(predictions: Predictions) -> Parts | str:
     """Averages each patient's images, of the mean over labels."""
     patients = predictions.patients
-    values = metrics.dice(predictions.answers).mean(axis=2)
+    values = of_masks(predictions.answers).mean(axis=2)
     return _averaged(values, patients, np.arange(len(patients)), "mean Dice")
 
 
@@ -103,7 +104,7 @@ def dice_positives(predictions: Predictions) -> Parts | str:
     if positive.shape[1] > 1 or not positive.any():
         return "Dice on positives needs one label, with a target in test"
     rows = np.flatnonzero(positive[:, 0])
-    values = metrics.dice(predictions.answers)[:, rows, 0]
+    values = of_masks(predictions.answers)[:, rows, 0]
     return _averaged(values, predictions.patients[rows], rows, "mean Dice on positives")
 
 

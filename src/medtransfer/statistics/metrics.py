@@ -16,14 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from medtransfer.core.errors import UserError
+from medtransfer.statistics.dice import dice
 
 if TYPE_CHECKING:
     from medtransfer.statistics.contributions import Parts, Predictions
 
 Array = npt.NDArray[Any]
 
-TERMS = ("intersection", "predicted", "target")
-"""what is counted of every mask, in pixels"""
 PREFIXES = {
     "": "",
     "native_": "native size",
@@ -217,12 +216,6 @@ def mask_scores(terms: Array, slugs: Sequence[str], prefix: str = "") -> dict[st
     names = sorted({name for scores in each.values() for name in scores})
     means = {name: float(np.mean([scores[name] for scores in each.values() if name in scores])) for name in names}
     return means | {f"{name}.{slug}": value for slug, scores in each.items() for name, value in scores.items()}
-
-
-def dice(terms: Array) -> Array:
-    """Computes the Dice of masks, ... x (intersection, predicted, target) in pixels: 1.0 where both are empty."""
-    total = terms[..., 1] + terms[..., 2]
-    return np.where(total == 0, 1.0, 2 * terms[..., 0] / np.maximum(total, 1))
 
 
 def _scores(of: str, *arguments: Any, ordinal: bool = False) -> dict[str, float]:

@@ -20,6 +20,7 @@ from medtransfer.data.cache import Prepared
 from medtransfer.data.prepare import slug
 from medtransfer.data.tasks import Task
 from medtransfer.statistics import metrics
+from medtransfer.statistics.dice import TERMS
 from medtransfer.training import networks, optimizer
 from medtransfer.training.networks import NetworkSpec
 
@@ -234,7 +235,7 @@ class SegmentationObjective:
             scores |= metrics.mask_scores(terms, self.slugs, prefix)
             for label, name in enumerate(self.slugs):
                 suffix = f".{name}" if len(self.slugs) > 1 else ""
-                for column, term in enumerate(metrics.TERMS):
+                for column, term in enumerate(TERMS):
                     table[f"{prefix}{term}{suffix}"] = terms[:, label, column]
         return Prediction(scores, table)
 

@@ -7,10 +7,9 @@ import logging
 import math
 import shutil
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,20 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from medtransfer.core import arithmetic, files, rng
 from medtransfer.core.errors import UserError
 from medtransfer.params import Engine, Training
 from medtransfer.statistics import metrics
-from medtransfer.training import distributed, optimizer
+from medtransfer.training import checkpoint, distributed, optimizer
+from medtransfer.training.checkpoint import Fit
 from medtransfer.training.loader import Batch, Loader, Share
 from medtransfer.training.objectives import Objective, Prediction
+from medtransfer.training.schedule import Schedule
 from medtransfer.weights import convert
 
 log = logging.getLogger("medtransfer")
 
-CHECKPOINT = "checkpoint.pt"
 
 Log = Callable[[dict[str, float], int], None]
 """(metrics, epoch) -> None"""
@@ -49,36 +48,6 @@ class Progress:
     monitor: str
     value: float
     seconds_left: float
-
-
-@dataclass
-class Fit:
-    """What training knows at the end of an epoch; saved in every checkpoint."""
-
-    epoch: int = 0
-    """epochs done"""
-    best: float = math.nan
-    best_epoch: int = -1
-    seconds: float = 0.0
-    images: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-    plateau: dict[str, Any] = field(default_factory=dict)
-    arithmetic: dict[str, str] = field(default_factory=dict)
-    """see `arithmetic.in_force`; where a training went on under another one, both"""
-
-    @property
-    def stale(self) -> int:
-        """Counts epochs since the best one."""
-        return self.epoch - 1 - self.best_epoch
-
-
-def last_fit(folder: Path) -> Fit:
-    """Reads what the checkpoint in a folder says of its training; a fresh one where there is none or it is damaged."""
-    try:
-        content = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
-        return Fit(**content["fit"])
-    except Exception:  # whatever a missing or damaged file makes torch raise
-        return Fit()
 
 
 class Trainer:
@@ -124,12 +93,7 @@ class Trainer:
         self.forward = torch.compile(self.model) if engine.compile else self.model
         self.optimizer = optimizer.build_optimizer(self.model, protocol)
         self.maximize = protocol.monitor != "val_loss"
-        self.plateau = ReduceLROnPlateau(
-            self.optimizer,
-            mode="max" if self.maximize else "min",
-            factor=protocol.plateau_factor,
-            patience=protocol.plateau_patience,
-        )
+        self.schedule = Schedule(self.optimizer, protocol)
         self.fit = Fit()
         self.live = self.model.state_dict()
         self.average = {key: tensor.clone() for key, tensor in self.live.items() if ema}
@@ -157,7 +121,7 @@ class Trainer:
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         start = time.perf_counter()
-        self._set_lr(epoch)
+        self.schedule.begin(epoch)
         loss, images = self._train(epoch)
         trained = time.perf_counter() - start
         self._exchange()
@@ -264,21 +228,6 @@ class Trainer:
         total = sum((loss * count for _, loss, count in done), torch.zeros(()))
         return np.concatenate([part for part, _, _ in done]), float(total) / sum(count for _, _, count in done)
 
-    def _set_lr(self, epoch: int) -> None:
-        """Sets warm-up and cosine rates, functions of the epoch alone; the plateau keeps its own."""
-        p = self.protocol
-        if epoch < p.warmup_epochs:
-            factor = 0.1 + 0.9 * epoch / p.warmup_epochs
-        elif p.schedule == "cosine":
-            span = max(1, p.max_epochs - p.warmup_epochs)
-            factor = 0.5 * (1 + math.cos(math.pi * (epoch - p.warmup_epochs) / span))
-        elif p.schedule == "constant" or epoch == p.warmup_epochs:
-            factor = 1.0
-        else:
-            return
-        self.optimizer.param_groups[0]["lr"] = p.lr * factor
-        optimizer.follow(self.optimizer)
-
     def _update(self, scores: dict[str, float]) -> None:
         """Applies the one rule: the monitored score decides schedule, checkpoint and stop.
 
@@ -295,9 +244,7 @@ class Trainer:
             self.fit.best, self.fit.best_epoch = value, self.fit.epoch
         self.fit.epoch += 1
         self.fit.history.append(scores)
-        if self.protocol.schedule == "plateau" and self.fit.epoch > self.protocol.warmup_epochs:
-            self.plateau.step(value)
-            optimizer.follow(self.optimizer)
+        self.schedule.end(self.fit.epoch, value)
 
     def _progress(self, scores: dict[str, float]) -> Progress:
         left = (self.protocol.max_epochs - self.fit.epoch) * self.fit.seconds / self.fit.epoch
@@ -313,11 +260,11 @@ class Trainer:
     @property
     def checkpoint_file(self) -> Path:
         """Holds everything that the next epoch needs."""
-        return self.folder / CHECKPOINT
+        return self.folder / checkpoint.FILE
 
     def _save(self) -> None:
         """Writes the best model if this epoch is it, then the checkpoint; each whole or not at all."""
-        self.fit.plateau = self.plateau.state_dict()
+        self.fit.plateau = self.schedule.plateau.state_dict()
         content = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -346,10 +293,7 @@ class Trainer:
         if not self.checkpoint_file.is_file():
             return 0
         try:
-            # A flipped bit of the optimizer would change numbers: every part has a checksum, which torch does not read.
-            if damaged := zipfile.ZipFile(self.checkpoint_file).testzip():
-                raise UserError(f"its part {damaged} is damaged")
-            content = torch.load(self.checkpoint_file, map_location=self.device, weights_only=True)
+            content = checkpoint.read(self.checkpoint_file, self.device)
             self.model.load_state_dict(content["model"], strict=True)
             for key, held in self.average.items():
                 held.copy_(content["average"][key])
@@ -358,7 +302,7 @@ class Trainer:
             return 0
         self.optimizer.load_state_dict(content["optimizer"])
         self.fit = Fit(**content["fit"])
-        self.plateau.load_state_dict(self.fit.plateau)
+        self.schedule.plateau.load_state_dict(self.fit.plateau)
         self.best_sha256 = content.get("best_sha256", "")
         log.info("resuming after epoch %d", self.fit.epoch - 1)
         return self.fit.epoch

@@ -28,13 +28,13 @@ from medtransfer.runs import curves
 from medtransfer.runs.execution import leases, pull
 from medtransfer.runs.pretrain.link import Link, check, holds, method_settings, resolve, start_tensors
 from medtransfer.tracking import sync
-from medtransfer.training import distributed, objectives
+from medtransfer.training import checkpoint, distributed, objectives
 from medtransfer.training.distributed import Group
 from medtransfer.training.loader import Cache, Loader
 from medtransfer.training.networks import NetworkSpec
 from medtransfer.training.ssl import methods
 from medtransfer.training.ssl.probe import Probe
-from medtransfer.training.trainer import CHECKPOINT, Trainer
+from medtransfer.training.trainer import Trainer
 from medtransfer.weights import convert, fingerprint, receipts, store
 from medtransfer.weights.names import Initialization, parse
 from medtransfer.weights.receipts import Lineage
@@ -142,7 +142,7 @@ def _publish(link: Link, folder: Path, tracked: tracking.TrackedRun) -> None:
     target = receipts.path(link.init, link.root)
     tracked.artifacts(target.parent, [target.name, target.with_suffix(".receipt.json").name])
     tracked.artifacts(folder, ["params.yaml", "journal.jsonl", curves.FILE])
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    (folder / checkpoint.FILE).unlink(missing_ok=True)
 
 
 def _identity(link: Link, parent_run: str | None) -> tracking.Identity:

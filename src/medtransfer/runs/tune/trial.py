@@ -20,7 +20,8 @@ from medtransfer.params import Tuning
 from medtransfer.runs import finetune
 from medtransfer.runs.run import Run
 from medtransfer.tracking.store import masked
-from medtransfer.training.trainer import Fit, Progress, last_fit
+from medtransfer.training.checkpoint import Fit, last_fit
+from medtransfer.training.trainer import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,52 @@
+"""Which run is given out next, and which again: after a worker's death, or while another launch has it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Any
+
+from medtransfer.core.errors import Held
+from medtransfer.runs.execution import leases, pull
+from medtransfer.runs.run import Run
+
+AGAIN = 3.0
+"""seconds after which a run that another process has is looked at again"""
+
+
+class Work:
+    """The runs that are still to do, and the rules by which a run is given out again."""
+
+    def __init__(self, runs: Sequence[Run], retries: int) -> None:
+        """Takes the runs in the order in which they are to start."""
+        self.waiting, self.retries = deque(runs), retries
+        self.held: deque[tuple[float, Run]] = deque()
+        """(time from which on it may be looked at again, run that another process has)"""
+        self.running = 0
+        self.lost: Counter[str] = Counter()
+
+    def take(self) -> Run | None:
+        """Gives the next run; one that another process has only where nothing else is left, and after a pause."""
+        if not self.waiting and self.held:
+            pause = self.held[0][0] - time.monotonic()
+            if pause > 0 and self.running:
+                return None
+            time.sleep(max(0.0, pause))
+            self.waiting.append(self.held.popleft()[1])
+        if not self.waiting:
+            return None
+        self.running += 1
+        return self.waiting.popleft()
+
+    def back(self, run: Run, outcome: Any) -> bool:
+        """Takes a run's outcome; says whether the run will be given out again."""
+        self.running -= 1
+        if isinstance(outcome, Held | leases.Lost):
+            self.held.append((time.monotonic() + AGAIN, run))
+            return True
+        if isinstance(outcome, pull.WorkerLost) and self.lost[run.digest] < self.retries:
+            self.lost[run.digest] += 1
+            self.waiting.appendleft(run)
+            return True
+        return False
