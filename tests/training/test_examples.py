@@ -408,7 +408,7 @@ def test_a_run_keeps_examples_for_itself_and_its_numbers_are_those_without(
         shutil.rmtree(run.folder, ignore_errors=True)
         with monkeypatch.context() as patch:
             if name == "without":
-                patch.setattr(examples, "collect", lambda *_: None)
+                patch.setattr(finetune, "collect", lambda *_: None)
             cells += benchmark.run_all([run])
         benchmark.write_cells([run], tmp_path / name)
         assert (tmp_path / name / run.digest / stored.FILE).is_file() == (name == "with")
