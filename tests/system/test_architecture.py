@@ -71,6 +71,19 @@ def test_a_room_imports_only_what_it_may(top: Path, room: str) -> None:
                 assert allowed, f"{path.relative_to(top)} imports {name}"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("room", ROOMS)
+def test_each_file_of_a_room_can_be_imported_first(top: Path, room: str) -> None:
+    names = [".".join(path.relative_to(top / "src").with_suffix("").parts) for path in files(top, room)]
+    code = (
+        "import importlib, sys\nfor name in sys.argv[1:]:\n"
+        "    for key in [key for key in sys.modules if key.startswith('medtransfer')]:\n        del sys.modules[key]\n"
+        "    importlib.import_module(name)\n"
+    )
+    alone = [name.removesuffix(".__init__") for name in names if not name.endswith("mlflow_entry")]  # MLflow's to run
+    subprocess.run([sys.executable, "-c", code, *alone], cwd=top, env={"PYTHONPATH": "src"}, check=True)
+
+
 @pytest.mark.parametrize("library", HEAVY)
 def test_heavy_libraries_enter_through_their_modules_alone(top: Path, library: str) -> None:
     users = {path for path in files(top) if any(name.split(".")[0] == library for name in imports(path))}
