@@ -303,7 +303,7 @@ class Trainer:
         self.optimizer.load_state_dict(content["optimizer"])
         self.fit = Fit(**content["fit"])
         self.schedule.plateau.load_state_dict(self.fit.plateau)
-        self.best_sha256 = content.get("best_sha256", "")
+        self.best_sha256 = content.get("best_sha256", "") if self.is_main else ""  # who writes the file, knows it
         log.info("resuming after epoch %d", self.fit.epoch - 1)
         return self.fit.epoch
 
