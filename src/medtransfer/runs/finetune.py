@@ -38,7 +38,7 @@ from medtransfer.training.checkpoint import Fit
 from medtransfer.training.examples import collect
 from medtransfer.training.loader import Cache, Loader
 from medtransfer.training.networks import NetworkSpec
-from medtransfer.training.trainer import Progress, Trainer
+from medtransfer.training.trainer import Progress, Trainer, choose_kernels
 from medtransfer.weights import store
 
 log = logging.getLogger("medtransfer")
@@ -181,9 +181,7 @@ def _cache(folder: Path, digest: str, device: str, task: str, root: Path) -> Cac
 def trainer(run: Run) -> tuple[Trainer, Prepared]:
     """Builds everything that training needs, from the run alone."""
     arithmetic.check(run.params.engine.portable, run.device)  # this may be a worker on another machine
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
-    torch.use_deterministic_algorithms(run.params.engine.deterministic, warn_only=True)
-    torch.backends.cudnn.benchmark = not run.params.engine.deterministic
+    choose_kernels(run.params.engine)
     task, device = run.record, torch.device(run.device)
     protocol = parameters.protocol(run.params, run.task, task.segmentation)
     whole = _prepared(run.prepared, run.manifest_digest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -48,6 +49,13 @@ class Progress:
     monitor: str
     value: float
     seconds_left: float
+
+
+def choose_kernels(engine: Engine) -> None:
+    """Lets torch take deterministic kernels, or the fastest that it finds, as the parameters say."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
+    torch.use_deterministic_algorithms(engine.deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = not engine.deterministic
 
 
 class Trainer:

@@ -34,7 +34,7 @@ from medtransfer.training.loader import Cache, Loader
 from medtransfer.training.networks import NetworkSpec
 from medtransfer.training.ssl import methods
 from medtransfer.training.ssl.probe import Probe
-from medtransfer.training.trainer import Trainer
+from medtransfer.training.trainer import Trainer, choose_kernels
 from medtransfer.weights import convert, fingerprint, receipts, store
 from medtransfer.weights.names import Initialization, parse
 from medtransfer.weights.receipts import Lineage
@@ -174,9 +174,7 @@ def trainer(link: Link, group: Group | None = None) -> Trainer:
     """Builds everything that training needs, from the link alone."""
     arithmetic.check(link.params.engine.portable, link.device)
     device = torch.device(link.device) if group is None else group.device
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
-    torch.use_deterministic_algorithms(link.params.engine.deterministic, warn_only=True)
-    torch.backends.cudnn.benchmark = not link.params.engine.deterministic
+    choose_kernels(link.params.engine)
     pull.set_threads(link.params.execution.threads_per_run)
     settings = link.params.pretraining
     goal = _objective(link, device)
