@@ -106,7 +106,7 @@ def gain(root: Path) -> None:
     params = settings(root, benchmark__recipes=["fixed", "tuned"])
     planned = plan(params, root, ["random"], ["shenzhen"], params.benchmark.seeds, recipes=params.benchmark.recipes)
     benchmark.run_all(planned)
-    benchmark.write_cells(planned, root / "data/results/cells/shenzhen")
+    benchmark.write_results(planned, root / "data/results/cells/shenzhen")
     (root / "presets").mkdir(exist_ok=True)
     (root / "presets/paper.yaml").write_text((ROOT / "presets/paper.yaml").read_text())
     run(["compare", *both], root)

@@ -209,7 +209,7 @@ def test_near_the_ceiling_a_difference_of_one_margin_is_not_called_equivalent(to
 @pytest.mark.parametrize("members", [14])
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_the_best_of_a_family_of_equals_is_seldom_called_better(members: int, seeds: int) -> None:
-    """Chosen on val with the luck of the same seeds: .16 to .57 before, at .025 on one side."""
+    """KeptNetwork on val with the luck of the same seeds: .16 to .57 before, at .025 on one side."""
     family = [name for name, record in RECORDS.items() if record.family == "self-supervised"][:members]
     inits = ["imagenet@resnet50", *(f"{name}@resnet50" for name in family)]
     stated = params.Claim(says="", better="self-supervised", than=("imagenet",), tasks=("all",), minus=())

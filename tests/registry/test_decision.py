@@ -17,7 +17,7 @@ from medtransfer.comparison.findings import Findings
 from medtransfer.data import catalog
 from medtransfer.params import Promotion
 from medtransfer.registry.decision import Decision, decide, permits, select
-from medtransfer.registry.gate import Holder, Material, Selected
+from medtransfer.registry.gate import Candidate, Holder, Selected
 from tests.support import results
 
 ROOT = Path(__file__).parents[2]
@@ -45,9 +45,9 @@ def found(
     return findings.find(folder, benchmark, here, ROOT, next(iter(effects)))
 
 
-def material(init: str, **changes: Any) -> Material:
+def candidate(init: str, **changes: Any) -> Candidate:
     said: dict[str, Any] = {"model": "m", "key": f"w-{init}", "parameters": 100, "licences": ("weights: mit",)}
-    return Material(**(said | changes))
+    return Candidate(**(said | changes))
 
 
 def holder(init: str, **changes: Any) -> Holder:
@@ -61,7 +61,7 @@ def overall(what: Findings) -> Selected:
 
 def judge(what: Findings, held: Holder | None, settings: Promotion = GATE, served: int = 0, **changes: Any) -> Decision:
     selected = overall(what)
-    return decide(selected, material(selected.init, **changes), held, what, settings, served, lambda arch, side: 1e6)
+    return decide(selected, candidate(selected.init, **changes), held, what, settings, served, lambda arch, side: 1e6)
 
 
 def test_val_selects_over_all_tasks_and_for_each(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_the_first_of_its_kind_passes_the_gate_against_the_reference(clear: Find
 def test_the_first_of_its_kind_that_is_not_better_than_the_reference_is_a_challenger(tmp_path: Path) -> None:
     what = found(tmp_path, {IMAGENET: 0.5, SWAV: 0.505}, seeds=range(3), cases=60)
     selected = dataclasses.replace(overall(what), init=SWAV)
-    decision = decide(selected, material(SWAV), None, what, GATE, 0, lambda arch, side: 1e6)
+    decision = decide(selected, candidate(SWAV), None, what, GATE, 0, lambda arch, side: 1e6)
     assert decision.outcome == "challenger"
     assert "not shown to be non-inferior on" in decision.reasons[0]
 
@@ -129,7 +129,7 @@ def test_better_on_one_task_does_not_pay_for_a_loss_on_another(tmp_path: Path) -
     what = findings.find(tmp_path, benchmark, here, ROOT, IMAGENET)
     assert what.columns["shenzhen"].contrast(SWAV, IMAGENET).better
     selected = dataclasses.replace(overall(what), init=SWAV)
-    decision = decide(selected, material(SWAV), holder(IMAGENET), what, GATE, 0, lambda arch, side: 1e6)
+    decision = decide(selected, candidate(SWAV), holder(IMAGENET), what, GATE, 0, lambda arch, side: 1e6)
     assert decision.outcome == "challenger"
     assert decision.reasons[0].startswith("better than the champion imagenet@resnet50 (version 1): shenzhen: +")
     assert "; but not shown to be non-inferior on montgomery (from imagenet@resnet50: at worst -" in decision.reasons[0]
@@ -144,7 +144,7 @@ def test_losses_within_the_margin_are_counted_from_what_was_last_better(tmp_path
 
     def decided(**changes: Any) -> Decision:
         held = holder(SWAV, parameters=1000, **changes)
-        return decide(selected, material(IMAGENET, parameters=10), held, what, GATE, 0, lambda arch, side: 1e6)
+        return decide(selected, candidate(IMAGENET, parameters=10), held, what, GATE, 0, lambda arch, side: 1e6)
 
     assert decided().outcome == "champion"
     assert decided().anchors == {"montgomery": f"w-{SWAV}"}  # not its own: it was not shown to be better
@@ -249,7 +249,7 @@ def test_a_contaminated_init_is_never_selected_and_as_published_never_champion(t
     what = found(tmp_path, {IMAGENET: 0.5, SWAV: 1.5}, seeds=(0, 1), cases=60, edits=edits)
     assert overall(what).init == IMAGENET
     selected = dataclasses.replace(overall(what), init=SWAV, marks=("contaminated",))
-    decision = decide(selected, material(SWAV), None, what, GATE, 0, lambda arch, side: 1e6)
+    decision = decide(selected, candidate(SWAV), None, what, GATE, 0, lambda arch, side: 1e6)
     assert decision.outcome == "challenger"
     assert "marked contaminated" in decision.reasons[0]
 

@@ -33,8 +33,8 @@ from medtransfer.data.catalog import TASKS
 from medtransfer.registry import aliases, network, onnx, serve
 from medtransfer.registry import register as registering
 from medtransfer.registry.candidate import Subject
-from medtransfer.registry.gate import Material, Selected
-from medtransfer.results import network as chosen
+from medtransfer.registry.gate import Candidate, Selected
+from medtransfer.results import kept_network
 from medtransfer.runs import benchmark, best_networks
 from medtransfer.runs.run import plan
 from medtransfer.training import objectives
@@ -57,11 +57,11 @@ def root(tmp_path_factory: pytest.TempPathFactory, top: Path) -> Iterator[Path]:
         benchmark.run_all(planned)
         for task in LABEL:
             runs = [run for run in planned if run.task == task]
-            benchmark.write_cells(runs, folder / "data/results/cells" / task)
+            benchmark.write_results(runs, folder / "data/results/cells" / task)
             best_networks.write(runs, task, folder)
             (cell,) = (c for c in collect(folder / "data/results/cells", folder) if c.task == task)
             said = network.spec(cell, TASKS[task], *runs[0].normalization, "")
-            file = chosen.path(folder, task, runs[0].init.slug, "fixed")
+            file = kept_network.path(folder, task, runs[0].init.slug, "fixed")
             network.write(folder / "networks" / task, said, file)
         yield folder
 
@@ -176,10 +176,10 @@ def register(root: Path, task: str) -> str:
         with registering.decided(root, name, name, {"verb": "promote"}, {}, None) as run:
             run_id = run.run_id
         selected = Selected(scope=task, init="random", tasks=(task,), marks=(), gaps=())
-        material = Material(model=name, key="k", parameters=1)
+        candidate = Candidate(model=name, key="k", parameters=1)
         said = network.read(root / "networks" / task)
         subject = Subject(
-            selected=selected, material=material, init=plan_init(root), facts={}, origin=(), spec=said,
+            selected=selected, candidate=candidate, init=plan_init(root), facts={}, origin=(), spec=said,
             file=root / "networks" / task / network.WEIGHTS,
         )  # fmt: skip
         folder = root / "registering" / task

@@ -88,7 +88,7 @@ def report(root: Path, here: Params) -> Findings:
         next(name for name in benchmark.inits if name.startswith("random")),
     )
     tables = {
-        "runs": record.runs(found.cells),
+        "runs": record.runs(found.results),
         "comparison": record.comparison(found),
         "contrasts": record.contrasts(found),
     }

@@ -22,7 +22,7 @@ from medtransfer.core import schema
 from medtransfer.data.catalog import TASKS
 from medtransfer.data.prepare import slug
 from medtransfer.data.tasks import Task
-from medtransfer.results.result import Cell
+from medtransfer.results.result import Result
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 8
@@ -137,7 +137,7 @@ def _segmentation(table: pd.DataFrame, noise: Array, strength: float) -> dict[st
 def declare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes what a test writes into a run's file of `metric`, `margin` and `contaminated` for what is looked up."""
 
-    def look_up(found: list[Cell], folder: Path, root: Path) -> list[Cell]:
+    def look_up(found: list[Result], folder: Path, root: Path) -> list[Result]:
         given = []
         for before, cell in zip(found, LOOK_UP(found, folder, root), strict=True):
             tree = json.loads((folder / cell.task / cell.digest / "cell.json").read_text())

@@ -17,7 +17,7 @@ from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.data import cache, prepare
 from medtransfer.data.catalog import TASKS
-from medtransfer.results import result
+from medtransfer.results import kept_network, result
 from medtransfer.runs import benchmark, finetune, run
 from medtransfer.training.trainer import Trainer
 from tests.conftest import TOP
@@ -98,13 +98,13 @@ def test_damaged_predictions_of_a_compared_run_are_named_and_benchmark_brings_th
     run = one_run(root)
     benchmark.run_all([run])
     folder = root / "data/results/cells"
-    benchmark.write_cells([run], folder / "shenzhen")
+    benchmark.write_results([run], folder / "shenzhen")
     (cell,) = selection.collect(folder, root)
     path = result.predictions(cell, folder)
     flip(path)
     with pytest.raises(UserError, match=r"is damaged: .* run `benchmark`, which brings it here again"):
         result.predictions(cell, folder)
-    benchmark.write_cells([run], folder / "shenzhen")
+    benchmark.write_results([run], folder / "shenzhen")
     assert result.predictions(cell, folder) == path
 
 
@@ -150,16 +150,15 @@ def test_a_best_model_that_was_damaged_is_not_tested_and_the_run_begins_anew(
 
 @pytest.mark.slow
 def test_a_network_that_was_damaged_is_not_kept(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from medtransfer.results import network
     from medtransfer.runs import best_networks
 
     run = one_run(root)
     benchmark.run_all([run])
     best_networks.write([run], "shenzhen", root)
-    assert network.path(root, "shenzhen", run.init.slug, "fixed").is_file()
-    flip(run.folder / network.NETWORK)
+    assert kept_network.path(root, "shenzhen", run.init.slug, "fixed").is_file()
+    flip(run.folder / kept_network.NETWORK)
     best_networks.write([run], "shenzhen", root)
-    assert not network.path(root, "shenzhen", run.init.slug, "fixed").exists()
+    assert not kept_network.path(root, "shenzhen", run.init.slug, "fixed").exists()
     assert "or not as it was kept" in caplog.text
 
 

@@ -87,7 +87,7 @@ def test_a_margin_and_a_metric_that_are_changed_arrive_at_once(tmp_path: Path) -
     other = compared(folder, tmp_path)
     for found, metric in ((wider, "auc"), (other, "average_precision")):
         row = found.rows[1]
-        own = [cell.scores[f"test_{metric}"] for cell in found.cells if cell.init == row.init]
+        own = [cell.scores[f"test_{metric}"] for cell in found.results if cell.init == row.init]
         assert row.scores == tuple(own)
     assert other.rows[1].val == 0.5
 
@@ -159,7 +159,7 @@ def test_facts_of_a_task_that_is_not_described_here_are_read_beside_its_runs(tmp
     shutil.rmtree(tmp_path / "data")
     found = compared(folder, tmp_path)
     assert {c.margin for c in found.contrasts} == {0.07}
-    assert found.cells[0].group == "drive"
+    assert found.results[0].group == "drive"
 
 
 # Trained
@@ -175,7 +175,7 @@ def trained(root: Path, task: str = "shenzhen") -> list[dict[str, Any]]:
     here = fakes.load_params(root)
     planned = runs.plan(here, root, here.benchmark.inits, (task,), (0,))
     found = benchmark.run_all(planned)
-    benchmark.write_cells(planned, root / "data/results/cells" / task)
+    benchmark.write_results(planned, root / "data/results/cells" / task)
     return found
 
 
@@ -248,7 +248,7 @@ def test_runs_comparison_claims_and_papers_agree_on_who_saw_what(tmp_path: Path)
         manifest_digest="m", marks=(), weights_sha256="w", root=tmp_path,
     )  # fmt: skip
     assert run.marked == ("contaminated",)
-    shared = {cell.group for cell in found.cells}
+    shared = {cell.group for cell in found.results}
     assert shared == {"montgomery"}
     siim = [row for row in published.read(TOP / "presets/paper_results.csv", n=10) if row.task == "siim"]
     assert {row.group for row in siim} == {"chestxray14"}

@@ -27,7 +27,7 @@ from medtransfer.data import catalog, leaks, prepare, splits
 from medtransfer.data.catalog import TASKS
 from medtransfer.data.overlap import Finding
 from medtransfer.data.tasks import Folds
-from medtransfer.results import looks, network
+from medtransfer.results import kept_network, looks
 from medtransfer.runs import benchmark, best_networks, dry_run, status
 from medtransfer.runs import run as runs
 from medtransfer.runs.pretrain import contamination
@@ -212,9 +212,9 @@ def test_splits_go_from_phantoms_to_the_answer(top: Path, tmp_path: Path, monkey
     assert "4 done" in text(status.shown(here, root, tasks))
     for task in tasks:
         own = [run for run in planned if run.task == task]
-        benchmark.write_cells(own, root / "data/results/cells" / task)
+        benchmark.write_results(own, root / "data/results/cells" / task)
         best_networks.write(own, task, root)
-        kept = network.read(network.path(root, task, own[0].init.slug, "fixed"))
+        kept = kept_network.read(kept_network.path(root, task, own[0].init.slug, "fixed"))
         assert kept.fold in (1, 3)
         assert kept.digest in {run.digest for run in own}
     expected = replace(here.benchmark, inits=(planned[0].init.canonical,))
@@ -259,7 +259,7 @@ def test_redrawn_tests_are_compared_by_the_corrected_test_over_the_means_of_each
     one, two = found.of_task("shenzhen")
     assert (one.unit, one.redrawn, one.seeds, one.each, one.expected) == ("split", True, (7, 2, 5), 2, 3)
     means = {
-        split: np.mean([c.score for c in found.cells if c.init == RANDOM and c.fold == split]) for split in (7, 2, 5)
+        split: np.mean([c.score for c in found.results if c.init == RANDOM and c.fold == split]) for split in (7, 2, 5)
     }
     assert one.scores == pytest.approx(list(means.values()))
     assert one.ratio == pytest.approx(200 / 980)

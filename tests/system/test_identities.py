@@ -20,7 +20,7 @@ from medtransfer.data import catalog, manifest
 from medtransfer.data.catalog import TASKS
 from medtransfer.data.splits import Assignment
 from medtransfer.registry import promote
-from medtransfer.registry.gate import Material
+from medtransfer.registry.gate import Candidate
 from medtransfer.runs.pretrain.link import Link
 from medtransfer.runs.run import Run
 from medtransfer.weights.names import parse
@@ -94,6 +94,8 @@ def test_a_cache() -> None:
 
 def test_a_decision(top: Path) -> None:
     settings = params.load(top / "presets/paper.yaml").promotion
-    subject: Any = SimpleNamespace(material=Material(model="medtransfer-backbone", key=WEIGHTS, parameters=23_508_032))
+    subject: Any = SimpleNamespace(
+        candidate=Candidate(model="medtransfer-backbone", key=WEIGHTS, parameters=23_508_032)
+    )
     when: Any = SimpleNamespace(comparison=MANIFEST[:32], settings=settings)
     assert promote._digest(subject, when) == "c651a432f3217e9821280e85ee3fc6e9"

@@ -187,11 +187,11 @@ def test_a_metric_that_was_added_is_compared_over_patients(jaccard: Metric, tmp_
         assert found.intervals[init].low is not None
 
 
-def declared(path: Path) -> result.Cell:
+def declared(path: Path) -> result.Result:
     """Reads a run, with what it would have scored, of a task whose metric is the new one."""
     table = pd.read_parquet(path.parent / "predictions.parquet")
     scores = metrics.mask_scores(table[list(TERMS)].to_numpy()[:, None], ["Vessel"])
-    cell = result.read(path)
+    cell = result.read_result(path)
     kept = {**cell.scores, "test_jaccard": scores["jaccard"]}
     return dataclasses.replace(cell, metric="jaccard", scores=kept)
 

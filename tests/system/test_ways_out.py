@@ -21,8 +21,7 @@ from medtransfer.core import files
 from medtransfer.core.addresses import Address
 from medtransfer.core.errors import UserError
 from medtransfer.registry import fetch, network
-from medtransfer.results import network as chosen
-from medtransfer.results import result
+from medtransfer.results import kept_network, result
 from medtransfer.runs import benchmark, finetune
 from medtransfer.runs import run as runs
 from medtransfer.runs.execution import leases
@@ -155,7 +154,7 @@ def test_every_record_that_was_cut_off_is_named(root: Path, content: bytes) -> N
         path.write_bytes(content)
     (root / "n/kept.safetensors").write_bytes(b"")
     with pytest.raises(UserError, match=re.escape(str(note))):
-        chosen.read(root / "n/kept.safetensors")
+        kept_network.read(root / "n/kept.safetensors")
     with pytest.raises(UserError, match=re.escape(str(spec))):
         network.read(root / "n")
     with pytest.raises(UserError, match=re.escape(str(facts))):

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from medtransfer import tracking
 from medtransfer.comparison.selection import collect
-from medtransfer.results.result import Cell
+from medtransfer.results.result import Result
 from medtransfer.tracking import comparison
 from tests.support import results
 
@@ -24,12 +24,12 @@ def own_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def cells(tmp_path: Path) -> list[Cell]:
+def cells(tmp_path: Path) -> list[Result]:
     results.write(tmp_path / "cells", {RANDOM: 0.0}, ("drive",), (0, 1), cases=20)
     return collect(tmp_path / "cells", tmp_path)
 
 
-def log_run(root: Path, cell: Cell, status: str = "FINISHED", score: float | None = None) -> str:
+def log_run(root: Path, cell: Result, status: str = "FINISHED", score: float | None = None) -> str:
     client = tracking.connect(root)
     place = tracking.experiment(client, f"medtransfer/{cell.task}")
     tags = {"verb": "finetune", "digest": cell.digest, "init": cell.init, "seed": str(cell.seed)}
@@ -41,20 +41,20 @@ def log_run(root: Path, cell: Cell, status: str = "FINISHED", score: float | Non
     return run_id
 
 
-def test_equal_runs_make_no_words(tmp_path: Path, cells: list[Cell]) -> None:
+def test_equal_runs_make_no_words(tmp_path: Path, cells: list[Result]) -> None:
     for cell in cells:
         log_run(tmp_path, cell)
     assert comparison.differences(tmp_path, cells) == []
 
 
-def test_runs_that_mlflow_lacks_or_holds_otherwise_are_named(tmp_path: Path, cells: list[Cell]) -> None:
+def test_runs_that_mlflow_lacks_or_holds_otherwise_are_named(tmp_path: Path, cells: list[Result]) -> None:
     log_run(tmp_path, cells[0], score=0.5)
     other, lacking = comparison.differences(tmp_path, cells)
     assert other.startswith(f"drive {RANDOM} seed 0: MLflow says test_dice 0.5, the compared run 0.")
     assert lacking == f"drive {RANDOM} seed 1: MLflow has no finished run {cells[1].digest}"
 
 
-def test_several_runs_of_one_digest_are_named(tmp_path: Path, cells: list[Cell]) -> None:
+def test_several_runs_of_one_digest_are_named(tmp_path: Path, cells: list[Result]) -> None:
     for cell in (*cells, cells[0]):
         log_run(tmp_path, cell)
     [line] = comparison.differences(tmp_path, cells)
@@ -70,7 +70,7 @@ def test_several_runs_of_one_digest_are_named(tmp_path: Path, cells: list[Cell])
         ("FINISHED", "finished in MLflow: run `benchmark`, which brings it here"),
     ],
 )
-def test_missing_runs_say_how_far_they_are(tmp_path: Path, cells: list[Cell], status: str, words: str) -> None:
+def test_missing_runs_say_how_far_they_are(tmp_path: Path, cells: list[Result], status: str, words: str) -> None:
     log_run(tmp_path, cells[0])
     if status:
         log_run(tmp_path, cells[1], status)
@@ -79,14 +79,16 @@ def test_missing_runs_say_how_far_they_are(tmp_path: Path, cells: list[Cell], st
     assert line.endswith(words)
 
 
-def test_many_runs_are_read_page_by_page(tmp_path: Path, cells: list[Cell], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_runs_are_read_page_by_page(tmp_path: Path, cells: list[Result], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "PAGE", 1)
     for cell in cells:
         log_run(tmp_path, cell)
     assert comparison.differences(tmp_path, cells) == []
 
 
-def test_without_a_store_files_alone_count(tmp_path: Path, cells: list[Cell], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_store_files_alone_count(
+    tmp_path: Path, cells: list[Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/none/all.db")
     [line] = comparison.differences(tmp_path, cells)
     assert line.startswith("compared from files alone: MLflow's store sqlite:////proc/none/all.db cannot be opened")

@@ -262,10 +262,10 @@ def test_training_goes_on_without_mlflow_and_the_next_run_sends_both(
     execute(second)
     found = runs(tmp_path, "shenzhen")
     assert [run.info.status for run in found] == ["FINISHED", "FINISHED"]
-    assert {finetune.read_cell(run)["mlflow_run_id"] for run in (first, second)} == {r.info.run_id for r in found}
+    assert {finetune.read_finished(run)["mlflow_run_id"] for run in (first, second)} == {r.info.run_id for r in found}
     points, _ = servers.tracked(MlflowClient(), "shenzhen")
     assert points == servers.journaled(tmp_path)
     assert set(points.values()) == {1}
     go_away(monkeypatch)
-    assert execute(second) == finetune.read_cell(second)  # what is here whole and sent needs no MLflow
+    assert execute(second) == finetune.read_finished(second)  # what is here whole and sent needs no MLflow
     assert tracking.waiting(tmp_path) == []

@@ -410,7 +410,7 @@ def test_a_run_keeps_examples_for_itself_and_its_numbers_are_those_without(
             if name == "without":
                 patch.setattr(finetune, "collect", lambda *_: None)
             cells += benchmark.run_all([run])
-        benchmark.write_cells([run], tmp_path / name)
+        benchmark.write_results([run], tmp_path / name)
         assert (tmp_path / name / run.digest / stored.FILE).is_file() == (name == "with")
     assert numbers(cells[0]) == numbers(cells[1])
     assert len(stored.load(run.folder / stored.FILE).images) > 1
@@ -418,7 +418,7 @@ def test_a_run_keeps_examples_for_itself_and_its_numbers_are_those_without(
     assert stored.FILE not in {file.path for file in client.list_artifacts(cells[1]["mlflow_run_id"])}
     shutil.rmtree(run.folder)
     assert benchmark.run_all([run]) == cells[1:]  # restored from MLflow, without examples
-    benchmark.write_cells([run], tmp_path / "restored")
+    benchmark.write_results([run], tmp_path / "restored")
     assert {file.name for file in (tmp_path / "restored" / run.digest).iterdir()} == set(finetune.RESULTS)
 
 

@@ -37,7 +37,7 @@ def compare(params: Params, root: Path, reference: str = "params", against: str 
         sync.sweep(root, leases.claims(leases.address(params.execution)))
         findings = find(params, root, reference, against)
         missing = [(row.task, row.init, seed) for row in findings.rows for seed in row.missing if row.unit == "seed"]
-        for line in comparison.differences(root, findings.cells, missing):
+        for line in comparison.differences(root, findings.results, missing):
             log.warning("%s", line)
         write.write(findings, parameters.load(root / "presets/paper.yaml"), out / "cells", out)
         for answer in findings.answers:

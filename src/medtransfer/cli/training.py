@@ -76,7 +76,7 @@ TRAINING = ("data", "tasks", "model", "inits", "classification", "segmentation",
 @verb(*TRAINING, "pretraining", "tuning")
 def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> None:
     """Search values of the recipe for each init on each task, all with one budget; all: those of `tuning`."""
-    from medtransfer.results import study as ledger
+    from medtransfer.results.study import FOLDER, summary
     from medtransfer.runs.execution import leases
     from medtransfer.runs.pretrain import pretrain
     from medtransfer.runs.tune import tune
@@ -86,7 +86,7 @@ def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> No
     launcher = Launcher(root)
     with launcher:
         launcher.start(f"tune {init} {task}", {"verb": "tune"})
-        (root / ledger.FOLDER).mkdir(parents=True, exist_ok=True)
+        (root / FOLDER).mkdir(parents=True, exist_ok=True)
         inits = params.tuning.inits if init == "all" else (init,)
         names = params.tuning.tasks if task == "all" else (task,)
         if not inits:
@@ -96,8 +96,8 @@ def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> No
         pretrain.make_all(inits, params, root, tuple(dict.fromkeys((*params.benchmark.tasks, *names))), launcher.run_id)
         studies = tune.tune(params, root, inits, names, launcher.run_id)
         for study in studies:
-            log.info("%s", ledger.words(study))
-        launcher.table("\n\n".join(map(ledger.words, studies)), json.dumps([study.study for study in studies]))
+            log.info("%s", summary(study))
+        launcher.table("\n\n".join(map(summary, studies)), json.dumps([study.study for study in studies]))
 
 
 @verb(*TRAINING, "pretraining")
@@ -116,8 +116,8 @@ def finetune(params: Params, root: Path, init: str, task: str = "all", seed: str
         pretrain.make_all(inits, params, root, tuple(targets), launcher.run_id)
         recipes, seeds = params.benchmark.recipes, seeds_of(params, seed)
         planned = plan(params, root, inits, tasks_of(params, task), seeds, launcher.run_id, recipes=recipes)
-        cells = run_all(planned)
-        launcher.table(markdown_table(planned, cells), digests(cells))
+        results = run_all(planned)
+        launcher.table(markdown_table(planned, results), digests(results))
 
 
 @verb(*TRAINING)
@@ -141,7 +141,7 @@ def _say_plan(params: Params, root: Path, tasks: Sequence[str]) -> None:
 
 def _run_benchmark(params: Params, root: Path, task: str) -> None:
     from medtransfer.runs import best_networks
-    from medtransfer.runs.benchmark import digests, markdown_table, run_all, write_cells
+    from medtransfer.runs.benchmark import digests, markdown_table, run_all, write_results
     from medtransfer.runs.run import plan
     from medtransfer.tracking.launcher import Launcher
 
@@ -151,8 +151,8 @@ def _run_benchmark(params: Params, root: Path, task: str) -> None:
         names = tasks_of(params, task)
         b = params.benchmark
         planned = plan(params, root, b.inits, names, b.seeds, launcher.run_id, "benchmark", b.recipes)
-        cells = run_all(planned)
+        results = run_all(planned)
         for name in names:
-            write_cells([run for run in planned if run.task == name], root / "data/results/cells" / name)
+            write_results([run for run in planned if run.task == name], root / "data/results/cells" / name)
             best_networks.write([run for run in planned if run.task == name], name, root)
-        launcher.table(markdown_table(planned, cells), digests(cells))
+        launcher.table(markdown_table(planned, results), digests(results))

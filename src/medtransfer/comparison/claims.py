@@ -205,13 +205,13 @@ def on_published(claim: Claim, rows: Sequence[Published], *, alpha: float) -> Ve
     papers = {row.paper for row in rows}
     if len(papers) != 1:
         raise UserError(f"a claim is weighed on the numbers of one paper, got {len(papers)}: {sorted(papers)}")
-    cells: dict[str, dict[str, Published]] = {}
+    results: dict[str, dict[str, Published]] = {}
     for row in (row for row in rows if row.score):
-        cells.setdefault(row.task, {})[row.init] = row
+        results.setdefault(row.task, {})[row.init] = row
     assumed = sorted({row.n for row in rows if not row.n_stated})
     notes = [f"n = {n} runs per mean is assumed, not stated" for n in assumed] + [published.repeated(rows)]
     tables = []
-    for task, column in cells.items():
+    for task, column in results.items():
         row, subtract = next(iter(column.values())), functools.partial(_subtract_published, column)
         barred = [name for name in column if contaminated(seen(name), task, DERIVED)]
         notes += [f"left out on {task}, because contaminated: {', '.join(barred)}"] if barred else []
@@ -236,8 +236,8 @@ def _subtract_runs(task: TaskScores, better: Names, than: Names, alpha: float) -
     return _on_task(task.task, task.group, interval, alpha, method="seeds and patients", **known)
 
 
-def _subtract_published(cells: Mapping[str, Published], better: Names, than: Names, alpha: float) -> Difference | str:
-    first, second = ([cells[name] for name in side] for side in (better, than))
+def _subtract_published(results: Mapping[str, Published], better: Names, than: Names, alpha: float) -> Difference | str:
+    first, second = ([results[name] for name in side] for side in (better, than))
     rows = [*first, *second]
     if any(row.std is None for row in rows):
         return f"no published std of {', '.join(row.init for row in rows if row.std is None)}"

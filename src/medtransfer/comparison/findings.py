@@ -21,7 +21,7 @@ from medtransfer.core import progress
 from medtransfer.data.catalog import TASKS
 from medtransfer.results import study
 from medtransfer.results.looks import level
-from medtransfer.results.result import CONTAMINATED, Cell, of_task
+from medtransfer.results.result import CONTAMINATED, Result, of_task
 from medtransfer.results.study import Ledger
 from medtransfer.statistics import metrics, ranks
 from medtransfer.statistics.ranks import Friedman, Nemenyi, Ranks, SignedRank
@@ -39,7 +39,7 @@ class Findings:
     settings: params.Comparison
     reference: str
     """canonical name; on a task without its runs nothing is compared with it"""
-    cells: tuple[Cell, ...]
+    results: tuple[Result, ...]
     left_out: int
     """finished runs outside of the benchmark"""
     rows: tuple[Row, ...]
@@ -65,7 +65,7 @@ class Findings:
     claims: Mapping[str, tuple[Verdict, ...]]
     """name -> on our own runs, by backbone, then on the numbers of each paper"""
     published: tuple[Published, ...]
-    beside: tuple[Cell, ...] = ()
+    beside: tuple[Result, ...] = ()
     """the benchmark's runs of the other recipe"""
     studies: tuple[Ledger, ...] = ()
     """of the benchmark's inits and tasks"""
@@ -111,27 +111,27 @@ def find(
     """
     found = collect(folder, root)
     recipe, unbalanced = settings.comparison.recipe, settings.comparison.unbalanced
-    cells = select(found, benchmark, recipe, unbalanced)
+    results = select(found, benchmark, recipe, unbalanced)
     beside = [one for one in found if one.recipe != recipe and belongs(one, benchmark)]
     claims.check(settings.claims, {*TASKS, *benchmark.tasks}, settings.inits)
     printed = [row for name in settings.comparison.against for row in _read(root / name, settings.comparison)]
-    one_test = [task for task in benchmark.tasks if locked(of_task(cells, task), folder)]
-    rows = published_form.compare(cells, benchmark, settings.comparison, one_test)
-    evidence = _evidence(cells, rows, folder, benchmark, settings.comparison)
-    test_ranks, val_ranks, ranked = _ranks(cells, rows, benchmark, settings.comparison)
-    untested = _columns(cells, rows, evidence, benchmark)
+    one_test = [task for task in benchmark.tasks if locked(of_task(results, task), folder)]
+    rows = published_form.compare(results, benchmark, settings.comparison, one_test)
+    evidence = _evidence(results, rows, folder, benchmark, settings.comparison)
+    test_ranks, val_ranks, ranked = _ranks(results, rows, benchmark, settings.comparison)
+    untested = _columns(results, rows, evidence, benchmark)
     alpha = level(settings.comparison.alpha, look)
     columns = {column.scope: column for column in contrasts.at_level(untested, alpha)}
     later = contrasts.at_level(untested, level(settings.comparison.alpha, look + 1))
     next_share = later[0].share if later else 0.0
-    answered = _answers(rows, benchmark, columns, next_share, dict(zip(ranked, val_ranks.mean, strict=False)), cells)
+    answered = _answers(rows, benchmark, columns, next_share, dict(zip(ranked, val_ranks.mean, strict=False)), results)
     overall = next((answer.chosen for answer in answered if answer.scope == ALL), "")
     return Findings(
         benchmark=benchmark,
         settings=settings.comparison,
         reference=reference,
-        cells=tuple(cells),
-        left_out=len(found) - len(cells) - len(beside),
+        results=tuple(results),
+        left_out=len(found) - len(results) - len(beside),
         rows=tuple(rows),
         evidence=evidence,
         columns=columns,
@@ -142,9 +142,9 @@ def find(
         val_ranks=val_ranks,
         friedman=ranks.friedman(test_ranks),
         nemenyi=ranks.nemenyi(test_ranks, alpha=settings.comparison.alpha),
-        posterior=_posterior(cells, columns, overall, reference),
+        posterior=_posterior(results, columns, overall, reference),
         answers=answered,
-        claims=_weigh(settings, _task_scores(cells, rows, evidence, benchmark), printed, look),
+        claims=_weigh(settings, _task_scores(results, rows, evidence, benchmark), printed, look),
         published=tuple(printed),
         beside=tuple(beside),
         studies=tuple(_studies(root, benchmark)),
@@ -165,10 +165,14 @@ def _read(path: Path, settings: params.Comparison) -> list[Published]:
 
 
 def _evidence(
-    cells: Sequence[Cell], rows: Sequence[Row], folder: Path, benchmark: params.Benchmark, settings: params.Comparison
+    results: Sequence[Result],
+    rows: Sequence[Row],
+    folder: Path,
+    benchmark: params.Benchmark,
+    settings: params.Comparison,
 ) -> dict[str, Evidence]:
     whole = {(row.task, row.init) for row in rows if row.summary is not None}
-    chosen = {task: [c for c in of_task(cells, task) if (c.task, c.init) in whole] for task in benchmark.tasks}
+    chosen = {task: [c for c in of_task(results, task) if (c.task, c.init) in whole] for task in benchmark.tasks}
     chosen = {task: runs for task, runs in chosen.items() if runs}
     found = {}
     with progress.bar("intervals over patients", len(chosen), "tasks") as advance:
@@ -180,20 +184,20 @@ def _evidence(
     return found
 
 
-def group_of(cell: Cell) -> str:
+def group_of(result: Result) -> str:
     """Names the images of a task: tasks that share images have one name and count once."""
-    return cell.group
+    return result.group
 
 
 def _ranks(
-    cells: Sequence[Cell], rows: Sequence[Row], benchmark: params.Benchmark, settings: params.Comparison
+    results: Sequence[Result], rows: Sequence[Row], benchmark: params.Benchmark, settings: params.Comparison
 ) -> tuple[Ranks, Ranks, tuple[str, ...]]:
     """Ranks, by test and by val, the inits compared on some task; places of tasks are those of the evidence."""
     index = {(row.task, row.init): row for row in eligible(rows)}
     shown = {row.task for row in rows if row.summary is not None}
     tasks = [task for task in benchmark.tasks if task in shown]
     inits = tuple(init for init in benchmark.inits if any((task, init) in index for task in tasks))
-    groups = [group_of(of_task(cells, task)[0]) for task in tasks]
+    groups = [group_of(of_task(results, task)[0]) for task in tasks]
     test, val = [], []
     for init in inits:
         found = [index.get((task, init)) for task in tasks]
@@ -203,27 +207,29 @@ def _ranks(
         none = Ranks(tasks=(), groups=(), ranks=(), confidence=1 - settings.alpha, draws=0, note="no runs to compare")
         return none, none, ()
     rng, confidence = np.random.default_rng(SEED), 1 - settings.alpha
-    paired = all(cell.fold is None for cell in cells)
+    paired = all(result.fold is None for result in results)
     tested = ranks.rank(test, rng=rng, groups=groups, paired=paired, confidence=confidence)
     return tested, ranks.rank(val, rng=rng, groups=groups, confidence=confidence), inits
 
 
 def _columns(
-    cells: Sequence[Cell], rows: Sequence[Row], evidence: Mapping[str, Evidence], benchmark: params.Benchmark
+    results: Sequence[Result], rows: Sequence[Row], evidence: Mapping[str, Evidence], benchmark: params.Benchmark
 ) -> list[contrasts.Untested]:
     """Compares every two inits on each task, and over the tasks, of which those that share images count once."""
     found = {}
     for task in benchmark.tasks:
         own = eligible(row for row in rows if row.task == task)
-        column = contrasts.of_task(own, evidence[task], of_task(cells, task)[0].margin) if own else None
+        column = contrasts.of_task(own, evidence[task], of_task(results, task)[0].margin) if own else None
         if column is not None:
             found[task] = column
-    groups = [group_of(of_task(cells, task)[0]) for task in found]
+    groups = [group_of(of_task(results, task)[0]) for task in found]
     whole = contrasts.over_tasks(list(found.values()), groups) if len(found) == len(evidence) else None
     return [*([whole] if whole else []), *found.values()]
 
 
-def _posterior(cells: Sequence[Cell], columns: Mapping[str, Column], overall: str, reference: str) -> SignedRank | None:
+def _posterior(
+    results: Sequence[Result], columns: Mapping[str, Column], overall: str, reference: str
+) -> SignedRank | None:
     found = [
         column.contrast(overall, reference)
         for task, column in columns.items()
@@ -231,7 +237,7 @@ def _posterior(cells: Sequence[Cell], columns: Mapping[str, Column], overall: st
     ]
     if not found:
         return None
-    groups = [group_of(of_task(cells, contrast.task)[0]) for contrast in found]
+    groups = [group_of(of_task(results, contrast.task)[0]) for contrast in found]
     differences = [contrast.estimate / (contrast.margin or 1) for contrast in found]
     return ranks.signed_rank(differences, rope=1.0, rng=np.random.default_rng(SEED), groups=groups)
 
@@ -242,13 +248,13 @@ def _answers(
     columns: Mapping[str, Column],
     next_share: float,
     val_ranks: Mapping[str, float],
-    cells: Sequence[Cell],
+    results: Sequence[Result],
 ) -> tuple[Answer, ...]:
     named = labels(benchmark.inits)
     found = []
     for task in benchmark.tasks:
         own = [row for row in rows if row.task == task]
-        metric = metrics.title(of_task(cells, task)[0].metric) if of_task(cells, task) else ""
+        metric = metrics.title(of_task(results, task)[0].metric) if of_task(results, task) else ""
         answer = answers.of_task(
             columns.get(task), eligible(own), labels=named, metric=metric, next_share=next_share
         )  # fmt: skip
@@ -266,13 +272,13 @@ def _answers(
 
 
 def _task_scores(
-    cells: Sequence[Cell], rows: Sequence[Row], evidence: Mapping[str, Evidence], benchmark: params.Benchmark
+    results: Sequence[Result], rows: Sequence[Row], evidence: Mapping[str, Evidence], benchmark: params.Benchmark
 ) -> list[claims.TaskScores]:
     found = []
     for task in benchmark.tasks:
         column = [row for row in eligible(rows) if row.task == task and not row.redrawn]
         if column:  # folds, and splits, with test images of their own are no independent runs
-            first = of_task(cells, task)[0]
+            first = of_task(results, task)[0]
             found.append(
                 claims.TaskScores(
                     task=task,

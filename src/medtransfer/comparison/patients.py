@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from medtransfer.core.errors import UserError
-from medtransfer.results.result import Cell, predictions
+from medtransfer.results.result import Result, predictions
 from medtransfer.statistics import bootstrap, delong, metrics
 from medtransfer.statistics.bootstrap import Interval
 from medtransfer.statistics.contributions import Parts, Predictions
@@ -46,11 +46,13 @@ class Evidence:
     """why there are no contributions or no intervals"""
 
 
-def gather(cells: Sequence[Cell], folder: Path, *, resamples: int, level: float, rng: np.random.Generator) -> Evidence:
+def gather(
+    results: Sequence[Result], folder: Path, *, resamples: int, level: float, rng: np.random.Generator
+) -> Evidence:
     """Reads the predictions of a task's runs, those of one initialization in the order of its seeds.
 
     Args:
-        cells: runs of complete initializations of one task, one split.
+        results: runs of complete initializations of one task, one split.
         folder: of the finished runs, `<task>/<digest>/predictions.parquet`.
         resamples: of the patients; 0: no intervals of single scores.
         level: of the intervals.
@@ -60,12 +62,12 @@ def gather(cells: Sequence[Cell], folder: Path, *, resamples: int, level: float,
         UserError: predictions are missing or damaged, are of other images than another run's, or do not give the
             score that the run logged.
     """
-    first = cells[0]
+    first = results[0]
     blank = Evidence(task=first.task, unit=first.unit)
     metric = metrics.METRICS.get(first.metric)
     if metric is None or metric.per_patient is None:
         return replace(blank, note=f"{first.metric} has no interval over patients here; seeds alone count")
-    if first.fold is not None and not locked(cells, folder):
+    if first.fold is not None and not locked(results, folder):
         unit = ("drawn split", "splits") if first.drawn else ("fold of a cross-validation", "folds")
         return replace(blank, note="each {} has test images of its own; {} alone count".format(*unit))
     table = _table(first, folder)
@@ -73,11 +75,11 @@ def gather(cells: Sequence[Cell], folder: Path, *, resamples: int, level: float,
     blank = replace(blank, images=len(patients), patients=len(np.unique(patients)))
     if blank.patients < 2:
         return replace(blank, note=f"a single {first.unit} in test; seeds alone count")
-    parts = metric.per_patient(_predictions(cells, folder, table, metric))
+    parts = metric.per_patient(_predictions(results, folder, table, metric))
     if isinstance(parts, str):
         return replace(blank, note=f"{parts}; seeds alone count")
-    _check_scores(cells, parts.statistic)
-    units = _by_unit(cells)
+    _check_scores(results, parts.statistic)
+    units = _by_unit(results)
     values = {init: np.stack([parts.values[k].mean(axis=0) for k in runs]) for init, runs in units.items()}
     note = f"{', '.join(parts.thin)}: a class from a single {first.unit}, which adds no spread" if parts.thin else ""
     found = replace(blank, contributions=values, coarseness=parts.coarseness, cases=parts.cases, note=note)
@@ -88,17 +90,17 @@ def gather(cells: Sequence[Cell], folder: Path, *, resamples: int, level: float,
     return _with_intervals(found, parts, patients[parts.rows], groups, resamples, level, rng)
 
 
-def locked(cells: Sequence[Cell], folder: Path) -> bool:
+def locked(results: Sequence[Result], folder: Path) -> bool:
     """Says whether the folds, or splits, of a task have one test for all: then they are no more than seeds are.
 
     Args:
-        cells: of one task.
+        results: of one task.
         folder: of the finished runs.
     """
-    folds = {cell.fold: cell for cell in cells if cell.fold is not None}
+    folds = {result.fold: result for result in results if result.fold is not None}
     if len(folds) < 2:
         return False
-    one, two = (_table(cell, folder, ["id"])["id"] for cell in [*folds.values()][:2])
+    one, two = (_table(result, folder, ["id"])["id"] for result in [*folds.values()][:2])
     return bool(one.equals(two))
 
 
@@ -125,59 +127,59 @@ def _below_the_ceiling(interval: Interval, positives: int, negatives: int) -> In
     return replace(interval, method="score", low=low, high=high, note="near 1: by the score equation")
 
 
-def _by_unit(cells: Sequence[Cell]) -> dict[str, list[list[int]]]:
+def _by_unit(results: Sequence[Result]) -> dict[str, list[list[int]]]:
     """Lists, for each init, the places of the runs of each seed, or of each fold with its seeds, in order."""
     groups: dict[str, dict[int, list[int]]] = {}
-    for place, cell in sorted(enumerate(cells), key=lambda pair: (pair[1].fold or 0, pair[1].seed)):
-        unit = cell.seed if cell.fold is None else cell.fold
-        groups.setdefault(cell.init, {}).setdefault(unit, []).append(place)
+    for place, result in sorted(enumerate(results), key=lambda pair: (pair[1].fold or 0, pair[1].seed)):
+        unit = result.seed if result.fold is None else result.fold
+        groups.setdefault(result.init, {}).setdefault(unit, []).append(place)
     return {init: list(runs.values()) for init, runs in groups.items()}
 
 
-def _read(cells: Sequence[Cell], folder: Path, columns: Sequence[str]) -> Array:
+def _read(results: Sequence[Result], folder: Path, columns: Sequence[str]) -> Array:
     """Reads these columns of every run: runs x images x columns."""
     tables = []
     ids = None
-    for cell in cells:
-        table = _table(cell, folder, ["id", *columns])
+    for result in results:
+        table = _table(result, folder, ["id", *columns])
         ids = table["id"] if ids is None else ids
         if not table["id"].equals(ids):
             raise UserError(
-                f"{cell.label} and {cells[0].label} were tested on other images, or in another order; "
+                f"{result.label} and {results[0].label} were tested on other images, or in another order; "
                 "runs of one manifest digest have the same: remove the folder of the odd one and run it again"
             )
         tables.append(table[list(columns)].to_numpy())
     return np.stack(tables)
 
 
-def _table(cell: Cell, folder: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    path = predictions(cell, folder)
+def _table(result: Result, folder: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    path = predictions(result, folder)
     try:
         return pd.read_parquet(path, columns=columns)
     except (OSError, ValueError) as error:  # how pyarrow says that a file is damaged or lacks a column
         raise UserError(f"{path} is damaged ({error}); remove its folder and run `benchmark` again") from error
 
 
-def _predictions(cells: Sequence[Cell], folder: Path, table: pd.DataFrame, metric: Metric) -> Predictions:
+def _predictions(results: Sequence[Result], folder: Path, table: pd.DataFrame, metric: Metric) -> Predictions:
     """Reads what a metric is made of; all runs have the truth of the first, whose table is given."""
     if metric.of == "mask":
-        labels = cells[0].tested if "target" not in table else ("",)
+        labels = results[0].tested if "target" not in table else ("",)
         suffixes = [f".{label}" if label else "" for label in labels]
-        terms = np.stack([_read(cells, folder, [f"{term}{s}" for s in suffixes]) for term in TERMS], axis=-1)
+        terms = np.stack([_read(results, folder, [f"{term}{s}" for s in suffixes]) for term in TERMS], axis=-1)
         truth, answers = (terms[0, ..., 2] > 0).astype(np.int8), terms
     else:
         names = [name.removeprefix("target.") for name in map(str, table.columns) if name.startswith("target.")]
-        labels = cells[0].tested or tuple(names)
+        labels = results[0].tested or tuple(names)
         truth = table[[f"target.{label}" for label in labels]].to_numpy()
-        answers = _read(cells, folder, [f"probability.{label}" for label in labels])
+        answers = _read(results, folder, [f"probability.{label}" for label in labels])
     return Predictions(patients=table["patient"].to_numpy(), labels=labels, truth=truth, answers=answers)
 
 
-def _check_scores(cells: Sequence[Cell], statistic: bootstrap.Statistic) -> None:
+def _check_scores(results: Sequence[Result], statistic: bootstrap.Statistic) -> None:
     whole = statistic.score(np.ones((statistic.images, 1), dtype=np.float32))[:, 0]
-    for cell, own in zip(cells, whole, strict=True):
-        if cell.score is None or abs(cell.score - own) > TOLERANCE:
+    for result, own in zip(results, whole, strict=True):
+        if result.score is None or abs(result.score - own) > TOLERANCE:
             raise UserError(
-                f"{cell.label}: its predictions give {cell.metric} {own:.6f}, its cell.json says {cell.score}; "
+                f"{result.label}: its predictions give {result.metric} {own:.6f}, its cell.json says {result.score}; "
                 "the files do not belong together: remove the folder and run `benchmark` again"
             )

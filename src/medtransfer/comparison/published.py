@@ -71,7 +71,7 @@ class Published:
     line: int
     """of the file"""
     dropped: tuple[Published, ...] = ()
-    """the file's other rows for the same cell"""
+    """the file's other rows for the same result"""
 
     @property
     def score(self) -> bool:
@@ -92,7 +92,7 @@ class Published:
 def read(path: Path, *, n: int) -> list[Published]:
     """Reads a file of published numbers, one row per paper, initialization and task.
 
-    Where the file has a cell several times, a printed number counts before a digitised one, one with a std before one
+    Where the file has a result several times, a printed number counts before a digitised one, one with a std before one
     without, and the first of these; the others stand in `dropped`. A name or a task that is not ours stays as printed.
 
     Args:
@@ -113,14 +113,14 @@ def read(path: Path, *, n: int) -> list[Published]:
     if not rows:
         raise UserError(f"looked for published numbers in {path}, found no row; add one or mend comparison.against")
     _refuse_two_metrics(path, rows)
-    cells: dict[tuple[str, str, str], list[Published]] = {}
+    results: dict[tuple[str, str, str], list[Published]] = {}
     for row in rows:
-        cells.setdefault((row.paper, row.init, row.task), []).append(row)
-    return [_one(same) for same in cells.values()]
+        results.setdefault((row.paper, row.init, row.task), []).append(row)
+    return [_one(same) for same in results.values()]
 
 
 def repeated(rows: Sequence[Published]) -> str:
-    """Says in a sentence how many cells were given more than once; empty where none was."""
+    """Says in a sentence how many results were given more than once; empty where none was."""
     found = [row for row in rows if row.dropped]
     if not found:
         return ""

@@ -13,7 +13,7 @@ import numpy as np
 
 from medtransfer import params
 from medtransfer.data.tasks import applicable
-from medtransfer.results.result import CONTAMINATED, Cell
+from medtransfer.results.result import CONTAMINATED, Result
 from medtransfer.statistics import randomization, t_tests
 from medtransfer.weights.names import seen
 
@@ -77,17 +77,17 @@ class Row:
 
 
 def compare(
-    cells: Sequence[Cell], benchmark: params.Benchmark, comparison: params.Comparison, locked: Collection[str] = ()
+    results: Sequence[Result], benchmark: params.Benchmark, comparison: params.Comparison, locked: Collection[str] = ()
 ) -> list[Row]:
     """Compares every initialization with the best of its task, by task and init in the benchmark's order.
 
     Args:
-        cells: finished runs.
+        results: finished runs.
         benchmark: the expected runs.
         comparison: the published form's test.
         locked: tasks whose folds, or drawn splits, have one test for all.
     """
-    index = {cell.key: cell for cell in cells}
+    index = {result.key: result for result in results}
     rows: list[Row] = []
     for task in benchmark.tasks:
         published, redrawn = comparison.as_published, task not in locked
@@ -97,12 +97,12 @@ def compare(
 
 
 def _row(
-    task: str, init: str, benchmark: params.Benchmark, index: Mapping[tuple[str, str, int, Any], Cell],
+    task: str, init: str, benchmark: params.Benchmark, index: Mapping[tuple[str, str, int, Any], Result],
     as_published: bool, redrawn: bool,
 ) -> Row:  # fmt: skip
-    own, seeds = [cell for cell in index.values() if cell.task == task], benchmark.seeds
-    drawn = any(cell.drawn for cell in own)
-    folds = benchmark.splits if drawn else range(max((cell.folds for cell in own), default=0))
+    own, seeds = [result for result in index.values() if result.task == task], benchmark.seeds
+    drawn = any(result.drawn for result in own)
+    folds = benchmark.splits if drawn else range(max((result.folds for result in own), default=0))
     fits = applicable(seen(init), task)  # a task has the name of its dataset
     known = index if fits else {}
     groups = {fold: [known.get((task, init, seed, fold)) for seed in seeds] for fold in folds}
@@ -135,7 +135,7 @@ def _row(
     )
 
 
-def _vals(groups: Iterable[Sequence[Cell]]) -> tuple[float, ...]:
+def _vals(groups: Iterable[Sequence[Result]]) -> tuple[float, ...]:
     """Averages the score on val over the runs of each seed or fold; none where a run lacks it."""
     scores = [[run.val_score for run in group if run.val_score is not None] for group in groups]
     whole = all(len(known) == len(group) for known, group in zip(scores, groups, strict=True))

@@ -11,34 +11,34 @@ from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import Row
 from medtransfer.core import schema
 from medtransfer.core.identity import digest
-from medtransfer.results.result import Cell, of_task
+from medtransfer.results.result import Result, of_task
 from medtransfer.statistics.t_tests import TTest
 
 Record = dict[str, Any]
 
 
-def runs(cells: Iterable[Cell]) -> list[Record]:
+def runs(results: Iterable[Result]) -> list[Record]:
     """Lists every score and cost of every run, one record each."""
     return [
         {
-            "task": cell.task,
-            "init": cell.init,
-            "seed": cell.seed,
-            "fold": cell.fold,
+            "task": result.task,
+            "init": result.init,
+            "seed": result.seed,
+            "fold": result.fold,
             "metric": name,
             "value": value,
-            "digest": cell.digest,
-            "marks": " ".join(cell.marks),
-            "labels_defined": cell.labels - len(cell.undefined),
-            "labels": cell.labels,
-            "device": cell.device,
-            "protocol_version": cell.protocol_version,
-            "manifest_digest": cell.manifest_digest,
-            "weights_sha256": cell.weights_sha256,
-            "mlflow_run_id": cell.mlflow_run_id,
+            "digest": result.digest,
+            "marks": " ".join(result.marks),
+            "labels_defined": result.labels - len(result.undefined),
+            "labels": result.labels,
+            "device": result.device,
+            "protocol_version": result.protocol_version,
+            "manifest_digest": result.manifest_digest,
+            "weights_sha256": result.weights_sha256,
+            "mlflow_run_id": result.mlflow_run_id,
         }
-        for cell in cells
-        for name, value in sorted({**cell.scores, **cell.cost}.items())
+        for result in results
+        for name, value in sorted({**result.scores, **result.cost}.items())
     ]
 
 
@@ -48,13 +48,13 @@ def comparison(findings: Findings) -> list[Record]:
 
 
 def _comparison(findings: Findings, row: Row) -> Record:
-    own = of_task(findings.cells, row.task)
-    cell, test = (own[0] if own else None), row.test
+    own = of_task(findings.results, row.task)
+    result, test = (own[0] if own else None), row.test
     patients = findings.evidence[row.task].intervals.get(row.init) if row.task in findings.evidence else None
     return {
         "task": row.task,
         "init": row.init,
-        "metric": cell.metric if cell else None,
+        "metric": result.metric if result else None,
         "mean": row.summary.mean if row.summary else None,
         "std": row.summary.std if row.summary else None,
         "n": len(row.seeds),
@@ -72,8 +72,8 @@ def _comparison(findings: Findings, row: Row) -> Record:
         "alpha": findings.settings.alpha,
         "correction": "none",
         "unit": "run" if row.unit == "seed" else row.unit,
-        "labels_defined": cell.labels - len(cell.undefined) if cell else None,
-        "labels": cell.labels if cell else None,
+        "labels_defined": result.labels - len(result.undefined) if result else None,
+        "labels": result.labels if result else None,
         "applicable": row.applicable,
         "compared": row.compared,
         "seeds": " ".join(map(str, row.seeds)),
@@ -140,13 +140,13 @@ def claims(findings: Findings) -> list[Record]:
     ]
 
 
-def curves(cells: Iterable[Cell]) -> list[Record]:
+def curves(results: Iterable[Result]) -> list[Record]:
     """Lists the primary metric on val, epoch by epoch, as a mean over the seeds that reached the epoch."""
     found: dict[tuple[str, str, int], list[float]] = {}
-    for cell in cells:
-        for epoch, scores in enumerate(cell.history):
-            if f"val_{cell.metric}" in scores:
-                found.setdefault((cell.task, cell.init, epoch), []).append(scores[f"val_{cell.metric}"])
+    for result in results:
+        for epoch, scores in enumerate(result.history):
+            if f"val_{result.metric}" in scores:
+                found.setdefault((result.task, result.init, epoch), []).append(scores[f"val_{result.metric}"])
     return [
         {"series": f"{task} {init}", "task": task, "init": init, "epoch": epoch, "val": sum(v) / len(v), "n": len(v)}
         for (task, init, epoch), v in sorted(found.items())
@@ -167,9 +167,9 @@ def comparison_run(findings: Findings) -> dict[str, Any]:
     benchmark, settings = findings.benchmark, findings.settings
     parameters = schema.flatten(settings, "comparison") | schema.flatten(benchmark, "benchmark")
     parameters["comparison.reference"] = findings.reference
-    numbers = [comparison(findings), contrasts(findings), claims(findings), sorted(c.digest for c in findings.cells)]
+    numbers = [comparison(findings), contrasts(findings), claims(findings), sorted(c.digest for c in findings.results)]
     found = digest([numbers, parameters])
-    marks = sorted({mark for cell in findings.cells for mark in cell.marks})
+    marks = sorted({mark for result in findings.results for mark in result.marks})
     chosen = {(answer.scope, answer.chosen) for answer in findings.answers}
     means = {row.task: row.summary.mean for row in findings.rows if row.summary and (row.task, row.init) in chosen}
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from medtransfer.results.result import Cell
+from medtransfer.results.result import Result
 from medtransfer.statistics import t_tests
 
 
@@ -67,9 +67,9 @@ FIRST_LINES = {
 """mark -> the sentence that stands over every table and figure with such a run"""
 
 
-def first_lines(cells: Iterable[Cell]) -> list[str]:
+def first_lines(results: Iterable[Result]) -> list[str]:
     """Gives the sentences that stand over everything made from these runs."""
-    marks = {mark for cell in cells for mark in cell.marks}
+    marks = {mark for result in results for mark in result.marks}
     known = [line for mark, line in FIRST_LINES.items() if mark in marks]
     return known + [f"Marked: {mark}." for mark in sorted(marks - FIRST_LINES.keys())]
 
@@ -85,6 +85,6 @@ def as_word(value: object) -> str:
     return str(value)
 
 
-def shared_marks(cells: Sequence[Cell]) -> set[str]:
+def shared_marks(results: Sequence[Result]) -> set[str]:
     """Finds the marks of all runs of a task: they stand in its column's title, others beside a score."""
-    return set.intersection(*(set(cell.marks) for cell in cells)) if cells else set()
+    return set.intersection(*(set(result.marks) for result in results)) if results else set()

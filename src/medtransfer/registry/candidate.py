@@ -12,10 +12,10 @@ from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
 from medtransfer.params import Params
 from medtransfer.registry import network, timm_folder
-from medtransfer.registry.gate import Material, Selected
+from medtransfer.registry.gate import Candidate, Selected
 from medtransfer.registry.timm_folder import Pack
-from medtransfer.results import network as chosen
-from medtransfer.results.result import Cell, kind_of
+from medtransfer.results import kept_network
+from medtransfer.results.result import Result, kind_of
 from medtransfer.weights import convert, receipts, store
 from medtransfer.weights.names import Initialization, parse
 
@@ -28,7 +28,7 @@ class Subject:
     """A selection with the files that would be registered for it."""
 
     selected: Selected
-    material: Material
+    candidate: Candidate
     init: Initialization
     pack: Pack | None = None
     """of a backbone"""
@@ -43,7 +43,7 @@ class Subject:
 
 
 def gather(selected: Selected, findings: Findings, params: Params, root: Path) -> Subject:
-    """Finds what would be registered for a selection; what is lacking is said in the material.
+    """Finds what would be registered for a selection; what is lacking is said in the candidate.
 
     Raises:
         UserError: files are not what their receipts say.
@@ -62,57 +62,57 @@ def _backbone(
     name, pack = BACKBONE + init.backbone, timm_folder.gather(init, root)
     if pack is None:
         why = f"{init.canonical} is best on val, and its weights are drawn from the seed: start without pre-training"
-        nothing = Material(model=name, key="", parameters=0, hindrance=why)
-        return Subject(selected=selected, material=nothing, init=init, facts={}, origin=origin)
+        nothing = Candidate(model=name, key="", parameters=0, hindrance=why)
+        return Subject(selected=selected, candidate=nothing, init=init, facts={}, origin=origin)
     found = pack.receipt.tensors_sha256
-    evaluated = {str(cell.weights_sha256) for cell in findings.cells if cell.init == init.canonical}
+    evaluated = {str(result.weights_sha256) for result in findings.results if result.init == init.canonical}
     if evaluated != {found}:
         raise UserError(
             f"{init.canonical}: the tensors in data/weights ({found[:12]}) are not those of the compared runs "
             f"({', '.join(sorted(one[:12] for one in evaluated))}); run `benchmark` and `compare` again"
         )
-    material = Material(model=name, key=found, parameters=pack.receipt.parameters, licences=pack.licences)
+    candidate = Candidate(model=name, key=found, parameters=pack.receipt.parameters, licences=pack.licences)
     facts = {"weights_sha256": found, "backbone": init.backbone}
-    return Subject(selected=selected, material=material, init=init, pack=pack, facts=facts, origin=origin)
+    return Subject(selected=selected, candidate=candidate, init=init, pack=pack, facts=facts, origin=origin)
 
 
 def _model(selected: Selected, init: Initialization, findings: Findings, origin: Sequence[str], root: Path) -> Subject:
     task, name = catalog.lookup(selected.scope, root), MODEL + selected.scope
-    file = chosen.path(root, selected.scope, init.slug, findings.settings.recipe)
+    file = kept_network.path(root, selected.scope, init.slug, findings.settings.recipe)
     try:
-        kept = chosen.read(file)
+        kept = kept_network.read(file)
     except UserError as error:
-        nothing = Material(model=name, key="", parameters=0, hindrance=str(error))
-        return Subject(selected=selected, material=nothing, init=init, facts={}, origin=origin)
+        nothing = Candidate(model=name, key="", parameters=0, hindrance=str(error))
+        return Subject(selected=selected, candidate=nothing, init=init, facts={}, origin=origin)
     if kept.metric != task.metric:
         why = f"{file} was chosen by {kept.metric} on val, the task's metric is {task.metric} now: run `benchmark`"
-        nothing = Material(model=name, key="", parameters=0, hindrance=why)
-        return Subject(selected=selected, material=nothing, init=init, facts={}, origin=origin)
-    cell = _cell(kept, findings.cells, file)
+        nothing = Candidate(model=name, key="", parameters=0, hindrance=why)
+        return Subject(selected=selected, candidate=nothing, init=init, facts={}, origin=origin)
+    result = _result(kept, findings.results, file)
     pack = timm_folder.gather(init, root)
     licences = (*(pack.licences if pack else ()), f"images of {task.dataset}: {task.licence}")
     parameters = pack.receipt.parameters if pack else 0
-    material = Material(model=name, key=kept.digest, parameters=parameters, licences=licences)
-    rule = str(cell.params[f"{kind_of(cell)}.normalization"])
+    candidate = Candidate(model=name, key=kept.digest, parameters=parameters, licences=licences)
+    rule = str(result.params[f"{kind_of(result)}.normalization"])
     mean, std = convert.normalization(init, rule, receipts.read(init, root))
     facts = {
         "task": selected.scope,
         "seed": str(kept.seed),
         "run_digest": kept.digest,
         "sha256": kept.sha256,
-        "weights_sha256": str(cell.weights_sha256),
-        "run": str(cell.mlflow_run_id or ""),
+        "weights_sha256": str(result.weights_sha256),
+        "run": str(result.mlflow_run_id or ""),
     }
-    part = f", {cell.part}" if cell.part else ""
+    part = f", {result.part}" if result.part else ""
     words = f"fine-tuned with seed {kept.seed}{part}, the best on val ({100 * kept.val:.2f}), run `{kept.digest}`"
     return Subject(
-        selected=selected, material=material, init=init, file=file, facts=facts, origin=[words, *origin],
-        spec=network.spec(cell, task, mean, std, init.padding),
+        selected=selected, candidate=candidate, init=init, file=file, facts=facts, origin=[words, *origin],
+        spec=network.spec(result, task, mean, std, init.padding),
     )  # fmt: skip
 
 
-def _cell(kept: chosen.Chosen, cells: Sequence[Cell], file: Path) -> Cell:
-    found = next((cell for cell in cells if cell.digest == kept.digest), None)
+def _result(kept: kept_network.KeptNetwork, results: Sequence[Result], file: Path) -> Result:
+    found = next((result for result in results if result.digest == kept.digest), None)
     if found is None:
         raise UserError(
             f"{file} is of the run {kept.digest[:8]}, which is not among the compared ones; run `benchmark`"

@@ -15,7 +15,7 @@ from medtransfer.report.formats import table_markdown
 from medtransfer.report.sections.scores import score_grid
 from medtransfer.report.tables import Entry, Grid
 from medtransfer.report.tables import grid as plain_grid
-from medtransfer.results.result import Cell
+from medtransfer.results.result import Result
 from medtransfer.weights.names import seen
 
 USE = "### Use"
@@ -54,22 +54,22 @@ def summary(decision: Decision, findings: Findings, version: str) -> str:
         "blocked": "Nothing is registered",
     }[decision.outcome]
     lines = [f"{_subject(decision)}. {what}:", "", *(f"- {reason}" for reason in decision.reasons)]
-    parts = [*first_lines(_cells(decision, findings)), "\n".join(lines)]
+    parts = [*first_lines(_results(decision, findings)), "\n".join(lines)]
     if decision.compared:
         parts += [f"On test, minus {decision.compared[0].against}:", _markdown(_compared(decision))]
     return "\n\n".join([*parts, "All candidates:", _markdown(_scores(decision, findings)), _method(decision, findings)])
 
 
 def _subject(decision: Decision) -> str:
-    selected, material = decision.selected, decision.material
-    size = f", {material.parameters:,} parameters" if material.parameters else ""
+    selected, candidate = decision.selected, decision.candidate
+    size = f", {candidate.parameters:,} parameters" if candidate.parameters else ""
     if selected.scope == ALL:
         return f"Backbone weights **{selected.init}**{size}, selected on val over {', '.join(selected.tasks)}"
     return f"Model of the task {selected.scope}, fine-tuned from **{selected.init}**, selected on val"
 
 
 def _markdown(table: Grid) -> str:
-    """Writes a table with wide spaces behind its cells: MLflow's page leaves none between columns."""
+    """Writes a table with wide spaces behind its results: MLflow's page leaves none between columns."""
     head, rule, *lines = table_markdown(table).splitlines()
     return "\n".join([head, rule, *(line.replace(" | ", f"{WIDE} | ") for line in lines)])
 
@@ -82,7 +82,7 @@ def version_card(
         [
             summary(decision, findings, version),
             USE,
-            uses.format(model=decision.material.model, version=version),
+            uses.format(model=decision.candidate.model, version=version),
             *([PADDED.format(padding=padding)] if padding else []),
             "### Origin",
             "\n".join(f"- {line}" for line in origin),
@@ -111,21 +111,21 @@ def model_card(model: str, champions: Mapping[str, str]) -> str:
 
 def tags(decision: Decision, findings: Findings, root: Path) -> dict[str, str]:
     """Lists what programs ask of a version."""
-    selected, material = decision.selected, decision.material
+    selected, candidate = decision.selected, decision.candidate
     rows = {row.task: row for row in findings.rows if row.init == selected.init and row.task in selected.tasks}
     found = {
         "init": selected.init,
-        "key": material.key,
-        "parameters": str(material.parameters),
+        "key": candidate.key,
+        "parameters": str(candidate.parameters),
         "marks": ", ".join(selected.marks),
-        "licence": "; ".join(material.licences)[:5000],
+        "licence": "; ".join(candidate.licences)[:5000],
         "seen": " ".join(sorted(seen(selected.init))),
         "git_commit": files.git_commit(root),
     }
     for task in selected.tasks:
         found[f"test.{task}"] = percent(rows[task].summary)
         found[f"val.{task}"] = _val(rows[task])
-        found[f"manifest.{task}"] = manifest(findings.cells, task)
+        found[f"manifest.{task}"] = manifest(findings.results, task)
         found[f"dvc.prepared.{task}"] = files.dvc_hash(root, f"data/prepared/{task}")
         found[f"dvc.cells.{task}"] = files.dvc_hash(root, f"data/results/cells/{task}")
     for name in ("benchmark", "pretrained"):
@@ -133,9 +133,9 @@ def tags(decision: Decision, findings: Findings, root: Path) -> dict[str, str]:
     return {name: text for name, text in found.items() if text}
 
 
-def manifest(cells: Sequence[Cell], task: str) -> str:
+def manifest(results: Sequence[Result], task: str) -> str:
     """Names the prepared data of a task, which its runs share."""
-    return next(cell.manifest_digest for cell in cells if cell.task == task)
+    return next(result.manifest_digest for result in results if result.task == task)
 
 
 def origin(lines: Sequence[str], named: Mapping[str, str]) -> list[str]:
@@ -144,8 +144,8 @@ def origin(lines: Sequence[str], named: Mapping[str, str]) -> list[str]:
     return [*lines, *shown]
 
 
-def _cells(decision: Decision, findings: Findings) -> list[Cell]:
-    return [cell for cell in findings.cells if cell.task in decision.selected.tasks]
+def _results(decision: Decision, findings: Findings) -> list[Result]:
+    return [result for result in findings.results if result.task in decision.selected.tasks]
 
 
 def _val(row: Row) -> str:

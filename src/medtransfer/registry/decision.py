@@ -15,9 +15,9 @@ from medtransfer.comparison.contrasts import ALL
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import eligible
 from medtransfer.registry.gate import (
+    Candidate,
     Compared,
     Holder,
-    Material,
     Operations,
     Selected,
     Weighed,
@@ -47,7 +47,7 @@ class Decision:
     """What becomes of what was selected."""
 
     selected: Selected
-    material: Material
+    candidate: Candidate
     holder: Holder | None
     """of the alias `champion`, before the decision"""
     outcome: Outcome
@@ -92,7 +92,7 @@ def _first(tied: Sequence[str], reference: str) -> str:
 
 
 def _selected(findings: Findings, scope: str, init: str, tasks: tuple[str, ...], complete: Sequence[str]) -> Selected:
-    marks = {mark for cell in runs(findings.cells, init, tasks) for mark in cell.marks}
+    marks = {mark for result in runs(findings.results, init, tasks) for mark in result.marks}
     gaps = [
         f"{row.task} {row.init}: {len(row.missing)} missing, {len(row.undefined)} without a score"
         for row in findings.rows
@@ -102,34 +102,34 @@ def _selected(findings: Findings, scope: str, init: str, tasks: tuple[str, ...],
 
 
 def decide(
-    selected: Selected, material: Material, holder: Holder | None, findings: Findings, settings: params.Promotion,
+    selected: Selected, candidate: Candidate, holder: Holder | None, findings: Findings, settings: params.Promotion,
     served: int, operations: Operations,
 ) -> Decision:  # fmt: skip
     """Holds what was selected to the gate.
 
     Args:
         selected: by `select`.
-        material: what would be registered for it.
+        candidate: what would be registered for it.
         holder: of the alias that it would take; None: nobody.
         findings: the comparison.
         settings: the gate.
         served: decisions that these test sets served before; each has its part of the level, see `looks.level`.
         operations: what an architecture costs.
     """
-    blank = Decision(selected=selected, material=material, holder=holder, outcome="blocked", reasons=())
-    blocks = [material.hindrance] if material.hindrance else _forbidden(material.licences, settings.use)
+    blank = Decision(selected=selected, candidate=candidate, holder=holder, outcome="blocked", reasons=())
+    blocks = [candidate.hindrance] if candidate.hindrance else _forbidden(candidate.licences, settings.use)
     if blocks:
         return replace(blank, reasons=tuple(blocks))
-    if holder is not None and holder.key == material.key:
+    if holder is not None and holder.key == candidate.key:
         words = f"{selected.init} was selected again; it is version {holder.version}, the champion"
         return replace(blank, outcome="kept", reasons=(words,), anchors=holder.anchors)
     alpha = looks.level(settings.alpha, served + 1)
-    weighed = _weigh(selected, material, holder, findings, settings, alpha, operations)
-    bars = _bars(selected, material, settings)
+    weighed = _weigh(selected, candidate, holder, findings, settings, alpha, operations)
+    bars = _bars(selected, candidate, settings)
     passed = weighed.passed and not bars
     before = holder.anchors if holder else {}
-    anchors = {task: before.get(task, holder.key if holder else material.key) for task in selected.tasks}
-    anchors |= dict.fromkeys(weighed.better_on, material.key)
+    anchors = {task: before.get(task, holder.key if holder else candidate.key) for task in selected.tasks}
+    anchors |= dict.fromkeys(weighed.better_on, candidate.key)
     return replace(
         blank, outcome="champion" if passed else "challenger", reasons=(*bars, weighed.reason),
         compared=weighed.compared, anchors=anchors if passed else {}, alpha=alpha,
@@ -138,11 +138,11 @@ def decide(
 
 
 def _weigh(
-    selected: Selected, material: Material, holder: Holder | None, findings: Findings, settings: params.Promotion,
+    selected: Selected, candidate: Candidate, holder: Holder | None, findings: Findings, settings: params.Promotion,
     alpha: float, operations: Operations,
 ) -> Weighed:  # fmt: skip
     if holder is not None:
-        return weigh(selected, material, holder, findings, settings, alpha, operations)
+        return weigh(selected, candidate, holder, findings, settings, alpha, operations)
     base = _base(selected.init, findings)
     if not base:
         why = (
@@ -173,16 +173,16 @@ def permits(licence: str) -> str:
     return "no" if known == "unclear" and forbids else known
 
 
-def _bars(selected: Selected, material: Material, settings: params.Promotion) -> list[str]:
+def _bars(selected: Selected, candidate: Candidate, settings: params.Promotion) -> list[str]:
     """Lists what keeps it from being champion whatever its scores are."""
     found = [f"marked {mark}: {why}" for mark, why in BARRED.items() if mark in selected.marks]
-    if material.demoted:
-        found.append(f"it was demoted: {material.demoted}; take the tag demoted off its version to allow it again")
+    if candidate.demoted:
+        found.append(f"it was demoted: {candidate.demoted}; take the tag demoted off its version to allow it again")
     if settings.require_audit:
         found += [f"marked {mark}: the audit is not clean" for mark in selected.marks if mark.startswith(LEAKS)]
     if settings.require_complete and selected.gaps:
         found.append(f"the benchmark has runs to do: {'; '.join(selected.gaps)}")
     if settings.use == "commercial":
-        unclear = [name for name in material.licences if permits(name) == "unclear"]
+        unclear = [name for name in candidate.licences if permits(name) == "unclear"]
         found += [f"whether this licence permits commercial use is unclear, read it: {name}" for name in unclear]
     return found

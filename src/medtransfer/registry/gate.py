@@ -17,7 +17,7 @@ from medtransfer.comparison import contrasts
 from medtransfer.comparison.contrasts import ALL, Column
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.wording import interval, margin_words, points
-from medtransfer.results.result import Cell
+from medtransfer.results.result import Result
 from medtransfer.statistics import t_tests
 from medtransfer.weights.families import split
 
@@ -47,7 +47,7 @@ class Selected:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Material:
+class Candidate:
     """What would be registered."""
 
     model: str
@@ -123,14 +123,14 @@ class Weighed:
 
 
 def weigh(
-    selected: Selected, material: Material, holder: Holder, findings: Findings, settings: params.Promotion,
+    selected: Selected, candidate: Candidate, holder: Holder, findings: Findings, settings: params.Promotion,
     alpha: float, operations: Operations,
 ) -> Weighed:  # fmt: skip
     """Compares with the champion, and for non-inferiority with what was last shown to be better on each task.
 
     Args:
         selected: what val selected.
-        material: what would be registered.
+        candidate: what would be registered.
         holder: the champion.
         findings: the comparison.
         settings: the gate.
@@ -138,7 +138,7 @@ def weigh(
         operations: what an architecture costs.
     """
     name = f"the champion {holder.init} (version {holder.version})"
-    rival = init_of(selected, holder.key, holder.init, findings.cells)
+    rival = init_of(selected, holder.key, holder.init, findings.results)
     if rival is None:
         return Weighed(
             passed=False,
@@ -149,7 +149,7 @@ def weigh(
     anchors = {}
     for task in selected.tasks:
         key = holder.anchors.get(task, holder.key)
-        anchors[task] = init_of(selected, key, holder.init, findings.cells) if key != holder.key else rival
+        anchors[task] = init_of(selected, key, holder.init, findings.results) if key != holder.key else rival
         if anchors[task] is None:
             why = (
                 f"what was last shown to be better on {task} (key {key[:12]}) is not in this comparison, and losses "
@@ -157,7 +157,7 @@ def weigh(
             )
             return Weighed(passed=False, reason=why)
     return _gate(selected, rival, name, anchors, findings, settings, alpha, _cheaper(
-        selected, rival, material.parameters, holder.parameters, findings.cells, settings.cheaper, operations
+        selected, rival, candidate.parameters, holder.parameters, findings.results, settings.cheaper, operations
     ))  # fmt: skip
 
 
@@ -211,12 +211,12 @@ def _gate(
     return Weighed(passed=bool(saved), reason=reason, compared=found)
 
 
-def init_of(selected: Selected, key: str, init: str, cells: Sequence[Cell]) -> str | None:
+def init_of(selected: Selected, key: str, init: str, results: Sequence[Result]) -> str | None:
     """Finds the compared init with these tensors (or this run); `init` first where several have them."""
     if selected.scope == ALL:
-        names = [cell.init for cell in cells if cell.weights_sha256 == key and cell.task in selected.tasks]
+        names = [result.init for result in results if result.weights_sha256 == key and result.task in selected.tasks]
     else:
-        names = [cell.init for cell in cells if cell.digest == key]
+        names = [result.init for result in results if result.digest == key]
     return init if init in names else next(iter(names), None)
 
 
@@ -257,13 +257,13 @@ def _bounds(found: Sequence[Compared]) -> str:
     return ", ".join(f"{margin_words(each.bound or 0.0)} on {each.task}" for each in found)
 
 
-def runs(cells: Sequence[Cell], init: str, tasks: Sequence[str]) -> list[Cell]:
+def runs(results: Sequence[Result], init: str, tasks: Sequence[str]) -> list[Result]:
     """Takes the runs of an init on some tasks."""
-    return [cell for cell in cells if cell.init == init and cell.task in tasks]
+    return [result for result in results if result.init == init and result.task in tasks]
 
 
 def _cheaper(
-    selected: Selected, rival: str, own: int, its: int, cells: Sequence[Cell], share: float, operations: Operations
+    selected: Selected, rival: str, own: int, its: int, results: Sequence[Result], share: float, operations: Operations
 ) -> str:
     """Words what is saved: parameters of the backbone or, of two alike in them, operations of training.
 
@@ -276,7 +276,7 @@ def _cheaper(
         rival: the champion's init.
         own: parameters of the selected's backbone.
         its: of the champion's.
-        cells: finished runs.
+        results: finished runs.
         share: that must be saved.
         operations: what an architecture costs.
     """
@@ -284,7 +284,7 @@ def _cheaper(
         return f"{own:,} parameters of the backbone, not {its:,}"
     if its <= (1 - share) * own and its < own:
         return ""
-    mine, theirs = (_spent(cells, name, selected.tasks, operations) for name in (selected.init, rival))
+    mine, theirs = (_spent(results, name, selected.tasks, operations) for name in (selected.init, rival))
     seeds = sorted(mine.keys() & theirs.keys())
     if len(seeds) < 2 or share <= 0:
         return ""
@@ -297,10 +297,10 @@ def _cheaper(
     return f"{mean:.2e} operations of training in the mean (images seen x the backbone's), not {other:.2e}"
 
 
-def _spent(cells: Sequence[Cell], init: str, tasks: Sequence[str], operations: Operations) -> dict[int, float]:
+def _spent(results: Sequence[Result], init: str, tasks: Sequence[str], operations: Operations) -> dict[int, float]:
     """Adds up the operations of training over tasks, seed by seed."""
     found: dict[int, float] = {}
-    for cell in runs(cells, init, tasks):
-        side = int(cell.params[f"tasks.{cell.task}.image_size"])
-        found[cell.seed] = found.get(cell.seed, 0.0) + cell.cost["images"] * operations(split(init)[1], side)
+    for result in runs(results, init, tasks):
+        side = int(result.params[f"tasks.{result.task}.image_size"])
+        found[result.seed] = found.get(result.seed, 0.0) + result.cost["images"] * operations(split(init)[1], side)
     return found

@@ -24,7 +24,7 @@ from medtransfer.core.schema import convert, read_json, unflatten
 from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import Task
 from medtransfer.params import Classification, Segmentation
-from medtransfer.results.result import Cell, kind_of
+from medtransfer.results.result import Result, kind_of
 from medtransfer.training import objectives
 from medtransfer.training.loader import Cache, Loader
 from medtransfer.training.networks import NetworkSpec
@@ -96,25 +96,25 @@ class Spec:
         return convert(tree, kind)
 
 
-def spec(cell: Cell, task: Task, mean: Triple, std: Triple, padding: str) -> Spec:
+def spec(result: Result, task: Task, mean: Triple, std: Triple, padding: str) -> Spec:
     """Describes the network of a run.
 
     Args:
-        cell: the run.
+        result: the run.
         task: its task's record.
         mean: of its inputs.
         std: likewise.
         padding: of its initialization.
     """
-    said, section = cell.params, f"{kind_of(cell)}."
+    said, section = result.params, f"{kind_of(result)}."
     return Spec(
         task=task.name,
         kind=task.kind,
         labels=task.labels,
         channels=task.channels,
         windows=task.windows,
-        init=cell.init,
-        backbone=cell.backbone,
+        init=result.init,
+        backbone=result.backbone,
         decoder=said.get("model.decoder", ""),
         padding=padding if said.get("model.padding", "init") == "init" else "",
         cache_size=said[f"tasks.{task.name}.cache_size"],

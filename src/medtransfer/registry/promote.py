@@ -38,7 +38,7 @@ def check_reported(findings: Findings, results: Path) -> None:
         UserError: there is no report, or runs or parameters changed since it was written.
     """
     tables = {
-        "runs": record.runs(findings.cells),
+        "runs": record.runs(findings.results),
         "comparison": record.comparison(findings),
         "contrasts": record.contrasts(findings),
     }
@@ -84,7 +84,7 @@ def promote(
             when = _occasion(client, findings, params, root, parent)
             served = max(when.decided_before[task] for task in subject.selected.tasks)
             decision = decide(
-                subject.selected, subject.material, holder, findings, params.promotion, served, backbones.operations
+                subject.selected, subject.candidate, holder, findings, params.promotion, served, backbones.operations
             )
             said.append(_carry_out(client, subject, decision, when, dry))
     if not dry:
@@ -94,13 +94,13 @@ def promote(
 
 def _remember(client: MlflowClient, subject: Subject) -> Subject:
     """Adds that a person took the alias from the same tensors before."""
-    there = aliases.version_with(client, subject.material.model, subject.material.key)
+    there = aliases.version_with(client, subject.candidate.model, subject.candidate.key)
     why = there.tags.get("demoted", "") if there else ""
-    return dataclasses.replace(subject, material=dataclasses.replace(subject.material, demoted=why))
+    return dataclasses.replace(subject, candidate=dataclasses.replace(subject.candidate, demoted=why))
 
 
 def _holder(client: MlflowClient, subject: Subject) -> Holder | None:
-    alias, model = f"{subject.selected.prefix}champion", subject.material.model
+    alias, model = f"{subject.selected.prefix}champion", subject.candidate.model
     own = aliases.holder(client, model, alias)
     if own is None and subject.selected.scope == ALL:
         return aliases.champion_of(client, BACKBONE, alias)
@@ -111,14 +111,14 @@ def _occasion(client: MlflowClient, findings: Findings, params: Params, root: Pa
     digest = str(record.comparison_run(findings)["digest"])
     logged = tracking.finished(client, COMPARISON, digest)
     past = aliases.decisions(client)
-    tasks = {cell.task for cell in findings.cells}
+    tasks = {result.task for result in findings.results}
     return Occasion(
         findings=findings,
         settings=params.promotion,
         comparison=digest,
         comparison_run=logged.info.run_id if logged else "",
         decided_before={
-            task: aliases.served(past, cards.manifest(findings.cells, task), digest) for task in sorted(tasks)
+            task: aliases.served(past, cards.manifest(findings.results, task), digest) for task in sorted(tasks)
         },
         past=past,
         root=root,
@@ -144,7 +144,7 @@ def _carry_out(client: MlflowClient, subject: Subject, decision: Decision, when:
 
 def _digest(subject: Subject, when: Occasion) -> str:
     """Identifies a decision by all that it follows from but who is champion: the same question is not asked twice."""
-    asked = [when.comparison, dataclasses.asdict(when.settings), dataclasses.asdict(subject.material)]
+    asked = [when.comparison, dataclasses.asdict(when.settings), dataclasses.asdict(subject.candidate)]
     return identity.digest(asked)
 
 

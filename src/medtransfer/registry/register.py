@@ -128,7 +128,7 @@ def register(client: MlflowClient, subject: Subject, decision: Decision, digest:
     Raises:
         UserError: the champion's alias was moved meanwhile; it stays where it is, and the run is FAILED.
     """
-    name = f"{decision.outcome}: {decision.material.model}"
+    name = f"{decision.outcome}: {decision.candidate.model}"
     settings = schema.flatten(when.settings, "promotion")
     with decided(when.root, name, digest, _tags(decision, digest, when), settings, when.parent) as run:
         version = _version(client, subject, decision, run.run_id, when)
@@ -141,11 +141,11 @@ def register(client: MlflowClient, subject: Subject, decision: Decision, digest:
 
 
 def _tags(decision: Decision, digest: str, when: Occasion) -> dict[str, str]:
-    manifests = [cards.manifest(when.findings.cells, task) for task in decision.selected.tasks]
+    manifests = [cards.manifest(when.findings.results, task) for task in decision.selected.tasks]
     return {
         "verb": "promote",
         "digest": digest,
-        "model": decision.material.model,
+        "model": decision.candidate.model,
         "init": decision.selected.init,
         "outcome": decision.outcome,
         "alias": decision.alias,
@@ -162,7 +162,7 @@ def record(decision: Decision, digest: str, when: Occasion, run_id: str, version
     """Says what was decided, as plain data."""
     selected, held = decision.selected, decision.holder
     return {
-        "model": decision.material.model,
+        "model": decision.candidate.model,
         "scope": selected.scope,
         "init": selected.init,
         "outcome": decision.outcome,
@@ -198,8 +198,8 @@ def _version(client: MlflowClient, subject: Subject, decision: Decision, run_id:
     """Finds or makes the version that the decision is about; empty where nothing is registered."""
     if decision.outcome == "blocked":
         return ""
-    name = decision.material.model
-    version = aliases.version_with(client, name, decision.material.key)
+    name = decision.candidate.model
+    version = aliases.version_with(client, name, decision.candidate.key)
     if version is None:
         version = _make(client, subject, decision, run_id, when)
     if decision.outcome != "kept":
@@ -212,7 +212,7 @@ def _version(client: MlflowClient, subject: Subject, decision: Decision, run_id:
 
 
 def _make(client: MlflowClient, subject: Subject, decision: Decision, run_id: str, when: Occasion) -> ModelVersion:
-    name, kind = decision.material.model, "backbone" if subject.pack else "model"
+    name, kind = decision.candidate.model, "backbone" if subject.pack else "model"
     if not aliases.owned(client, name):
         client.create_registered_model(name, {aliases.TAG: kind})
     tags = {aliases.TAG: kind, **cards.tags(decision, when.findings, when.root), **subject.facts}
@@ -231,7 +231,7 @@ def _backbone(
     timm_folder.write(folder, subject.pack, root)
     client.log_artifacts(run_id, str(folder), "backbone")
     source = f"{client.get_run(run_id).info.artifact_uri}/backbone"
-    return client.create_model_version(subject.material.model, source, run_id, tags=dict(tags))
+    return client.create_model_version(subject.candidate.model, source, run_id, tags=dict(tags))
 
 
 def _model(
@@ -244,13 +244,13 @@ def _model(
     place = client.get_run(run_id).info.experiment_id
     for left in client.search_logged_models([place], f"source_run_id = '{run_id}'"):  # by a kill, before a version
         client.delete_logged_model(left.model_id)
-    logged = client.create_logged_model(place, name=subject.material.model, source_run_id=run_id)
+    logged = client.create_logged_model(place, name=subject.candidate.model, source_run_id=run_id)
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # says that it tries the example
     package = Path(__file__).parents[1]
     with aliases.default_of(client):
         info = mlflow.pyfunc.log_model(
-            name=subject.material.model,
+            name=subject.candidate.model,
             model_id=logged.model_id,
             python_model=str(Path(__file__).with_name("mlflow_entry.py")),
             code_paths=[str(package)],
@@ -260,7 +260,7 @@ def _model(
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in NEEDED],
         )
     return client.create_model_version(
-        subject.material.model, info.model_uri, run_id, tags=dict(tags), model_id=logged.model_id
+        subject.candidate.model, info.model_uri, run_id, tags=dict(tags), model_id=logged.model_id
     )
 
 
@@ -284,7 +284,7 @@ def example(spec: network.Spec) -> pd.DataFrame:
 
 
 def _move(client: MlflowClient, decision: Decision, version: str) -> None:
-    name, prefix = decision.material.model, decision.selected.prefix
+    name, prefix = decision.candidate.model, decision.selected.prefix
     aliases.anchor(client, name, version, decision.anchors)
     aliases.move(client, name, decision.alias, version, decision.holder, f"{prefix}champion")
     _clean(client, name, decision.alias, version)

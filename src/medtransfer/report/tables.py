@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medtransfer.comparison.wording import shared_marks
-from medtransfer.results.result import Cell
+from medtransfer.results.result import Result
 from medtransfer.statistics import metrics
 
 
@@ -51,12 +51,12 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Grid:
     return Grid(header=tuple(header), rows=tuple(tuple(map(Entry, row)) for row in rows))
 
 
-def column_title(cells: Sequence[Cell], task: str) -> str:
+def column_title(results: Sequence[Result], task: str) -> str:
     """Names a task and its primary metric, with the marks that only it carries."""
-    if not cells:
+    if not results:
         return task
-    first = cells[0]
-    notes = sorted(shared_marks(cells))
+    first = results[0]
+    notes = sorted(shared_marks(results))
     if first.undefined:
         notes.insert(0, f"{first.labels - len(first.undefined)} of {first.labels} labels")
     suffix = f" ({', '.join(notes)})" if notes else ""

@@ -54,30 +54,30 @@ class Picture:
         return base64.b64encode(self.png).decode()
 
 
-def write(findings: Findings, published: params.Params, cells: Path, out: Path) -> None:
+def write(findings: Findings, published: params.Params, results: Path, out: Path) -> None:
     """Writes the CSV files, `metrics.json` and `report/`: the page, its Markdown, tables and figures.
 
     Args:
         findings: what is reported.
         published: the published protocol, against which deviations are listed.
-        cells: folder of finished runs, for their example images.
+        results: folder of finished runs, for their example images.
         out: results folder.
     """
     shutil.rmtree(out / "report", ignore_errors=True)
     tables = {
-        "runs": record.runs(findings.cells),
+        "runs": record.runs(findings.results),
         "comparison": record.comparison(findings),
         "contrasts": record.contrasts(findings),
         "claims": record.claims(findings),
-        "curves": record.curves(findings.cells),
+        "curves": record.curves(findings.results),
     }
     for name, records in tables.items():
         _save(out / f"{name}.csv", formats.records_csv(records))
     _save(out / "metrics.json", json.dumps(record.metrics(findings), indent=1, sort_keys=True) + "\n")
-    images = _examples(findings, cells)
+    images = _examples(findings, results)
     sections = [*sections_of(findings, published), *_image_sections(images)]
     pictures = _draw(findings, images, out / "report" / "figures")
-    first = first_lines(findings.cells)
+    first = first_lines(findings.results)
     for section in sections:
         _save_table(out / "report" / "tables", section, first if section.scores else [])
     _save(out / "report" / "comparison.md", _markdown(first, sections, pictures))
@@ -91,22 +91,22 @@ def console_table(findings: Findings) -> RenderableType:
         table.add_column(Text(title), justify="right" if index else "left", no_wrap=not index)
     for line in grid.rows:
         table.add_row(*(Text(entry.text, style="bold" if entry.best else "") for entry in line))
-    above = [Text(line, style="bold yellow") for line in first_lines(findings.cells)]
+    above = [Text(line, style="bold yellow") for line in first_lines(findings.results)]
     answer = [Text(f"{answer.scope}: {answer.text}", style="bold") for answer in findings.answers]
     return Group(*above, table, *(Text(note, style="dim") for note in score_notes(findings)), *answer)
 
 
-def _examples(findings: Findings, cells: Path) -> dict[str, examples.Examples]:
+def _examples(findings: Findings, results: Path) -> dict[str, examples.Examples]:
     """Reads the example images of each task's chosen initialization, if the parameters let the report show them."""
     found = {}
     chosen = {answer.scope: answer.chosen for answer in findings.answers}
-    for cell in findings.cells:
-        path = cells / cell.task / cell.digest / "examples.npz"
+    for result in findings.results:
+        path = results / result.task / result.digest / "examples.npz"
         shown = findings.settings.images == "all" or (
-            findings.settings.images == "synthetic" and "synthetic" in cell.marks
+            findings.settings.images == "synthetic" and "synthetic" in result.marks
         )
-        if shown and chosen.get(cell.task) == cell.init and cell.task not in found and path.is_file():
-            found[cell.task] = examples.load(path)
+        if shown and chosen.get(result.task) == result.init and result.task not in found and path.is_file():
+            found[result.task] = examples.load(path)
     return found
 
 

@@ -31,7 +31,7 @@ class Facts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class Result:
     """One finished run, as `finetune` wrote it."""
 
     digest: str
@@ -145,26 +145,26 @@ def write_facts(task: Task, folder: Path) -> None:
     files.write_text(folder / FACTS, json.dumps(asdict(facts_of(task)), indent=1) + "\n")
 
 
-def predictions(cell: Cell, folder: Path) -> Path:
+def predictions(result: Result, folder: Path) -> Path:
     """Finds the test predictions of a run below the folder of finished runs; checked once per process.
 
     Raises:
         UserError: they are missing, or not those that the run wrote.
     """
-    path = folder / cell.task / cell.digest / "predictions.parquet"
+    path = folder / result.task / result.digest / "predictions.parquet"
     if not path.is_file():
         raise UserError(
-            f"looked for the test predictions of {cell.label} in {path}, found none; run `benchmark`, which brings "
+            f"looked for the test predictions of {result.label} in {path}, found none; run `benchmark`, which brings "
             "them here"
         )
-    if path.name in cell.parts and not files.checked(path, cell.parts[path.name]):
+    if path.name in result.parts and not files.checked(path, result.parts[path.name]):
         raise UserError(
-            f"{path} is damaged: it is not what {cell.label} wrote; run `benchmark`, which brings it here again"
+            f"{path} is damaged: it is not what {result.label} wrote; run `benchmark`, which brings it here again"
         )
     return path
 
 
-def read(path: Path) -> Cell:
+def read_result(path: Path) -> Result:
     """Reads what a run measured, without what is looked up.
 
     Raises:
@@ -174,41 +174,41 @@ def read(path: Path) -> Cell:
         tree = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is corrupt ({error}); remove its folder and run `finetune` again") from error
-    missing = [field.name for field in fields(Cell) if not isinstance(tree, dict) or _required(field, tree)]
+    missing = [field.name for field in fields(Result) if not isinstance(tree, dict) or _required(field, tree)]
     if missing:
         raise UserError(f"{path} is not a finished run: it lacks {', '.join(missing)}")
     for name, score in dict(tree["scores"]).items():
         if isinstance(score, float) and score - score != 0:  # nan or infinity
             raise UserError(f"{path}: score {name} is {score}; an undefined score must be absent, not a stand-in")
     try:
-        names = [field.name for field in fields(Cell) if field.name not in LOOKED_UP]
-        cell: Cell = schema.convert({name: tree[name] for name in names if name in tree}, Cell)
+        names = [field.name for field in fields(Result) if field.name not in LOOKED_UP]
+        result: Result = schema.convert({name: tree[name] for name in names if name in tree}, Result)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    return cell if "measured" in tree else _of_earlier(cell, tree)
+    return result if "measured" in tree else _of_earlier(result, tree)
 
 
-def _of_earlier(cell: Cell, tree: Mapping[str, Any]) -> Cell:
+def _of_earlier(result: Result, tree: Mapping[str, Any]) -> Result:
     """Reads from a file of an earlier version, which held facts, what was measured."""
-    ordinal = tree.get("metric") == "kappa" or "test_kappa" in cell.scores
+    ordinal = tree.get("metric") == "kappa" or "test_kappa" in result.scores
     spared: tuple[str, ...] = ()
-    if CONTAMINATED not in cell.marks:  # else what its chain saw was not searched, or not in vain
-        own = origins(cell.dataset, {cell.dataset: tree.get("derived_from") or ()})
-        chain = cell.init.rpartition("@")[2].split("+")[1:]
-        spared = tuple(dataset for dataset in chain if dataset in own - {cell.dataset})
-    marks = tuple(mark for mark in cell.marks if mark != CONTAMINATED)
-    return replace(cell, marks=marks, spared=spared, measured=metrics.measured(cell.kind, ordinal))
+    if CONTAMINATED not in result.marks:  # else what its chain saw was not searched, or not in vain
+        own = origins(result.dataset, {result.dataset: tree.get("derived_from") or ()})
+        chain = result.init.rpartition("@")[2].split("+")[1:]
+        spared = tuple(dataset for dataset in chain if dataset in own - {result.dataset})
+    marks = tuple(mark for mark in result.marks if mark != CONTAMINATED)
+    return replace(result, marks=marks, spared=spared, measured=metrics.measured(result.kind, ordinal))
 
 
 def _required(field: Field[Any], tree: Mapping[str, Any]) -> bool:
     return field.name not in tree and field.default is field.default_factory is MISSING
 
 
-def kind_of(cell: Cell) -> str:
+def kind_of(result: Result) -> str:
     """Says which section of the parameters a run was trained under."""
-    return "segmentation" if cell.kind == "segmentation" else "classification"
+    return "segmentation" if result.kind == "segmentation" else "classification"
 
 
-def of_task(cells: Iterable[Cell], task: str) -> list[Cell]:
+def of_task(results: Iterable[Result], task: str) -> list[Result]:
     """Takes the runs of a task."""
-    return [cell for cell in cells if cell.task == task]
+    return [result for result in results if result.task == task]

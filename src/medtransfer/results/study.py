@@ -163,7 +163,7 @@ def collect(folder: Path, task: str = "*") -> list[Ledger]:
     return [read(source) for source in sorted(folder.glob(f"{task}/*.json"))]
 
 
-def words(ledger: Ledger) -> str:
+def summary(ledger: Ledger) -> str:
     """Describes a study, as Markdown."""
     counts = ", ".join(f"{count} {state}" for state, count in ledger.states().items() if count)
     lines = [

@@ -13,7 +13,8 @@ from typing import Any
 from medtransfer import tracking
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
-from medtransfer.results import examples, result
+from medtransfer.results import examples
+from medtransfer.results.result import write_facts
 from medtransfer.runs import dry_run, finetune
 from medtransfer.runs.display import Display
 from medtransfer.runs.execution import leases, pull
@@ -30,7 +31,7 @@ SHOWN = 20
 
 
 def run_all(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Executes the runs that are not finished, in parallel; returns the cell of every run, in order.
+    """Executes the runs that are not finished, in parallel; returns the result of every run, in order.
 
     Runs that another launch has at the moment are left to it and looked at again at the end.
 
@@ -58,7 +59,7 @@ def run_all(runs: Sequence[Run]) -> list[dict[str, Any]]:
             f"{len(failures)} of {len(runs)} runs failed, the others are kept; tracebacks are in {finetune.FAILURE} "
             f"of data/runs/<digest> and of the runs in MLflow:\n  " + "\n  ".join(failures[:SHOWN]) + more
         )
-    return [finetune.read_cell(run) for run in runs]
+    return [finetune.read_finished(run) for run in runs]
 
 
 def _unfinished(runs: Sequence[Run]) -> list[Run]:
@@ -93,12 +94,12 @@ def _execute(runs: Sequence[Run]) -> list[str]:
     return failures
 
 
-def write_cells(runs: Sequence[Run], folder: Path) -> None:
+def write_results(runs: Sequence[Run], folder: Path) -> None:
     """Copies the results of finished runs to the output of the DVC stage; what else was there is removed."""
     with files.lock(folder.with_name(f".{folder.name}.lock")):  # another launch may be at its end, too
         shutil.rmtree(folder, ignore_errors=True)
         if runs:
-            result.write_facts(runs[0].record, folder)
+            write_facts(runs[0].record, folder)
         for run in runs:
             target = folder / run.digest
             target.mkdir(parents=True)
@@ -111,14 +112,14 @@ def write_cells(runs: Sequence[Run], folder: Path) -> None:
 def markdown_table(runs: Sequence[Run], finished: Sequence[dict[str, Any]]) -> str:
     """Lists finished runs with what they came to, for the launcher's description."""
     lines = ["| task | init | seed | test score | epochs | seconds | run |", "|---|---|---|---|---|---|---|"]
-    for run, cell in zip(runs, finished, strict=True):
+    for run, result in zip(runs, finished, strict=True):
         metric = run.record.metric
-        score = cell["scores"].get(f"test_{metric}")
+        score = result["scores"].get(f"test_{metric}")
         shown = "undefined" if score is None else f"{metric} {score:.4f}"
-        cost = cell["cost"]
+        cost = result["cost"]
         lines.append(
-            f"| {cell['task']} | {cell['init']} | {cell['seed']} | {shown} | {cost['epochs']} "
-            f"| {cost['seconds']:.0f} | {cell['mlflow_run_id']} |"
+            f"| {result['task']} | {result['init']} | {result['seed']} | {shown} | {cost['epochs']} "
+            f"| {cost['seconds']:.0f} | {result['mlflow_run_id']} |"
         )
     marks = sorted({mark for run in runs for mark in run.marked})
     head = f"Marks: {', '.join(marks)}. Synthetic data says nothing about weights.\n\n" if "synthetic" in marks else ""
@@ -127,4 +128,4 @@ def markdown_table(runs: Sequence[Run], finished: Sequence[dict[str, Any]]) -> s
 
 def digests(finished: Sequence[dict[str, Any]]) -> str:
     """Lists the digests of runs, for the launcher's tag."""
-    return json.dumps([cell["digest"] for cell in finished])
+    return json.dumps([result["digest"] for result in finished])

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from medtransfer.core import files
-from medtransfer.results import network
-from medtransfer.results.network import FOLDER, NETWORK, Chosen
+from medtransfer.results import kept_network
+from medtransfer.results.kept_network import FOLDER, NETWORK, KeptNetwork
 from medtransfer.runs import finetune
 from medtransfer.runs.run import Run
 
@@ -24,9 +24,9 @@ def write(runs: Sequence[Run], task: str, root: Path) -> None:
     """
     shutil.rmtree(root / FOLDER / task, ignore_errors=True)
     (root / FOLDER / task).mkdir(parents=True)
-    for run, cell in _best(runs):
+    for run, result in _best(runs):
         source = run.folder / NETWORK
-        kept = cell.get("parts", {}).get(NETWORK)
+        kept = result.get("parts", {}).get(NETWORK)
         if not source.is_file() or (kept and not files.checked(source, kept)):
             log.warning(
                 "task %s: %s is the best of its seeds on val, but %s is not on this disk (the run was restored from "
@@ -35,39 +35,39 @@ def write(runs: Sequence[Run], task: str, root: Path) -> None:
                 *(task, run.name, source),
             )
             continue
-        _keep(source, cell, run.record.metric, network.path(root, task, run.init.slug, _recipe(cell)))
+        _keep(source, result, run.record.metric, kept_network.path(root, task, run.init.slug, _recipe(result)))
 
 
 def _best(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
     """Finds the run with the highest score on val of each initialization and recipe; of equal ones the first."""
     found: dict[tuple[str, str], tuple[Run, dict[str, Any]]] = {}
     for run in runs:
-        cell = finetune.read_cell(run)
-        key = (cell["init"], _recipe(cell))
-        score, metric = _val(cell, run.record.metric), run.record.metric
+        result = finetune.read_finished(run)
+        key = (result["init"], _recipe(result))
+        score, metric = _val(result, run.record.metric), run.record.metric
         if score is not None and (key not in found or (_val(found[key][1], metric) or 0.0) < score):
-            found[key] = (run, cell)
+            found[key] = (run, result)
     return list(found.values())
 
 
-def _val(cell: dict[str, Any], metric: str) -> float | None:
-    score: float | None = cell["scores"].get(f"best_val_{metric}")
+def _val(result: dict[str, Any], metric: str) -> float | None:
+    score: float | None = result["scores"].get(f"best_val_{metric}")
     return score
 
 
-def _recipe(cell: dict[str, Any]) -> str:
-    return str(cell.get("recipe", "fixed"))
+def _recipe(result: dict[str, Any]) -> str:
+    return str(result.get("recipe", "fixed"))
 
 
-def _keep(source: Path, cell: dict[str, Any], metric: str, target: Path) -> None:
-    chosen = Chosen(
-        init=cell["init"],
-        task=cell["task"],
-        digest=cell["digest"],
-        seed=cell["seed"],
-        fold=cell["fold"],
-        recipe=_recipe(cell),
+def _keep(source: Path, result: dict[str, Any], metric: str, target: Path) -> None:
+    chosen = KeptNetwork(
+        init=result["init"],
+        task=result["task"],
+        digest=result["digest"],
+        seed=result["seed"],
+        fold=result["fold"],
+        recipe=_recipe(result),
         metric=metric,
-        val=_val(cell, metric) or 0.0,
+        val=_val(result, metric) or 0.0,
     )
-    network.keep(source, chosen, target)
+    kept_network.keep(source, chosen, target)

@@ -133,10 +133,10 @@ def measured(root: Path) -> dict[Kind, Cost]:
     found: dict[Kind, list[Cost]] = {}
     for path in (root / "data/runs").glob("*/cell.json"):
         try:
-            cell = json.loads(path.read_text())
-            kind = _kind(cell["task"], cell["init"], cell["device"], cell["params"])
+            result = json.loads(path.read_text())
+            kind = _kind(result["task"], result["init"], result["device"], result["params"])
             size = sum(file.stat().st_size for file in path.parent.iterdir())
-            found.setdefault(kind, []).append(Cost(cell["cost"]["seconds"], size))
+            found.setdefault(kind, []).append(Cost(result["cost"]["seconds"], size))
         except (KeyError, ValueError, TypeError, OSError):  # written by an earlier version, or removed meanwhile
             continue
     return {kind: Cost(*(fmean(column) for column in zip(*costs, strict=True))) for kind, costs in found.items()}

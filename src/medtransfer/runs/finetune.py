@@ -27,7 +27,8 @@ from medtransfer.data import catalog
 from medtransfer.data.cache import Prepared, load
 from medtransfer.data.prepare import slug
 from medtransfer.params import Classification
-from medtransfer.results import examples, result
+from medtransfer.results import examples
+from medtransfer.results.result import read_result
 from medtransfer.runs import curves
 from medtransfer.runs.execution import leases
 from medtransfer.runs.run import Run
@@ -66,7 +67,7 @@ def finished(run: Run) -> bool:
 
 
 def execute(run: Run, report: Callable[[Progress], None]) -> dict[str, Any]:
-    """Trains, tests and logs one run, or does what of that is missing; returns its cell.
+    """Trains, tests and logs one run, or does what of that is missing; returns its result.
 
     Raises:
         Held: another process is at it.
@@ -76,7 +77,7 @@ def execute(run: Run, report: Callable[[Progress], None]) -> dict[str, Any]:
     database = leases.address(run.params.execution)
     with leases.claim(run.folder, run.digest, database) as check:
         if _known(run):
-            return read_cell(run)
+            return read_finished(run)
         with tracking.recorded(run.root, _identity(run), check, later=True, watch=True) as tracked:
             try:
                 if not whole(run):
@@ -88,7 +89,7 @@ def execute(run: Run, report: Callable[[Progress], None]) -> dict[str, Any]:
         (run.folder / FAILURE).unlink(missing_ok=True)
     if not tracking.unsent(run.root, run.digest):  # MLflow answers
         sync.sync(run.root, leases.claims(database), finished=True)
-    return read_cell(run)
+    return read_finished(run)
 
 
 def _known(run: Run) -> bool:
@@ -102,7 +103,7 @@ def _known(run: Run) -> bool:
 
 def whole(run: Run) -> bool:
     """Says whether a run's results are here as they were written, with the metric that its task has."""
-    return not _damaged(run) and run.record.metric in result.read(run.folder / "cell.json").measured
+    return not _damaged(run) and run.record.metric in read_result(run.folder / "cell.json").measured
 
 
 def _damaged(run: Run) -> list[str]:
@@ -111,7 +112,7 @@ def _damaged(run: Run) -> list[str]:
     if absent:
         return absent
     try:
-        parts = result.read(run.folder / "cell.json").parts
+        parts = read_result(run.folder / "cell.json").parts
     except UserError as error:
         log.warning("%s", error)
         return list(RESULTS)
@@ -127,10 +128,10 @@ def _keep_traceback(run: Run, tracked: tracking.TrackedRun) -> None:
         log.warning("the traceback of run %s could not be kept: %s", run.digest[:8], second)
 
 
-def read_cell(run: Run) -> dict[str, Any]:
+def read_finished(run: Run) -> dict[str, Any]:
     """Reads the results of a finished run."""
-    cell: dict[str, Any] = json.loads((run.folder / "cell.json").read_text())
-    return cell
+    result: dict[str, Any] = json.loads((run.folder / "cell.json").read_text())
+    return result
 
 
 def _identity(run: Run) -> tracking.Identity:
@@ -230,14 +231,14 @@ def _train(run: Run, tracked: tracking.TrackedRun, report: Callable[[Progress], 
         test.table.to_parquet(temporary, index=False)
     if (shown := collect(built, run.record, test.table)) is not None:
         examples.save(run.folder / examples.FILE, shown)  # stays here: images are not for MLflow
-    cell = _cell(run, prepared, fit, scores, cost)
-    cell["parts"] = {path.name: files.sha256(path) for path in (run.folder / "predictions.parquet", built.best_file)}
-    cell["mlflow_run_id"] = tracked.run_id
-    files.write_text(run.folder / "cell.json", json.dumps(cell, indent=1))
+    result = _result(run, prepared, fit, scores, cost)
+    result["parts"] = {path.name: files.sha256(path) for path in (run.folder / "predictions.parquet", built.best_file)}
+    result["mlflow_run_id"] = tracked.run_id
+    files.write_text(run.folder / "cell.json", json.dumps(result, indent=1))
     built.checkpoint_file.unlink(missing_ok=True)
 
 
-def _cell(run: Run, prepared: Prepared, fit: Fit, scores: dict[str, float], cost: dict[str, float]) -> dict[str, Any]:
+def _result(run: Run, prepared: Prepared, fit: Fit, scores: dict[str, float], cost: dict[str, float]) -> dict[str, Any]:
     task, test = run.record, prepared.samples[prepared.samples["split"] == "test"]
     tested = [] if task.segmentation else list(task.tested or task.labels)
     return {
@@ -282,11 +283,11 @@ def _counts(prepared: Prepared) -> dict[str, int]:
 
 def _publish(run: Run, tracked: tracking.TrackedRun) -> None:
     """Names everything that a finished run has for MLflow."""
-    cell = read_cell(run)
-    files.write_text(run.folder / "params.yaml", yaml.safe_dump(cell["params"]))
+    result = read_finished(run)
+    files.write_text(run.folder / "params.yaml", yaml.safe_dump(result["params"]))
     names = [*RESULTS, "journal.jsonl", "params.yaml", curves.FILE]
     title = f"{run.init.canonical}, {run.task}, seed {run.seed}"
-    curves.draw(cell["history"], f"val_{run.record.metric}", cell["best"]["epoch"], title, run.folder / curves.FILE)
+    curves.draw(result["history"], f"val_{run.record.metric}", result["best"]["epoch"], title, run.folder / curves.FILE)
     receipt = store.receipt_file(run.init, run.root)
     if receipt is not None:
         shutil.copyfile(receipt, run.folder / "receipt.json")

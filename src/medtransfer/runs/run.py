@@ -21,7 +21,7 @@ from medtransfer.data.cache import Prepared, load
 from medtransfer.data.tasks import Task, contaminated
 from medtransfer.data.tasks import applicable as fits
 from medtransfer.params import Params
-from medtransfer.results import study as ledger
+from medtransfer.results import study
 from medtransfer.runs.execution import pull
 from medtransfer.training import networks, objectives
 from medtransfer.training.networks import NetworkSpec
@@ -220,21 +220,21 @@ def tuned(runs: Sequence[Run]) -> list[Run]:
         UserError: a study is missing, unfinished, of other data or weights, or had another budget than the others.
     """
     keys = {(run.task, run.init.canonical): run for run in runs}
-    studies = {key: ledger.find(run.init.canonical, run.init.slug, run.task, run.root) for key, run in keys.items()}
-    ledger.refuse_unequal(list(studies.values()))
+    studies = {key: study.find(run.init.canonical, run.init.slug, run.task, run.root) for key, run in keys.items()}
+    study.refuse_unequal(list(studies.values()))
     found = []
     wholes = {run.prepared: load(run.prepared).digest for run in keys.values() if run.drawn}
     for run in runs:
-        study = studies[run.task, run.init.canonical]
+        ledger = studies[run.task, run.init.canonical]
         manifest = wholes.get(run.prepared, run.manifest_digest)  # the study saw the split of data.split_seed
         for name, value in (("weights", run.weights_sha256), ("manifest", manifest)):
-            if study.identity[name] != value:
+            if ledger.identity[name] != value:
                 raise UserError(
-                    f"the study {study.study} was made with other {name} ({str(study.identity[name])[:12]}, these are "
-                    f"{value[:12]}); run `tune` again, with another tuning.study"
+                    f"the study {ledger.study} was made with other {name} ({str(ledger.identity[name])[:12]}, these "
+                    f"are {value[:12]}); run `tune` again, with another tuning.study"
                 )
-        source = {"study": study.study, "trial": study.winner, "trials": study.budget_trials, "images": study.spent}
-        found.append(dataclasses.replace(with_changes(run, study.values), recipe="tuned", study=source))
+        source = {"study": ledger.study, "trial": ledger.winner, "trials": ledger.budget_trials, "images": ledger.spent}
+        found.append(dataclasses.replace(with_changes(run, ledger.values), recipe="tuned", study=source))
     return found
 
 

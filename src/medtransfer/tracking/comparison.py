@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
-from medtransfer.results.result import Cell
+from medtransfer.results.result import Result
 from medtransfer.tracking import PREFIX, Away, Identity, connect, finished, recorded, unsent
 from medtransfer.tracking.store import masked, place_of
 
@@ -28,21 +28,21 @@ PARAM_LENGTH = 6000
 """characters of a parameter that MLflow keeps"""
 
 
-def differences(root: Path, cells: Iterable[Cell], missing: Iterable[tuple[str, str, int]] = ()) -> list[str]:
-    """Says what MLflow holds otherwise than these cells, and how far it knows the missing runs to be.
+def differences(root: Path, results: Iterable[Result], missing: Iterable[tuple[str, str, int]] = ()) -> list[str]:
+    """Says what MLflow holds otherwise than these results, and how far it knows the missing runs to be.
 
     Args:
         root: the repository's top folder.
-        cells: finished runs, looked for by digest.
-        missing: (task, init, seed) of runs that are no cells.
+        results: finished runs, looked for by digest.
+        missing: (task, init, seed) of runs that have no result.
     """
     try:
         client = connect(root)
     except UserError as error:
         return [f"compared from files alone: {error}"]
-    cells, missing = list(cells), list(missing)
+    results, missing = list(results), list(missing)
     found = []
-    for task in dict.fromkeys([*(cell.task for cell in cells), *(task for task, _, _ in missing)]):
+    for task in dict.fromkeys([*(result.task for result in results), *(task for task, _, _ in missing)]):
         try:
             runs = _runs(client, task)
         except UserError as error:
@@ -52,7 +52,7 @@ def differences(root: Path, cells: Iterable[Cell], missing: Iterable[tuple[str, 
         for run in runs:
             if run.info.status == "FINISHED":
                 by_digest.setdefault(run.data.tags.get("digest", ""), []).append(run)
-        found += [words for c in cells if c.task == task for words in _difference(c, by_digest.get(c.digest, []))]
+        found += [words for c in results if c.task == task for words in _difference(c, by_digest.get(c.digest, []))]
         found += [_whereabouts(runs, *key) for key in missing if key[0] == task]
     return found
 
@@ -72,14 +72,14 @@ def _runs(client: MlflowClient, task: str) -> list[Run]:
             return found
 
 
-def _difference(cell: Cell, runs: Sequence[Run]) -> list[str]:
-    key, where = f"test_{cell.metric}", f"{cell.task} {cell.init} seed {cell.seed}"
+def _difference(result: Result, runs: Sequence[Run]) -> list[str]:
+    key, where = f"test_{result.metric}", f"{result.task} {result.init} seed {result.seed}"
     if not runs:
-        return [f"{where}: MLflow has no finished run {cell.digest}"]
+        return [f"{where}: MLflow has no finished run {result.digest}"]
     scores = [run.data.metrics.get(key) for run in runs]
-    if any(score != cell.scores.get(key) for score in scores):
+    if any(score != result.scores.get(key) for score in scores):
         held = ", ".join(str(score) for score in scores)
-        return [f"{where}: MLflow says {key} {held}, the compared run {cell.scores.get(key)}"]
+        return [f"{where}: MLflow says {key} {held}, the compared run {result.scores.get(key)}"]
     return (
         [f"{where}: MLflow holds {len(runs)} finished runs of one digest, with equal scores"] if len(runs) > 1 else []
     )

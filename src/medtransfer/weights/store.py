@@ -11,11 +11,9 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from medtransfer.core import files
+from medtransfer.core import files, schema
 from medtransfer.core.errors import UserError
-from medtransfer.core.schema import convert
-from medtransfer.weights import convert as conversion
-from medtransfer.weights import fingerprint, locate, receipts
+from medtransfer.weights import convert, fingerprint, locate, receipts
 from medtransfer.weights.backbones import bare_state
 from medtransfer.weights.convert import Receipt, digest
 from medtransfer.weights.locate import File
@@ -56,7 +54,7 @@ def obtain(init: Initialization, root: Path, folder: str = "adhoc") -> Receipt |
         return read_receipt(found)
     checkpoint = locate.find(init, root)
     target = root / "data/weights" / folder / f"{init.slug}.safetensors"
-    receipt, tensors = conversion.convert(init, checkpoint)
+    receipt, tensors = convert.convert(init, checkpoint)
     locate.note(checkpoint, init, root)
     target.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(target) as temporary:
@@ -98,7 +96,7 @@ def stale(init: Initialization, converted: Path) -> bool:
     except UserError:  # of an earlier version of this program, or cut off
         return True
     changed = bool(init.local) and files.sha256(Path(init.local)) != receipt.files[0].sha256
-    return changed or receipt.recipe != conversion.recipe(init)
+    return changed or receipt.recipe != convert.recipe(init)
 
 
 def _receipt(init: Initialization, root: Path) -> Receipt | Lineage | None:
@@ -109,7 +107,7 @@ def _receipt(init: Initialization, root: Path) -> Receipt | Lineage | None:
 def _read(path: Path) -> Receipt | Lineage:
     """Reads the receipt beside tensors; a registered backbone may have been pre-trained here or elsewhere."""
     said = _fields(path)
-    return convert(said, Lineage) if "parent" in said else read_receipt(path)
+    return schema.convert(said, Lineage) if "parent" in said else read_receipt(path)
 
 
 def _fields(converted: Path) -> dict[str, Any]:

@@ -260,10 +260,10 @@ def test_curves_have_a_thin_line_per_run_up_to_four_inits(
 
 
 def test_a_mean_curve_ends_where_the_first_run_does(small: findings.Findings) -> None:
-    place = next(k for k, cell in enumerate(small.cells) if (cell.task, cell.init) == ("montgomery", INAT))
-    cells = list(small.cells)
+    place = next(k for k, cell in enumerate(small.results) if (cell.task, cell.init) == ("montgomery", INAT))
+    cells = list(small.results)
     cells[place] = dataclasses.replace(cells[place], history=cells[place].history[:3])
-    picture = curves.draw(dataclasses.replace(small, cells=tuple(cells)))
+    picture = curves.draw(dataclasses.replace(small, results=tuple(cells)))
     assert picture is not None
     mean = next(
         line for line in picture.axes[1].lines if line.get_linewidth() == 1.5 and np.size(line.get_ydata()) == 3
@@ -277,7 +277,7 @@ def test_a_mean_curve_ends_where_the_first_run_does(small: findings.Findings) ->
 def test_time_until_val_is_close_to_its_best(small: findings.Findings, gpu: float, expected: float) -> None:
     history = tuple({"val_dice": score} for score in (0.5, 0.76, 0.8, 0.7))  # 0.76 is 95 % of 0.8: epoch 2 of 4
     cell = dataclasses.replace(
-        next(cell for cell in small.cells if cell.metric == "dice"),
+        next(cell for cell in small.results if cell.metric == "dice"),
         history=history,
         cost={"seconds": 40.0, "gpu_seconds": gpu},
     )
@@ -295,7 +295,7 @@ def test_the_best_of_each_label_is_bold(small: findings.Findings, drawn: dict[st
     panel = drawn["labels-chestxray14"].axes[0]
     assert len(panel.get_xticklabels()) == 14
     assert len(panel.texts) == 4 * 14
-    runs = [cell for cell in small.cells if cell.task == "chestxray14"]
+    runs = [cell for cell in small.results if cell.task == "chestxray14"]
     means = {
         init: np.mean([cell.scores["test_auc.Hernia"] for cell in runs if cell.init == init])
         for init in small.benchmark.inits

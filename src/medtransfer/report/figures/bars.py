@@ -42,7 +42,7 @@ def draw(findings: Findings, task: str) -> Figure | None:
     panel.set_ylim(*limits([base, *others]))
     panel.set_ylabel("test score in percent: mean ± std")
     title = words.on_backbone(words.task_title(findings, task), findings.benchmark.inits)
-    style.headline(picture, of_task(findings.cells, task), title)
+    style.headline(picture, of_task(findings.results, task), title)
     style.legend(picture, _legend(labels[findings.reference], base))
     return picture
 

@@ -35,7 +35,7 @@ def draw(findings: Findings) -> Figure | None:
     panel.set_xlabel(f"classification: difference to {name}, points")
     panel.set_ylabel(f"segmentation: difference to {name}, points")
     title = names.on_backbone("Mean difference by kind of task", findings.benchmark.inits)
-    style.headline(picture, findings.cells, title)
+    style.headline(picture, findings.results, title)
     return picture
 
 
@@ -59,7 +59,7 @@ def _differences(findings: Findings, init: str, kind: str) -> list[float]:
     for task in findings.benchmark.tasks:
         base = names.reference(findings, task)
         row = next((row for row in names.complete(findings, task) if row.init == init), None)
-        own = of_task(findings.cells, task)
+        own = of_task(findings.results, task)
         if base and row and base.summary and row.summary and kind_of(own[0]) == kind:
             found.append(100 * (row.summary.mean - base.summary.mean))
     return found

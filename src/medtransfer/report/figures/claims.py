@@ -39,7 +39,7 @@ def draw(findings: Findings) -> Figure | None:
         panel.set_title("\n".join([name, *textwrap.wrap(lines[0][0].says, 76)]), loc="left")
         style.rows(panel, labels[name])
         _draw_claim(panel, [part for _, part in lines])
-    style.headline(picture, findings.cells, "Claims: mean difference over tasks, with its interval")
+    style.headline(picture, findings.results, "Claims: mean difference over tasks, with its interval")
     style.legend(picture, _legend())
     return picture
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from medtransfer.comparison.findings import Findings
 from medtransfer.core import palette
 from medtransfer.report.figures import names, style
-from medtransfer.results.result import Cell, of_task
+from medtransfer.results.result import Result, of_task
 
 CLOSE = 0.95
 """share of the best score on val that counts as close"""
@@ -31,12 +31,12 @@ def draw(findings: Findings) -> Figure | None:
     picture = Figure(figsize=size, layout="constrained")
     for panel, task in zip(style.panels(picture, len(tasks), MOST), tasks, strict=True):
         panel.set_title(textwrap.fill(names.task_title(findings, task), 50))
-        panel.set_xlabel(_axis(of_task(findings.cells, task)[0]))
+        panel.set_xlabel(_axis(of_task(findings.results, task)[0]))
         panel.set_ylabel("test score in percent")
         named = [(x, y, labels[init]) for init, (x, y) in points[task].items()]
         _draw_task(panel, named, labels.get(findings.reference, ""), 0.9 * height)
     title = f"Test score against the time until val first reaches {100 * CLOSE:g} % of the run's best"
-    style.headline(picture, findings.cells, names.on_backbone(title, findings.benchmark.inits))
+    style.headline(picture, findings.results, names.on_backbone(title, findings.benchmark.inits))
     return picture
 
 
@@ -50,26 +50,26 @@ def caption(findings: Findings) -> str:
     )
 
 
-def seconds(cell: Cell) -> float | None:
+def seconds(result: Result) -> float | None:
     """Computes the time until val is close to its best; None where the run has no scores on val or no time."""
-    scores = [epoch.get(f"val_{cell.metric}") for epoch in cell.history]
+    scores = [epoch.get(f"val_{result.metric}") for epoch in result.history]
     best = max((score for score in scores if score is not None), default=None)
-    if best is None or "seconds" not in cell.cost:
+    if best is None or "seconds" not in result.cost:
         return None
     goal = best - (1 - CLOSE) * abs(best)  # a kappa may be negative
     epochs = next(number for number, score in enumerate(scores, start=1) if score is not None and score >= goal)
-    return (cell.cost.get("gpu_seconds", 0.0) or cell.cost["seconds"]) * epochs / len(scores)
+    return (result.cost.get("gpu_seconds", 0.0) or result.cost["seconds"]) * epochs / len(scores)
 
 
-def _axis(cell: Cell) -> str:
+def _axis(result: Result) -> str:
     """Names the time's unit and where it was measured."""
-    return f"{'GPU seconds' if cell.cost.get('gpu_seconds', 0.0) else 'seconds'} ({cell.device})"
+    return f"{'GPU seconds' if result.cost.get('gpu_seconds', 0.0) else 'seconds'} ({result.device})"
 
 
 def _points(findings: Findings, task: str) -> dict[str, tuple[float, float]]:
     found = {}
     for row in names.complete(findings, task):
-        times = [seconds(cell) for cell in of_task(findings.cells, task) if cell.init == row.init]
+        times = [seconds(result) for result in of_task(findings.results, task) if result.init == row.init]
         known = [time for time in times if time is not None]
         if row.summary is not None and known and len(known) == len(times):
             found[row.init] = (sum(known) / len(known), 100 * row.summary.mean)

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from medtransfer.comparison.findings import Findings
 from medtransfer.core import palette
 from medtransfer.report.figures import names, style
-from medtransfer.results.result import Cell, of_task
+from medtransfer.results.result import Result, of_task
 
 FEW = 4
 """initializations up to which every run has a line of its own"""
@@ -40,7 +40,7 @@ def draw(findings: Findings) -> Figure | None:
         panel.set_title(textwrap.fill(names.task_title(findings, task), 44))
         _draw_task(panel, curves[task], looks, thin=len(labels) <= FEW)
     title = names.on_backbone("Score on val in percent, mean over runs", findings.benchmark.inits)
-    style.headline(picture, findings.cells, title)
+    style.headline(picture, findings.results, title)
     shown = {init for found in curves.values() for init in found}
     style.legend(picture, [line for init, line in looks.items() if init in shown])
     return picture
@@ -60,18 +60,18 @@ def _curves(findings: Findings, task: str) -> dict[str, list[list[float]]]:
     """Gives each init with a history its runs' curves, in percent; an epoch without a score ends a curve."""
     found: dict[str, list[list[float]]] = {}
     applicable = {row.init for row in findings.of_task(task) if row.applicable}
-    for cell in of_task(findings.cells, task):
-        if cell.init in applicable and (curve := _curve(cell)):
-            found.setdefault(cell.init, []).append(curve)
+    for result in of_task(findings.results, task):
+        if result.init in applicable and (curve := _curve(result)):
+            found.setdefault(result.init, []).append(curve)
     return found
 
 
-def _curve(cell: Cell) -> list[float]:
+def _curve(result: Result) -> list[float]:
     curve = []
-    for epoch in cell.history:
-        if f"val_{cell.metric}" not in epoch:
+    for epoch in result.history:
+        if f"val_{result.metric}" not in epoch:
             break
-        curve.append(100 * epoch[f"val_{cell.metric}"])
+        curve.append(100 * epoch[f"val_{result.metric}"])
     return curve
 
 

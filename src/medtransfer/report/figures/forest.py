@@ -44,7 +44,7 @@ def draw(findings: Findings, task: str) -> Figure | None:
     style.widen(panel)
     panel.set_xlabel(f"difference to {words.shorten(labels[findings.reference])} in percentage points")
     title = words.on_backbone(words.task_title(findings, task), findings.benchmark.inits)
-    style.headline(picture, of_task(findings.cells, task), title)
+    style.headline(picture, of_task(findings.results, task), title)
     style.legend(picture, _legend(found))
     return picture
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from medtransfer.comparison.findings import Findings
 from medtransfer.report.figures import names as words
 from medtransfer.report.figures import style
-from medtransfer.results.result import Cell, of_task
+from medtransfer.results.result import Result, of_task
 
 START = "test_auc."
 SHADES = LinearSegmentedColormap.from_list("pale blue", ["#FFFFFF", "#6BAED6"])
@@ -26,7 +26,7 @@ def draw(findings: Findings, task: str) -> Figure | None:
     if len(labels) < 2 or not inits:
         return None
     names, means = words.names(findings.benchmark.inits), _means(findings, task, inits, labels)
-    titles = [_title(label, of_task(findings.cells, task)[0]) for label in labels]
+    titles = [_title(label, of_task(findings.results, task)[0]) for label in labels]
     size = (
         max(style.inches([names[init] for init in inits]) + CELL[0] * len(labels) + 1.1, 5.0),
         max(CELL[1] * len(inits), 0.9) + style.inches(titles) + 1.1,
@@ -41,13 +41,13 @@ def draw(findings: Findings, task: str) -> Figure | None:
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
     title = words.on_backbone(f"{task}: AUC per label in percent", findings.benchmark.inits)
-    style.headline(picture, of_task(findings.cells, task), title)
+    style.headline(picture, of_task(findings.results, task), title)
     return picture
 
 
 def caption(findings: Findings, task: str) -> str:
     """Says what is shown."""
-    first = of_task(findings.cells, task)[0]
+    first = of_task(findings.results, task)[0]
     outside = any(label not in first.tested for label in _labels(findings, task)) and bool(first.tested)
     brackets = " A label in brackets is not part of the task's score." if outside else ""
     return (
@@ -58,23 +58,23 @@ def caption(findings: Findings, task: str) -> str:
 
 def _labels(findings: Findings, task: str) -> list[str]:
     """Lists the labels of a classification task in the order of its scores, the tested ones first."""
-    cells = [cell for cell in of_task(findings.cells, task) if cell.kind != "segmentation"]
-    found = [name.removeprefix(START) for cell in cells for name in cell.scores if name.startswith(START)]
-    tested = [label for label in (cells[0].tested if cells else ()) if label in found]
+    results = [result for result in of_task(findings.results, task) if result.kind != "segmentation"]
+    found = [name.removeprefix(START) for result in results for name in result.scores if name.startswith(START)]
+    tested = [label for label in (results[0].tested if results else ()) if label in found]
     return list(dict.fromkeys([*tested, *found]))
 
 
-def _title(label: str, first: Cell) -> str:
+def _title(label: str, first: Result) -> str:
     plain = words.shorten(label.replace("_", " "), 28)
     return plain if label in first.tested or not first.tested else f"({plain})"
 
 
 def _means(findings: Findings, task: str, inits: list[str], labels: list[str]) -> npt.NDArray[np.float64]:
     """Averages inits x labels over runs, in percent; nan where a run lacks the label."""
-    cells = of_task(findings.cells, task)
+    results = of_task(findings.results, task)
     missing = float("nan")
-    scores = [[cell.scores.get(START + label, missing) for label in labels] for cell in cells]
-    owners = np.array([cell.init for cell in cells])
+    scores = [[result.scores.get(START + label, missing) for label in labels] for result in results]
+    owners = np.array([result.init for result in results])
     return 100 * np.stack([np.array(scores)[owners == init].mean(axis=0) for init in inits])
 
 

@@ -37,7 +37,7 @@ def on_backbone(title: str, inits: Sequence[str]) -> str:
 
 def task_title(findings: Findings, task: str) -> str:
     """Names a task, its metric and its marks."""
-    return column_title(of_task(findings.cells, task), task)
+    return column_title(of_task(findings.results, task), task)
 
 
 def complete(findings: Findings, task: str) -> list[Row]:

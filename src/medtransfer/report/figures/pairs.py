@@ -37,7 +37,7 @@ def draw(findings: Findings) -> Figure | None:
         panel.set_title(textwrap.fill(names.task_title(findings, task), int(panel_width / 0.08)))
         _draw_task(panel, findings, task, looks)
     title = names.on_backbone("Test score in percent: mean ± std", findings.benchmark.inits)
-    style.headline(picture, findings.cells, title)
+    style.headline(picture, findings.results, title)
     labels = names.names(findings.benchmark.inits)
     handles = [
         Patch(facecolor=c, hatch=h, edgecolor=palette.BLACK, lw=0.6, label=labels[i]) for i, (c, h) in looks.items()

@@ -57,7 +57,7 @@ def _dots(findings: Findings, names: list[str]) -> Figure:
         style.beside(panel, line, f"{ranks.mean[place]:.2f}")
     panel.set_xlim(0.8, len(names) + 0.2)
     panel.set_xlabel("mean rank; bar: spread over seeds of these tasks" if ranks.low else "mean rank")
-    style.headline(picture, findings.cells, _title(findings, f"no test: {findings.nemenyi.note}"))
+    style.headline(picture, findings.results, _title(findings, f"no test: {findings.nemenyi.note}"))
     return picture
 
 
@@ -87,7 +87,7 @@ def _diagram(findings: Findings, names: list[str]) -> Figure:
     for line, place in enumerate(reversed(order[half:])):
         _draw_name(panel, mean[place], depth + line + 0.5, len(names) + 0.2, f" {mean[place]:.2f}  {names[place]}")
     friedman = f"Friedman {words.p_value(findings.friedman.p)}"
-    style.headline(picture, findings.cells, _title(findings, f"{friedman}; a bar joins what is not separated"))
+    style.headline(picture, findings.results, _title(findings, f"{friedman}; a bar joins what is not separated"))
     return picture
 
 

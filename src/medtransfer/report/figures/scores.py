@@ -32,7 +32,7 @@ def draw(findings: Findings) -> Figure:
         kept = column.candidates if column else tuple(row.init for row in names.complete(findings, task))
         _draw_task(panel, findings.of_task(task), list(labels.values()), kept)
     title = names.on_backbone("Test score in percent: runs, mean ± std", findings.benchmark.inits)
-    style.headline(picture, findings.cells, title)
+    style.headline(picture, findings.results, title)
     style.legend(picture, _legend())
     return picture
 

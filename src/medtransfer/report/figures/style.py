@@ -14,7 +14,7 @@ from scipy.optimize import isotonic_regression
 
 from medtransfer.comparison.wording import first_lines
 from medtransfer.core.palette import BLUE, GREEN, GREY, RED
-from medtransfer.results.result import Cell
+from medtransfer.results.result import Result
 
 LETTER = 0.068
 """inches that a letter of 8 points takes, a little more than the mean"""
@@ -53,10 +53,10 @@ def panels(picture: Figure, number: int, most: int, **options: Any) -> list[Axes
     return found[:number]
 
 
-def headline(picture: Figure, cells: Iterable[Cell], title: str) -> None:
+def headline(picture: Figure, results: Iterable[Result], title: str) -> None:
     """Writes the sentences of the runs' marks and a title above the panels, broken to the figure's width."""
     letters = int(picture.get_figwidth() * 0.78 / LETTER)
-    lines = [wrapped for line in [*first_lines(cells), title] for wrapped in textwrap.wrap(line, letters)]
+    lines = [wrapped for line in [*first_lines(results), title] for wrapped in textwrap.wrap(line, letters)]
     picture.set_figheight(picture.get_figheight() + LINE * max(0, len(lines) - 2))
     picture.suptitle("\n".join(lines))
 

@@ -28,7 +28,7 @@ def draw(findings: Findings) -> Figure | None:
     panels = style.panels(picture, len(tasks), 3)
     for panel, task in zip(panels, tasks, strict=True):
         _lines(panel, [one for one in found if one.task == task], colours)
-    style.headline(picture, findings.cells, "Best value so far, on val, while the budget was spent")
+    style.headline(picture, findings.results, "Best value so far, on val, while the budget was spent")
     handles = {
         label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }

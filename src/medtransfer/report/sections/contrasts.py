@@ -38,7 +38,7 @@ def against_reference(findings: Findings) -> list[Section]:
 
 
 def _family(findings: Findings, task: str, contrasts: list[Contrast]) -> Section:
-    evidence, metric, first = findings.evidence[task], of_task(findings.cells, task)[0].metric, contrasts[0]
+    evidence, metric, first = findings.evidence[task], of_task(findings.results, task)[0].metric, contrasts[0]
     rows = {row.init: row for row in findings.of_task(task)}
     several = first.n >= FEWEST_SEEDS
     header = (
@@ -173,7 +173,7 @@ def _posterior(findings: Findings) -> list[str]:
 
 def by_kind(findings: Findings) -> Section | None:
     """Summarises segmentation against classification: mean difference from the reference over each kind's tasks."""
-    kinds = {task: of_task(findings.cells, task)[0].kind for task in findings.evidence}
+    kinds = {task: of_task(findings.results, task)[0].kind for task in findings.evidence}
     split = {
         "classification": [t for t, kind in kinds.items() if kind != "segmentation"],
         "segmentation": [t for t, kind in kinds.items() if kind == "segmentation"],

@@ -18,8 +18,8 @@ def sections_of(findings: Findings, published: params.Params) -> list[Section]:
         findings: the comparison.
         published: parameters of the published protocol, against which deviations are listed.
     """
-    cells = findings.cells
-    kinds = sorted({kind_of(cell) for cell in cells})
+    results = findings.results
+    kinds = sorted({kind_of(result) for result in results})
     found: list[Section | None] = [
         answers.answer(findings),
         scores.scores(findings),
@@ -36,9 +36,9 @@ def sections_of(findings: Findings, published: params.Params) -> list[Section]:
         contrasts.intervals(findings),
         *_under("Labels", scores.labels(findings)),
         *_under("Further scores", scores.further(findings)),
-        *_under("Protocol", [protocol.deviations(cells, kind, published) for kind in kinds]),
-        protocol.unsaid(cells),
-        *protocol.protocol(cells),
+        *_under("Protocol", [protocol.deviations(results, kind, published) for kind in kinds]),
+        protocol.unsaid(results),
+        *protocol.protocol(results),
         protocol.ledger(findings),
         *_under("Hashes", protocol.hashes(findings)),
         answers.glossary(),

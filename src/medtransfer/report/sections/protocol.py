@@ -12,7 +12,7 @@ from medtransfer.core import schema
 from medtransfer.core.arithmetic import kind
 from medtransfer.data import catalog
 from medtransfer.report.tables import Section, grid
-from medtransfer.results.result import Cell, kind_of, of_task
+from medtransfer.results.result import Result, kind_of, of_task
 
 NOT_DEVIATIONS = ("benchmark.", "comparison.", "execution.", "phantoms.", "data.phantoms", "data.partial")
 """parameters that say where and how much is run, not how: a difference is no deviation from a protocol"""
@@ -42,10 +42,10 @@ def _published(published: params.Params, task: str, kind: str) -> dict[str, Any]
     return flat
 
 
-def deviations(cells: Sequence[Cell], kind: str, published: params.Params) -> Section:
+def deviations(results: Sequence[Result], kind: str, published: params.Params) -> Section:
     """Lists what differs from the published protocol: parameter, here, published."""
-    own = [cell for cell in cells if kind_of(cell) == kind]
-    present = sorted({cell.task for cell in own})
+    own = [result for result in results if kind_of(result) == kind]
+    present = sorted({result.task for result in own})
     found: dict[tuple[str, str, str], list[str]] = {}
     for task in present:
         for difference in _differences(of_task(own, task), _published(published, task, kind)):
@@ -63,9 +63,9 @@ def deviations(cells: Sequence[Cell], kind: str, published: params.Params) -> Se
     return Section(title=title, slug=f"deviations-{kind}", grid=laid, notes=tuple(notes))
 
 
-def _differences(cells: Sequence[Cell], theirs: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _differences(results: Sequence[Result], theirs: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Lists (parameter, here, published) of one task; several values here are joined."""
-    read = [{"model.backbone": cell.backbone, **cell.params} for cell in cells]
+    read = [{"model.backbone": result.backbone, **result.params} for result in results]
     differences = []
     for name in sorted({name for run in read for name in run if not name.startswith(NOT_DEVIATIONS)}):
         values = [run[name] for run in read if name in run]
@@ -76,10 +76,10 @@ def _differences(cells: Sequence[Cell], theirs: Mapping[str, Any]) -> list[tuple
     return differences
 
 
-def unsaid(cells: Sequence[Cell]) -> Section:
+def unsaid(results: Sequence[Result]) -> Section:
     """Lists what the published protocol leaves open, and what is done here."""
-    present = {""} | {kind_of(cell) for cell in cells} | {cell.task for cell in cells}
-    present |= {part.split("@")[0] for cell in cells for part in cell.init.split("+")}
+    present = {""} | {kind_of(result) for result in results} | {result.task for result in results}
+    present |= {part.split("@")[0] for result in results for part in result.init.split("+")}
     notes = tuple(text for scope, text in (*UNSAID, *_of_tasks()) if scope in present)
     return Section(title="What the published protocol does not say", slug="unsaid", level=3, notes=notes, bullets=True)
 
@@ -90,20 +90,20 @@ def _of_tasks() -> list[tuple[str, str]]:
 
 def ledger(findings: Findings) -> Section:
     """Tabulates what each initialization was given on each task: runs, tuning, epochs, time."""
-    cells, lines = findings.cells, []
+    results, lines = findings.results, []
     for task in findings.benchmark.tasks:
         for init in findings.benchmark.inits:
-            runs = [cell for cell in cells if (cell.task, cell.init) == (task, init)]
+            runs = [result for result in results if (result.task, result.init) == (task, init)]
             if runs:
                 lines.append((task, init, str(len(runs)), _tuning(runs), *_costs(runs)))
     header = ("task", "init", "runs", "tuning", "epochs per run", "seconds per run", "GPU seconds per run")
-    whole = sum(cell.cost.get("seconds", 0.0) for cell in cells)
+    whole = sum(result.cost.get("seconds", 0.0) for result in results)
     tuned = {"fixed": "Tuning: none, one recipe for all inits.", "tuned": "Recipe: each init's own, from its study."}
-    notes = [f"{len(cells)} runs, {whole / 3600:.2f} hours of run time in all. {tuned[findings.settings.recipe]}"]
+    notes = [f"{len(results)} runs, {whole / 3600:.2f} hours of run time in all. {tuned[findings.settings.recipe]}"]
     for task in findings.benchmark.tasks:
-        for cell in of_task(cells, task)[:1]:
-            counts = ", ".join(f"{split} {count}" for split, count in cell.counts.items())
-            notes.append(f"{task}: device {cell.device}; images: {counts}; split {cell.split}.")
+        for result in of_task(results, task)[:1]:
+            counts = ", ".join(f"{split} {count}" for split, count in result.counts.items())
+            notes.append(f"{task}: device {result.device}; images: {counts}; split {result.split}.")
     return Section(
         title="Ledger",
         slug="ledger",
@@ -114,35 +114,35 @@ def ledger(findings: Findings) -> Section:
     )
 
 
-def _tuning(runs: Sequence[Cell]) -> str:
+def _tuning(runs: Sequence[Result]) -> str:
     """Says what the values of the runs cost to find."""
     study = runs[0].study
     return f"{study['trials']} trials, {study['images']:,} images" if study else "none"
 
 
-def _costs(runs: Sequence[Cell]) -> list[str]:
+def _costs(runs: Sequence[Result]) -> list[str]:
     entries = []
     for name in ("epochs", "seconds", "gpu_seconds"):
-        values = [cell.cost[name] for cell in runs if name in cell.cost]
+        values = [result.cost[name] for result in runs if name in result.cost]
         entries.append(f"{sum(values) / len(values):.1f}" if values else "-")
     return entries
 
 
-def protocol(cells: Sequence[Cell]) -> list[Section]:
+def protocol(results: Sequence[Result]) -> list[Section]:
     """Lists every parameter that the runs of a kind read; where tasks differ, by task."""
     return [
-        _parameters([cell for cell in cells if kind_of(cell) == kind], kind)
-        for kind in sorted(set(map(kind_of, cells)))
+        _parameters([result for result in results if kind_of(result) == kind], kind)
+        for kind in sorted(set(map(kind_of, results)))
     ]
 
 
-def _parameters(cells: Sequence[Cell], kind: str) -> Section:
+def _parameters(results: Sequence[Result], kind: str) -> Section:
     found: dict[str, dict[str, list[str]]] = {}
-    for cell in cells:
-        for name, value in cell.params.items():
+    for result in results:
+        for name, value in result.params.items():
             tasks = found.setdefault(name, {}).setdefault(as_word(value), [])
-            if cell.task not in tasks:
-                tasks.append(cell.task)
+            if result.task not in tasks:
+                tasks.append(result.task)
     lines = []
     for name, values in sorted(found.items()):
         several = len(values) > 1
@@ -156,17 +156,17 @@ def _parameters(cells: Sequence[Cell], kind: str) -> Section:
 
 def hashes(findings: Findings) -> list[Section]:
     """Lists what the numbers rest on, down to every file: data, weights, runs, libraries."""
-    cells = findings.cells
-    inputs = sorted({("data", cell.task, cell.manifest_digest) for cell in cells})
-    inputs += sorted({("weights", cell.init, str(cell.weights_sha256)) for cell in cells})
-    versions = sorted({f"{name} {version}" for cell in cells for name, version in cell.versions.items()})
-    protocols = ", ".join(sorted({str(cell.protocol_version) for cell in cells}))
-    kinds = "; ".join(sorted({kind(cell.arithmetic) for cell in cells}))
+    results = findings.results
+    inputs = sorted({("data", result.task, result.manifest_digest) for result in results})
+    inputs += sorted({("weights", result.init, str(result.weights_sha256)) for result in results})
+    versions = sorted({f"{name} {version}" for result in results for name, version in result.versions.items()})
+    protocols = ", ".join(sorted({str(result.protocol_version) for result in results}))
+    kinds = "; ".join(sorted({kind(result.arithmetic) for result in results}))
     note = f"Protocol version {protocols}; {', '.join(versions)}. Data: digest of the prepared cache; weights: sha256."
     runs = [
-        (cell.task, cell.init, str(cell.seed), cell.part or "-", cell.digest,
-         str(cell.mlflow_run_id or "-"))
-        for cell in cells
+        (result.task, result.init, str(result.seed), result.part or "-", result.digest,
+         str(result.mlflow_run_id or "-"))
+        for result in results
     ]  # fmt: skip
     header = ("task", "init", "seed", "fold or split", "digest", "MLflow run")
     return [

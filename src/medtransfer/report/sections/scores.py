@@ -12,7 +12,7 @@ from medtransfer.comparison.published_form import TEST_NAMES, Row
 from medtransfer.comparison.selection import imbalances
 from medtransfer.comparison.wording import percent, points, shared_marks
 from medtransfer.report.tables import Entry, Grid, Section, column_title
-from medtransfer.results.result import Cell, of_task
+from medtransfer.results.result import Result, of_task
 from medtransfer.statistics import metrics, t_tests
 from medtransfer.statistics.randomization import RandomizationTest
 from medtransfer.weights.families import split
@@ -47,9 +47,9 @@ def printed_grid(findings: Findings) -> Grid:
 
 
 def _grid(findings: Findings, entry: Callable[[Row, str], Entry]) -> Grid:
-    cells, benchmark = findings.cells, findings.benchmark
-    titles = [column_title(of_task(cells, task), task) for task in benchmark.tasks]
-    shared = {task: shared_marks(of_task(cells, task)) for task in benchmark.tasks}
+    results, benchmark = findings.results, findings.benchmark
+    titles = [column_title(of_task(results, task), task) for task in benchmark.tasks]
+    shared = {task: shared_marks(of_task(results, task)) for task in benchmark.tasks}
     entries = {(row.task, row.init): _score_entry(row, shared[row.task], entry) for row in findings.rows}
     lines = [(Entry(init), *(entries[task, init] for task in benchmark.tasks)) for init in benchmark.inits]
     return Grid(header=("init", *titles), rows=tuple(lines))
@@ -67,7 +67,7 @@ def _score_entry(row: Row, shared: set[str], entry: Callable[[Row, str], Entry])
 
 def score_notes(findings: Findings) -> list[str]:
     """Says what the comparison rests on: test, n, marks, and what is missing."""
-    rows, cells = findings.rows, findings.cells
+    rows, results = findings.rows, findings.results
     notes = [_method(findings)]
     expected = sum(row.expected for row in rows if row.applicable)
     missing = sum(len(row.missing) for row in rows)
@@ -76,7 +76,7 @@ def score_notes(findings: Findings) -> list[str]:
         notes.append(f"{missing} of {expected} runs missing; an init is averaged when it has all: {words}.")
     if any(row.undefined for row in rows):
         notes.append(f"Undefined (no test label has both classes): {_runs(rows, 'undefined')}.")
-    notes += _label_notes(cells, findings.benchmark.tasks)
+    notes += _label_notes(results, findings.benchmark.tasks)
     unsuited = [f"{row.init} on {row.task}" for row in rows if not row.applicable]
     if unsuited:
         notes.append(f"Not applicable (pre-trained on the task's own dataset): {'; '.join(unsuited)}.")
@@ -88,9 +88,9 @@ def score_notes(findings: Findings) -> list[str]:
         )
     if count := findings.left_out:
         notes.append(f"{count} finished {'run' if count == 1 else 'runs'} outside this benchmark left out.")
-    for condition, runs in imbalances(cells).items():
+    for condition, runs in imbalances(results).items():
         notes.append(f"Not balanced over inits, allowed by comparison.unbalanced: {condition}, {'; '.join(runs)}.")
-    return notes + _version_notes(cells)
+    return notes + _version_notes(results)
 
 
 def _untested(findings: Findings) -> list[str]:
@@ -113,7 +113,7 @@ def _runs(rows: Iterable[Row], field: str) -> str:
 
 def _method(findings: Findings) -> str:
     rows = findings.rows
-    marks = sorted({mark for cell in findings.cells for mark in cell.marks})
+    marks = sorted({mark for result in findings.results for mark in result.marks})
     units = {row.unit for row in rows if row.summary is not None} or {"seed"}
     words = {"seed": "run (seed)", "fold": "fold (mean over its seeds)", "split": "drawn split (mean over its seeds)"}
     unit = " or ".join(f"{words[name]}, n = {_number(rows, name)}" for name in sorted(units, reverse=True))
@@ -143,18 +143,18 @@ def _number(rows: Sequence[Row], unit: str) -> str:
     return f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}" if counts else "0"
 
 
-def _label_notes(cells: Sequence[Cell], tasks: Sequence[str]) -> list[str]:
-    firsts = [of_task(cells, task)[0] for task in tasks if of_task(cells, task)]
+def _label_notes(results: Sequence[Result], tasks: Sequence[str]) -> list[str]:
+    firsts = [of_task(results, task)[0] for task in tasks if of_task(results, task)]
     return [
-        f"{cell.task}: mean over {cell.labels - len(cell.undefined)} of {cell.labels} labels; undefined in test: "
-        f"{', '.join(cell.undefined)}. Not comparable with a mean over other labels."
-        for cell in firsts
-        if cell.undefined
+        f"{result.task}: mean over {result.labels - len(result.undefined)} of {result.labels} labels; undefined in "
+        f"test: {', '.join(result.undefined)}. Not comparable with a mean over other labels."
+        for result in firsts
+        if result.undefined
     ]
 
 
-def _version_notes(cells: Sequence[Cell]) -> list[str]:
-    found = Counter(", ".join(f"{name} {version}" for name, version in sorted(c.versions.items())) for c in cells)
+def _version_notes(results: Sequence[Result]) -> list[str]:
+    found = Counter(", ".join(f"{name} {version}" for name, version in sorted(c.versions.items())) for c in results)
     if len(found) == 1:
         return []
     return [
@@ -168,21 +168,23 @@ def further(findings: Findings) -> list[Section]:
     """Tabulates the other test scores of each task: AUC or one form of Dice alone is not enough."""
     found = []
     for task in findings.benchmark.tasks:
-        own = of_task(findings.cells, task)
+        own = of_task(findings.results, task)
         primary = own[0].metric if own else ""
         names = [
-            name for name in metrics.titles() if name != primary and any(f"test_{name}" in cell.scores for cell in own)
+            name
+            for name in metrics.titles()
+            if name != primary and any(f"test_{name}" in result.scores for result in own)
         ]
         if names:
             found.append(_further(findings, task, own, names))
     return found
 
 
-def _further(findings: Findings, task: str, own: Sequence[Cell], names: Sequence[str]) -> Section:
+def _further(findings: Findings, task: str, own: Sequence[Result], names: Sequence[str]) -> Section:
     lines = []
     for init in findings.benchmark.inits:
-        runs = [cell for cell in own if cell.init == init]
-        expected = len(findings.benchmark.seeds) * max(1, len({cell.fold for cell in own}))
+        runs = [result for result in own if result.init == init]
+        expected = len(findings.benchmark.seeds) * max(1, len({result.fold for result in own}))
         lines.append((Entry(init), *(Entry(_mean_text(runs, f"test_{name}", expected)) for name in names)))
     grid = Grid(header=("init", *(metrics.title(name) for name in names)), rows=tuple(lines))
     notes = ("Mean ± std over the same runs in percent, ddof 1; not tested.",)
@@ -190,8 +192,8 @@ def _further(findings: Findings, task: str, own: Sequence[Cell], names: Sequence
     return Section(title=title, slug=f"further-{task}", grid=grid, notes=notes, scores=True, folded=True)
 
 
-def _mean_text(runs: Sequence[Cell], name: str, expected: int) -> str:
-    found = [cell.scores[name] for cell in runs if name in cell.scores]
+def _mean_text(runs: Sequence[Result], name: str, expected: int) -> str:
+    found = [result.scores[name] for result in runs if name in result.scores]
     if found and len(found) < expected:
         return f"{len(found)} of {expected} runs"
     return percent(t_tests.summary(found) if found else None)
@@ -199,8 +201,10 @@ def _mean_text(runs: Sequence[Cell], name: str, expected: int) -> str:
 
 def labels(findings: Findings) -> list[Section]:
     """Shows every label's AUC: a mean hides which findings an initialization helps with."""
-    own = {task: of_task(findings.cells, task) for task in findings.benchmark.tasks}
-    shown = [task for task, cells in own.items() if cells and len(cells[0].tested) > 1 and cells[0].metric == "auc"]
+    own = {task: of_task(findings.results, task) for task in findings.benchmark.tasks}
+    shown = [
+        task for task, results in own.items() if results and len(results[0].tested) > 1 and results[0].metric == "auc"
+    ]
     note = "Mean over seeds of each label's test AUC in percent, best of a column bold; not tested."
     return [
         Section(title=f"Labels: {task}", slug=f"labels-{task}", notes=(note,), figures=(f"labels-{task}",), scores=True)
@@ -245,7 +249,7 @@ def _beside(
                 )
                 lines.append(tuple(map(Entry, (*texts, _n(theirs), points(gap)))))
     header = ("init", "task", "here", "published", "n", "here - published, points")
-    marks = {mark for cell in findings.cells for mark in cell.marks} & {"synthetic", "partial"}
+    marks = {mark for result in findings.results for mark in result.marks} & {"synthetic", "partial"}
     notes = [f"{paper}. Published numbers come without their runs, so the difference is not tested."]
     notes += (
         [f"The data here is {' and '.join(sorted(marks))}: the difference says nothing about weights."] if marks else []
@@ -265,5 +269,5 @@ def _n(row: Published) -> str:
 
 def primary(findings: Findings, task: str) -> str:
     """Names the primary metric of a task."""
-    own = of_task(findings.cells, task)
+    own = of_task(findings.results, task)
     return metrics.title(own[0].metric) if own else "score"

@@ -8,7 +8,7 @@ from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.wording import as_word, p_value, percent, points
 from medtransfer.report.tables import Section, column_title, grid
 from medtransfer.results import study
-from medtransfer.results.result import Cell, of_task
+from medtransfer.results.result import Result, of_task
 from medtransfer.results.study import Ledger
 from medtransfer.statistics import t_tests
 
@@ -86,14 +86,16 @@ def recipes(findings: Findings) -> Section | None:
     """Puts the fixed and the tuned recipe side by side, on val and on test."""
     if not findings.beside:
         return None
-    by_recipe = {recipe: [c for c in (*findings.cells, *findings.beside) if c.recipe == recipe] for recipe in _RECIPES}
+    by_recipe = {
+        recipe: [c for c in (*findings.results, *findings.beside) if c.recipe == recipe] for recipe in _RECIPES
+    }
     lines = []
     for task in findings.benchmark.tasks:
         for init in findings.benchmark.inits:
             pair = [[c for c in of_task(by_recipe[r], task) if c.init == init] for r in _RECIPES]
             if all(pair):
                 lines.append((task, init, *_beside(*pair)))
-    titles = dict.fromkeys(column_title(of_task(findings.cells, task), task) for task in findings.benchmark.tasks)
+    titles = dict.fromkeys(column_title(of_task(findings.results, task), task) for task in findings.benchmark.tasks)
     note = (
         f"{'; '.join(titles)}; in percent, mean ± std over seeds (ddof 1). Gain: tuned minus fixed on test, over the "
         "seeds that both have, in points; p: two-sided t-test paired by seed, not corrected for the number of lines. "
@@ -106,7 +108,7 @@ def recipes(findings: Findings) -> Section | None:
 _RECIPES = ("fixed", "tuned")
 
 
-def _beside(fixed: Sequence[Cell], tuned: Sequence[Cell]) -> tuple[str, ...]:
+def _beside(fixed: Sequence[Result], tuned: Sequence[Result]) -> tuple[str, ...]:
     shown = []
     for name in ("val_score", "score"):
         for runs in (fixed, tuned):

@@ -151,7 +151,7 @@ class _Book:
             best = next(trial for trial in found.trials if trial.number == found.winner)
             scores |= {found.monitor: best.value or 0.0}
         scores |= {f"trials_{state}": float(count) for state, count in found.states().items()}
-        self.run.end("FINISHED" if found.finished else "KILLED", scores, study.words(found), shown)
+        self.run.end("FINISHED" if found.finished else "KILLED", scores, study.summary(found), shown)
         return found
 
 

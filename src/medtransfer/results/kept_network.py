@@ -21,7 +21,7 @@ NETWORK = "best.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class KeptNetwork:
     """Which run a kept network is of."""
 
     init: str
@@ -46,7 +46,7 @@ def path(root: Path, task: str, slug: str, recipe: str) -> Path:
     return root / FOLDER / task / f"{name}.safetensors"
 
 
-def keep(source: Path, chosen: Chosen, target: Path) -> None:
+def keep(source: Path, chosen: KeptNetwork, target: Path) -> None:
     """Copies a network to where it is kept, whole or not at all, and says beside it which run it is of.
 
     Args:
@@ -60,7 +60,7 @@ def keep(source: Path, chosen: Chosen, target: Path) -> None:
     files.write_text(target.with_suffix(".json"), json.dumps(dataclasses.asdict(chosen), indent=1) + "\n")
 
 
-def read(network: Path) -> Chosen:
+def read(network: Path) -> KeptNetwork:
     """Reads which run a kept network is of.
 
     Raises:
@@ -73,7 +73,7 @@ def read(network: Path) -> Chosen:
             "`dvc pull`"
         )
     advice = "remove it and run `benchmark` again where the run was trained, or `dvc pull`"
-    chosen = read_json(note, Chosen, "description of a network", advice)
+    chosen = read_json(note, KeptNetwork, "description of a network", advice)
     if files.sha256(network) != chosen.sha256:
         raise UserError(f"{network} is not the file that {note.name} describes; run `benchmark` again")
     return chosen
