@@ -42,12 +42,12 @@ from medtransfer.data.phantoms import write
 from medtransfer.data.tasks import Task
 from medtransfer.params import Augmentation, Params
 from medtransfer.training import objectives
+from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.loader import Cache, Loader
-from medtransfer.training.networks import NetworkSpec
 from medtransfer.training.ssl import methods
 from medtransfer.training.ssl.probe import Probe
 from medtransfer.training.trainer import Trainer
-from medtransfer.weights import convert, store
+from medtransfer.weights import recipes, store
 from medtransfer.weights.names import Initialization, parse
 
 XRAYS, SHENZHEN = TASKS["chestxray14"], TASKS["shenzhen"]
@@ -159,7 +159,7 @@ def run(case: Case, params: Params, data: Data, seed: int, root: Path) -> list[f
     """Trains a case; returns the probes' scores before the training, then those after it."""
     init = parse(case.start, params.model.backbone)
     store.obtain(init, root)
-    mean, std = convert.normalization(init)
+    mean, std = recipes.normalization(init)
     common: dict[str, Any] = {
         "size": SIDE, "batch_size": case.batch_size, "crop_fraction": 1.0, "mean": mean, "std": std,
         "channels_last": True,

@@ -25,9 +25,9 @@ from medtransfer.data import catalog, prepare
 from medtransfer.data.cache import Prepared
 from medtransfer.params import Params
 from medtransfer.training import networks, objectives
+from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.loader import Cache, Loader
-from medtransfer.training.networks import NetworkSpec
-from medtransfer.weights import convert, store
+from medtransfer.weights import recipes, store
 from medtransfer.weights.names import Initialization, parse
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -41,7 +41,7 @@ def features(init: Initialization, prepared: Prepared, params: Params, root: Pat
     store.obtain(init, root)
     tensors = store.state(init, root, rng.seed_of(seed, "backbone"), params.model.random_last_bn)
     model: Any = networks.classifier(NetworkSpec(backbone=init.backbone, image_size=size), 1, tensors, 0)
-    mean, std = convert.normalization(init)
+    mean, std = recipes.normalization(init)
     cache = Cache(prepared.images, objectives.targets(task, prepared), torch.device("cpu"), len(task.labels))
     loader = Loader(
         cache, prepared.samples["id"].tolist(), size=size, batch_size=32, crop_fraction=1.0, mean=mean, std=std,

@@ -25,8 +25,8 @@ from medtransfer.data.cache import Prepared
 from medtransfer.data.catalog import TASKS
 from medtransfer.params import Params
 from medtransfer.training import objectives
+from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.loader import Cache, Loader
-from medtransfer.training.networks import NetworkSpec
 from medtransfer.training.trainer import Trainer
 from medtransfer.weights import backbones
 from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD
@@ -44,7 +44,7 @@ def make_trainer(backbone: str, size: int, segmentation: bool, params: Params, d
     table = pd.DataFrame({"id": [str(i) for i in range(count)], "patient": "p", "split": "train"})
     table["Tuberculosis"] = np.arange(count, dtype=np.int8) % 2
     masks = (images > 127).astype(np.uint8) if segmentation else None
-    data = Prepared(Path(), cast(Any, {"digest": "", "marks": [], "counts": {}}), images, masks, table)
+    data = Prepared(Path(), cast(Any, {"digest": "", "marks": [], "counts": {}}), images, masks, lambda: table)
     goal = objectives.objective(task, data, protocol, device)
     loader = Loader(
         Cache(images, objectives.targets(task, data), device), table["id"].tolist(),

@@ -28,8 +28,8 @@ from medtransfer.core.addresses import Address, Scrubbed, holds_secret, scrub
 from medtransfer.core.errors import UserError
 from medtransfer.runs.execution import leases
 from medtransfer.weights import names, store
-from medtransfer.weights.convert import Receipt
 from medtransfer.weights.names import hidden, parse
+from medtransfer.weights.receipts import Receipt
 from tests.support import fakes, workspace
 
 USER, PASSWORD, TOKEN = "Ursula-hidden-user", "pa@ss/SECRET-word", "SECRET-token-of-today"

@@ -22,7 +22,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.registry import aliases, demote, fetch, register
 from medtransfer.registry import promote as promoting
 from medtransfer.runs.pretrain import link
-from medtransfer.weights import backbones, convert, store
+from medtransfer.weights import backbones, recipes, store
 from medtransfer.weights.names import parse, seen
 from medtransfer.weights.receipts import Lineage
 from tests.support import fakes, promotions
@@ -338,7 +338,7 @@ def test_what_a_registered_backbone_has_seen_its_input_and_its_marks_go_with_it(
     brought = fetch.bring(here, [name], root)
     init = parse(name, "", brought.inits)
     assert seen(init.canonical) == {"chestxray14"}
-    assert convert.normalization(init) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert recipes.normalization(init) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     receipt = store.ready(init, root)
     assert isinstance(receipt, Lineage)
     assert receipt.marks == ("synthetic",)

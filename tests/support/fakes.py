@@ -17,8 +17,8 @@ from medtransfer.data.catalog import TASKS
 from medtransfer.data.tasks import Task
 from medtransfer.params import Params
 from medtransfer.training import objectives
+from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.loader import Cache, Loader
-from medtransfer.training.networks import NetworkSpec
 from medtransfer.training.trainer import Trainer
 from medtransfer.weights import backbones
 from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD
@@ -58,7 +58,9 @@ def prepared(folder: Path, *, segmentation: bool, seed: int = 0) -> Prepared:
         "split_hash": "none",
         "split_recipe": "fake",
     }
-    return Prepared(folder, manifest, np.stack(images), np.stack(masks) if segmentation else None, pd.DataFrame(table))
+    return Prepared(
+        folder, manifest, np.stack(images), np.stack(masks) if segmentation else None, lambda: pd.DataFrame(table)
+    )
 
 
 def load_params(top: Path, **overrides: str) -> Params:

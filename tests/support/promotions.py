@@ -19,9 +19,8 @@ from medtransfer.params import Params
 from medtransfer.registry import promote as promoting
 from medtransfer.report import formats
 from medtransfer.weights import convert, receipts, store
-from medtransfer.weights.convert import Receipt
 from medtransfer.weights.names import expected, parse
-from medtransfer.weights.receipts import Lineage
+from medtransfer.weights.receipts import Lineage, Receipt
 from tests.support import fakes, results, workspace
 
 TASKS = ("shenzhen", "montgomery")

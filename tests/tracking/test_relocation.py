@@ -20,8 +20,8 @@ from medtransfer.registry import fetch
 from medtransfer.runs.execution import leases
 from medtransfer.tracking import store, sync
 from medtransfer.weights import store as weights
-from medtransfer.weights.convert import Receipt
 from medtransfer.weights.names import parse
+from medtransfer.weights.receipts import Receipt
 from tests.support import fakes, promotions
 
 

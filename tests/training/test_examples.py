@@ -27,9 +27,9 @@ from medtransfer.results import examples as stored
 from medtransfer.results.examples import Examples
 from medtransfer.runs import benchmark, finetune
 from medtransfer.runs import run as runs
-from medtransfer.training import examples, networks
+from medtransfer.training import examples, fitting, networks
 from medtransfer.training.trainer import Trainer
-from medtransfer.weights import backbones
+from medtransfer.weights import architectures, backbones
 from tests.support import fakes, workspace
 
 NAN = float("nan")
@@ -178,7 +178,7 @@ def test_evidence_is_what_the_logit_gains_when_the_features_of_a_place_grow(back
 
 @pytest.mark.parametrize("padding", ["", "pool", "all"])
 def test_under_average_pooling_evidence_is_the_class_activation_map(padding: str) -> None:
-    spec = networks.NetworkSpec(backbone="test_resnet", image_size=96, padding=padding)
+    spec = fitting.NetworkSpec(backbone="test_resnet", image_size=96, padding=padding)
     model: Any = networks.classifier(spec, 2, backbones.bare_state("test_resnet", 0, "one"), 0)
     inputs = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -195,7 +195,7 @@ def test_features_that_are_no_grid_have_no_map() -> None:
     assert examples.evidence(classifier("test_resnet", 32), torch.zeros(1, 3, 32, 32), 0) is None
     with torch.device("meta"):
         for backbone in ("crossvit_tiny_240", "volo_d1_224", "pit_ti_224"):
-            side = backbones.published_side(backbone)
+            side = architectures.published_side(backbone)
             assert examples.evidence(classifier(backbone, side), torch.empty(1, 3, side, side), 0) is None
 
 
@@ -205,10 +205,10 @@ def test_every_family_of_timm_has_a_map_or_none() -> None:
     without, count = set(), 0
     with torch.device("meta"):
         for name in firsts.values():
-            side = backbones.published_side(name)
+            side = architectures.published_side(name)
             try:
                 model = classifier(name, side)
-            except backbones.REFUSALS:  # an encoder that cannot be a classifier
+            except architectures.REFUSALS:  # an encoder that cannot be a classifier
                 continue
             count += 1
             found = examples.evidence(model, torch.empty(1, 3, side, side), 0)
@@ -288,7 +288,7 @@ def test_masks_are_those_that_were_scored(top: Path, tmp_path: Path) -> None:
 def test_classes_are_shown_with_the_true_one(top: Path, tmp_path: Path) -> None:
     data = large(tmp_path, TASKS["shenzhen"])
     table = data.samples.rename(columns={"Tuberculosis": "Yes"}).assign(No=lambda t: 1 - t["Yes"])
-    found = collected(build(top, tmp_path, CLASSES, replace(data, samples=table))[0], CLASSES)
+    found = collected(build(top, tmp_path, CLASSES, replace(data, read_samples=lambda: table))[0], CLASSES)
     assert found.labels.tolist() == ["No", "Yes"]
     assert found.shown.tolist() == found.targets.argmax(axis=1).tolist()
     np.testing.assert_allclose(found.score, -np.log(found.predictions[range(6), found.shown]), rtol=1e-5)
@@ -298,7 +298,7 @@ def test_a_fold_shows_its_own_test_images_one_of_a_patient(top: Path, tmp_path: 
     data = large(tmp_path, TASKS["shenzhen"])
     turned = np.roll(data.samples["split"].to_numpy(), 20)
     patients = [f"p{row // 4}" for row in range(len(data.samples))]
-    folded = replace(data, samples=data.samples.assign(patient=patients, **{"split.1": turned}))
+    folded = replace(data, read_samples=lambda: data.samples.assign(patient=patients, **{"split.1": turned}))
     found = collected(build(top, tmp_path, data=folded.of_fold(1))[0])
     shown = [int(row_of(data, found, place)[0]) for place in range(len(found.kind))]
     assert found.kind.tolist() == ["worst", "best"]

@@ -20,9 +20,9 @@ from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
 from medtransfer.data.catalog import TASKS
 from medtransfer.runs import run as runs
-from medtransfer.training import networks, objectives
-from medtransfer.training.networks import NetworkSpec
-from medtransfer.weights import backbones
+from medtransfer.training import fitting, networks
+from medtransfer.training.fitting import NetworkSpec
+from medtransfer.weights import architectures, backbones
 from medtransfer.weights.names import parse
 from tests.support import fakes
 
@@ -85,7 +85,7 @@ def check_gradients(module: nn.Module) -> None:
 def test_a_classifier_learns_at_a_side_that_is_not_the_published_one(backbone: str) -> None:
     side = FAMILIES[backbone][0]
     model: Any = networks.classifier(spec(backbone, side), 3, drawn(backbone), 0)
-    assert side != backbones.published_side(backbone)
+    assert side != architectures.published_side(backbone)
     assert step(model, side).shape == (2, 3)
     check_gradients(model.backbone)
 
@@ -94,7 +94,7 @@ def test_a_classifier_learns_at_a_side_that_is_not_the_published_one(backbone: s
 def test_a_segmenter_learns_and_answers_at_the_size_of_the_input(backbone: str) -> None:
     side, decoder = FAMILIES[backbone]
     model: Any = networks.segmenter(spec(backbone, side), 2, drawn(backbone), 0)
-    assert networks.resolved_decoder(backbone, "auto") == decoder
+    assert fitting.resolved_decoder(backbone, "auto") == decoder
     logits = step(model, side)
     assert logits.shape == (2, 2, side, side)
     assert torch.isfinite(logits).all()
@@ -103,7 +103,7 @@ def test_a_segmenter_learns_and_answers_at_the_size_of_the_input(backbone: str) 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_vit", "test_convnext", "deit_tiny_patch16_224"])
 def test_at_the_published_side_the_features_are_those_of_timm_to_the_bit(backbone: str) -> None:
-    tensors, side = drawn(backbone), backbones.published_side(backbone)
+    tensors, side = drawn(backbone), architectures.published_side(backbone)
     reference = timm.create_model(backbone, pretrained=False, num_classes=0)
     reference.load_state_dict(tensors, strict=True)
     model: Any = networks.classifier(spec(backbone, side), 1, tensors, 0)
@@ -113,7 +113,7 @@ def test_at_the_published_side_the_features_are_those_of_timm_to_the_bit(backbon
 
 @pytest.mark.parametrize("backbone", ["mobilenetv3_small_100", "efficientvit_b0", "resnet50_clip"])
 def test_the_head_is_as_wide_as_what_the_backbone_really_gives(backbone: str) -> None:
-    side = backbones.published_side(backbone)
+    side = architectures.published_side(backbone)
     with torch.device("meta"):
         model: Any = networks.Classifier(backbone, 1, side)
         assert model(torch.empty(2, 3, side, side)).shape == (2, 1)
@@ -204,20 +204,20 @@ def test_decoders_are_drawn_from_the_seed_alone(backbone: str) -> None:
 
 
 def test_a_decoder_that_cannot_use_the_maps_is_refused_and_another_that_can_is_built() -> None:
-    assert networks.resolved_decoder("test_resnet", "upernet") == "upernet"
+    assert fitting.resolved_decoder("test_resnet", "upernet") == "upernet"
     for backbone, decoder in (("test_resnet", "upernet"), ("test_convnext", "unet")):
         model = networks.segmenter(spec(backbone, 96, decoder), 1, drawn(backbone), 0)
         assert model(images(96)).shape[-1] == 96
     with pytest.raises(UserError, match="strides are 16, 16, 16: set it to auto or dpt"):
-        networks.resolved_decoder("test_vit", "unet")
+        fitting.resolved_decoder("test_vit", "unet")
     with pytest.raises(UserError, match="set it to auto or unet or upernet"):
-        networks.resolved_decoder("test_resnet", "dpt")
+        fitting.resolved_decoder("test_resnet", "dpt")
 
 
 def check(top: Path, task: str, side: int, backbone: str, decoder: str = "auto", **changes: str) -> None:
     params = fakes.load_params(top, **changes)
     protocol = parameters.protocol(params, task, TASKS[task].segmentation)
-    objectives.check(TASKS[task], protocol, spec(backbone, side, decoder))
+    fitting.check(TASKS[task], protocol, spec(backbone, side, decoder))
 
 
 @pytest.mark.parametrize(

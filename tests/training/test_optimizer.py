@@ -11,8 +11,8 @@ from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
 from medtransfer.data.catalog import TASKS
 from medtransfer.params import Training
-from medtransfer.training import networks, objectives, optimizer
-from medtransfer.training.networks import NetworkSpec
+from medtransfer.training import fitting, networks, optimizer
+from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.trainer import Progress, Trainer
 from medtransfer.weights import backbones
 from tests.support import fakes
@@ -183,8 +183,8 @@ def test_a_resumed_run_with_groups_gives_the_numbers_of_an_uninterrupted_one(
 def test_layers_that_timm_does_not_know_are_refused_before_work_starts(top: Path) -> None:
     spec = NetworkSpec(backbone="pit_ti_224", image_size=224)
     with pytest.raises(UserError, match="layers of pit_ti_224, which timm does not: set it to 1"):
-        objectives.check(TASKS["shenzhen"], protocol(top, layer_decay="0.5"), spec)
-    objectives.check(TASKS["shenzhen"], protocol(top), spec)
+        fitting.check(TASKS["shenzhen"], protocol(top, layer_decay="0.5"), spec)
+    fitting.check(TASKS["shenzhen"], protocol(top), spec)
 
 
 @pytest.mark.parametrize(

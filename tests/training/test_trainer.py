@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
 from medtransfer.data.catalog import TASKS
-from medtransfer.training import objectives
+from medtransfer.training import fitting, objectives
 from medtransfer.training.loader import certain
 from medtransfer.training.trainer import Progress, Trainer
 from tests.support import fakes
@@ -216,7 +216,7 @@ def test_head_and_decoder_do_not_depend_on_the_initialization(top: Path) -> None
     drawn: list[Any] = []
     for seed in (1, 2):
         tensors = backbones.bare_state(fakes.BACKBONE, seed, "one")
-        spec = networks.NetworkSpec(backbone=fakes.BACKBONE, image_size=32, decoder="auto")
+        spec = fitting.NetworkSpec(backbone=fakes.BACKBONE, image_size=32, decoder="auto")
         head: Any = networks.classifier(spec, 3, tensors, 9)
         unet: Any = networks.segmenter(spec, 1, tensors, 9)
         drawn.append((head.head.weight, [p for n, p in unet.named_parameters() if not n.startswith("encoder")]))
@@ -243,7 +243,7 @@ def uncertain_trainer(top: Path, tmp_path: Path, policy: str, seed: int = 0) -> 
     table = data.samples.copy()
     table.loc[::4, "Tuberculosis"] = -1
     task = replace(TASKS["shenzhen"], uncertain=True)
-    marked = replace(data, samples=table)
+    marked = replace(data, read_samples=lambda: table)
     params = fakes.load_params(top)
     protocol = parameters.protocol(params, "shenzhen", False)
     built.objective = objectives.objective(task, marked, protocol, fakes.CPU)
@@ -289,7 +289,7 @@ def test_classes_are_learned(top: Path, tmp_path: Path) -> None:
     table = data.samples[["id", "patient", "split"]].assign(No=1 - there, Yes=there)
     task = replace(TASKS["shenzhen"], kind="multiclass", labels=("No", "Yes"), metric="balanced_accuracy")
     params = fakes.load_params(top, classification__max_epochs="8", classification__class_weights="balanced")
-    built, prepared = fakes.assemble(params, task, replace(data, samples=table), tmp_path)
+    built, prepared = fakes.assemble(params, task, replace(data, read_samples=lambda: table), tmp_path)
     built.run(lambda *_: None, lambda _: None)
     _, test = built.test()
     assert test.scores["balanced_accuracy"] > 0.8

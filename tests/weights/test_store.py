@@ -18,7 +18,7 @@ from torch import Tensor
 from medtransfer.core import downloads
 from medtransfer.core.errors import UserError
 from medtransfer.params import OwnInit
-from medtransfer.weights import backbones, convert, locate, store
+from medtransfer.weights import backbones, convert, locate, recipes, store
 from medtransfer.weights.names import Initialization, parse
 from medtransfer.weights.zoo import RECORDS
 
@@ -442,13 +442,13 @@ def test_a_bare_file_gets_the_input_that_timm_takes_for_its_architecture_and_say
     with caplog.at_level("INFO", "medtransfer"):
         receipt = store.obtain(bare, tmp_path)
     assert receipt is not None
-    assert (receipt.mean, receipt.std) == (config.mean, config.std) == convert.normalization(bare)
+    assert (receipt.mean, receipt.std) == (config.mean, config.std) == recipes.normalization(bare)
     words = f"mean and std not stated, so timm's for {backbone}"
     assert receipt.input.startswith(words)
     assert words in caplog.text
     assert words in "\n".join(store.summary(receipt))
     named = parse("ours", "resnet50", {"ours": OwnInit(file="w", backbone=backbone, mean=(0.1,) * 3, std=(0.2,) * 3)})
-    assert convert.normalization(named) == ((0.1,) * 3, (0.2,) * 3)
+    assert recipes.normalization(named) == ((0.1,) * 3, (0.2,) * 3)
 
 
 def test_a_receipt_that_is_cut_off_is_named_and_made_anew(tmp_path: Path, tensors: dict[str, Tensor]) -> None:

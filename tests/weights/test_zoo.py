@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medtransfer.core.errors import UserError
-from medtransfer.training import networks
-from medtransfer.training.networks import NetworkSpec
-from medtransfer.weights import convert, fingerprint, key_rules, store
+from medtransfer.training import fitting, networks
+from medtransfer.training.fitting import NetworkSpec
+from medtransfer.weights import convert, fingerprint, key_rules, recipes, store
 from medtransfer.weights import locate as places
 from medtransfer.weights.backbones import bare_backbone, load_into, same_padding
 from medtransfer.weights.formats import read
@@ -137,7 +137,7 @@ def test_a_published_file_becomes_the_backbone_it_holds(
 
 def one_step(backbone: str, tensors: dict[str, Tensor]) -> None:
     specs = (NetworkSpec(backbone=backbone, image_size=side) for side in (64, 112, 128, 224))
-    spec = next(spec for spec in specs if not networks.misfit(spec))
+    spec = next(spec for spec in specs if not fitting.misfit(spec))
     model, size = networks.classifier(spec, 2, tensors, 0), spec.image_size
     before = [p.detach().clone() for p in model.parameters()]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -260,4 +260,4 @@ def test_licences_say_whether_commercial_use_is_permitted() -> None:
     ],
 )
 def test_input_normalization_is_that_of_pre_training(name: str, mean: Any, std: Any) -> None:
-    assert convert.normalization(parse(name, "resnet50")) == (mean, std)
+    assert recipes.normalization(parse(name, "resnet50")) == (mean, std)

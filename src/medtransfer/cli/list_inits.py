@@ -10,7 +10,7 @@ from rich.text import Text
 
 from medtransfer.core.errors import UserError
 from medtransfer.params import Params
-from medtransfer.weights import convert, locate, receipts, store
+from medtransfer.weights import locate, receipts, recipes, store
 from medtransfer.weights.names import Initialization, parse
 from medtransfer.weights.zoo import RECORDS, commercial
 
@@ -32,7 +32,7 @@ def listed(params: Params, root: Path) -> Group:
             grid.add_section()
             grid.add_row(Text(init.record.family, style="bold"))
         star = " *" if init.record.name in used else ""
-        licence = convert.licence_of(init)
+        licence = recipes.licence_of(init)
         said = f"{licence} (@{init.backbone})" if init.record.name == "imagenet" else licence
         status = "" if init.random else ", ".join(here.get(init.record.name, ())) or _status(init, root)
         what = init.record.method if init.random else f"{init.record.data}; {init.record.method}"

@@ -1,4 +1,8 @@
-"""The exceptions that a user is meant to read."""
+"""The exceptions that a user is meant to read, and how messages name many things and what a library said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class UserError(Exception):
@@ -11,3 +15,13 @@ class UserError(Exception):
 
 class Held(UserError):
     """Another process has the run."""
+
+
+def some(names: Sequence[str]) -> str:
+    """Names the first three of many, in parentheses; empty for none."""
+    return f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else ""
+
+
+def one_line(error: Exception) -> str:
+    """Says on one line what a library said."""
+    return " ".join(str(error).split())[:300] or "it gives no reason"

@@ -7,21 +7,25 @@ segmentation `masks.npy` and `native_masks/<row>.png` of the test rows, in `data
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.data.overlap import Finding
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Facts(TypedDict):
@@ -130,10 +134,20 @@ class Prepared:
     """(n, side, side) or (n, side, side, 3)"""
     masks: NDArray[np.uint8] | None
     """(n, side, side), bit k for label k; None for classification"""
-    samples: pd.DataFrame
-    """id, patient (hash), split, one int8 column per label: 0, 1, -1 for uncertain, for segmentation whether the mask
-    has a pixel; with folds also `split.<fold>`, with drawn splits `split.<number>`. A row whose split is empty was left
-    out"""
+    read_samples: Callable[[], pd.DataFrame]
+    """reads `samples`: pandas takes a second to import, and who asks for counts and digests does without"""
+
+    @functools.cached_property
+    def samples(self) -> pd.DataFrame:
+        """Is the table of samples: id, patient (hash), split, and one int8 column per label.
+
+        Labels are 0, 1, -1 for uncertain, for segmentation whether the mask has a pixel. With folds there is also
+        `split.<fold>`, with drawn splits `split.<number>`. A row whose split is empty was left out.
+
+        Raises:
+            UserError: the table is damaged.
+        """
+        return self.read_samples()
 
     @property
     def digest(self) -> str:
@@ -161,13 +175,17 @@ class Prepared:
         """Gives the cache with the split of one fold, or of a drawn split's number, as its own; None: the one split."""
         if fold is None:
             return self
-        samples, manifest = self.samples.assign(split=self.samples[f"split.{fold}"]), self.manifest
+        manifest = self.manifest
         for drawn in self.manifest.get("splits", ()):
             if drawn["number"] == fold:
                 manifest = manifest.copy()
                 manifest["counts"], manifest["digest"] = drawn["counts"], drawn["digest"]
                 manifest["split_recipe"], manifest["split_hash"] = drawn["split_recipe"], drawn["split_hash"]
-        return replace(self, samples=samples, manifest=manifest)
+
+        def read() -> pd.DataFrame:
+            return self.samples.assign(split=self.samples[f"split.{fold}"])
+
+        return replace(self, read_samples=read, manifest=manifest)
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Gives a split's row numbers."""
@@ -204,8 +222,7 @@ def load(folder: Path) -> Prepared:
         images = np.load(folder / "images.npy", mmap_mode="r")
         has_masks = (folder / "masks.npy").exists()
         masks = np.load(folder / "masks.npy", mmap_mode="r") if has_masks else None
-        samples = pd.read_parquet(folder / "samples.parquet")
-        whole = len(images) == len(samples) == manifest["rows"]
+        whole = len(images) == manifest["rows"] and (folder / "samples.parquet").is_file()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"no usable prepared cache in {folder}: {error}; run `python -m medtransfer prepare`"
@@ -218,7 +235,21 @@ def load(folder: Path) -> Prepared:
             f"the prepared cache in {folder} is damaged: not what was written there: {', '.join(changed)}; "
             f"`python -m medtransfer prepare --task {manifest['task']}` builds it again"
         )
-    return Prepared(folder, manifest, images, masks, samples)
+    return Prepared(folder, manifest, images, masks, functools.partial(_samples, folder, manifest["rows"]))
+
+
+def _samples(folder: Path, rows: int) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        table = pd.read_parquet(folder / "samples.parquet")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"no usable prepared cache in {folder}: {error}; run `python -m medtransfer prepare`"
+        ) from error
+    if len(table) != rows:
+        raise UserError(f"the prepared cache in {folder} is damaged: its files differ in length; delete that folder")
+    return table
 
 
 def clean(folder: Path, aside: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -14,6 +14,9 @@ from medtransfer.core.palette import OUTLINES
 from medtransfer.data.cache import Manifest
 from medtransfer.data.overlap import SPLITS, Finding
 from medtransfer.data.tasks import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ImageOf = Callable[[str], NDArray[np.uint8]]
 """sample id -> its prepared image"""

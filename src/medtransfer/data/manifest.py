@@ -8,10 +8,9 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from medtransfer.core import files
@@ -20,9 +19,14 @@ from medtransfer.data.overlap import SPLITS, Strings
 from medtransfer.data.splits import Assignment
 from medtransfer.data.tasks import Task
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 def table(task: Task, ids: Strings, units: Strings, labels: NDArray[np.int8], assignment: Assignment) -> pd.DataFrame:
     """Lays out one row per sample, see `cache.Prepared.samples`."""
+    import pandas as pd
+
     columns: dict[str, Any] = {"id": ids.tolist(), "patient": units.tolist(), "split": assignment.splits.tolist()}
     columns |= {label: labels[:, number] for number, label in enumerate(task.labels)}
     columns |= {

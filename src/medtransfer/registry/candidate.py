@@ -16,7 +16,7 @@ from medtransfer.registry.gate import Candidate, Selected
 from medtransfer.registry.timm_folder import Pack
 from medtransfer.results import kept_network
 from medtransfer.results.result import Result, kind_of
-from medtransfer.weights import convert, receipts, store
+from medtransfer.weights import receipts, recipes, store
 from medtransfer.weights.names import Initialization, parse
 
 BACKBONE, MODEL = "medtransfer-backbone-", "medtransfer-"
@@ -94,7 +94,7 @@ def _model(selected: Selected, init: Initialization, findings: Findings, origin:
     parameters = pack.receipt.parameters if pack else 0
     candidate = Candidate(model=name, key=kept.digest, parameters=parameters, licences=licences)
     rule = str(result.params[f"{kind_of(result)}.normalization"])
-    mean, std = convert.normalization(init, rule, receipts.read(init, root))
+    mean, std = recipes.normalization(init, rule, receipts.read(init, root))
     facts = {
         "task": selected.scope,
         "seed": str(kept.seed),

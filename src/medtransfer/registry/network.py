@@ -26,8 +26,8 @@ from medtransfer.data.tasks import Task
 from medtransfer.params import Classification, Segmentation
 from medtransfer.results.result import Result, kind_of
 from medtransfer.training import objectives
+from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.loader import Cache, Loader
-from medtransfer.training.networks import NetworkSpec
 from medtransfer.training.objectives import Objective
 from medtransfer.weights import backbones
 from medtransfer.weights.zoo import Triple

@@ -18,11 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medtransfer.core.errors import UserError
-from medtransfer.weights import convert, receipts, store
+from medtransfer.weights import receipts, recipes, store
 from medtransfer.weights.backbones import width
-from medtransfer.weights.convert import Receipt
 from medtransfer.weights.names import Initialization
-from medtransfer.weights.receipts import Lineage
+from medtransfer.weights.receipts import Lineage, Receipt
 from medtransfer.weights.zoo import Triple
 
 CONFIG, WEIGHTS, RECEIPT = "config.json", "model.safetensors", "receipt.json"
@@ -59,7 +58,7 @@ def gather(init: Initialization, root: Path) -> Pack | None:
     receipt = store.ready(init, root)
     if receipt is None:
         raise UserError(f"{init.canonical} has no receipt; run `weights --init {init.record.name}`")
-    mean, std = convert.normalization(init, "init", receipts.read(init, root))
+    mean, std = recipes.normalization(init, "init", receipts.read(init, root))
     return Pack(init=init, receipt=receipt, tensors=store.state(init, root, 0, "one"), mean=mean, std=std)
 
 

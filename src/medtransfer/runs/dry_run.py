@@ -25,7 +25,6 @@ from medtransfer.params import Execution, Params, task_params
 from medtransfer.results import looks
 from medtransfer.runs.execution import pull
 from medtransfer.runs.run import Run, plan
-from medtransfer.statistics import all_pairs
 from medtransfer.tracking import search
 from medtransfer.weights import receipts, store
 from medtransfer.weights.names import Initialization, parse
@@ -190,6 +189,8 @@ def chances(params: Params) -> str:
     The std over seeds is not known then; that of a margin is what a person can compare own runs with. Test patients,
     which make it less, are left out.
     """
+    from medtransfer.statistics import all_pairs
+
     inits, tasks, seeds = (len(getattr(params.benchmark, name)) for name in ("inits", "tasks", "seeds"))
     if inits < 2:
         return "With one initialization nothing is compared."

@@ -37,8 +37,8 @@ from medtransfer.tracking import sync
 from medtransfer.training import objectives
 from medtransfer.training.checkpoint import Fit
 from medtransfer.training.examples import collect
+from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.loader import Cache, Loader
-from medtransfer.training.networks import NetworkSpec
 from medtransfer.training.trainer import Progress, Trainer, choose_kernels
 from medtransfer.weights import store
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from medtransfer import params as parameters
 from medtransfer.core import arithmetic, schema
 from medtransfer.core.errors import UserError
@@ -23,12 +21,11 @@ from medtransfer.data.tasks import applicable as fits
 from medtransfer.params import Params
 from medtransfer.results import study
 from medtransfer.runs.execution import pull
-from medtransfer.training import networks, objectives
-from medtransfer.training.networks import NetworkSpec
-from medtransfer.weights import convert, receipts, store
-from medtransfer.weights.convert import Receipt
+from medtransfer.training import fitting
+from medtransfer.training.fitting import NetworkSpec
+from medtransfer.weights import receipts, recipes, store
 from medtransfer.weights.names import Initialization, check_backbone, parse, seen
-from medtransfer.weights.receipts import Lineage
+from medtransfer.weights.receipts import Lineage, Receipt
 from medtransfer.weights.zoo import Triple
 
 log = logging.getLogger("medtransfer")
@@ -103,7 +100,7 @@ class Run:
         fields |= self.params.engine.fields
         fields[f"tasks.{self.task}.image_size"] = sizes.image_size
         if task.segmentation:
-            fields["model.decoder"] = networks.resolved_decoder(self.init.backbone, self.params.model.decoder)
+            fields["model.decoder"] = fitting.resolved_decoder(self.init.backbone, self.params.model.decoder)
         if self.init.padding:
             fields["model.padding"] = self.params.model.padding
         if self.init.random:
@@ -123,7 +120,7 @@ class Run:
     @functools.cached_property
     def normalization(self) -> tuple[Triple, Triple]:
         """Is the mean and std of its inputs, per channel."""
-        return convert.normalization(self.init, self.protocol.normalization, receipts.read(self.init, self.root))
+        return recipes.normalization(self.init, self.protocol.normalization, receipts.read(self.init, self.root))
 
     @functools.cached_property
     def digest(self) -> str:
@@ -180,7 +177,7 @@ def plan(
         for backbone in sorted({init.backbone for init in starts}):
             size = parameters.task_params(params, name).image_size
             spec = NetworkSpec(backbone=backbone, image_size=size, decoder=params.model.decoder)
-            objectives.check(task, protocol, spec)
+            fitting.check(task, protocol, spec)
     pairs = applicable(starts, found)
     receipts = {init: store.ready(init, root, weights_folder) for init in starts}
     caches = {name: prepare.prepare(task, params, root) for name, task in found.items()}
@@ -289,6 +286,8 @@ def check_engine(params: Params, device: str) -> None:
     """
     arithmetic.check(params.engine.portable, device)
     if params.engine.precision == "bf16":
+        import torch
+
         here = torch.cuda.is_bf16_supported() if device == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
         if not here:
             raise UserError(f"engine.precision is bf16, but this {device} has no bf16 arithmetic; use fp32")

@@ -2,24 +2,26 @@
 
 `store` asks the tracking server, `outbox` keeps on disk what it must hear, `run` sends one run, `sync` what dead
 processes left. A server that is away stops no training: what it misses waits on disk and is sent once it answers.
+Names are fetched when they are first used: importing mlflow takes three seconds of CPU.
 """
 
 from __future__ import annotations
 
-from medtransfer.tracking.outbox import Identity, Journal, unsent, waiting
-from medtransfer.tracking.run import TrackedRun, open_run, recorded
-from medtransfer.tracking.store import (
-    CHUNK,
-    PREFIX,
-    Away,
-    connect,
-    download,
-    experiment,
-    find,
-    finished,
-    reap,
-    uri,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medtransfer.tracking.address import PREFIX, uri
+    from medtransfer.tracking.outbox import Identity, Journal, unsent, waiting
+    from medtransfer.tracking.run import TrackedRun, open_run, recorded
+    from medtransfer.tracking.store import CHUNK, Away, connect, download, experiment, find, finished, reap
+
+_HOMES = {
+    "address": ("PREFIX", "uri"),
+    "outbox": ("Identity", "Journal", "unsent", "waiting"),
+    "run": ("TrackedRun", "open_run", "recorded"),
+    "store": ("CHUNK", "Away", "connect", "download", "experiment", "find", "finished", "reap"),
+}
 
 __all__ = [
     "CHUNK",
@@ -40,3 +42,10 @@ __all__ = [
     "uri",
     "waiting",
 ]
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"medtransfer.tracking.{home}"), name)
+    raise AttributeError(name)

@@ -10,11 +10,8 @@ import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mlflow.entities import RunTag
-
+from medtransfer import tracking
 from medtransfer.core import files
-from medtransfer.tracking import store
-from medtransfer.tracking.store import connect
 
 log = logging.getLogger("medtransfer")
 
@@ -42,7 +39,9 @@ class Launcher:
     def start(self, name: str, tags: Mapping[str, str]) -> None:
         """Names and tags the launcher."""
         if self.run_id:
-            client = connect(self.root)
+            from mlflow.entities import RunTag
+
+            client = tracking.connect(self.root)
             client.update_run(self.run_id, name=name)
             own = {"host": socket.gethostname(), "lock": str(self.lock)}
             client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in {**tags, **own}.items()])
@@ -50,10 +49,10 @@ class Launcher:
     def table(self, markdown: str, digests: str) -> None:
         """Shows a table of the children as the launcher's description and artifact, and tags their digests."""
         if self.run_id:
-            self._tell(functools.partial(self._table, markdown, digests), store.PATIENCE)
+            self._tell(functools.partial(self._table, markdown, digests), patient=True)
 
     def _table(self, markdown: str, digests: str) -> None:
-        client = connect(self.root)
+        client = tracking.connect(self.root)
         client.set_tag(self.run_id, "mlflow.note.content", markdown)
         client.set_tag(self.run_id, "digests", digests[:5000])
         client.log_text(self.run_id, markdown, "runs.md")
@@ -61,16 +60,18 @@ class Launcher:
     def fail(self, name: str, message: str) -> None:
         """Tags the launcher with what went wrong; `mlflow run` ends it FAILED by our exit code."""
         if self.run_id:
-            self._tell(functools.partial(self._fail, name, message), 0)
+            self._tell(functools.partial(self._fail, name, message), patient=False)
 
     def _fail(self, name: str, message: str) -> None:
-        client = connect(self.root)
+        client = tracking.connect(self.root)
         client.set_tag(self.run_id, "error", message[:5000])
         if "verb" not in client.get_run(self.run_id).data.tags:  # refused before it was named
             client.update_run(self.run_id, name=name)
 
-    def _tell(self, action: Callable[[], None], seconds: float) -> None:
+    def _tell(self, action: Callable[[], None], *, patient: bool) -> None:
         """Does without MLflow where it is away: the work itself is done and kept."""
-        error = store.patiently(action, seconds)
+        from medtransfer.tracking import store
+
+        error = store.patiently(action, store.PATIENCE if patient else 0)
         if error:
             log.warning("MLflow was not told what came of its run %s: %s", self.run_id, store.masked(error))

@@ -27,8 +27,9 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.tracking import store
+from medtransfer.tracking.address import PREFIX
 from medtransfer.tracking.outbox import Identity, Journal, Outbox
-from medtransfer.tracking.store import CHUNK, PREFIX, brief, connect, experiment, find, masked, temporary
+from medtransfer.tracking.store import CHUNK, brief, connect, experiment, find, masked, temporary
 
 log = logging.getLogger("medtransfer")
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlflow import MlflowClient
+from medtransfer import tracking
+from medtransfer.core import sqlite_files
+from medtransfer.tracking.address import PREFIX, database, untouched
 
-from medtransfer.tracking import PREFIX, connect, uri
-from medtransfer.tracking.store import place_of
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 PAGE = 1000
 """runs that one search returns"""
@@ -30,20 +35,49 @@ class State:
 def states(root: Path, tasks: Iterable[str]) -> dict[str, State]:
     """Finds digest -> state of the fine-tuning runs of tasks; FINISHED stands above newer attempts.
 
-    A database of this folder that is not there yet is not made: nothing was run.
+    A database of this folder that is not there yet is not made: nothing was run. One that is there is read as it lies,
+    and by MLflow's client only where that fails.
     """
-    if uri(root).startswith("sqlite:///") and not Path(uri(root).removeprefix("sqlite:///")).is_file():
+    if untouched(root):
         return {}
-    client, found = connect(root), dict[str, State]()
-    for task in tasks:
-        for digest, state in _of_task(client, task):
-            if digest not in found or found[digest].status != "FINISHED":
-                found[digest] = state
+    path, names = database(root), list(tasks)
+    pairs = None if path is None else _read(path, names)
+    if pairs is None:
+        client = tracking.connect(root)
+        pairs = [pair for task in names for pair in _of_task(client, task)]
+    found = dict[str, State]()
+    for digest, state in pairs:
+        if digest not in found or found[digest].status != "FINISHED":
+            found[digest] = state
     return found
+
+
+RUNS = """SELECT e.lifecycle_stage, r.status,
+    (SELECT value FROM tags WHERE run_uuid = r.run_uuid AND key = 'digest'),
+    (SELECT value FROM tags WHERE run_uuid = r.run_uuid AND key = 'error'),
+    (SELECT value FROM tags WHERE run_uuid = r.run_uuid AND key = 'lock'),
+    (SELECT value FROM tags WHERE run_uuid = r.run_uuid AND key = 'host')
+    FROM experiments e JOIN runs r ON r.experiment_id = e.experiment_id
+    JOIN tags v ON v.run_uuid = r.run_uuid AND v.key = 'verb' AND v.value = 'finetune'
+    WHERE e.name = ? AND r.lifecycle_stage = 'active' ORDER BY r.start_time"""
+
+
+def _read(path: Path, tasks: Iterable[str]) -> list[tuple[str, State]] | None:
+    """Reads from MLflow's own tables, in a thousandth of the time; None where they are not as they were in MLflow 3."""
+    try:
+        with contextlib.closing(sqlite_files.opened(path, "ro")) as opened:
+            rows = [row for task in tasks for row in opened.execute(RUNS, (PREFIX + task,))]
+    except sqlite3.Error:
+        return None
+    if any(stage != "active" for stage, *_ in rows):  # a deleted experiment: the client says so
+        return None
+    return [(digest or "", State(status, *(value or "" for value in rest))) for _, status, digest, *rest in rows]
 
 
 def _of_task(client: MlflowClient, task: str) -> Iterable[tuple[str, State]]:
     """Yields the runs of a task, oldest first."""
+    from medtransfer.tracking.store import place_of
+
     place = place_of(client, PREFIX + task)
     token = None
     while place is not None:

@@ -24,9 +24,8 @@ from medtransfer.core import files, sqlite_files
 from medtransfer.core.addresses import Address, scrub
 from medtransfer.core.errors import UserError
 from medtransfer.tracking import relocation
+from medtransfer.tracking.address import PREFIX, database, uri
 
-PREFIX = "medtransfer/"
-"""experiments are `medtransfer/<task>`"""
 CHUNK = 100
 """MLflow's limit of params and tags in one request"""
 BRIEF = 10
@@ -51,11 +50,6 @@ DAMAGED = (
 
 class Away(UserError):
     """MLflow, its database or its object store does not answer."""
-
-
-def uri(root: Path) -> Address:
-    """Says where MLflow's server or database is: MLFLOW_TRACKING_URI, else `mlflow.db` in the repository."""
-    return Address(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db")
 
 
 def temporary(error: Exception) -> bool:
@@ -153,11 +147,6 @@ def connect(root: Path) -> MlflowClient:
             f"MLflow's store {where} cannot be opened: {masked(error)}. Set MLFLOW_TRACKING_URI or start it"
         ) from error
     return client
-
-
-def database(root: Path) -> Path | None:
-    """Finds the file of MLflow's database; None where that is a server, or a database that is one."""
-    return sqlite_files.path_of(uri(root))
 
 
 def _make(path: Path) -> None:

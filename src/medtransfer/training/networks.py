@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import inspect
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
 import segmentation_models_pytorch as smp
@@ -20,35 +16,12 @@ from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from segmentation_models_pytorch.encoders.timm_vit import TimmViTEncoder
 from torch import Tensor, nn
 
-from medtransfer import params as parameters
-from medtransfer.core.errors import UserError
-from medtransfer.weights import backbones
-from medtransfer.weights.names import Initialization
+from medtransfer.core.errors import UserError, one_line
+from medtransfer.training.fitting import NetworkSpec, nominal, resolved_decoder
+from medtransfer.weights import architectures, backbones
 
-STRIDE = 32
-"""pixels: total stride of a U-Net encoder of depth 5; its input side must be a multiple"""
 CHANNELS = 256
 """of the UPerNet's and the DPT's feature maps, as segmentation-models-pytorch sets them"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkSpec:
-    """Which network is built, whatever it starts from and predicts."""
-
-    backbone: str
-    """timm architecture"""
-    image_size: int
-    """side of the input, in pixels"""
-    decoder: str = ""
-    """`unet`, `upernet`, `dpt` or `auto`, see `resolved_decoder`; a classifier has a head in its place"""
-    padding: str = ""
-    """what the backbone pads as TensorFlow does, see `backbones.same_padding`"""
-
-    @classmethod
-    def of(cls, init: Initialization, settings: parameters.Model, image_size: int) -> NetworkSpec:
-        """Describes the network that an initialization is trained in."""
-        padding = init.padding if settings.padding == "init" else ""
-        return cls(backbone=init.backbone, image_size=image_size, decoder=settings.decoder, padding=padding)
 
 
 class Classifier(nn.Module):
@@ -74,7 +47,7 @@ class Pyramid(nn.Module):
     def __init__(self, backbone: str, image_size: int) -> None:
         super().__init__()
         self.name = backbone
-        arguments = backbones.size_arguments(backbone, image_size)
+        arguments = architectures.size_arguments(backbone, image_size)
         self.model: Any = timm.create_model(backbone, pretrained=False, features_only=True, **arguments)
         self.channels_last = getattr(self.model, "output_fmt", None) == "NHWC"
         self.skipped = sum(stride < 4 for stride in self.model.feature_info.reduction())
@@ -143,8 +116,8 @@ def segmenter(spec: NetworkSpec, labels: int, tensors: Mapping[str, Tensor], hea
         torch.manual_seed(head_seed)
         try:
             model: Any = build(spec.backbone, labels, head_seed, spec.image_size)
-        except backbones.REFUSALS as error:
-            reason = backbones.words(error)
+        except architectures.REFUSALS as error:
+            reason = one_line(error)
             decoder = build.__name__[1:]
             raise UserError(f"backbone {spec.backbone} cannot be the encoder of {decoder}: {reason}") from error
         torch.manual_seed(head_seed)  # once more: encoders differ in what they draw before the decoder
@@ -162,7 +135,7 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], spec: NetworkSpec) -
 
 def _unet(backbone: str, labels: int, head_seed: int, image_size: int) -> nn.Module:
     """Builds a U-Net (Ronneberger et al., 2015): depth 5, decoder 256-128-64-32-16."""
-    arguments: Any = backbones.size_arguments(backbone, image_size)
+    arguments: Any = architectures.size_arguments(backbone, image_size)
     model = smp.Unet(f"tu-{backbone}", encoder_weights=None, in_channels=3, classes=labels, **arguments)
     return cast(nn.Module, model)
 
@@ -182,47 +155,19 @@ def _dpt(backbone: str, labels: int, head_seed: int, image_size: int) -> nn.Modu
     A block's output is taken as it is: the last norm of the backbone is loaded and not used, as in the paper, in timm's
     feature extractors and in segmentation-models-pytorch. The class token, if there is one, is read out by projection.
     """
-    options: Any = {"num_classes": 0, **backbones.size_arguments(backbone, image_size)}
+    options: Any = {"num_classes": 0, **architectures.size_arguments(backbone, image_size)}
     encoder = TimmViTEncoder(backbone, pretrained=False, **options)
     if "return_prefix_tokens" not in inspect.signature(encoder.model.forward_intermediates).parameters:
         encoder.has_prefix_tokens = False  # such as CaiT, whose class token enters behind these blocks
     torch.manual_seed(head_seed)
     decoder = DPTDecoder(
         encoder.out_channels,
-        [_nominal(stride) for stride in encoder.output_strides],
+        [nominal(stride) for stride in encoder.output_strides],
         encoder.has_prefix_tokens,
         readout="cat" if encoder.has_prefix_tokens else "ignore",
         fusion_channels=CHANNELS,
     )
     return Segmenter(encoder, decoder, DPTSegmentationHead(CHANNELS, labels))
-
-
-def _nominal(stride: int) -> int:
-    """Returns the power of two that stands for a stride in the DPT's resampling: 16 for patches of 14 pixels."""
-    return 1 << round(math.log2(stride))
-
-
-@functools.lru_cache(maxsize=64)
-def resolved_decoder(backbone: str, decoder: str) -> str:
-    """Resolves `auto` by the strides of the backbone's feature maps; any other decoder is held to them.
-
-    Raises:
-        UserError: the decoder cannot use these maps.
-    """
-    found = backbones.strides(backbone)
-    fitting = ["upernet"]
-    if len(set(found)) == 1:
-        fitting = ["dpt"]
-    elif found[-5:] == (2, 4, 8, 16, 32):
-        fitting = ["unet", "upernet"]
-    elif found == (4, 8, 16, 32):
-        fitting = ["upernet", "unet"]
-    if decoder not in ("auto", *fitting):
-        raise UserError(
-            f"model.decoder {decoder} cannot use the feature maps of {backbone}, whose strides are "
-            f"{', '.join(map(str, found))}: set it to auto or {' or '.join(fitting)}"
-        )
-    return fitting[0] if decoder == "auto" else decoder
 
 
 def pretrained_part(model: nn.Module) -> tuple[str, nn.Module]:
@@ -231,43 +176,3 @@ def pretrained_part(model: nn.Module) -> tuple[str, nn.Module]:
         return model.architecture, model.backbone
     encoder: Any = model.encoder
     return encoder.name, encoder.model
-
-
-@functools.lru_cache(maxsize=256)
-def misfit(spec: NetworkSpec) -> str:
-    """Says why a backbone, with a decoder or, without one, a head, cannot take inputs of its side; empty if it can.
-
-    Tried on torch's meta device, where tensors have shapes and no numbers.
-    """
-    unit, law = _unit(spec)
-    if spec.image_size % unit:
-        return f"it must be a multiple of {law}"
-    try:
-        with torch.device("meta"), torch.inference_mode():
-            tensors = {key: torch.empty(shape) for key, shape in backbones.shapes(spec.backbone).items()}
-            model = (segmenter if spec.decoder else classifier)(spec, 1, tensors, 0)
-            model.eval()(torch.empty(2, 3, spec.image_size, spec.image_size))
-    except (UserError, *backbones.REFUSALS) as error:
-        return backbones.words(error)
-    return ""
-
-
-def fitting_sides(spec: NetworkSpec) -> list[int]:
-    """Lists sides of the input that would do, in pixels: the nearest ones, 224, and that of the published weights."""
-    unit = _unit(spec)[0]
-    unit = unit if unit > 1 else STRIDE
-    below = spec.image_size // unit * unit
-    sides = {below, below + unit, below + 2 * unit, 224, backbones.published_side(spec.backbone)}
-    return [side for side in sorted(sides) if side > 0 and not misfit(dataclasses.replace(spec, image_size=side))]
-
-
-def _unit(spec: NetworkSpec) -> tuple[int, str]:
-    """Returns what the input's side must be a multiple of, in pixels and in words."""
-    if spec.decoder == "unet":
-        return STRIDE, f"{STRIDE}, the U-Net's total stride"
-    patch = backbones.patch_size(spec.backbone)
-    if spec.decoder == "dpt":
-        stride = backbones.strides(spec.backbone)[0]
-        patches = max(1, 32 // _nominal(stride))  # the coarsest map of the DPT has a nominal stride of 32
-        return stride * patches, f"{stride * patches}, the side of {patches} x {patches} patches of {stride} pixels"
-    return patch, f"the patch size {patch}"

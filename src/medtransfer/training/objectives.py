@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,8 +20,8 @@ from medtransfer.data.prepare import slug
 from medtransfer.data.tasks import Task
 from medtransfer.statistics import metrics
 from medtransfer.statistics.dice import TERMS
-from medtransfer.training import networks, optimizer
-from medtransfer.training.networks import NetworkSpec
+from medtransfer.training import networks
+from medtransfer.training.fitting import NetworkSpec
 
 PREFIXES = {"field_of_view": "fov_", "second_observer": "observer2_"}
 """extra mask of a test image -> prefix of the scores at native size inside it, or against it"""
@@ -268,27 +267,3 @@ def objective(
         return SegmentationObjective(task, prepared, protocol, device)
     kind = MulticlassObjective if task.kind == "multiclass" else ClassificationObjective
     return kind(task, prepared, protocol, device)
-
-
-def check(task: Task, protocol: parameters.Classification | parameters.Segmentation, spec: NetworkSpec) -> None:
-    """Refuses, before any work, networks, sizes and monitors that the task's kind cannot have.
-
-    Raises:
-        UserError: with the law, the value and the repair.
-    """
-    decoder = networks.resolved_decoder(spec.backbone, spec.decoder) if task.segmentation else ""
-    spec = dataclasses.replace(spec, decoder=decoder)
-    if decoder == "upernet" and protocol.batch_size == 1:
-        raise UserError("batch_size >= 2 must hold for the decoder upernet: its batch norms see one number per image")
-    if reason := networks.misfit(spec):
-        sides = networks.fitting_sides(spec)
-        repair = f"{', '.join(map(str, sides))} would do" if sides else "none near it would do; take another backbone"
-        behind = f" with the decoder {decoder}" if decoder else ""
-        raise UserError(
-            f"tasks.{task.name}.image_size {spec.image_size} does not fit {spec.backbone}{behind}: {reason}; {repair}"
-        )
-    if protocol.layer_decay < 1:
-        optimizer.depth_of(spec.backbone)
-    valid = ("val_loss", f"val_{task.metric}")
-    if protocol.monitor not in valid:
-        raise UserError(f"monitor of task {task.name} must be one of {', '.join(valid)}, got {protocol.monitor!r}")

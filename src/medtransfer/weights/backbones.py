@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import timm
 import torch
@@ -13,16 +12,9 @@ from timm.layers import Conv2dSame, create_pool2d, resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from medtransfer.core.errors import UserError
-
-REFUSALS = (RuntimeError, AssertionError, ValueError, TypeError, KeyError, IndexError, AttributeError)
-"""what timm and segmentation-models-pytorch raise where an architecture cannot be used as asked"""
-
-
-def size_arguments(name: str, image_size: int | None) -> dict[str, int]:
-    """Says what timm must be told of the input's side, in pixels: nothing for architectures that take any."""
-    fixed = timm.models.get_pretrained_cfg(name).fixed_input_size
-    return {"img_size": image_size} if fixed and image_size else {}
+from medtransfer.core.errors import UserError, some
+from medtransfer.weights import architectures
+from medtransfer.weights.architectures import size_arguments
 
 
 def bare_backbone(name: str, image_size: int | None = None) -> nn.Module:
@@ -44,14 +36,6 @@ def bare_state(backbone: str, seed: int, random_last_bn: str) -> dict[str, Tenso
 
 
 @functools.lru_cache(maxsize=64)
-def width(name: str, image_size: int) -> int:
-    """Returns the number of features that the bare backbone gives; timm's `num_features` is that before its head."""
-    with torch.device("meta"), torch.inference_mode():
-        features: Tensor = bare_backbone(name, image_size).eval()(torch.empty(2, 3, image_size, image_size))
-    return features.shape[-1]
-
-
-@functools.lru_cache(maxsize=64)
 def shapes(name: str, image_size: int | None = None) -> Mapping[str, torch.Size]:
     """Returns the shape of every tensor of a bare backbone; None: at the published side."""
     if image_size and not size_arguments(name, image_size):
@@ -61,6 +45,13 @@ def shapes(name: str, image_size: int | None = None) -> Mapping[str, torch.Size]
 
 
 @functools.lru_cache(maxsize=64)
+def width(name: str, image_size: int) -> int:
+    """Returns the number of features that the bare backbone gives; timm's `num_features` is that before its head."""
+    with torch.device("meta"), torch.inference_mode():
+        features: Tensor = bare_backbone(name, image_size).eval()(torch.empty(2, 3, image_size, image_size))
+    return features.shape[-1]
+
+
 @functools.lru_cache(maxsize=64)
 def operations(name: str, image_size: int) -> float:
     """Counts the floating-point operations of a backbone's features of one image (torch's counter: 2 per product)."""
@@ -70,37 +61,6 @@ def operations(name: str, image_size: int) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(image)
     return float(counter.get_total_flops())
-
-
-def strides(name: str) -> tuple[int, ...]:
-    """Returns the strides of the feature maps that timm's feature extractor gives, in pixels, the finest first.
-
-    Raises:
-        UserError: the architecture has no feature extractor.
-    """
-    try:
-        with torch.device("meta"):
-            model: Any = timm.create_model(name, pretrained=False, features_only=True)
-    except REFUSALS as error:
-        raise UserError(f"backbone {name} offers no feature maps, so it cannot segment: {words(error)}") from error
-    return tuple(model.feature_info.reduction())
-
-
-@functools.lru_cache(maxsize=64)
-def patch_size(name: str) -> int:
-    """Returns the side of the patches that an architecture cuts its input into, in pixels; 1 if it cuts none.
-
-    Such patches do not overlap, and what is left at the edge would be dropped without a word.
-    """
-    with torch.device("meta"):
-        model = bare_backbone(name)
-    cut = getattr(getattr(model, "patch_embed", None), "proj", None)
-    return cut.stride[0] if isinstance(cut, nn.Conv2d) and cut.stride == cut.kernel_size else 1
-
-
-def published_side(name: str) -> int:
-    """Returns the side of the input that timm's default weights of an architecture were trained on, in pixels."""
-    return int(timm.models.get_pretrained_cfg(name).input_size[-1])
 
 
 def sources(own: Iterable[str], given: Iterable[str]) -> dict[str, str | None]:
@@ -158,6 +118,36 @@ def fitted(module: nn.Module, tensors: Mapping[str, Tensor], backbone: str, imag
     return {**tensors, **{key: loaded[key] for key in sized}}
 
 
+def backbone_of(backbone: str, network: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Takes the backbone out of a trained network, head or projector left behind: timm's keys, at the published side.
+
+    Tensors whose shape depends on the input's side, such as position embeddings, are resampled by timm's own rule.
+
+    Raises:
+        UserError: the network lacks tensors of the backbone, or timm has no rule for one of them.
+    """
+    wanted = shapes(backbone)
+    found = {key: network[f"backbone.{key}"].contiguous() for key in wanted if f"backbone.{key}" in network}
+    if found.keys() != wanted.keys():
+        raise UserError(
+            f"the trained network lacks {len(wanted) - len(found)} of the {len(wanted)} tensors of {backbone}"
+        )
+    sized = [key for key, shape in wanted.items() if found[key].shape != shape]
+    return found | _resampled(backbone, found, sized) if sized else found
+
+
+def _resampled(backbone: str, tensors: Mapping[str, Tensor], sized: Sequence[str]) -> dict[str, Tensor]:
+    overlay = {"state_dict": dict(tensors), "custom_load": False, "classifier": None}  # no classifier: loads strictly
+    try:
+        model = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0)
+    except RuntimeError as error:
+        raise UserError(
+            f"timm cannot bring {', '.join(sized)} of {backbone} back to the side "
+            f"{architectures.published_side(backbone)} of its published weights; set pretraining.image_size to that"
+        ) from error
+    return {key: model.state_dict()[key].contiguous() for key in sized}
+
+
 def _regridded(key: str, tensor: Tensor, shape: torch.Size, backbone: str) -> Tensor:
     """Resamples a square grid of position embeddings, (1, side * side, channels)."""
     tokens = (tensor.shape[1], shape[1])
@@ -191,13 +181,3 @@ def _same_convolution(conv: nn.Conv2d) -> nn.Module:
     same: nn.Conv2d = Conv2dSame(*shape, dilation=conv.dilation, groups=conv.groups, bias=conv.bias is not None)
     same.weight, same.bias = conv.weight, conv.bias
     return same
-
-
-def some(keys: Sequence[str]) -> str:
-    """Names the first of many keys, for messages."""
-    return f"({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" if keys else ""
-
-
-def words(error: Exception) -> str:
-    """Says on one line what a library said."""
-    return " ".join(str(error).split())[:300] or "it gives no reason"

@@ -6,29 +6,26 @@ out by a named rule, or the file is refused.
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import timm
 import torch
 from torch import Tensor
 
-from medtransfer.core.errors import UserError
-from medtransfer.weights import locate
-from medtransfer.weights.backbones import bare_backbone, some
+from medtransfer.core.errors import UserError, some
+from medtransfer.weights import architectures, recipes
+from medtransfer.weights.backbones import bare_backbone
 from medtransfer.weights.fingerprint import fingerprint
 from medtransfer.weights.formats import read
 from medtransfer.weights.formats.read import Content
 from medtransfer.weights.key_rules import LAYOUTS, Found, spread_gray
-from medtransfer.weights.locate import Checkpoint, File
+from medtransfer.weights.locate import Checkpoint
 from medtransfer.weights.names import Initialization
-from medtransfer.weights.receipts import Lineage
-from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD, UNIT_RANGE, Triple, commercial
+from medtransfer.weights.receipts import Receipt
+from medtransfer.weights.zoo import commercial
 
 HEADS = (
     "fc.*",
@@ -48,54 +45,6 @@ HEADS = (
     "prototypes.*",
 )
 """keys behind the backbone's prefix, or beside the backbone, that are left out of users' own files"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Receipt:
-    """What was loaded, from where, and what became of every key of the file."""
-
-    init: str
-    backbone: str
-    files: tuple[File, ...]
-    container: str
-    beside: tuple[str, ...]
-    """what else was in the file, not looked at"""
-    layout: str
-    """the rule that turned the file's keys into timm's"""
-    recipe: Mapping[str, Any]
-    """what was asked for; weights whose recipe is another one are converted again"""
-    keys: Mapping[str, str]
-    """timm's key -> key in the file"""
-    dropped: Mapping[str, tuple[str, ...]]
-    """rule -> keys that it left out"""
-    filled: tuple[str, ...]
-    """counters of batch norm that the file lacks; they start at zero"""
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    adapted: tuple[str, ...]
-    """what was changed in the numbers, in words"""
-    tensors_sha256: str
-    parameters: int
-    mean: Triple
-    std: Triple
-    padding: str
-    data: str
-    method: str
-    paper: str
-    licence: str
-    commercial: str
-    """whether the licence permits commercial use: yes, no, or unclear"""
-    note: str
-    fingerprint: tuple[float, ...]
-    """numbers of the features of a fixed input, in evaluation mode"""
-    versions: Mapping[str, str]
-    input: str = ""
-    """where mean and std are from, if the init does not state them"""
-
-    @property
-    def source(self) -> str:
-        """Names the first file for messages."""
-        return self.files[0].address
 
 
 def convert(init: Initialization, checkpoint: Checkpoint) -> tuple[Receipt, dict[str, Tensor]]:
@@ -214,7 +163,7 @@ def _fit(init: Initialization, found: Found, wanted: Mapping[str, Tensor]) -> tu
 
 def _spread(init: Initialization, found: Found, wanted: Mapping[str, Tensor]) -> tuple[Found, list[str]]:
     """Lets a first convolution of gray images take three equal channels."""
-    first = timm.models.get_pretrained_cfg(init.backbone).first_conv
+    first = architectures.published(init.backbone).first_conv
     name = f"{first}.weight"
     if not isinstance(first, str) or name not in found or name not in wanted:
         return found, []
@@ -239,8 +188,8 @@ def _receipt(
     tensors: Mapping[str, Tensor],
     adapted: tuple[str, ...],
 ) -> Receipt:
-    mean, std = normalization(init)
-    licence = licence_of(init)
+    mean, std = recipes.normalization(init)
+    licence = recipes.licence_of(init)
     record = init.record
     return Receipt(
         init=record.name,
@@ -249,7 +198,7 @@ def _receipt(
         container=content.container,
         beside=content.beside,
         layout=taken.rule,
-        recipe=recipe(init),
+        recipe=recipes.recipe(init),
         keys={name: key for name, (key, _) in taken.found.items()},
         dropped=taken.dropped,
         filled=tuple(name for name in tensors if name not in taken.found),
@@ -269,70 +218,8 @@ def _receipt(
         note=record.note,
         fingerprint=fingerprint(init.backbone, tensors, init.padding),
         versions={"timm": timm.__version__, "torch": torch.__version__},
-        input=_assumed(init),
+        input=recipes.assumed(init),
     )
-
-
-def recipe(init: Initialization) -> dict[str, Any]:
-    """Lists all that decides what is made of a checkpoint, as plain data."""
-    fields = dataclasses.asdict(locate.resolve(init))
-    stated = (init.record.mean, init.record.std) if init.record.family != "yours" else normalization(init)
-    fields |= {
-        "mean": stated[0],
-        "std": stated[1],
-        "padding": init.padding,
-        "licence": init.record.licence,
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(fields))
-    return plain
-
-
-def licence_of(init: Initialization) -> str:
-    """Names the licence of the weights: the record's, or the timm tag's own."""
-    config: Any = None if init.record.licence else locate.tag_config(init)
-    return init.record.licence or str((config and config.license) or "not stated")
-
-
-def normalization(init: Initialization, rule: str = "init", made: Lineage | None = None) -> tuple[Triple, Triple]:
-    """Says the mean and std that inputs in [0, 1] get, per channel in RGB order.
-
-    Args:
-        init: the initialization.
-        rule: `init`: what it was trained with last, `random` takes `imagenet`'s, a file of the user's own that says
-            nothing what timm takes for its architecture; `imagenet`: ImageNet's; `none`: 0 and 1.
-        made: the receipt of weights that were pre-trained here.
-    """
-    if rule == "none":
-        return UNIT_RANGE["mean"], UNIT_RANGE["std"]
-    if rule == "imagenet":
-        return IMAGENET_MEAN, IMAGENET_STD
-    if made:
-        return made.mean, made.std
-    if init.record.family == "yours":
-        own: Any = timm.models.get_pretrained_cfg(init.backbone)
-        mean, std = (tuple(own.mean), tuple(own.std)) if own else (IMAGENET_MEAN, IMAGENET_STD)
-        return init.record.mean or mean, init.record.std or std
-    config: Any = _reference(init.backbone) if init.record.family == "random" else locate.tag_config(init)
-    if config:
-        return tuple(config.mean), tuple(config.std)
-    return init.record.mean or IMAGENET_MEAN, init.record.std or IMAGENET_STD
-
-
-def _assumed(init: Initialization) -> str:
-    """Says where mean and std of a user's own file are from where nobody stated them."""
-    lacks = " and ".join(name for name in ("mean", "std") if getattr(init.record, name) is None)
-    if init.record.family != "yours" or not lacks:
-        return ""
-    config: Any = timm.models.get_pretrained_cfg(init.backbone)
-    origin = f"timm's for {'.'.join(filter(None, (config.architecture, config.tag)))}" if config else "ImageNet's"
-    return f"{lacks} not stated, so {origin}; if it was trained otherwise, state them in an entry under `inits`"
-
-
-def _reference(backbone: str) -> Any:
-    """Finds what `imagenet` is for a backbone; None where timm has no such weights."""
-    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{backbone}.*")]
-    plain = locate.imagenet_tags(backbone, tags)
-    return timm.models.get_pretrained_cfg(f"{backbone}.{plain[0]}") if plain else None
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

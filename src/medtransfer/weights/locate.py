@@ -7,13 +7,10 @@ import re
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import timm
-
-from medtransfer.core import downloads, files
-from medtransfer.core.errors import UserError
-from medtransfer.weights.backbones import some
+from medtransfer.core import files
+from medtransfer.core.errors import UserError, some
+from medtransfer.weights import timm_index
 from medtransfer.weights.names import Initialization
 from medtransfer.weights.zoo import IMAGENET_TAGS, PACKAGED, TIMM_SHA256, Source
 
@@ -74,6 +71,8 @@ def _measured(address: str, path: Path) -> File:
 
 
 def _bring(init: Initialization, source: Source, address: str, where: Path, root: Path) -> File:
+    from medtransfer.core import downloads  # half a second, for who only asks where files are
+
     first = address == source.url
     if not address and not where.is_file():
         steps = "\n".join(f"  {n}. {step.format(place=where)}" for n, step in enumerate(source.steps, 1))
@@ -104,6 +103,8 @@ def note(checkpoint: Checkpoint, init: Initialization, root: Path) -> None:
     """Notes in the lock file the hashes of published files for which the table has none, once they proved good."""
     if init.local or packaged(init):
         return
+    from medtransfer.core import downloads
+
     for file, address in zip(checkpoint.files, (checkpoint.source.url, *checkpoint.source.beside), strict=True):
         if file.sha256 != checkpoint.source.sha256:
             where = place(init, checkpoint.source, address, root)
@@ -149,7 +150,8 @@ def resolve(init: Initialization) -> Source:
     if not name:
         assert init.source is not None  # `parse` gave it a backbone of its table, or timm_name a tag
         return init.source
-    config = timm.models.get_pretrained_cfg(name)
+    config = timm_index.find(name)
+    assert config is not None  # it is one of timm's list
     url = config.url or ""
     if (config.hf_hub_id or "").startswith("timm/"):
         url = f"https://huggingface.co/{config.hf_hub_id}/resolve/main/model.safetensors"
@@ -170,7 +172,7 @@ def timm_name(init: Initialization) -> str:
         return ""
     backbone, record = init.backbone, init.record
     wanted = init.source.tag.partition(".")[2] if init.source else ""
-    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{backbone}.*")]
+    tags = [name.partition(".")[2] for name in timm_index.pretrained(f"{backbone}.*")]
     valid = [wanted] if wanted else list(record.tags) or imagenet_tags(backbone, tags)
     found = [tag for tag in valid if tag in tags]
     if found:
@@ -186,20 +188,20 @@ def timm_name(init: Initialization) -> str:
 def imagenet_tags(backbone: str, tags: list[str]) -> list[str]:
     """Lists the tags that were trained on ImageNet-1k alone, the one that `imagenet` means first."""
     plain = [tag for tag in tags if tag.endswith("in1k") and "_ft_" not in tag and "dist" not in tag]
-    first = IMAGENET_TAGS.get(backbone) or (timm.models.get_pretrained_cfg(backbone).tag if plain else "")
+    first = IMAGENET_TAGS.get(backbone) or (default.tag if plain and (default := timm_index.find(backbone)) else "")
     return sorted(plain, key=lambda tag: tag != first)
 
 
 def backbones(init: Initialization) -> list[str]:
     """Lists the backbones that an initialization exists for, short names first; empty for any."""
-    listed = [name.partition(".")[0] for tag in init.record.tags for name in timm.list_pretrained(f"*.{tag}")]
+    listed = [name.partition(".")[0] for tag in init.record.tags for name in timm_index.pretrained(f"*.{tag}")]
     return [*init.record.sources, *sorted(listed, key=lambda name: (len(name), name))]
 
 
-def tag_config(init: Initialization) -> Any:
+def tag_config(init: Initialization) -> timm_index.Tag | None:
     """Returns timm's own description of the tag that an initialization is; None if it is none."""
     name = "" if init.random else timm_name(init)
-    return timm.models.get_pretrained_cfg(name) if name else None
+    return timm_index.find(name) if name else None
 
 
 def on_disk(init: Initialization, root: Path) -> Path | None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from medtransfer.core.addresses import Address, holds_secret
 from medtransfer.core.errors import UserError
 from medtransfer.params import Benchmark, OwnInit, Params
+from medtransfer.weights import timm_index
 from medtransfer.weights.zoo import RECORDS, Record, Source
 
 REGISTRY = "registry:"
@@ -168,7 +169,7 @@ def registered(name: str) -> str:
         return ""
     start, _ = _split_chain(name, {})
     whole, at, backbone = start.rpartition("@")
-    found = whole if at and _is_architecture(backbone) else start
+    found = whole if at and timm_index.is_architecture(backbone) else start
     model, _, version = found.removeprefix(REGISTRY).partition("/")
     if not model or not version:
         raise UserError(f"init {name!r} must be {REGISTRY}<registered model>/<alias or version>, as in .../champion")
@@ -193,7 +194,7 @@ def _parse_file(name: str, default_backbone: str) -> Initialization:
 def _split_file(name: str) -> tuple[Address, str]:
     """Returns the path or address of a `file:` name without a chain, and its backbone if it names one."""
     path, at, backbone = name.removeprefix("file:").rpartition("@")
-    if not at or not _is_architecture(backbone):  # a file name may hold an @ of its own, an address a password
+    if not at or not timm_index.is_architecture(backbone):  # a file name may hold an @, an address a password
         return Address(name.removeprefix("file:")), ""
     return Address(path), backbone
 
@@ -277,22 +278,14 @@ def expected(params: Params) -> Benchmark:
     return dataclasses.replace(params.benchmark, inits=tuple(names))
 
 
-def _is_architecture(name: str) -> bool:
-    import timm  # heavy: only where a backbone must be checked
-
-    return bool(timm.is_model(name)) and "." not in name
-
-
 def check_backbone(name: str) -> None:
     """Checks that timm knows an architecture.
 
     Raises:
         UserError: timm has no such architecture; the message names near ones.
     """
-    if _is_architecture(name):
+    if timm_index.is_architecture(name):
         return
-    import timm
-
-    near = difflib.get_close_matches(name, timm.list_models(), n=3)
+    near = difflib.get_close_matches(name, timm_index.architectures(), n=3)
     hint = f"; near names: {', '.join(near)}" if near else ""
     raise UserError(f"unknown backbone {name!r}: timm has no such architecture{hint}")

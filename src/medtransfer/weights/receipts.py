@@ -1,26 +1,73 @@
-"""Weights that were pre-trained further here: tensors, and a receipt that carries the whole chain."""
+"""Receipts: of a published file that was converted, and of weights pre-trained further here, with their whole chain."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import timm
-from safetensors.torch import save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.core.schema import convert
-from medtransfer.weights.backbones import published_side, shapes
+from medtransfer.weights.locate import File
 from medtransfer.weights.names import Initialization
 from medtransfer.weights.zoo import Triple
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 FOLDER = "data/weights/pretrained"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What was loaded, from where, and what became of every key of the file."""
+
+    init: str
+    backbone: str
+    files: tuple[File, ...]
+    container: str
+    beside: tuple[str, ...]
+    """what else was in the file, not looked at"""
+    layout: str
+    """the rule that turned the file's keys into timm's"""
+    recipe: Mapping[str, Any]
+    """what was asked for; weights whose recipe is another one are converted again"""
+    keys: Mapping[str, str]
+    """timm's key -> key in the file"""
+    dropped: Mapping[str, tuple[str, ...]]
+    """rule -> keys that it left out"""
+    filled: tuple[str, ...]
+    """counters of batch norm that the file lacks; they start at zero"""
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    adapted: tuple[str, ...]
+    """what was changed in the numbers, in words"""
+    tensors_sha256: str
+    parameters: int
+    mean: Triple
+    std: Triple
+    padding: str
+    data: str
+    method: str
+    paper: str
+    licence: str
+    commercial: str
+    """whether the licence permits commercial use: yes, no, or unclear"""
+    note: str
+    fingerprint: tuple[float, ...]
+    """numbers of the features of a fixed input, in evaluation mode"""
+    versions: Mapping[str, str]
+    input: str = ""
+    """where mean and std are from, if the init does not state them"""
+
+    @property
+    def source(self) -> str:
+        """Names the first file for messages."""
+        return self.files[0].address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,42 +152,14 @@ def _in_a_line(receipt: Path) -> str:
 
 def write(lineage: Lineage, tensors: Mapping[str, Tensor], init: Initialization, root: Path) -> None:
     """Writes the tensors, then the receipt, which says that they are whole."""
+    from safetensors.torch import save_file
+
     target = path(init, root)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.with_suffix(".receipt.json").unlink(missing_ok=True)
     with files.replacing(target) as temporary:
         save_file(dict(tensors), temporary)
     files.write_text(target.with_suffix(".receipt.json"), json.dumps(dataclasses.asdict(lineage), indent=1))
-
-
-def backbone_of(backbone: str, network: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Takes the backbone out of a trained network, head or projector left behind: timm's keys, at the published side.
-
-    Tensors whose shape depends on the input's side, such as position embeddings, are resampled by timm's own rule.
-
-    Raises:
-        UserError: the network lacks tensors of the backbone, or timm has no rule for one of them.
-    """
-    wanted = shapes(backbone)
-    found = {key: network[f"backbone.{key}"].contiguous() for key in wanted if f"backbone.{key}" in network}
-    if found.keys() != wanted.keys():
-        raise UserError(
-            f"the trained network lacks {len(wanted) - len(found)} of the {len(wanted)} tensors of {backbone}"
-        )
-    sized = [key for key, shape in wanted.items() if found[key].shape != shape]
-    return found | _resampled(backbone, found, sized) if sized else found
-
-
-def _resampled(backbone: str, tensors: Mapping[str, Tensor], sized: Sequence[str]) -> dict[str, Tensor]:
-    overlay = {"state_dict": dict(tensors), "custom_load": False, "classifier": None}  # no classifier: loads strictly
-    try:
-        model = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0)
-    except RuntimeError as error:
-        raise UserError(
-            f"timm cannot bring {', '.join(sized)} of {backbone} back to the side {published_side(backbone)} of its "
-            f"published weights; set pretraining.image_size to that"
-        ) from error
-    return {key: model.state_dict()[key].contiguous() for key in sized}
 
 
 def summary(lineage: Lineage) -> list[str]:

@@ -6,19 +6,17 @@ import dataclasses
 import json
 import logging
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from medtransfer.core import files, schema
 from medtransfer.core.errors import UserError
-from medtransfer.weights import convert, fingerprint, locate, receipts
-from medtransfer.weights.backbones import bare_state
-from medtransfer.weights.convert import Receipt, digest
+from medtransfer.weights import locate, receipts, recipes
 from medtransfer.weights.locate import File
 from medtransfer.weights.names import Initialization
-from medtransfer.weights.receipts import Lineage
+from medtransfer.weights.receipts import Lineage, Receipt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger("medtransfer")
 
@@ -52,6 +50,10 @@ def obtain(init: Initialization, root: Path, folder: str = "adhoc") -> Receipt |
     found = _existing(init, root)
     if found and (folder == "adhoc" or found.parent.name == folder) and not stale(init, found):
         return read_receipt(found)
+    from safetensors.torch import save_file
+
+    from medtransfer.weights import convert
+
     checkpoint = locate.find(init, root)
     target = root / "data/weights" / folder / f"{init.slug}.safetensors"
     receipt, tensors = convert.convert(init, checkpoint)
@@ -96,7 +98,7 @@ def stale(init: Initialization, converted: Path) -> bool:
     except UserError:  # of an earlier version of this program, or cut off
         return True
     changed = bool(init.local) and files.sha256(Path(init.local)) != receipt.files[0].sha256
-    return changed or receipt.recipe != convert.recipe(init)
+    return changed or receipt.recipe != recipes.recipe(init)
 
 
 def _receipt(init: Initialization, root: Path) -> Receipt | Lineage | None:
@@ -176,6 +178,11 @@ def state(init: Initialization, root: Path, seed: int, random_last_bn: str) -> d
     Raises:
         UserError: the converted file was changed since its receipt was written.
     """
+    from safetensors.torch import load_file
+
+    from medtransfer.weights.backbones import bare_state
+    from medtransfer.weights.convert import digest
+
     if init.random:
         return bare_state(init.backbone, seed, random_last_bn)
     path = receipts.path(init, root) if init.chain else _existing(init, root)
@@ -199,6 +206,8 @@ def verify(init: Initialization, root: Path) -> float:
     path = None if init.random else receipts.path(init, root) if init.chain else _existing(init, root)
     if path is None:
         return 0.0
+    from medtransfer.weights import fingerprint
+
     expected = (_made(init, root) if init.chain else _read(path)).fingerprint
     found = fingerprint.fingerprint(init.backbone, state(init, root, 0, "one"), init.padding)
     deviation = fingerprint.deviation(found, expected)

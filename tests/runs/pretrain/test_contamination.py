@@ -141,7 +141,7 @@ def made(
     table |= {f"split.{number}": list(fold) for number, fold in enumerate(folds)}
     said = {"task": folder.name, "dataset": folder.name, "source": "raw", "unit": "patient", "skipped": []}
     said |= {"folds": len(folds)} | manifest
-    return Prepared(folder, cast(Manifest, said), thumbnails, None, pd.DataFrame(table))
+    return Prepared(folder, cast(Manifest, said), thumbnails, None, lambda: pd.DataFrame(table))
 
 
 def test_only_val_and_test_of_the_target_count(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from medtransfer.runs import finetune
 from medtransfer.runs import run as runs
 from medtransfer.runs.pretrain import contamination, pretrain
 from medtransfer.runs.pretrain import link as links
-from medtransfer.training import networks
+from medtransfer.training import fitting, networks
 from medtransfer.training.trainer import Trainer
 from medtransfer.weights import backbones, receipts, store
 from medtransfer.weights.names import parse
@@ -249,7 +249,7 @@ def test_a_transformer_takes_another_side_after_pre_training(vit: Path, side: in
     tensors = store.state(init, vit, 0, "one")
     assert {key: tensor.shape for key, tensor in tensors.items()} == backbones.shapes("test_vit")
     [best] = (load_file(path) for path in (vit / "data/runs").glob("*/best.safetensors"))
-    model: Any = networks.classifier(networks.NetworkSpec(backbone="test_vit", image_size=side), 1, tensors, 0)
+    model: Any = networks.classifier(fitting.NetworkSpec(backbone="test_vit", image_size=side), 1, tensors, 0)
     kept = {key: value for key, value in model.backbone.state_dict().items() if key != "pos_embed"}
     assert all(torch.equal(value, best[f"backbone.{key}"]) for key, value in kept.items())
     prefix = model.backbone.num_prefix_tokens

@@ -15,8 +15,8 @@ from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
 from medtransfer.params import Augmentation, Training
 from medtransfer.training import optimizer as optimizers
+from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.loader import Cache
-from medtransfer.training.networks import NetworkSpec
 from medtransfer.training.ssl.masked_autoencoder import MaskedAutoencoder, masked_loss
 from medtransfer.training.ssl.methods import METHODS, SelfSupervised, Settings, check, objective
 from medtransfer.training.ssl.probe import Probe

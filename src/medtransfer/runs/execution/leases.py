@@ -19,8 +19,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 from medtransfer.core import files
 from medtransfer.core.addresses import Address, scrub
 from medtransfer.core.errors import Held, UserError
@@ -176,6 +174,8 @@ class Lease:
 
 def _query(database: str, statement: str, names: dict[str, Any]) -> list[tuple[Any, ...]]:
     """Runs one statement on a connection of its own, which no outage can leave half dead."""
+    import psycopg
+
     options = f"-c statement_timeout={TIMEOUT}s"
     try:
         with psycopg.connect(Address(database).whole, connect_timeout=TIMEOUT, options=options) as connection:

@@ -36,11 +36,18 @@ def resolve_device(execution: Execution) -> str:
     Raises:
         UserError: `cuda` was asked for and is not there.
     """
+    if execution.device == "cpu" or (execution.device == "auto" and not _may_have_gpu()):
+        return "cpu"
     import torch
 
     if execution.device == "cuda" and not torch.cuda.is_available():
         raise UserError("execution.device is cuda, but torch finds no GPU here; use auto or cpu")
-    return "cuda" if execution.device != "cpu" and torch.cuda.is_available() else "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _may_have_gpu() -> bool:
+    """Says whether torch has to be asked, which takes seconds to import: not where no driver has made a device."""
+    return any(next(Path("/dev").glob(pattern), None) for pattern in ("nvidia*", "kfd", "dxg"))
 
 
 def worker_count(execution: Execution, device: str, items: int) -> int:

@@ -25,10 +25,10 @@ from medtransfer.data.tasks import Task, applicable
 from medtransfer.params import Params
 from medtransfer.runs.execution import pull
 from medtransfer.runs.pretrain import contamination
-from medtransfer.training import networks, objectives
-from medtransfer.training.networks import NetworkSpec
+from medtransfer.training import fitting
+from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.ssl import methods
-from medtransfer.weights import convert, receipts, store
+from medtransfer.weights import backbones, convert, receipts, recipes, store
 from medtransfer.weights.backbones import shapes
 from medtransfer.weights.names import Initialization, seen
 from medtransfer.weights.receipts import Lineage
@@ -87,7 +87,7 @@ class Link:
     def normalization(self) -> tuple[Triple, Triple]:
         """Is the mean and std of its inputs, per channel: by `init` those of what it starts from."""
         parent = self.init.parent
-        return convert.normalization(parent, self.params.pretraining.normalization, receipts.read(parent, self.root))
+        return recipes.normalization(parent, self.params.pretraining.normalization, receipts.read(parent, self.root))
 
     @property
     def dropped(self) -> tuple[str, ...]:
@@ -150,12 +150,12 @@ def check(init: Initialization, params: Params, root: Path) -> None:
 def _check_side(backbone: str, image_size: int) -> None:
     """Refuses a side that the backbone cannot take, or from which its tensors cannot be brought back."""
     spec = NetworkSpec(backbone=backbone, image_size=image_size)
-    if reason := networks.misfit(spec):
-        sides = ", ".join(map(str, networks.fitting_sides(spec))) or "none near it"
+    if reason := fitting.misfit(spec):
+        sides = ", ".join(map(str, fitting.fitting_sides(spec))) or "none near it"
         raise UserError(f"pretraining.image_size {image_size} does not fit {backbone}: {reason}; {sides} would do")
     with torch.device("meta"):
         trained = {f"backbone.{key}": torch.empty(shape) for key, shape in shapes(backbone, image_size).items()}
-        receipts.backbone_of(backbone, trained)
+        backbones.backbone_of(backbone, trained)
 
 
 def _check_method(init: Initialization, task: Task, params: Params, root: Path) -> None:
@@ -164,7 +164,7 @@ def _check_method(init: Initialization, task: Task, params: Params, root: Path) 
         if settings.probe != "none":
             raise UserError("pretraining.probe is for self-supervised methods; by labels the dataset's own val tells")
         spec = NetworkSpec.of(init, params.model, settings.image_size)
-        objectives.check(task, settings.classification, spec)
+        fitting.check(task, settings.classification, spec)
         return
     probed = settings.probe != "none"
     methods.check(settings.method, init.backbone, method_settings(params), settings, probed)

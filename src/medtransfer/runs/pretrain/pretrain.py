@@ -30,12 +30,12 @@ from medtransfer.runs.pretrain.link import Link, check, holds, method_settings, 
 from medtransfer.tracking import sync
 from medtransfer.training import checkpoint, distributed, objectives
 from medtransfer.training.distributed import Group
+from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.loader import Cache, Loader
-from medtransfer.training.networks import NetworkSpec
 from medtransfer.training.ssl import methods
 from medtransfer.training.ssl.probe import Probe
 from medtransfer.training.trainer import Trainer, choose_kernels
-from medtransfer.weights import convert, fingerprint, receipts, store
+from medtransfer.weights import backbones, convert, fingerprint, receipts, store
 from medtransfer.weights.names import Initialization, parse
 from medtransfer.weights.receipts import Lineage
 
@@ -253,7 +253,7 @@ def _train(link: Link, tracked: tracking.TrackedRun, group: Group | None) -> Lin
     with progress.bar(f"pretrain {link.init.canonical}", link.params.pretraining.max_epochs, "epochs") as advance:
         fit = built.run(tracked.log, lambda _: advance())
     tracked.journal.append({"best_epoch": float(fit.best_epoch), "cost_seconds": fit.seconds}, fit.epoch)
-    tensors = receipts.backbone_of(link.init.backbone, built.best())
+    tensors = backbones.backbone_of(link.init.backbone, built.best())
     made = _lineage(link, tensors, counts, built, tracked.run_id)
     files.write_text(link.folder / "params.yaml", yaml.safe_dump(link.fields))
     curves.draw(

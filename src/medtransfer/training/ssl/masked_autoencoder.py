@@ -19,7 +19,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from medtransfer.training import networks
-from medtransfer.weights import backbones
+from medtransfer.weights import architectures, backbones
 
 DEPTH = 4
 """blocks of the decoder: fine-tuned, one is as good as the published eight (table 1a)"""
@@ -44,7 +44,7 @@ def shown(backbone: str, image_size: int, masked: float) -> int:
         image_size: side of the input, in pixels.
         masked: share of the patches that is hidden.
     """
-    patches = (image_size // backbones.patch_size(backbone)) ** 2
+    patches = (image_size // architectures.patch_size(backbone)) ** 2
     return min(max(1, round(patches * (1 - masked))), patches - 1)
 
 

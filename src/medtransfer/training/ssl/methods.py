@@ -21,14 +21,14 @@ from medtransfer.core import schema
 from medtransfer.core.errors import UserError
 from medtransfer.params import Augmentation, Training
 from medtransfer.training import networks
+from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.loader import Cache
-from medtransfer.training.networks import NetworkSpec
 from medtransfer.training.objectives import Prediction
 from medtransfer.training.ssl import masked_autoencoder
 from medtransfer.training.ssl.probe import Probe
 from medtransfer.training.ssl.views import ViewLoader
 from medtransfer.training.trainer import Trainer
-from medtransfer.weights import backbones
+from medtransfer.weights import architectures
 
 EMBEDDING = 128
 """outputs of SimCLR's head, as published"""
@@ -159,7 +159,7 @@ class SelfSupervised:
             own: what else `Loader` takes.
         """
         shown = masked_autoencoder.shown(backbone, size, self.settings.masked) if self.method.masks else 0
-        patch = backbones.patch_size(backbone)
+        patch = architectures.patch_size(backbone)
         views = self.method.views
         return ViewLoader(
             cache, ids, views=views, patch=patch, shown=shown, augmentation=augmentation, size=size, **own

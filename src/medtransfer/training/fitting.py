@@ -1,0 +1,145 @@
+"""What fits a backbone: decoders to its feature maps, sides of the input to both; asked before any work starts.
+
+Only what a built network alone can say imports torch, once per version of the libraries.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from dataclasses import dataclass
+
+from medtransfer import params as parameters
+from medtransfer.core.errors import UserError, one_line
+from medtransfer.core.remembered import remembered
+from medtransfer.data.tasks import Task
+from medtransfer.weights import architectures
+from medtransfer.weights.names import Initialization
+
+STRIDE = 32
+"""pixels: total stride of a U-Net encoder of depth 5; its input side must be a multiple"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """Which network is built, whatever it starts from and predicts."""
+
+    backbone: str
+    """timm architecture"""
+    image_size: int
+    """side of the input, in pixels"""
+    decoder: str = ""
+    """`unet`, `upernet`, `dpt` or `auto`, see `resolved_decoder`; a classifier has a head in its place"""
+    padding: str = ""
+    """what the backbone pads as TensorFlow does, see `backbones.same_padding`"""
+
+    @classmethod
+    def of(cls, init: Initialization, settings: parameters.Model, image_size: int) -> NetworkSpec:
+        """Describes the network that an initialization is trained in."""
+        padding = init.padding if settings.padding == "init" else ""
+        return cls(backbone=init.backbone, image_size=image_size, decoder=settings.decoder, padding=padding)
+
+
+def nominal(stride: int) -> int:
+    """Returns the power of two that stands for a stride in the DPT's resampling: 16 for patches of 14 pixels."""
+    return 1 << round(math.log2(stride))
+
+
+@functools.lru_cache(maxsize=64)
+def resolved_decoder(backbone: str, decoder: str) -> str:
+    """Resolves `auto` by the strides of the backbone's feature maps; any other decoder is held to them.
+
+    Raises:
+        UserError: the decoder cannot use these maps.
+    """
+    found = architectures.strides(backbone)
+    fitting = ["upernet"]
+    if len(set(found)) == 1:
+        fitting = ["dpt"]
+    elif found[-5:] == (2, 4, 8, 16, 32):
+        fitting = ["unet", "upernet"]
+    elif found == (4, 8, 16, 32):
+        fitting = ["upernet", "unet"]
+    if decoder not in ("auto", *fitting):
+        raise UserError(
+            f"model.decoder {decoder} cannot use the feature maps of {backbone}, whose strides are "
+            f"{', '.join(map(str, found))}: set it to auto or {' or '.join(fitting)}"
+        )
+    return fitting[0] if decoder == "auto" else decoder
+
+
+def misfit(spec: NetworkSpec) -> str:
+    """Says why a backbone, with a decoder or, without one, a head, cannot take inputs of its side; empty if it can.
+
+    Tried on torch's meta device, where tensors have shapes and no numbers.
+    """
+    unit, law = _unit(spec)
+    if spec.image_size % unit:
+        return f"it must be a multiple of {law}"
+    return _refusal(spec.backbone, spec.image_size, spec.decoder, spec.padding)
+
+
+@remembered("timm", "torch", "segmentation-models-pytorch")
+def _refusal(backbone: str, image_size: int, decoder: str, padding: str) -> str:
+    import torch
+
+    from medtransfer.training import networks
+    from medtransfer.weights import backbones
+
+    spec = NetworkSpec(backbone=backbone, image_size=image_size, decoder=decoder, padding=padding)
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            tensors = {key: torch.empty(shape) for key, shape in backbones.shapes(backbone).items()}
+            model = (networks.segmenter if decoder else networks.classifier)(spec, 1, tensors, 0)
+            model.eval()(torch.empty(2, 3, image_size, image_size))
+    except (UserError, *architectures.REFUSALS) as error:
+        return one_line(error)
+    return ""
+
+
+def fitting_sides(spec: NetworkSpec) -> list[int]:
+    """Lists sides of the input that would do, in pixels: the nearest ones, 224, and that of the published weights."""
+    unit = _unit(spec)[0]
+    unit = unit if unit > 1 else STRIDE
+    below = spec.image_size // unit * unit
+    sides = {below, below + unit, below + 2 * unit, 224, architectures.published_side(spec.backbone)}
+    return [side for side in sorted(sides) if side > 0 and not misfit(dataclasses.replace(spec, image_size=side))]
+
+
+def _unit(spec: NetworkSpec) -> tuple[int, str]:
+    """Returns what the input's side must be a multiple of, in pixels and in words."""
+    if spec.decoder == "unet":
+        return STRIDE, f"{STRIDE}, the U-Net's total stride"
+    patch = architectures.patch_size(spec.backbone)
+    if spec.decoder == "dpt":
+        stride = architectures.strides(spec.backbone)[0]
+        patches = max(1, 32 // nominal(stride))  # the coarsest map of the DPT has a nominal stride of 32
+        return stride * patches, f"{stride * patches}, the side of {patches} x {patches} patches of {stride} pixels"
+    return patch, f"the patch size {patch}"
+
+
+def check(task: Task, protocol: parameters.Classification | parameters.Segmentation, spec: NetworkSpec) -> None:
+    """Refuses, before any work, networks, sizes and monitors that the task's kind cannot have.
+
+    Raises:
+        UserError: with the law, the value and the repair.
+    """
+    decoder = resolved_decoder(spec.backbone, spec.decoder) if task.segmentation else ""
+    spec = dataclasses.replace(spec, decoder=decoder)
+    if decoder == "upernet" and protocol.batch_size == 1:
+        raise UserError("batch_size >= 2 must hold for the decoder upernet: its batch norms see one number per image")
+    if reason := misfit(spec):
+        sides = fitting_sides(spec)
+        repair = f"{', '.join(map(str, sides))} would do" if sides else "none near it would do; take another backbone"
+        behind = f" with the decoder {decoder}" if decoder else ""
+        raise UserError(
+            f"tasks.{task.name}.image_size {spec.image_size} does not fit {spec.backbone}{behind}: {reason}; {repair}"
+        )
+    if protocol.layer_decay < 1:
+        from medtransfer.training import optimizer
+
+        optimizer.depth_of(spec.backbone)
+    valid = ("val_loss", f"val_{task.metric}")
+    if protocol.monitor not in valid:
+        raise UserError(f"monitor of task {task.name} must be one of {', '.join(valid)}, got {protocol.monitor!r}")

@@ -1,0 +1,87 @@
+"""What timm knows of architectures and published weights, read without importing it: that takes seven CPU seconds."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from medtransfer.core.remembered import remembered
+
+
+@dataclass(frozen=True)
+class Tag:
+    """timm's own description of published weights, `timm.models.PretrainedCfg`, as far as it is used here."""
+
+    architecture: str
+    tag: str
+    url: str
+    hf_hub_id: str | None
+    license: str | None
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    input_size: tuple[int, int, int]
+    """channels, height, width in pixels"""
+    fixed_input_size: bool
+    """the input's side is an argument of the architecture"""
+    first_conv: str | list[str] | None
+    """name of the layer that takes the image"""
+
+
+@remembered("timm")
+def _index() -> dict[str, object]:
+    """Asks timm for all that is asked of it here."""
+    import timm
+    from timm.models import _registry  # nothing public lists the names that timm has renamed and still takes
+
+    def tag(name: str) -> dict[str, Any]:
+        config = timm.models.get_pretrained_cfg(name)
+        return {field.name: getattr(config, field.name) for field in fields(Tag)}
+
+    listed = timm.list_models()
+    return {
+        "architectures": listed,
+        "renamed": sorted(set(_registry._model_entrypoints) - set(listed)),
+        "pretrained": (published := timm.list_pretrained()),
+        "tags": {name: tag(name) for name in (*listed, *published)},
+    }
+
+
+@functools.cache
+def _tags() -> Mapping[str, Any]:
+    found: Any = _index()["tags"]
+    return dict(found)
+
+
+@functools.cache
+def _names(which: str) -> tuple[str, ...]:
+    found: Any = _index()[which]
+    return tuple(found)
+
+
+def architectures() -> tuple[str, ...]:
+    """Lists the architectures, as `timm.list_models` does."""
+    return _names("architectures")
+
+
+@functools.cache
+def is_architecture(name: str) -> bool:
+    """Says whether a name is an architecture, as `timm.is_model` does, and no tag."""
+    return "." not in name and (name in architectures() or name in _names("renamed"))
+
+
+def pretrained(pattern: str) -> list[str]:
+    """Lists published weights, `<architecture>.<tag>`, as `timm.list_pretrained` does."""
+    return fnmatch.filter(_names("pretrained"), pattern)
+
+
+@functools.cache
+def find(name: str) -> Tag | None:
+    """Returns what timm says of `<architecture>.<tag>`, or of an architecture's default weights; None: nothing."""
+    said = _tags().get(name)
+    if said is None:
+        return None
+    triples = {key: tuple(said[key]) for key in ("mean", "std", "input_size")}
+    return Tag(**{**said, **triples})
