@@ -20,6 +20,7 @@ from medtransfer.comparison.wording import FIRST_LINES
 from medtransfer.core import schema
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
+from medtransfer.report import console as summaries
 from medtransfer.report import write as report
 from medtransfer.report.sections.scores import printed_grid, score_notes
 from medtransfer.statistics import t_tests
@@ -428,7 +429,7 @@ def test_as_published_contaminated_runs_are_compared(cells: Path) -> None:
 
 def test_console_table(cells: Path) -> None:
     console = Console(width=140, record=True, file=io.StringIO())
-    console.print(report.console_table(compared(cells)))
+    console.print(summaries.layout(summaries.summarize(compared(cells))))
     text = console.export_text()
     assert text.startswith(SYNTHETIC)
     assert "74.00 ± 4.00" in text

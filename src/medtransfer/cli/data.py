@@ -34,7 +34,14 @@ def sources(params: Params, root: Path) -> None:
 
 @verb("data", "tasks", "benchmark")
 def prepare(params: Params, root: Path, task: str = "all", check: str = "no") -> None:
-    """Check a task's raw files and decode them once into data/prepared; --check hashes all raw files again."""
+    """Check a task's raw files and decode them once into data/prepared; --check hashes all raw files again.
+
+    Args:
+        params: of the study.
+        root: the study's folder.
+        task: task, or all: the benchmark's.
+        check: hash all raw files again, even unchanged ones.
+    """
     from medtransfer.data import catalog, prepare
 
     if check not in ("yes", "no"):
@@ -60,7 +67,14 @@ def tasks(params: Params, root: Path) -> None:
 
 @verb("data", "tasks", "benchmark")
 def audit(params: Params, root: Path, task: str = "all", against: str = "none") -> None:
-    """Show what prepare found of a task's data, and look-alikes in another task's images."""
+    """Show what prepare found of a task's data, and look-alikes in another task's images.
+
+    Args:
+        params: of the study.
+        root: the study's folder.
+        task: task, or all: the benchmark's.
+        against: task or dataset in whose images look-alikes are searched.
+    """
     from medtransfer.data import audit
 
     for name in tasks_of(params, task):
@@ -69,7 +83,14 @@ def audit(params: Params, root: Path, task: str = "all", against: str = "none") 
 
 @verb()
 def fetch(params: Params, root: Path, dataset: str, size: str = "224") -> None:
-    """Download an open dataset into data/raw, or say how to get one that is not open."""
+    """Download an open dataset into data/raw, or say how to get one that is not open.
+
+    Args:
+        params: of the study.
+        root: the study's folder.
+        dataset: dataset, as `tasks` lists them, or one of MedMNIST.
+        size: side of MedMNIST's images in pixels: 28, 64, 128 or 224.
+    """
     from medtransfer.data import fetch
 
     if not size.isdigit():

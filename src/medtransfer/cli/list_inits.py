@@ -22,21 +22,23 @@ FAMILIES = ("random", "supervised", "self-supervised", "domain-adapted", "medica
 def listed(params: Params, root: Path) -> Group:
     """Lays out every initialization: what it was trained on, for which backbones, its licence, and what is here."""
     grid = Table(title="Initializations", caption="<init>[@<backbone>]; * in the benchmark of params.yaml")
-    for title in ("init", "backbone", "pre-trained on, how", "licence", "commercial use", "here"):
-        grid.add_column(title, overflow="fold")
+    grid.add_column("init", overflow="fold", width=24)
+    grid.add_column("pre-trained on, how; backbones; licence; what is here", overflow="fold")
     used = {parse(name, params.model.backbone, params.inits).record.name for name in params.benchmark.inits}
     bound = sorted((_bound(name, params) for name in (*RECORDS, *params.inits)), key=_family)
     here = store.converted(root)
     for number, init in enumerate(bound):
         if number == 0 or _family(init) != _family(bound[number - 1]):
             grid.add_section()
-            grid.add_row(Text(init.record.family, style="bold"))
+            grid.add_row(Text(init.record.family, style="bold"), "")
         star = " *" if init.record.name in used else ""
         licence = recipes.licence_of(init)
         said = f"{licence} (@{init.backbone})" if init.record.name == "imagenet" else licence
         status = "" if init.random else ", ".join(here.get(init.record.name, ())) or _status(init, root)
         what = init.record.method if init.random else f"{init.record.data}; {init.record.method}"
-        grid.add_row(init.record.name + star, _backbones(init), what, said, commercial(licence), status)
+        lines = [what, _backbones(init), f"licence {said}; commercial use: {commercial(licence)}"]
+        lines += [f"here: {status}"] if status else []
+        grid.add_row(Text(init.record.name + star), Text("\n".join(lines)), end_section=True)
     made = receipts.made(root)
     also = "Also timm:<architecture>.<tag> for any weights of timm, and file:<path or address>[@<backbone>]; each takes"
     also += " +<dataset>, see `pretrain`."

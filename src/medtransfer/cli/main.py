@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import inspect
+import functools
 import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from medtransfer import params as parameters
-from medtransfer.cli import VERBS
+from medtransfer.cli import VERBS, preflight
 from medtransfer.core import arithmetic
 from medtransfer.core.addresses import Scrubbed, hide, holds_secret, scrub
 from medtransfer.core.errors import UserError
@@ -26,33 +28,54 @@ SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD", "A
 """variables of the environment that nothing may print"""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Builds the command line from the verbs' signatures."""
+def build_parser(completing: bool = False) -> argparse.ArgumentParser:
+    """Builds the command line from the verbs' signatures and docstrings.
+
+    Args:
+        completing: every parameter of `params.yaml` becomes an option, for the shell to complete.
+    """
     parser = argparse.ArgumentParser(
         prog="medtransfer",
         description="Which pre-trained weights should a medical imaging model start from?",
-        epilog="Every parameter of params.yaml is an option too, by its dotted name: --classification.lr 3e-4",
+        epilog="Every parameter of params.yaml is an option too, by its dotted name: --classification.lr 3e-4. "
+        'Completion by the shell: eval "$(register-python-argcomplete medtransfer)", also with --shell fish.',
     )
+    parser.add_argument("--version", action="version", version=f"medtransfer {metadata.version('medtransfer')}")
     parser.add_argument("--verbose", action="store_true", help="log details and tracebacks")
-    commands = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    commands = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, entry in VERBS.items():
-        text = inspect.getdoc(entry.function) or ""
-        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command = commands.add_parser(name, help=entry.summary, description=entry.summary, allow_abbrev=False)
         command.add_argument("--params", default="params.yaml", help="parameter file (default: params.yaml)")
         command.add_argument("--partial", action="store_true", help="short for --data.partial true")
         command.add_argument("--skip-bad", metavar="N", help="short for --data.skip_bad N: samples that may be bad")
         for option, default in entry.identity.items():
-            words = f"default: {default}" if default is not None else "required"
+            words = f"{entry.help_of(option)} ({f'default: {default}' if default is not None else 'required'})"
             if option == "check":  # also without a value
                 command.add_argument("--check", nargs="?", const="yes", default=default, help=words)
             else:
-                command.add_argument(f"--{option}", default=default, help=words)
+                argument: Any = command.add_argument(f"--{option}", default=default, help=words)
+                argument.completer = functools.partial(_candidates, option)
         if "dry" in entry.identity:
             command.add_argument(
                 "--dry-run", dest="dry", action="store_const", const="yes", default=argparse.SUPPRESS,
                 help="short for --dry yes",
             )  # fmt: skip
+        for dotted in parameters.dotted_names() if completing else ():
+            command.add_argument(f"--{dotted}", help=argparse.SUPPRESS)
     return parser
+
+
+def _candidates(option: str, **_: object) -> list[str]:
+    """Lists what the shell may complete for an identity argument."""
+    if option == "init":
+        from medtransfer.weights.zoo import RECORDS
+
+        return ["all", *RECORDS]
+    if option in ("task", "dataset"):
+        from medtransfer.data import catalog
+
+        return ["all", *catalog.names(Path.cwd())]
+    return []
 
 
 def read_overrides(rest: Sequence[str], verb_name: str) -> dict[str, str]:
@@ -67,16 +90,40 @@ def read_overrides(rest: Sequence[str], verb_name: str) -> dict[str, str]:
         word = words.pop(0)
         name, equals, value = word.removeprefix("--").partition("=")
         if not word.startswith("--") or "." not in name:
-            valid = [*VERBS[verb_name].identity, "params", "partial", "skip-bad"]
-            near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-            hint = f"the nearest option is --{near[0]}" if near else f"options: {', '.join(f'--{v}' for v in valid)}"
-            raise UserError(f"unknown option {word} of {verb_name}; {hint}, or a dotted parameter")
+            raise UserError(f"unknown option {word} of {verb_name}; {_instead(name, verb_name)}")
         if not equals:
             if not words:
                 raise UserError(f"option {word} needs a value")
             value = words.pop(0)
         overrides[name] = value
     return overrides
+
+
+def _instead(name: str, verb_name: str) -> str:
+    """Says what an unknown option may have meant: a parameter by its last part, else the nearest option."""
+    last = name.replace("-", "_")
+    dotted = [each for each in parameters.dotted_names() if each.rpartition(".")[2] == last]
+    if dotted:
+        read = [each for each in dotted if each.partition(".")[0] in VERBS[verb_name].sections]
+        return f"a parameter is set by its whole name: {' or '.join(f'--{each}' for each in read or dotted)}"
+    valid = [*VERBS[verb_name].identity, "params", "partial", "skip-bad"]
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    hint = f"the nearest option is --{near[0]}" if near else f"options: {', '.join(f'--{v}' for v in valid)}"
+    return f"{hint}, or a dotted parameter"
+
+
+def check_verb(arguments: Sequence[str]) -> None:
+    """Refuses a first word that is no verb.
+
+    Raises:
+        UserError: with the nearest verbs.
+    """
+    word = next((word for word in arguments if not word.startswith("-")), None)
+    if word is None or word in VERBS:
+        return
+    near = difflib.get_close_matches(word, VERBS, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"verbs: {', '.join(VERBS)}"
+    raise UserError(f"unknown verb {word}; {hint} `medtransfer --help` says what each does")
 
 
 def name_first(arguments: Sequence[str]) -> list[str]:
@@ -105,7 +152,12 @@ def run(arguments: Sequence[str], root: Path) -> None:
     Raises:
         UserError: whatever the user can mend.
     """
-    options, rest = build_parser().parse_known_args(name_first(arguments))
+    check_verb(arguments)
+    parser = build_parser()
+    options, rest = parser.parse_known_args(name_first(arguments))
+    if options.verb is None:
+        parser.print_help()
+        return
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.DEBUG if options.verbose else logging.INFO)
     entry = VERBS[options.verb]
@@ -134,6 +186,7 @@ def run(arguments: Sequence[str], root: Path) -> None:
     arithmetic.check_environment(params.engine.portable)
     if "inits" in entry.sections:
         params = fetch_registered(params, identity, root)
+    preflight.check(options.verb, params, root, identity)
     entry.function(params, root, **identity)
 
 
@@ -151,6 +204,10 @@ def fetch_registered(params: parameters.Params, identity: Mapping[str, str], roo
 def main() -> None:
     """Does what the command line says; what the user can mend is said in one message, without a traceback."""
     root = Path.cwd()
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(build_parser(completing=True))
     hide(*(os.environ.get(name, "") for name in SECRETS))
     sys.stdout, sys.stderr = Scrubbed(sys.stdout), Scrubbed(sys.stderr)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

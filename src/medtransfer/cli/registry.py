@@ -15,7 +15,13 @@ log = logging.getLogger("medtransfer")
 
 @verb("promotion", *COMPARED)
 def promote(params: Params, root: Path, dry: str = "no") -> None:
-    """Put what val selected into the model registry, as champion if it passes the gate; --dry-run only says so."""
+    """Put what val selected into the model registry, as champion if it passes the gate; --dry-run only says so.
+
+    Args:
+        params: of the study.
+        root: the study's folder.
+        dry: yes: only say what would be decided.
+    """
     from medtransfer.registry import promote
     from medtransfer.runs.execution import leases
     from medtransfer.tracking import sync
@@ -35,7 +41,15 @@ def promote(params: Params, root: Path, dry: str = "no") -> None:
 
 @verb()
 def demote(params: Params, root: Path, model: str, alias: str = "champion", why: str = "not said") -> None:
-    """Give a registered model's champion alias back to the version that had it before; --why is recorded."""
+    """Give a registered model's champion alias back to the version that had it before; --why is recorded.
+
+    Args:
+        params: of the study.
+        root: the study's folder.
+        model: registered model.
+        alias: champion or demo-champion.
+        why: reason, recorded with the decision.
+    """
     from medtransfer.registry import demote
     from medtransfer.runs.execution import leases
     from medtransfer.tracking import sync
@@ -52,7 +66,15 @@ def demote(params: Params, root: Path, model: str, alias: str = "champion", why:
 
 @verb()
 def export(params: Params, root: Path, model: str, alias: str = "champion", out: str = "data/exports") -> None:
-    """Write a registered fine-tuned model as ONNX, checked to give the same outputs."""
+    """Write a registered fine-tuned model as ONNX, checked to give the same outputs.
+
+    Args:
+        params: of the study.
+        root: the study's folder.
+        model: registered fine-tuned model.
+        alias: alias of its version.
+        out: folder.
+    """
     from medtransfer.registry import onnx
 
     log.info("%s", onnx.export(model, alias, root / out, root))

@@ -23,9 +23,16 @@ COMPARED = ("benchmark", "comparison", "claims", "model", "inits")
 
 @verb(*COMPARED)
 def compare(params: Params, root: Path, reference: str = "params", against: str = "params") -> None:
-    """Turn the benchmark's finished runs into tables, figures and a report under data/results."""
+    """Turn the benchmark's finished runs into tables, figures and a report under data/results.
+
+    Args:
+        params: of the study.
+        root: the study's folder.
+        reference: init that the others are compared with; params: comparison.reference.
+        against: CSV file of published numbers, or none; params: comparison.against.
+    """
     from medtransfer.comparison import record
-    from medtransfer.report import write
+    from medtransfer.report import console, write
     from medtransfer.results import looks
     from medtransfer.runs.execution import leases
     from medtransfer.tracking import comparison, sync
@@ -43,6 +50,8 @@ def compare(params: Params, root: Path, reference: str = "params", against: str 
         for answer in findings.answers:
             log.info("%s: %s", answer.scope, answer.text)
         looks.record(root, params.benchmark.seeds, params.benchmark.splits)
+        if (reference, against) == ("params", "params"):
+            console.save(console.summarize(findings, console.inputs(params, COMPARED, root)), root)
         comparison.record(root, out, parent=launcher.run_id, **record.comparison_run(findings))
     log.info("wrote data/results/*.csv and data/results/report; `python -m medtransfer show` prints the table")
 
@@ -52,13 +61,16 @@ def show(params: Params, root: Path) -> None:
     """Print the comparison table of the benchmark's runs and say where the report is."""
     from rich.console import Console
 
-    from medtransfer.report import write
+    from medtransfer.report import console
 
-    quick = dataclasses.replace(params, comparison=dataclasses.replace(params.comparison, resamples=0))
-    console = Console()
-    console.print(write.console_table(find(quick, root, "params", "params")))
-    console.print(f"Report: {root / 'data/results/report/index.html'}", soft_wrap=True)
-    console.print(
+    shown = console.load(root, console.inputs(params, COMPARED, root))
+    if shown is None:
+        quick = dataclasses.replace(params, comparison=dataclasses.replace(params.comparison, resamples=0))
+        shown = console.summarize(find(quick, root, "params", "params"))
+    terminal = Console()
+    terminal.print(console.layout(shown))
+    terminal.print(f"Report: {root / 'data/results/report/index.html'}", soft_wrap=True)
+    terminal.print(
         "Every run, with curves: `make ui` opens MLflow on this machine, http://127.0.0.1:5000", soft_wrap=True
     )
 

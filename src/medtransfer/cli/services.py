@@ -16,7 +16,14 @@ ACTIONS = ("start", "stop", "status")
 
 @verb()
 def services(params: Params, root: Path, action: str = "start", port: str = "0") -> None:
-    """Start, stop or show PostgreSQL, an S3 server and MLflow on this machine; port: MLflow's, 0: as before."""
+    """Start, stop or show PostgreSQL, an S3 server and MLflow on this machine; port: MLflow's, 0: as before.
+
+    Args:
+        params: of the study.
+        root: the study's folder.
+        action: start, stop or status.
+        port: MLflow's port; 0: as before.
+    """
     from medtransfer.services import servers
 
     if action not in ACTIONS:

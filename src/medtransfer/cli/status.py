@@ -11,7 +11,13 @@ from medtransfer.params import Params
 
 @verb(*TRAINING)
 def status(params: Params, root: Path, task: str = "all") -> None:
-    """Show the benchmark's grid: what is done, running, failed and waiting, with rates and time left."""
+    """Show the benchmark's grid: what is done, running, failed and waiting, with rates and time left.
+
+    Args:
+        params: of the study.
+        root: the study's folder.
+        task: task, or all: the benchmark's.
+    """
     from rich.console import Console
 
     from medtransfer.runs import status as grid

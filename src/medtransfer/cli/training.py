@@ -27,7 +27,13 @@ def inits(params: Params, root: Path) -> None:
 
 @verb("model", "inits", "benchmark")
 def weights(params: Params, root: Path, init: str = "all") -> None:
-    """Fetch, verify and convert the weights of one init, or of all of the benchmark."""
+    """Fetch, verify and convert the weights of one init, or of all of the benchmark.
+
+    Args:
+        params: of the study.
+        root: the study's folder.
+        init: init, or all: the benchmark's.
+    """
     from medtransfer.weights import store
     from medtransfer.weights.names import check_backbone, parse
 
@@ -52,13 +58,20 @@ PRETRAINING = ("data", "tasks", "model", "inits", "pretraining", "engine", "exec
 
 @verb(*PRETRAINING)
 def pretrain(params: Params, root: Path, init: str = "all", dataset: str = "none") -> None:
-    """Train an init further on a dataset: imagenet and chestxray14 make imagenet+chestxray14; all: the benchmark's."""
+    """Train an init further on a dataset: imagenet and chestxray14 make imagenet+chestxray14; all: the benchmark's.
+
+    Args:
+        params: of the study.
+        root: the study's folder.
+        init: what to start from, or all: the benchmark's.
+        dataset: what to train it on.
+    """
+    if (init == "all") != (dataset == "none"):
+        raise UserError("pretrain needs --init and --dataset, as in --init imagenet --dataset chestxray14, or neither")
     from medtransfer.runs.pretrain import pretrain
     from medtransfer.tracking.launcher import Launcher
     from medtransfer.weights import receipts
 
-    if (init == "all") != (dataset == "none"):
-        raise UserError("pretrain needs --init and --dataset, as in --init imagenet --dataset chestxray14, or neither")
     launcher = Launcher(root)
     with launcher:
         launcher.start(f"pretrain {init} {dataset}", {"verb": "pretrain"})
@@ -75,7 +88,14 @@ TRAINING = ("data", "tasks", "model", "inits", "classification", "segmentation",
 
 @verb(*TRAINING, "pretraining", "tuning")
 def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> None:
-    """Search values of the recipe for each init on each task, all with one budget; all: those of `tuning`."""
+    """Search values of the recipe for each init on each task, all with one budget; all: those of `tuning`.
+
+    Args:
+        params: of the study.
+        root: the study's folder.
+        init: init, or all: those of tuning.inits.
+        task: task, or all: those of tuning.tasks.
+    """
     from medtransfer.results.study import FOLDER, summary
     from medtransfer.runs.execution import leases
     from medtransfer.runs.pretrain import pretrain
@@ -102,7 +122,15 @@ def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> No
 
 @verb(*TRAINING, "pretraining")
 def finetune(params: Params, root: Path, init: str, task: str = "all", seed: str = "all") -> None:
-    """Fine-tune one init on a task and seed, or on all of the benchmark's; a missing pre-training is made first."""
+    """Fine-tune one init on a task and seed, or on all of the benchmark's; a missing pre-training is made first.
+
+    Args:
+        params: of the study.
+        root: the study's folder.
+        init: init, or all: the benchmark's.
+        task: task, or all: the benchmark's.
+        seed: seed, or all: the benchmark's.
+    """
     from medtransfer.runs.benchmark import digests, markdown_table, run_all
     from medtransfer.runs.pretrain import pretrain
     from medtransfer.runs.run import plan
@@ -122,7 +150,14 @@ def finetune(params: Params, root: Path, init: str, task: str = "all", seed: str
 
 @verb(*TRAINING)
 def benchmark(params: Params, root: Path, task: str = "all", dry: str = "no") -> None:
-    """Run what is missing of the benchmark's inits and seeds on one task or all; dry: only say what that would be."""
+    """Run what is missing of the benchmark's inits and seeds on one task or all; dry: only say what that would be.
+
+    Args:
+        params: of the study.
+        root: the study's folder.
+        task: task, or all: the benchmark's.
+        dry: yes: only say what would be done.
+    """
     if dry not in ("yes", "no"):
         raise UserError(f"--dry must be yes or no, got {dry!r}")
     if dry == "yes":

@@ -23,6 +23,17 @@ class Verb:
         given = list(inspect.signature(self.function).parameters.values())[2:]
         return {p.name: None if p.default is inspect.Parameter.empty else str(p.default) for p in given}
 
+    @property
+    def summary(self) -> str:
+        """Says in a sentence what it does: the first paragraph of the function's docstring."""
+        return " ".join((inspect.getdoc(self.function) or "").partition("\n\n")[0].split())
+
+    def help_of(self, argument: str) -> str:
+        """Says what an identity argument means: its entry below `Args:` in the function's docstring."""
+        _, _, entries = (inspect.getdoc(self.function) or "").partition("\nArgs:\n")
+        lines = [line.strip() for line in entries.partition("\n\n")[0].splitlines()]
+        return next((line.removeprefix(f"{argument}: ") for line in lines if line.startswith(f"{argument}: ")), "")
+
 
 VERBS: dict[str, Verb] = {}
 

@@ -18,7 +18,7 @@ from medtransfer.core import arithmetic, schema
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
 from medtransfer.data.tasks import Derived, contaminated, image_groups, origins
-from medtransfer.results.result import CONTAMINATED, FACTS, Facts, Result, facts_of, of_task, read_result
+from medtransfer.results.result import CONTAMINATED, FACTS, Facts, Result, facts_of, find_results, of_task, read_result
 from medtransfer.weights.names import seen
 
 
@@ -47,12 +47,7 @@ def collect(results: Path, root: Path) -> list[Result]:
     Raises:
         UserError: there is no result, or one is corrupt, incomplete or holds a score that is not a number.
     """
-    paths = [path for path in sorted(results.glob("*/*/cell.json")) if not path.parent.name.startswith(".")]
-    if not paths:
-        raise UserError(
-            f"looked for finished runs in {results}/<task>/<digest>/cell.json, found none; run `finetune` first"
-        )
-    found = _look_up(list(map(read_result, paths)), results, root)
+    found = _look_up(list(map(read_result, find_results(results))), results, root)
     return sorted(found, key=lambda result: (result.task, result.init, result.seed, result.fold or 0, result.digest))
 
 

@@ -5,7 +5,15 @@ option, the `-P` of `mlflow run`, the `-S` of `dvc exp run` and the MLflow param
 """
 
 from medtransfer.params.data import Data, Model, OwnInit, Phantoms, TaskParams
-from medtransfer.params.parameters import Params, check_values, load, protocol, refuse_shadowed, task_params
+from medtransfer.params.parameters import (
+    Params,
+    check_values,
+    dotted_names,
+    load,
+    protocol,
+    refuse_shadowed,
+    task_params,
+)
 from medtransfer.params.results import Benchmark, Claim, Comparison, Promotion
 from medtransfer.params.training import (
     Augmentation,
@@ -21,5 +29,5 @@ from medtransfer.params.tuning import Dimension, Tuning
 __all__ = [
     "Augmentation", "Benchmark", "Claim", "Classification", "Comparison", "Data", "Dimension", "Engine", "Execution",
     "Model", "OwnInit", "Params", "Phantoms", "Pretraining", "Promotion", "Segmentation", "TaskParams", "Training",
-    "Tuning", "check_values", "load", "protocol", "refuse_shadowed", "task_params",
+    "Tuning", "check_values", "dotted_names", "load", "protocol", "refuse_shadowed", "task_params",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,6 +62,15 @@ class Params:
             recipe=self.comparison.recipe,
             recipes=self.benchmark.recipes,
         )
+
+
+def dotted_names(record: type = Params) -> list[str]:
+    """Lists the dotted names of all parameters, but for those below a name of the user's own (a task, an init)."""
+    found = []
+    for name, kind in typing.get_type_hints(record).items():
+        record_below = isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        found += [f"{name}.{below}" for below in dotted_names(kind)] if record_below else [name]
+    return found
 
 
 def _check_dimension(name: str, dimension: Dimension, params: Params) -> None:

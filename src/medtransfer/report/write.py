@@ -14,9 +14,6 @@ from pathlib import Path
 
 import jinja2
 from matplotlib.figure import Figure
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from medtransfer import params
 from medtransfer.comparison import record
@@ -27,7 +24,6 @@ from medtransfer.report import formats, gallery
 from medtransfer.report.figures import drawings
 from medtransfer.report.sections import answers
 from medtransfer.report.sections.order import sections_of
-from medtransfer.report.sections.scores import score_grid, score_notes
 from medtransfer.report.tables import Section
 from medtransfer.results import examples
 
@@ -82,18 +78,6 @@ def write(findings: Findings, published: params.Params, results: Path, out: Path
         _save_table(out / "report" / "tables", section, first if section.scores else [])
     _save(out / "report" / "comparison.md", _markdown(first, sections, pictures))
     _save(out / "report" / "index.html", _page(findings, first, sections, pictures))
-
-
-def console_table(findings: Findings) -> RenderableType:
-    """Lays the answer and the scores out for the terminal: one row per initialization, one column per task."""
-    grid, table = score_grid(findings), Table()
-    for index, title in enumerate(grid.header):
-        table.add_column(Text(title), justify="right" if index else "left", no_wrap=not index)
-    for line in grid.rows:
-        table.add_row(*(Text(entry.text, style="bold" if entry.best else "") for entry in line))
-    above = [Text(line, style="bold yellow") for line in first_lines(findings.results)]
-    answer = [Text(f"{answer.scope}: {answer.text}", style="bold") for answer in findings.answers]
-    return Group(*above, table, *(Text(note, style="dim") for note in score_notes(findings)), *answer)
 
 
 def _examples(findings: Findings, results: Path) -> dict[str, examples.Examples]:

@@ -145,6 +145,20 @@ def write_facts(task: Task, folder: Path) -> None:
     files.write_text(folder / FACTS, json.dumps(asdict(facts_of(task)), indent=1) + "\n")
 
 
+def find_results(folder: Path) -> list[Path]:
+    """Finds every `<task>/<digest>/cell.json` below a folder, in a stable order.
+
+    Raises:
+        UserError: there is none.
+    """
+    paths = [path for path in sorted(folder.glob("*/*/cell.json")) if not path.parent.name.startswith(".")]
+    if not paths:
+        raise UserError(
+            f"looked for finished runs in {folder}/<task>/<digest>/cell.json, found none; run `finetune` first"
+        )
+    return paths
+
+
 def predictions(result: Result, folder: Path) -> Path:
     """Finds the test predictions of a run below the folder of finished runs; checked once per process.
 

@@ -129,13 +129,20 @@ def _parse_start(name: str, default_backbone: str, records: Mapping[str, Record]
         raise UserError(f"init {name} is not fetched: looked for it in the model registry at the start of the command")
     head, at, backbone = name.partition("@")
     if head not in records:
-        near = difflib.get_close_matches(head, records, n=1)
+        near = _of_timm(head) or difflib.get_close_matches(head, records, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UserError(
             f"unknown init {head!r}.{hint} Valid inits: {', '.join(sorted(records))}, timm:<architecture>.<tag>, "
             "file:<path or address>; `inits` lists them"
         )
     return _bind(records[head], backbone if at else "", default_backbone)
+
+
+def _of_timm(name: str) -> list[str]:
+    """Gives a name of timm's as an init: an architecture with ImageNet's weights, or its tag."""
+    if timm_index.is_architecture(name):
+        return [f"imagenet@{name}"]
+    return [f"timm:{name}"] if timm_index.pretrained(name) else []
 
 
 def _bind(record: Record, backbone: str, default: str) -> Initialization:

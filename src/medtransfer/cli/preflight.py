@@ -1,0 +1,45 @@
+"""What can be refused at once: names, weights and data that a verb would miss, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from medtransfer.cli.verb import tasks_of
+from medtransfer.core.errors import UserError
+from medtransfer.params import Params
+
+PREPARING = ("finetune", "benchmark", "tune", "audit", "prepare")
+"""verbs that read a task's raw files, or stop"""
+
+
+def check(verb: str, params: Params, root: Path, identity: Mapping[str, str]) -> None:
+    """Refuses what the verb itself would refuse seconds later.
+
+    Raises:
+        UserError: an init, a backbone or a task that there is not, data that are not here, or a registered model where
+            nothing was ever registered.
+    """
+    from medtransfer.data import catalog, raw
+    from medtransfer.results import result
+    from medtransfer.tracking.address import untouched, uri
+    from medtransfer.weights.names import check_backbone, parse
+
+    init, task = identity.get("init", "all"), identity.get("task", "")
+    if init != "all":
+        check_backbone(parse(init, params.model.backbone, params.inits).backbone)
+    if task not in ("", "all"):
+        catalog.lookup(task, root)
+    if verb in PREPARING and identity.get("dry", "no") == "no":
+        tuned = dataclasses.replace(params.benchmark, tasks=params.tuning.tasks)
+        of = dataclasses.replace(params, benchmark=tuned) if verb == "tune" else params
+        for name in tasks_of(of, task):
+            raw.source(catalog.lookup(name, root), params.data, root)
+    if verb in ("compare", "show", "promote"):
+        result.find_results(root / "data/results/cells")
+    if verb in ("demote", "export") and untouched(root):
+        raise UserError(
+            f"looked for {identity['alias']} of {identity['model']} in {uri(root)}, found no such database: nothing is "
+            "registered here yet; `promote` does it"
+        )
