@@ -266,8 +266,8 @@ def test_initializations_are_listed_with_what_is_here(
     (root / "data/downloads/swav_800ep_pretrain.pth.tar").write_bytes(b"")
     run(("inits",), root)
     shown = " ".join(capsys.readouterr().out.split())
-    for words in ("random *", "swav", "CC-BY-NC-4.0 │ no │ resnet50: downloaded",
-                  "our scans; not stated │ MIT │ yes │ no",
+    for words in ("random *", "swav", "licence CC-BY-NC-4.0; commercial use: no", "here: resnet50: downloaded",
+                  "our scans; not stated", "licence MIT; commercial use: yes",
                   "by hand, `medtransfer weights inat2021` prints how", "any with ImageNet-1k weights in timm",
                   "dinov3-license │ unclear", "timm:<architecture>.<tag>", "moco-v3/r-50-1000ep"):  # fmt: skip
         assert words in shown, words

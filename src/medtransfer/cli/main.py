@@ -121,7 +121,7 @@ def check_verb(arguments: Sequence[str]) -> None:
     word = next((word for word in arguments if not word.startswith("-")), None)
     if word is None or word in VERBS:
         return
-    near = difflib.get_close_matches(word, VERBS, n=2, cutoff=0.5)
+    near = difflib.get_close_matches(word, VERBS, n=2)
     hint = f"did you mean {' or '.join(near)}?" if near else f"verbs: {', '.join(VERBS)}"
     raise UserError(f"unknown verb {word}; {hint} `medtransfer --help` says what each does")
 

@@ -26,7 +26,7 @@ class Tag:
     """channels, height, width in pixels"""
     fixed_input_size: bool
     """the input's side is an argument of the architecture"""
-    first_conv: str | list[str] | None
+    first_conv: str | tuple[str, ...] | None
     """name of the layer that takes the image"""
 
 
@@ -80,8 +80,8 @@ def pretrained(pattern: str) -> list[str]:
 @functools.cache
 def find(name: str) -> Tag | None:
     """Returns what timm says of `<architecture>.<tag>`, or of an architecture's default weights; None: nothing."""
-    said = _tags().get(name)
+    said: Any = _tags().get(name)
     if said is None:
         return None
-    triples = {key: tuple(said[key]) for key in ("mean", "std", "input_size")}
-    return Tag(**{**said, **triples})
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
+    return Tag(**values)
