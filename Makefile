@@ -21,8 +21,8 @@ slow: .venv/installed
 	@pytest -m slow
 
 lint: .venv/installed
-	@ruff check src tests benchmarks
-	@ruff format --check src tests benchmarks
+	@ruff check src tests benchmarks examples
+	@ruff format --check src tests benchmarks examples
 	@mypy
 
 ui: .venv/installed

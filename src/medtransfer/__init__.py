@@ -1,1 +1,36 @@
-"""Which pre-trained weights should a medical imaging model start from? A benchmark that answers with evidence."""
+"""Which pre-trained weights should a medical imaging model start from? A benchmark that answers with evidence.
+
+In Python: `import medtransfer as mt`, then `mt.backbone`, `mt.finetune`, `mt.scores`, `mt.compare`, `mt.tasks`,
+`mt.inits` and the functions of `mt.statistics`. Each is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medtransfer import statistics
+    from medtransfer.api import Backbone, backbone, compare, finetune, inits, scores, tasks
+    from medtransfer.comparison.findings import Findings
+    from medtransfer.core.errors import UserError
+    from medtransfer.results.result import Result
+
+__all__ = [
+    "Backbone", "Findings", "Result", "UserError", "backbone", "compare", "finetune", "inits", "scores", "statistics",
+    "tasks",
+]  # fmt: skip
+
+_ELSEWHERE = {"Findings": "comparison.findings", "Result": "results.result", "UserError": "core.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    if name == "statistics":
+        return importlib.import_module("medtransfer.statistics")
+    return getattr(importlib.import_module(f"medtransfer.{_ELSEWHERE.get(name, 'api')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -38,7 +38,7 @@ OWN = {
 
 @pytest.fixture(autouse=True)
 def as_released(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "_look_up", results.LOOK_UP)
+    monkeypatch.setattr(selection, "look_up", results.LOOK_UP)
 
 
 def describe(root: Path, name: str = "mine", **changes: Any) -> None:

@@ -19,13 +19,14 @@ from medtransfer.comparison.published_form import Row, eligible
 from medtransfer.comparison.selection import belongs, collect, select
 from medtransfer.core import progress
 from medtransfer.data.catalog import TASKS
-from medtransfer.results import study
+from medtransfer.results import looks, study
 from medtransfer.results.looks import level
 from medtransfer.results.result import CONTAMINATED, Result, of_task
 from medtransfer.results.study import Ledger
 from medtransfer.statistics import metrics, ranks
 from medtransfer.statistics.ranks import Friedman, Nemenyi, Ranks, SignedRank
 from medtransfer.weights.families import labels
+from medtransfer.weights.names import expected, parse
 
 SEED = 0
 """of the resampling: equal runs give equal intervals"""
@@ -149,6 +150,22 @@ def find(
         beside=tuple(beside),
         studies=tuple(_studies(root, benchmark)),
     )
+
+
+def of_benchmark(folder: Path, settings: params.Params, root: Path) -> Findings:
+    """Compares the finished runs of the benchmark and with the reference that the parameters name.
+
+    Args:
+        folder: of the finished runs.
+        settings: all parameters.
+        root: the repository's top folder.
+
+    Raises:
+        UserError: as in `find`, or an initialization is unknown.
+    """
+    reference = parse(settings.comparison.reference, settings.model.backbone, settings.inits).canonical
+    look = looks.number(looks.read(root), settings.benchmark.seeds, settings.benchmark.splits)
+    return find(folder, expected(settings), settings, root, reference, look)
 
 
 def _studies(root: Path, benchmark: params.Benchmark) -> list[Ledger]:

@@ -47,12 +47,18 @@ def collect(results: Path, root: Path) -> list[Result]:
     Raises:
         UserError: there is no result, or one is corrupt, incomplete or holds a score that is not a number.
     """
-    found = _look_up(list(map(read_result, find_results(results))), results, root)
+    found = look_up(list(map(read_result, find_results(results))), results, root)
     return sorted(found, key=lambda result: (result.task, result.init, result.seed, result.fold or 0, result.digest))
 
 
-def _look_up(results: Sequence[Result], folder: Path, root: Path) -> list[Result]:
-    """Adds to what was measured what is declared today."""
+def look_up(results: Sequence[Result], folder: Path, root: Path) -> list[Result]:
+    """Adds to what was measured what is declared today.
+
+    Args:
+        results: as `read_result` reads them.
+        folder: of finished runs; there stands what is declared of tasks that are not described here.
+        root: the repository's top folder, where tasks are described.
+    """
     names = dict.fromkeys(result.task for result in results)
     facts = {name: found for name in names if (found := _facts(name, folder, root)) is not None}
     own = {result.dataset: facts[result.task].derived_from for result in results if result.task in facts}

@@ -99,6 +99,22 @@ def classifier(spec: NetworkSpec, labels: int, tensors: Mapping[str, Tensor], he
     return model
 
 
+def backbone(spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Builds a bare backbone that holds `tensors`: no head, no decoder.
+
+    Args:
+        spec: of the network; its decoder is not looked at.
+        tensors: of the backbone, at its published side.
+
+    Raises:
+        UserError: the tensors do not fit the backbone at this side.
+    """
+    with torch.random.fork_rng(devices=[]):
+        module = backbones.bare_backbone(spec.backbone, spec.image_size)
+    _fill(module, tensors, spec)
+    return module
+
+
 def segmenter(spec: NetworkSpec, labels: int, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
     """Builds an encoder that holds `tensors` with a decoder and a head, drawn from `head_seed`: always random.
 

@@ -96,13 +96,25 @@ def parse(name: str, default_backbone: str, own: Mapping[str, OwnInit] | None = 
     Raises:
         UserError: unknown init, a backbone the init does not exist for, or a dataset twice in a chain.
     """
-    theirs = {key: _own_record(key, entry) for key, entry in (own or {}).items()}
-    _met.update(theirs)
-    records = RECORDS | theirs
+    records = all_records(own or {})
     start, chain = _split_chain(name, records)
     if len(set(chain)) < len(chain) or any(not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", d) for d in chain):
         raise UserError(f"init {name!r}: each dataset behind a + must be named, and once, got {list(chain)}")
     return dataclasses.replace(_parse_start(start, default_backbone, records), chain=chain)
+
+
+def all_records(own: Mapping[str, OwnInit]) -> dict[str, Record]:
+    """Lists the records of all initializations that have a name of their own: the published, then the user's.
+
+    Args:
+        own: section `inits` of the parameters.
+
+    Raises:
+        UserError: one of the user's has the name of a published one, or one that no file can have.
+    """
+    theirs = {key: _own_record(key, entry) for key, entry in own.items()}
+    _met.update(theirs)
+    return RECORDS | theirs
 
 
 def _split_chain(name: str, records: Mapping[str, Record]) -> tuple[str, tuple[str, ...]]:

@@ -1,0 +1,273 @@
+"""What `import medtransfer as mt` offers: the verbs' own functions for a notebook or another program.
+
+Parameters are read as on the command line: from `params.yaml` of the repository's top folder, and dotted names change
+them, as in `**{"segmentation.lr": 3e-4}`. Nothing heavy is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from medtransfer.core.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+    from medtransfer.comparison.findings import Findings
+    from medtransfer.data.tasks import Task
+    from medtransfer.params import Params
+    from medtransfer.results.result import Result
+    from medtransfer.weights.zoo import Record, Triple
+
+
+class Backbone(NamedTuple):
+    """A backbone with verified weights, and what its inputs are normalized with."""
+
+    network: nn.Module
+    """timm's module without classifier, in training mode: (B, 3, S, S) -> features (B, C)"""
+    mean: Triple
+    """of inputs in [0, 1], per channel in RGB order"""
+    std: Triple
+
+
+def backbone(
+    init: str,
+    *,
+    seed: int = 0,
+    image_size: int | None = None,
+    root: str | Path = ".",
+    params: str = "params.yaml",
+    **dotted: Any,
+) -> Backbone:
+    """Loads an initialization: fetched, converted and held to its receipt, as every run starts from it.
+
+    Args:
+        init: as on the command line: `swav`, `imagenet@vit_small_patch16_224`, `file:weights.pth@resnet50`.
+        seed: what `random` is drawn from; any other init has one set of tensors.
+        image_size: side of the inputs in pixels, for architectures that are built for one side (vision transformers),
+            whose position embeddings are then resampled; None: the side they were published for.
+        root: the repository's top folder, with `data/weights`.
+        params: parameter file in it.
+        **dotted: parameters by dotted name, such as `model.padding`.
+
+    Returns:
+        The network, and mean and std of its inputs; it unpacks into the three.
+
+    Raises:
+        UserError: the init or its backbone is unknown, its file cannot be had, its tensors are not those of the
+            receipt, or they do not fit the side.
+
+    Example:
+        ```python
+        network, mean, std = mt.backbone("imagenet")
+        features = network((images - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None])
+        ```
+    """
+    from medtransfer.core import rng
+    from medtransfer.training import networks
+    from medtransfer.training.networks import NetworkSpec
+    from medtransfer.weights import backbones, convert, receipts, store
+    from medtransfer.weights.names import check_backbone, hidden, parse
+
+    top, name = Path(root).resolve(), hidden(init)
+    values = _parameters(top, params, dotted, init)
+    start = parse(name, values.model.backbone, values.inits)
+    check_backbone(start.backbone)
+    store.ready(start, top)
+    tensors = store.state(start, top, rng.seed_of(seed, "backbone"), values.model.random_last_bn)
+    side = image_size or backbones.published_side(start.backbone)
+    network = networks.backbone(NetworkSpec.of(start, values.model, side), tensors)
+    return Backbone(network, *convert.normalization(start, made=receipts.read(start, top)))
+
+
+def finetune(
+    init: str,
+    task: str,
+    seed: int = 0,
+    *,
+    fold: int | None = None,
+    root: str | Path = ".",
+    params: str = "params.yaml",
+    **dotted: Any,
+) -> Result:
+    """Fine-tunes one initialization on one task with one seed, as the verb of this name: one run.
+
+    A finished run is not trained again, a killed one goes on from its last epoch. It is logged to MLflow. The task's
+    data are prepared, weights fetched and a missing pre-training (`imagenet+chestxray14`) made first.
+
+    Args:
+        init: as on the command line.
+        task: name of a task.
+        seed: from 0.
+        fold: which fold, or which drawn split, of a task that has several.
+        root: the repository's top folder, with `data`.
+        params: parameter file in it.
+        **dotted: parameters by dotted name, such as `classification.lr` (learning rate).
+
+    Returns:
+        What the run measured: `score` on test and `val_score`, in the unit of the task's metric, `cost` (seconds,
+        epochs, images), `history` (one entry per epoch), `digest` (its results lie in `data/runs/<digest>`).
+
+    Raises:
+        UserError: an unknown name or parameter, data or weights that cannot be had, a task with several folds and no
+            `fold`, or a training that failed.
+
+    Example:
+        ```python
+        result = mt.finetune("imagenet", "drive", seed=0, **{"segmentation.lr": 3e-4})
+        print(result.metric, result.score)
+        ```
+    """
+    from medtransfer.comparison.selection import look_up
+    from medtransfer.core import arithmetic
+    from medtransfer.results.result import read_result
+    from medtransfer.runs.benchmark import run_all
+    from medtransfer.runs.pretrain import pretrain
+    from medtransfer.runs.run import plan
+    from medtransfer.weights.names import hidden
+
+    top, name = Path(root).resolve(), hidden(init)
+    values = _parameters(top, params, dotted, init, task)
+    arithmetic.check_environment(values.engine.portable)
+    pretrain.make_all([name], values, top, tuple(dict.fromkeys((*values.benchmark.tasks, task))))
+    planned = plan(values, top, [name], [task], [seed])
+    chosen = [run for run in planned if run.fold == fold]
+    if not chosen:
+        there = ", ".join(str(run.fold) for run in planned if run.fold is not None) or "no folds"
+        raise UserError(f"fold must be one of those of task {task}, which has {there}; got {fold}")
+    run_all(chosen)
+    (found,) = look_up([read_result(chosen[0].folder / "cell.json")], top / CELLS, top)
+    return found
+
+
+CELLS = "data/results/cells"
+
+
+def scores(folder: str | Path = "data/results", *, root: str | Path = ".") -> pd.DataFrame:
+    """Reads the finished runs of a folder as a table.
+
+    Args:
+        folder: `data/results` of a repository, or a folder of runs, `<task>/<digest>/cell.json`; relative to `root`.
+        root: the repository's top folder, where tasks are described.
+
+    Returns:
+        One row per run and metric: `task`, `init`, `seed`, `fold`, `metric` (as in `test_auc`; also what the run cost,
+        as in `seconds`), `value`, and the other columns of `runs.csv`.
+
+    Raises:
+        UserError: there is no finished run, or one is damaged.
+
+    Example:
+        ```python
+        table = mt.scores()
+        table[table.metric == "test_auc"].pivot_table(index="init", columns="task", values="value")
+        ```
+    """
+    import pandas as pd
+
+    from medtransfer.comparison import record
+    from medtransfer.comparison.selection import collect
+
+    top = Path(root).resolve()
+    return pd.DataFrame(record.runs(collect(_cells(folder, top), top)))
+
+
+def compare(
+    folder: str | Path = "data/results", *, root: str | Path = ".", params: str = "params.yaml", **dotted: Any
+) -> Findings:
+    """Compares the benchmark's finished runs in a folder, as the verb of this name, and writes nothing.
+
+    As with `show`, this is not noted as a look at the runs: only the verb `compare` does that.
+
+    Args:
+        folder: as in `scores`.
+        root: the repository's top folder, where tasks, studies and published numbers are.
+        params: parameter file in it; its sections `benchmark` and `comparison` say what is compared, and how.
+        **dotted: parameters by dotted name, such as `comparison.reference` or `benchmark.inits`.
+
+    Returns:
+        All that the runs say: `rows` (mean and std of each init on each task), `contrasts` (every two inits:
+        difference, interval, verdict), `answers` (which weights to start from, in words), `claims`, `ranks`.
+
+    Raises:
+        UserError: no run is one of the benchmark's, or runs are damaged, twice there or mixed.
+
+    Example:
+        ```python
+        findings = mt.compare(**{"comparison.reference": "random"})
+        for answer in findings.answers:
+            print(answer.scope, answer.text)
+        ```
+    """
+    from medtransfer.comparison import findings
+
+    top = Path(root).resolve()
+    return findings.of_benchmark(_cells(folder, top), _parameters(top, params, dotted), top)
+
+
+def tasks(root: str | Path = ".") -> dict[str, Task]:
+    """Lists the tasks, one's own in `data/raw/<name>/task.yaml` included: name -> record.
+
+    Args:
+        root: the repository's top folder.
+
+    Raises:
+        UserError: a `task.yaml` has a mistake.
+
+    Example:
+        ```python
+        mt.tasks()["chexpert"].labels
+        ```
+    """
+    from medtransfer.data import catalog
+
+    top = Path(root).resolve()
+    return {name: catalog.lookup(name, top) for name in catalog.names(top)}
+
+
+def inits(root: str | Path = ".", params: str = "params.yaml") -> dict[str, Record]:
+    """Lists the initializations that have a name of their own: name -> record, one's own of section `inits` included.
+
+    Args:
+        root: the repository's top folder.
+        params: parameter file in it.
+
+    Raises:
+        UserError: the parameter file has a mistake.
+
+    Example:
+        ```python
+        [name for name, record in mt.inits().items() if "resnet50" in record.sources]
+        ```
+    """
+    from medtransfer.weights import names
+
+    return names.all_records(_parameters(Path(root).resolve(), params, {}).inits)
+
+
+def _parameters(root: Path, file: str, dotted: Mapping[str, Any], init: str = "", task: str | None = None) -> Params:
+    """Reads the parameters as the command line does, and fetches backbones that they name by the model registry."""
+    from medtransfer import params
+    from medtransfer.data import catalog
+    from medtransfer.weights.names import REGISTRY, hide_all
+
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in dotted.items()}
+    values = hide_all(params.load(root / file, texts, catalog.sizes(root)))
+    params.refuse_shadowed(values, texts, task)
+    named = (init, values.comparison.reference, *values.benchmark.inits, *values.tuning.inits)
+    registered = [name for name in named if name.startswith(REGISTRY)]
+    if not registered:
+        return values
+    from medtransfer.registry import fetch
+
+    return fetch.bring(values, registered, root)
+
+
+def _cells(folder: str | Path, root: Path) -> Path:
+    """Finds the runs in a repository's `data/results`, or takes a folder of runs as it is."""
+    path = root / folder
+    return path / "cells" if (path / "cells").is_dir() else path
