@@ -69,8 +69,8 @@ def backbone(
     """
     from medtransfer.core import rng
     from medtransfer.training import networks
-    from medtransfer.training.networks import NetworkSpec
-    from medtransfer.weights import backbones, convert, receipts, store
+    from medtransfer.training.fitting import NetworkSpec
+    from medtransfer.weights import architectures, receipts, recipes, store
     from medtransfer.weights.names import check_backbone, hidden, parse
 
     top, name = Path(root).resolve(), hidden(init)
@@ -79,9 +79,9 @@ def backbone(
     check_backbone(start.backbone)
     store.ready(start, top)
     tensors = store.state(start, top, rng.seed_of(seed, "backbone"), values.model.random_last_bn)
-    side = image_size or backbones.published_side(start.backbone)
+    side = image_size or architectures.published_side(start.backbone)
     network = networks.backbone(NetworkSpec.of(start, values.model, side), tensors)
-    return Backbone(network, *convert.normalization(start, made=receipts.read(start, top)))
+    return Backbone(network, *recipes.normalization(start, made=receipts.read(start, top)))
 
 
 def finetune(
