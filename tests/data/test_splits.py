@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -89,3 +90,51 @@ def test_uncertain_counts_as_negative(rows: Rows, fractions: dict[str, float], s
     patients, labels = rows
     certain = draw_split(patients, np.maximum(labels, 0), fractions, seed)
     assert draw_split(patients, labels, fractions, seed).tolist() == certain.tolist()
+
+
+# By hand
+
+
+def cohort(seed: int = 0, count: int = 400) -> tuple[list[str], np.ndarray[Any, np.dtype[np.int8]]]:
+    rng = np.random.default_rng(seed)
+    patients = [f"p{number}" for number in rng.integers(0, count // 2, count)]
+    return patients, (rng.random((count, 4)) < [0.4, 0.2, 0.08, 0.03]).astype(np.int8)
+
+
+def test_draw_keeps_patients_together_and_labels_in_proportion() -> None:
+    patients, labels = cohort()
+    splits = draw_split(patients, labels, {"val": 0.1, "test": 0.2}, seed=0)
+    table = pd.DataFrame({"patient": patients, "split": splits})
+    assert table.groupby("patient")["split"].nunique().max() == 1
+    people = table.drop_duplicates().groupby("split").size()
+    total = people.sum()
+    assert people["val"] == round(0.1 * total)
+    assert people["test"] == round(0.2 * total)
+    by_patient = pd.DataFrame(labels).groupby(patients).max()
+    split_of = table.drop_duplicates().set_index("patient")["split"].loc[by_patient.index]
+    for label in range(4):
+        positives = by_patient[label].groupby(split_of.to_numpy()).sum()
+        for split, share in (("val", 0.1), ("test", 0.2)):
+            assert abs(positives[split] - share * positives.sum()) <= 1.5
+
+
+def test_draw_ignores_row_order_and_follows_the_seed() -> None:
+    patients, labels = cohort()
+    order = np.random.default_rng(1).permutation(len(patients))
+    splits = draw_split(patients, labels, {"val": 0.2}, seed=3)
+    shuffled = draw_split(np.array(patients)[order], labels[order], {"val": 0.2}, seed=3)
+    np.testing.assert_array_equal(splits[order], shuffled)
+    assert (splits != draw_split(patients, labels, {"val": 0.2}, seed=4)).any()
+
+
+def test_draw_without_labels_gives_each_split_a_patient() -> None:
+    splits = draw_split(["a", "a", "b", "c"], np.zeros((4, 0), dtype=np.int8), {"val": 0.1, "test": 0.1}, seed=0)
+    assert set(splits) == {"train", "val", "test"}
+    assert splits[0] == splits[1]
+
+
+def test_draw_is_what_it_was() -> None:
+    patients = [f"{number}" for number in range(12)]
+    labels = np.array([[number % 2] for number in range(12)], dtype=np.int8)
+    splits = draw_split(patients, labels, {"val": 0.25}, seed=0)
+    assert np.flatnonzero(splits == "val").tolist() == [0, 2, 7]

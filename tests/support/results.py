@@ -20,8 +20,7 @@ from medtransfer import params
 from medtransfer.comparison import selection
 from medtransfer.core import schema
 from medtransfer.data.catalog import TASKS
-from medtransfer.data.prepare import slug
-from medtransfer.data.tasks import Task
+from medtransfer.data.tasks import Task, slug
 from medtransfer.results.result import Result
 
 ROOT = Path(__file__).parents[2]

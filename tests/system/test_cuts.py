@@ -18,6 +18,7 @@ from mlflow.entities import Run
 from medtransfer import params, tracking
 from medtransfer.data import catalog
 from medtransfer.data import prepare as preparation
+from medtransfer.data.cache_build import Build
 from medtransfer.registry import aliases, demote
 from medtransfer.results import study as ledger
 from medtransfer.runs.execution import leases
@@ -125,7 +126,7 @@ def test_prepare(fresh: Callable[[int], Path]) -> None:
         assert found == {"images.npy", "thumbnails.npy", "samples.parquet", "samples.png",
                          "manifest.json"}  # fmt: skip
 
-    steps = everywhere(fresh, work, check, (preparation._Build, "describe"), own)
+    steps = everywhere(fresh, work, check, (Build, "describe"), own)
     print(f"\nprepare: {steps} steps")
     assert steps >= 6
 

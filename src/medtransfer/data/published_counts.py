@@ -37,7 +37,12 @@ def _positives(wanted: tuple[int | None, ...], labels: NDArray[np.int8]) -> list
 
 
 def differences(task: Task, expected: Facts, counted: Facts) -> str:
-    """Spells out the first counts that differ from the published ones, and how many more do; empty if none."""
+    """Spells out the first counts that differ from the published ones, and how many more do; empty if none.
+
+    A task of one's own without counts has nothing to differ from.
+    """
+    if not task.counts:
+        return ""
     wanted, ours = _numbers(task, expected), _numbers(task, counted)
     words = [
         f"{name}: published {wanted.get((name, unit), 0)}{unit}, found {ours.get((name, unit), 0)}"

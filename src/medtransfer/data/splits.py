@@ -125,6 +125,11 @@ def redraws(task: Task) -> bool:
     return task.folds is None and bool(task.draw)
 
 
+def drawn_numbers(task: Task, numbers: tuple[int, ...]) -> tuple[int, ...]:
+    """Lists the drawn splits that a task has of `benchmark.splits`; none where its files or its folds say all."""
+    return numbers if redraws(task) else ()
+
+
 def words(task: Task, numbers: Sequence[int]) -> str:
     """Says what `benchmark.splits` makes of a task."""
     if task.folds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -127,6 +128,11 @@ class Task:
     def measured(self) -> tuple[str, ...]:
         """Lists the metrics that its runs measure, each of which may be the primary one."""
         return metrics.measured(self.kind, self.ordinal)
+
+
+def slug(label: str) -> str:
+    """Writes a label in the characters that metric names allow."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", label)
 
 
 Derived = Mapping[str, Collection[str]]

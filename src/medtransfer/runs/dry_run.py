@@ -80,7 +80,7 @@ def survey(params: Params, root: Path, tasks: Iterable[str]) -> Survey:
         named, missing = ([], []) if words else _named(params, root, here, task)
         runs, gaps = runs + named, gaps + missing
         record = catalog.lookup(task, root)
-        each = len(params.benchmark.seeds) * max(1, len(prepare.splits_of(record, params)))
+        each = len(params.benchmark.seeds) * max(1, len(splits.drawn_numbers(record, params.benchmark.splits)))
         ready = (len(params.benchmark.recipes) - len(missing)) * len(here) * each
         nameless[task] = len(starts) * len(params.benchmark.recipes) * each - (0 if words else ready)
         said |= {task: splits.words(record, numbers)} if numbers else {}

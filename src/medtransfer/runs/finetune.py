@@ -25,7 +25,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.core.identity import PROTOCOL_VERSION
 from medtransfer.data import catalog
 from medtransfer.data.cache import Prepared, load
-from medtransfer.data.prepare import slug
+from medtransfer.data.tasks import slug
 from medtransfer.params import Classification
 from medtransfer.results import examples
 from medtransfer.results.result import read_result

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medtransfer.data.prepare import slug
-from medtransfer.data.tasks import Task
+from medtransfer.data.tasks import Task, slug
 from medtransfer.results.examples import Examples
 
 if TYPE_CHECKING:

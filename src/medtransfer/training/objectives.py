@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
-from medtransfer.data.prepare import slug
-from medtransfer.data.tasks import Task
+from medtransfer.data.tasks import Task, slug
 from medtransfer.statistics import metrics
 from medtransfer.statistics.dice import TERMS
 from medtransfer.training import networks

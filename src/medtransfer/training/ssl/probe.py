@@ -12,8 +12,7 @@ from torch import nn
 
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
-from medtransfer.data.prepare import slug
-from medtransfer.data.tasks import Task
+from medtransfer.data.tasks import Task, slug
 from medtransfer.statistics import metrics
 from medtransfer.training.loader import Loader
 
