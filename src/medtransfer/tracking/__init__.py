@@ -1,7 +1,8 @@
 """MLflow: open, record, finish, find. With `registry` the only importer of mlflow.
 
-`store` asks the tracking server, `outbox` keeps on disk what it must hear, `run` sends one run, `sync` what dead
-processes left. A server that is away stops no training: what it misses waits on disk and is sent once it answers.
+`store` asks the tracking server, `outbox` keeps on disk what it must hear, `opening` opens a run, `run` sends it,
+`sync` what dead processes left. A server that is away stops no training: what it misses waits on disk and is sent once
+it answers.
 Names are fetched when they are first used: importing mlflow takes three seconds of CPU.
 """
 
@@ -12,14 +13,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from medtransfer.tracking.address import PREFIX, uri
+    from medtransfer.tracking.opening import open_run, recorded
     from medtransfer.tracking.outbox import Identity, Journal, unsent, waiting
-    from medtransfer.tracking.run import TrackedRun, open_run, recorded
+    from medtransfer.tracking.run import TrackedRun
     from medtransfer.tracking.store import CHUNK, Away, connect, download, experiment, find, finished, reap
 
 _HOMES = {
     "address": ("PREFIX", "uri"),
     "outbox": ("Identity", "Journal", "unsent", "waiting"),
-    "run": ("TrackedRun", "open_run", "recorded"),
+    "opening": ("open_run", "recorded"),
+    "run": ("TrackedRun",),
     "store": ("CHUNK", "Away", "connect", "download", "experiment", "find", "finished", "reap"),
 }
 

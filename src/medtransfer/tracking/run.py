@@ -6,15 +6,12 @@ the checkpoint is on disk.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import logging
-import os
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +25,7 @@ from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.tracking import store
 from medtransfer.tracking.address import PREFIX
-from medtransfer.tracking.outbox import Identity, Journal, Outbox
+from medtransfer.tracking.outbox import Journal, Outbox
 from medtransfer.tracking.store import CHUNK, brief, connect, experiment, find, masked, temporary
 
 log = logging.getLogger("medtransfer")
@@ -319,88 +316,3 @@ def _sign(path: Path, run_id: str) -> None:
     content = json.loads(path.read_text())
     if content.get("mlflow_run_id") == "":
         files.write_text(path, json.dumps(content | {"mlflow_run_id": run_id}, indent=1))
-
-
-@contextlib.contextmanager
-def recorded(
-    root: Path,
-    identity: Identity,
-    check: Callable[[], None] = lambda: None,
-    *,
-    later: bool = False,
-    watch: bool = False,
-) -> Iterator[TrackedRun]:
-    """Opens the run of a digest and ends it however the block ends; whoever calls holds the lock of its folder.
-
-    What a kill cuts off is on disk, and ended by the same command or by any later one (`sync`).
-
-    Args:
-        root: as in `open_run`.
-        identity: as in `open_run`.
-        check: as in `open_run`.
-        later: as in `open_run`.
-        watch: as in `open_run`.
-
-    Raises:
-        Away: MLflow does not answer, and `later` is false.
-        UserError: MLflow refuses what a finished run has to say.
-    """
-    tracked = open_run(root, identity, check, later=later, watch=watch)
-    try:
-        yield tracked
-        tracked.end("FINISHED")
-    except BaseException as error:
-        tracked.fail(error)
-        raise
-
-
-def open_run(
-    root: Path,
-    identity: Identity,
-    check: Callable[[], None] = lambda: None,
-    *,
-    later: bool = False,
-    watch: bool = False,
-) -> TrackedRun:
-    """Opens the run of a digest: the unfinished one if there is one, else a new one.
-
-    Args:
-        root: the repository's top folder.
-        identity: what the run is called and found by.
-        check: raises where the run is another's by now; called before anything is written.
-        later: whether the run may go on where MLflow does not answer; it is opened once it does.
-        watch: whether the machine is watched while the run lasts.
-
-    Raises:
-        Away: MLflow does not answer, and `later` is false.
-    """
-    tracked = TrackedRun(root, outbox_of(root, identity), check, watch=watch)
-    error = store.patiently(tracked.open, 0)
-    if error and not later:
-        raise (
-            error if isinstance(error, store.Away) else store.Away(f"MLflow did not open a run: {masked(error)}")
-        ) from error
-    tracked.outbox.save(root)
-    if error:
-        tracked.open_later(error)
-    return tracked
-
-
-def outbox_of(root: Path, identity: Identity) -> Outbox:
-    """Writes down what a run is called and found by, and who has it."""
-    own = {
-        "digest": identity.digest,
-        "host": socket.gethostname(),
-        "lock": str(identity.folder / "lock"),
-    }
-    parent = {"mlflow.parentRunId": identity.parent} if identity.parent else {}
-    return Outbox(
-        name=identity.name,
-        task=identity.task,
-        digest=identity.digest,
-        tags={**identity.tags, **own, **parent},
-        params={key: str(value) for key, value in identity.params.items()},
-        folder=os.path.relpath(identity.folder, root),
-        start=int(time.time() * 1000),
-        again=identity.again,
-    )

@@ -13,7 +13,7 @@ from typing import Any
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.tracking import PREFIX, Identity, TrackedRun, experiment, open_run
-from medtransfer.tracking.run import outbox_of
+from medtransfer.tracking.opening import outbox_of
 from medtransfer.tracking.store import masked
 
 log = logging.getLogger("medtransfer")
