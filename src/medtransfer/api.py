@@ -69,7 +69,7 @@ def backbone(
     """
     from medtransfer.core import rng
     from medtransfer.training import networks
-    from medtransfer.training.fitting import NetworkSpec
+    from medtransfer.training.fitting import BackboneSpec
     from medtransfer.weights import architectures, receipts, recipes, store
     from medtransfer.weights.names import check_backbone, hidden, parse
 
@@ -80,7 +80,7 @@ def backbone(
     store.ready(start, top)
     tensors = store.state(start, top, rng.seed_of(seed, "backbone"), values.model.random_last_bn)
     side = image_size or architectures.published_side(start.backbone)
-    network = networks.backbone(NetworkSpec.of(start, values.model, side), tensors)
+    network = networks.backbone(BackboneSpec.of(start, values.model, side), tensors)
     return Backbone(network, *recipes.normalization(start, made=receipts.read(start, top)))
 
 

@@ -19,7 +19,7 @@ from medtransfer.params import Params
 from medtransfer.training import objectives
 from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.loader import Cache, Loader
-from medtransfer.training.trainer import Trainer
+from medtransfer.training.trainer import TaskTrainer
 from medtransfer.weights import backbones
 from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD
 
@@ -82,14 +82,14 @@ def load_params(top: Path, **overrides: str) -> Params:
 
 def trainer(
     top: Path, folder: Path, *, segmentation: bool = False, seed: int = 0, **overrides: str
-) -> tuple[Trainer, Prepared]:
+) -> tuple[TaskTrainer, Prepared]:
     """Builds a trainer as the verb does, on a cache made in memory."""
     task: Task = TASKS["montgomery" if segmentation else "shenzhen"]
     data = prepared(folder, segmentation=segmentation)
     return assemble(load_params(top, **overrides), task, data, folder, seed)
 
 
-def assemble(params: Params, task: Task, data: Prepared, folder: Path, seed: int = 0) -> tuple[Trainer, Prepared]:
+def assemble(params: Params, task: Task, data: Prepared, folder: Path, seed: int = 0) -> tuple[TaskTrainer, Prepared]:
     """Builds the trainer of any task and cache; the task's sizes are those of its name."""
     torch.set_num_threads(1)
     protocol = parameters.protocol(params, task.name, task.segmentation)
@@ -97,7 +97,7 @@ def assemble(params: Params, task: Task, data: Prepared, folder: Path, seed: int
     tensors = backbones.bare_state(BACKBONE, rng.seed_of(seed, "backbone"), "one")
     size = parameters.task_params(params, task.name).image_size
     spec = NetworkSpec(backbone=BACKBONE, image_size=size, decoder=params.model.decoder)
-    built = Trainer(
+    built = TaskTrainer(
         goal.build(spec, tensors, rng.seed_of(seed, "head")),
         goal,
         loader(data, task, protocol, params),

@@ -30,7 +30,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.training import distributed
 from medtransfer.training.distributed import Group
 from medtransfer.training.loader import Share
-from medtransfer.training.trainer import Log, Progress, Trainer
+from medtransfer.training.trainer import Log, Progress, TaskTrainer
 from tests.conftest import TOP
 from tests.support import fakes
 
@@ -66,16 +66,16 @@ SCENES = {
 }
 
 
-def build(scene: Scene, folder: Path, group: Group | None, **changes: Any) -> Trainer:
+def build(scene: Scene, folder: Path, group: Group | None, **changes: Any) -> TaskTrainer:
     """Builds the trainer of a scene, on 29 images, so that the last batch is smaller and no share is equal."""
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fakes, "BACKBONE", scene.backbone)
         first, _ = fakes.trainer(TOP, folder, segmentation=scene.segmentation, **scene.params)
     if scene.mean:
-        first.objective.needs_whole_batch = False  # type: ignore[attr-defined]  # the attribute may be missing
+        first.objective.needs_whole_batch = False
     kind = torch.float64 if scene.bits == 64 else torch.float32
-    trainer = Trainer(
+    trainer = TaskTrainer(
         first.model.to(kind), first.objective, first.loader, {**first.rows, "train": first.rows["train"][:29]},
         protocol=first.protocol, engine=first.engine, seed=first.seed, device=fakes.CPU, folder=folder,
         group=group, **changes,
@@ -88,7 +88,7 @@ def nothing(*_: Any) -> None:
     pass
 
 
-def record(trainer: Trainer, folder: Path) -> None:
+def record(trainer: TaskTrainer, folder: Path) -> None:
     """Trains on and tests; leaves weights and scores in a folder of the process's own."""
     folder.mkdir(exist_ok=True)
     logged: list[int] = []

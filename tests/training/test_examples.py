@@ -28,7 +28,7 @@ from medtransfer.results.examples import Examples
 from medtransfer.runs import benchmark, finetune
 from medtransfer.runs import run as runs
 from medtransfer.training import examples, fitting, networks
-from medtransfer.training.trainer import Trainer
+from medtransfer.training.trainer import TaskTrainer
 from medtransfer.weights import architectures, backbones
 from tests.support import fakes, workspace
 
@@ -52,7 +52,7 @@ FORMS = {
 
 def build(
     top: Path, folder: Path, task: Task = TASKS["shenzhen"], data: Prepared | None = None, **overrides: str
-) -> tuple[Trainer, Prepared]:
+) -> tuple[TaskTrainer, Prepared]:
     """Builds a trainer whose network sees the cached pixels as they are, in 2 x 2 features."""
     whole = {f"{kind}__crop_fraction": "1.0" for kind in ("classification", "segmentation")}
     sizes = {f"tasks__{task.name}__{name}_size": "64" for name in ("cache", "image")}
@@ -68,12 +68,12 @@ def large(folder: Path, task: Task) -> Prepared:
     return replace(data, images=np.pad(data.images, pad, mode="reflect"), masks=masks)
 
 
-def table_of(trainer: Trainer) -> pd.DataFrame:
+def table_of(trainer: TaskTrainer) -> pd.DataFrame:
     collected, _ = trainer.predict("test", views=1)
     return trainer.objective.finish(collected, trainer.rows["test"], None).table
 
 
-def collected(trainer: Trainer, task: Task = TASKS["shenzhen"]) -> Examples:
+def collected(trainer: TaskTrainer, task: Task = TASKS["shenzhen"]) -> Examples:
     found = examples.collect(trainer, task, table_of(trainer))
     assert found is not None
     return found

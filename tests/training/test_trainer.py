@@ -16,7 +16,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.data.catalog import TASKS
 from medtransfer.training import fitting, objectives
 from medtransfer.training.loader import certain
-from medtransfer.training.trainer import Progress, Trainer
+from medtransfer.training.trainer import Progress, TaskTrainer, Trainer
 from tests.support import fakes
 
 
@@ -321,9 +321,9 @@ def test_several_regions_are_learned_and_scored_at_native_size_with_extras(top: 
     assert test.table["native_target.Top"].gt(0).all()
 
 
-def again(built: Trainer, **changes: Any) -> Trainer:
+def again(built: Trainer, **changes: Any) -> TaskTrainer:
     """Builds a trainer as another one, with changes."""
-    return Trainer(
+    return TaskTrainer(
         built.model, built.objective, built.loader, built.rows,
         protocol=built.protocol, engine=built.engine, seed=built.seed, device=built.device, folder=built.folder,
         **changes,

@@ -28,7 +28,7 @@ from medtransfer.results.result import Result, kind_of
 from medtransfer.training import objectives
 from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.loader import Cache, Loader
-from medtransfer.training.objectives import Objective
+from medtransfer.training.objectives import TaskObjective
 from medtransfer.weights import backbones
 from medtransfer.weights.zoo import Triple
 
@@ -159,7 +159,7 @@ def load(folder: Path, device: str = "cpu") -> nn.Module:
     return model.to(where).eval()
 
 
-def objective(said: Spec, device: torch.device) -> Objective:
+def objective(said: Spec, device: torch.device) -> TaskObjective:
     """Builds what knows of losses and answers; it has no data, so it can score nothing."""
     return objectives.objective(said.record, cast(Prepared, None), said.settings, device)
 

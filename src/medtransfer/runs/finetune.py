@@ -39,7 +39,7 @@ from medtransfer.training.checkpoint import Fit
 from medtransfer.training.examples import collect
 from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.loader import Cache, Loader
-from medtransfer.training.trainer import Progress, Trainer, choose_kernels
+from medtransfer.training.trainer import Progress, TaskTrainer, choose_kernels
 from medtransfer.weights import store
 
 log = logging.getLogger("medtransfer")
@@ -179,7 +179,7 @@ def _cache(folder: Path, digest: str, device: str, task: str, root: Path) -> Cac
     return Cache(prepared.images, objectives.targets(record, prepared), torch.device(device), len(record.labels))
 
 
-def trainer(run: Run) -> tuple[Trainer, Prepared]:
+def trainer(run: Run) -> tuple[TaskTrainer, Prepared]:
     """Builds everything that training needs, from the run alone."""
     arithmetic.check(run.params.engine.portable, run.device)  # this may be a worker on another machine
     choose_kernels(run.params.engine)
@@ -204,7 +204,7 @@ def trainer(run: Run) -> tuple[Trainer, Prepared]:
         uncertain=protocol.uncertain if task.uncertain and isinstance(protocol, Classification) else "",
     )
     rows = {split: prepared.rows(split) for split in ("train", "val", "test")}
-    built = Trainer(
+    built = TaskTrainer(
         model, goal, loader, rows,
         protocol=protocol, engine=run.params.engine, seed=run.seed, device=device, folder=run.folder,
     )  # fmt: skip

@@ -22,23 +22,38 @@ STRIDE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkSpec:
-    """Which network is built, whatever it starts from and predicts."""
+class BackboneSpec:
+    """Which backbone is built, whatever it starts from and whatever comes behind it."""
 
     backbone: str
     """timm architecture"""
     image_size: int
     """side of the input, in pixels"""
-    decoder: str = ""
-    """`unet`, `upernet`, `dpt` or `auto`, see `resolved_decoder`; a classifier has a head in its place"""
     padding: str = ""
     """what the backbone pads as TensorFlow does, see `backbones.same_padding`"""
 
     @classmethod
+    def of(cls, init: Initialization, settings: parameters.Model, image_size: int) -> BackboneSpec:
+        """Describes the backbone that an initialization is trained in."""
+        return cls(backbone=init.backbone, image_size=image_size, padding=_padding(init, settings))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec(BackboneSpec):
+    """Which network is built for a task."""
+
+    decoder: str = ""
+    """`unet`, `upernet`, `dpt` or `auto`, see `resolved_decoder`; a classifier has a head in its place"""
+
+    @classmethod
     def of(cls, init: Initialization, settings: parameters.Model, image_size: int) -> NetworkSpec:
         """Describes the network that an initialization is trained in."""
-        padding = init.padding if settings.padding == "init" else ""
+        padding = _padding(init, settings)
         return cls(backbone=init.backbone, image_size=image_size, decoder=settings.decoder, padding=padding)
+
+
+def _padding(init: Initialization, settings: parameters.Model) -> str:
+    return init.padding if settings.padding == "init" else ""
 
 
 def nominal(stride: int) -> int:

@@ -17,7 +17,7 @@ from segmentation_models_pytorch.encoders.timm_vit import TimmViTEncoder
 from torch import Tensor, nn
 
 from medtransfer.core.errors import UserError, one_line
-from medtransfer.training.fitting import NetworkSpec, nominal, resolved_decoder
+from medtransfer.training.fitting import BackboneSpec, NetworkSpec, nominal, resolved_decoder
 from medtransfer.weights import architectures, backbones
 
 CHANNELS = 256
@@ -78,11 +78,11 @@ class Segmenter(nn.Module):
         return F.interpolate(logits, inputs.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def classifier(spec: NetworkSpec, labels: int, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
+def classifier(spec: BackboneSpec, labels: int, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
     """Builds a classifier whose backbone holds `tensors` and whose head is drawn from `head_seed`.
 
     Args:
-        spec: of the network; its decoder is not looked at.
+        spec: of the backbone.
         labels: number of logits.
         tensors: of the backbone, at its published side.
         head_seed: of the head.
@@ -99,11 +99,11 @@ def classifier(spec: NetworkSpec, labels: int, tensors: Mapping[str, Tensor], he
     return model
 
 
-def backbone(spec: NetworkSpec, tensors: Mapping[str, Tensor]) -> nn.Module:
+def backbone(spec: BackboneSpec, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Builds a bare backbone that holds `tensors`: no head, no decoder.
 
     Args:
-        spec: of the network; its decoder is not looked at.
+        spec: of the backbone.
         tensors: of the backbone, at its published side.
 
     Raises:
@@ -143,7 +143,7 @@ def segmenter(spec: NetworkSpec, labels: int, tensors: Mapping[str, Tensor], hea
     return cast(nn.Module, model)
 
 
-def _fill(module: nn.Module, tensors: Mapping[str, Tensor], spec: NetworkSpec) -> None:
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor], spec: BackboneSpec) -> None:
     fitted = backbones.fitted(module, tensors, spec.backbone, spec.image_size)
     backbones.load_into(module, fitted, spec.backbone)
     backbones.same_padding(module, spec.padding)

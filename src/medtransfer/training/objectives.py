@@ -20,7 +20,7 @@ from medtransfer.data.tasks import Task, slug
 from medtransfer.statistics import metrics
 from medtransfer.statistics.dice import TERMS
 from medtransfer.training import networks
-from medtransfer.training.fitting import NetworkSpec
+from medtransfer.training.fitting import BackboneSpec, NetworkSpec
 
 PREFIXES = {"field_of_view": "fov_", "second_observer": "observer2_"}
 """extra mask of a test image -> prefix of the scores at native size inside it, or against it"""
@@ -35,19 +35,30 @@ class Prediction:
 
 
 class Objective(Protocol):
-    """What the training loop needs to know of a task."""
+    """What the training loop needs to know of what is learnt, with labels or without."""
 
-    test_views: int
     metric: str
+    """what val is shown by: one of the scores"""
+    needs_whole_batch: bool
+    """whether `loss` must see the outputs of all processes, as where it is no mean over the images"""
 
     def build(self, spec: NetworkSpec, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
-        """Builds the network; see `networks.classifier` and `networks.segmenter`."""
+        """Builds the network: the backbone holds `tensors`, what is behind it is drawn from `head_seed`."""
 
     def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Returns the batch's mean loss."""
 
     def collect(self, logits: Tensor, truth: Tensor, rows: NDArray[np.int64], native: bool) -> NDArray[Any]:
         """Reduces a batch to one row of numbers per sample."""
+
+    def score(self, collected: NDArray[Any], rows: NDArray[np.int64]) -> dict[str, float]:
+        """Scores the collected rows of val after an epoch."""
+
+
+class TaskObjective(Objective, Protocol):
+    """What is needed besides to test a network on a task."""
+
+    test_views: int
 
     def finish(
         self, collected: NDArray[Any], rows: NDArray[np.int64], thresholds: NDArray[np.float64] | None
@@ -70,6 +81,8 @@ def targets(task: Task, prepared: Prepared) -> NDArray[Any]:
 class ClassificationObjective:
     """Binary cross-entropy on one sigmoid per label, as published."""
 
+    needs_whole_batch = True  # labels that are not known count for nothing, and how many there are differs
+
     def __init__(
         self, task: Task, prepared: Prepared, protocol: parameters.Classification, device: torch.device
     ) -> None:
@@ -85,7 +98,7 @@ class ClassificationObjective:
         positives, negatives = (train == 1).sum(0), (train == 0).sum(0)
         return torch.from_numpy((negatives / np.maximum(positives, 1)).astype(np.float32))
 
-    def build(self, spec: NetworkSpec, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
+    def build(self, spec: BackboneSpec, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
         """Builds backbone + head; there is no decoder."""
         return networks.classifier(spec, len(self.slugs), tensors, head_seed)
 
@@ -107,6 +120,10 @@ class ClassificationObjective:
         probabilities = self._probabilities(logits)
         views = len(rows) // len(np.unique(rows))
         return probabilities.reshape(-1, views, len(self.slugs)).mean(1).cpu().numpy().astype(np.float64)
+
+    def score(self, collected: NDArray[Any], rows: NDArray[np.int64]) -> dict[str, float]:
+        """Scores what was collected, without what val fixes for test."""
+        return self.finish(collected, rows, None).scores
 
     def finish(
         self, collected: NDArray[Any], rows: NDArray[np.int64], thresholds: NDArray[np.float64] | None
@@ -166,6 +183,7 @@ class SegmentationObjective:
     """
 
     test_views = 1
+    needs_whole_batch = True
 
     def __init__(self, task: Task, prepared: Prepared, protocol: parameters.Segmentation, device: torch.device) -> None:
         self.task, self.prepared, self.kind = task, prepared, protocol.loss
@@ -220,6 +238,10 @@ class SegmentationObjective:
         counted: NDArray[Any] = torch.cat(blocks).cpu().numpy()
         return counted
 
+    def score(self, collected: NDArray[Any], rows: NDArray[np.int64]) -> dict[str, float]:
+        """Scores what was collected, without what val fixes for test."""
+        return self.finish(collected, rows, None).scores
+
     def finish(
         self, collected: NDArray[Any], rows: NDArray[np.int64], thresholds: NDArray[np.float64] | None
     ) -> Prediction:
@@ -260,7 +282,7 @@ def _terms(predicted: Tensor, target: Tensor) -> Tensor:
 
 def objective(
     task: Task, prepared: Prepared, protocol: parameters.Classification | parameters.Segmentation, device: torch.device
-) -> Objective:
+) -> TaskObjective:
     """Chooses by the task's kind."""
     if isinstance(protocol, parameters.Segmentation):
         return SegmentationObjective(task, prepared, protocol, device)

@@ -28,7 +28,7 @@ from medtransfer.statistics import metrics
 from medtransfer.training import checkpoint, distributed, optimizer
 from medtransfer.training.checkpoint import Fit
 from medtransfer.training.loader import Batch, Loader, Share
-from medtransfer.training.objectives import Objective, Prediction
+from medtransfer.training.objectives import Objective, Prediction, TaskObjective
 from medtransfer.training.schedule import Schedule
 from medtransfer.weights import convert
 
@@ -134,9 +134,9 @@ class Trainer:
         trained = time.perf_counter() - start
         self._exchange()
         collected, val_loss = self.predict("val", views=1)
-        prediction = self.objective.finish(collected, self.rows["val"], None)
+        found = self.objective.score(collected, self.rows["val"]).items()
         self._exchange()
-        metric, found = self.objective.metric, prediction.scores.items()
+        metric = self.objective.metric
         kept = ((n, value) for n, value in found if metrics.can_be_primary(n) or n.split(".")[0] == metric)
         scores = {f"val_{name}": value for name, value in kept}
         scores |= {"train_loss": loss, "val_loss": val_loss, "lr": self.optimizer.param_groups[0]["lr"]}
@@ -183,7 +183,7 @@ class Trainer:
 
     def _backward(self, batch: Batch) -> Tensor:
         """Adds a part's gradients; returns what it adds to the batch's loss in the sum over parts and processes."""
-        place, joined = batch.place, self.group is not None and getattr(self.objective, "needs_whole_batch", True)
+        place, joined = batch.place, self.group is not None and self.objective.needs_whole_batch
         if self.group:
             self.group.idle = not place.count
         with self._autocast():
@@ -328,6 +328,12 @@ class Trainer:
                 "the same run again: it trains anew"
             )
         return load_file(self.best_file, device=str(self.device))
+
+
+class TaskTrainer(Trainer):
+    """The training of a task, which is tested at its end."""
+
+    objective: TaskObjective
 
     def test(self) -> tuple[Prediction, Prediction]:
         """Reads test once, with the best epoch's model and what val fixed; returns (val, test)."""

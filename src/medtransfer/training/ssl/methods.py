@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-import pandas as pd
 import torch
 from lightly.loss import BarlowTwinsLoss, NTXentLoss, VICRegLoss
 from lightly.models.modules.heads import BarlowTwinsProjectionHead, SimCLRProjectionHead, VICRegProjectionHead
@@ -21,9 +20,8 @@ from medtransfer.core import schema
 from medtransfer.core.errors import UserError
 from medtransfer.params import Augmentation, Training
 from medtransfer.training import networks
-from medtransfer.training.fitting import NetworkSpec
+from medtransfer.training.fitting import BackboneSpec
 from medtransfer.training.loader import Cache
-from medtransfer.training.objectives import Prediction
 from medtransfer.training.ssl import masked_autoencoder
 from medtransfer.training.ssl.probe import Probe
 from medtransfer.training.ssl.views import ViewLoader
@@ -124,7 +122,6 @@ class SelfSupervised:
     the last one.
     """
 
-    test_views = 1
     metric = "probe"
 
     def __init__(self, method: Method, settings: Settings, probe: Probe | None) -> None:
@@ -133,7 +130,7 @@ class SelfSupervised:
         self._loss = method.loss(settings)
         self._trainer: Trainer | None = None
 
-    def build(self, spec: NetworkSpec, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
+    def build(self, spec: BackboneSpec, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
         """Builds the network: the backbone with the tensors, and a head that is drawn from `head_seed`.
 
         Raises:
@@ -186,12 +183,9 @@ class SelfSupervised:
         """Keeps nothing of a batch but its loss."""
         return np.zeros((len(rows), 0))
 
-    def finish(
-        self, collected: NDArray[Any], rows: NDArray[np.int64], thresholds: NDArray[np.float64] | None
-    ) -> Prediction:
-        """Gives the probe's score of this epoch; there is no table."""
-        scores = {"probe": self._probed(self.probe)} if self.probe else {}
-        return Prediction(scores, pd.DataFrame())
+    def score(self, collected: NDArray[Any], rows: NDArray[np.int64]) -> dict[str, float]:
+        """Gives the probe's score of this epoch."""
+        return {"probe": self._probed(self.probe)} if self.probe else {}
 
     def _probed(self, probe: Probe) -> float:
         if self._trainer is None:
@@ -200,10 +194,6 @@ class SelfSupervised:
         if fit.epoch % probe.every:
             return fit.history[-1]["val_probe"]
         return probe.score(cast(nn.Module, network.backbone))
-
-    def thresholds(self, collected: NDArray[Any]) -> NDArray[np.float64] | None:
-        """Needs nothing from val."""
-        return None
 
 
 def objective(method: str, settings: Settings, probe: Probe | None = None) -> SelfSupervised:
