@@ -17,7 +17,6 @@ import timm
 import torch
 import yaml
 
-from medtransfer import params as parameters
 from medtransfer import tracking
 from medtransfer.core import arithmetic, files, rng
 from medtransfer.core.addresses import scrub
@@ -26,7 +25,7 @@ from medtransfer.core.identity import PROTOCOL_VERSION
 from medtransfer.data import catalog
 from medtransfer.data.cache import Prepared, load
 from medtransfer.data.tasks import slug
-from medtransfer.params import Classification
+from medtransfer.params import Classification, task_params
 from medtransfer.results import examples
 from medtransfer.results.result import read_result
 from medtransfer.runs import curves
@@ -184,12 +183,12 @@ def trainer(run: Run) -> tuple[TaskTrainer, Prepared]:
     arithmetic.check(run.params.engine.portable, run.device)  # this may be a worker on another machine
     choose_kernels(run.params.engine)
     task, device = run.record, torch.device(run.device)
-    protocol = parameters.protocol(run.params, run.task, task.segmentation)
+    protocol = run.protocol
     whole = _prepared(run.prepared, run.manifest_digest)
     prepared, cache = whole.of_fold(run.fold), _cache(run.prepared, whole.digest, run.device, run.task, run.root)
     goal = objectives.objective(task, prepared, protocol, device)
     tensors = store.state(run.init, run.root, rng.seed_of(run.seed, "backbone"), run.params.model.random_last_bn)
-    size = parameters.task_params(run.params, run.task).image_size
+    size = task_params(run.params, run.task).image_size
     model = goal.build(NetworkSpec.of(run.init, run.params.model, size), tensors, rng.seed_of(run.seed, "head"))
     mean, std = run.normalization
     loader = Loader(

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from medtransfer import params as parameters
 from medtransfer.core import arithmetic, schema
 from medtransfer.core.errors import UserError
 from medtransfer.core.identity import PROTOCOL_VERSION, digest
@@ -18,7 +17,7 @@ from medtransfer.data import catalog, prepare
 from medtransfer.data.cache import Prepared, load
 from medtransfer.data.tasks import Task, contaminated
 from medtransfer.data.tasks import applicable as fits
-from medtransfer.params import Params
+from medtransfer.params import Classification, Params, Segmentation, protocol, task_params
 from medtransfer.results import study
 from medtransfer.runs.execution import pull
 from medtransfer.training import fitting
@@ -84,15 +83,15 @@ class Run:
         return (*self.marks, "contaminated") if found else self.marks
 
     @property
-    def protocol(self) -> parameters.Classification | parameters.Segmentation:
+    def protocol(self) -> Classification | Segmentation:
         """Is what the task is fine-tuned under."""
-        return parameters.protocol(self.params, self.task, self.record.segmentation)
+        return protocol(self.params, self.task, self.record.segmentation)
 
     @property
     def fields(self) -> dict[str, Any]:
         """Lists the parameters that this verb reads for this kind of task, by dotted name."""
         task = self.record
-        sizes = parameters.task_params(self.params, self.task)
+        sizes = task_params(self.params, self.task)
         kind = "segmentation" if task.segmentation else "classification"
         fields = schema.flatten(self.protocol, kind)
         if not task.uncertain:
@@ -112,7 +111,7 @@ class Run:
     @property
     def shown(self) -> dict[str, Any]:
         """Lists what tables and MLflow show: `fields`, and what `prepare` read, whose effect the manifest holds."""
-        sizes = parameters.task_params(self.params, self.task)
+        sizes = task_params(self.params, self.task)
         prepared = {f"tasks.{self.task}.cache_size": sizes.cache_size, "data.on_leak": self.params.data.on_leak}
         drawn = {} if self.drawn else {"data.split_seed": self.params.data.split_seed}
         return {**self.fields, **prepared, **drawn}
@@ -173,11 +172,10 @@ def plan(
         check_backbone(init.backbone)
     found = {name: catalog.lookup(name, root) for name in tasks}
     for name, task in found.items():
-        protocol = parameters.protocol(params, name, task.segmentation)
         for backbone in sorted({init.backbone for init in starts}):
-            size = parameters.task_params(params, name).image_size
+            size = task_params(params, name).image_size
             spec = NetworkSpec(backbone=backbone, image_size=size, decoder=params.model.decoder)
-            fitting.check(task, protocol, spec)
+            fitting.check(task, protocol(params, name, task.segmentation), spec)
     pairs = applicable(starts, found)
     receipts = {init: store.ready(init, root, weights_folder) for init in starts}
     caches = {name: prepare.prepare(task, params, root) for name, task in found.items()}

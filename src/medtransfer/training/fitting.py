@@ -10,10 +10,10 @@ import functools
 import math
 from dataclasses import dataclass
 
-from medtransfer import params as parameters
 from medtransfer.core.errors import UserError, one_line
 from medtransfer.core.remembered import remembered
 from medtransfer.data.tasks import Task
+from medtransfer.params import Classification, Model, Segmentation
 from medtransfer.weights import architectures
 from medtransfer.weights.names import Initialization
 
@@ -33,7 +33,7 @@ class BackboneSpec:
     """what the backbone pads as TensorFlow does, see `backbones.same_padding`"""
 
     @classmethod
-    def of(cls, init: Initialization, settings: parameters.Model, image_size: int) -> BackboneSpec:
+    def of(cls, init: Initialization, settings: Model, image_size: int) -> BackboneSpec:
         """Describes the backbone that an initialization is trained in."""
         return cls(backbone=init.backbone, image_size=image_size, padding=_padding(init, settings))
 
@@ -46,13 +46,13 @@ class NetworkSpec(BackboneSpec):
     """`unet`, `upernet`, `dpt` or `auto`, see `resolved_decoder`; a classifier has a head in its place"""
 
     @classmethod
-    def of(cls, init: Initialization, settings: parameters.Model, image_size: int) -> NetworkSpec:
+    def of(cls, init: Initialization, settings: Model, image_size: int) -> NetworkSpec:
         """Describes the network that an initialization is trained in."""
         padding = _padding(init, settings)
         return cls(backbone=init.backbone, image_size=image_size, decoder=settings.decoder, padding=padding)
 
 
-def _padding(init: Initialization, settings: parameters.Model) -> str:
+def _padding(init: Initialization, settings: Model) -> str:
     return init.padding if settings.padding == "init" else ""
 
 
@@ -134,7 +134,7 @@ def _unit(spec: NetworkSpec) -> tuple[int, str]:
     return patch, f"the patch size {patch}"
 
 
-def check(task: Task, protocol: parameters.Classification | parameters.Segmentation, spec: NetworkSpec) -> None:
+def check(task: Task, protocol: Classification | Segmentation, spec: NetworkSpec) -> None:
     """Refuses, before any work, networks, sizes and monitors that the task's kind cannot have.
 
     Raises:

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import Task, slug
+from medtransfer.params import Classification, Segmentation
 from medtransfer.statistics import metrics
 from medtransfer.statistics.dice import TERMS
 from medtransfer.training import networks
@@ -83,9 +83,7 @@ class ClassificationObjective:
 
     needs_whole_batch = True  # labels that are not known count for nothing, and how many there are differs
 
-    def __init__(
-        self, task: Task, prepared: Prepared, protocol: parameters.Classification, device: torch.device
-    ) -> None:
+    def __init__(self, task: Task, prepared: Prepared, protocol: Classification, device: torch.device) -> None:
         self.task, self.prepared = task, prepared
         self.slugs = [slug(label) for label in task.labels]
         self.test_views: int = protocol.test_views
@@ -185,7 +183,7 @@ class SegmentationObjective:
     test_views = 1
     needs_whole_batch = True
 
-    def __init__(self, task: Task, prepared: Prepared, protocol: parameters.Segmentation, device: torch.device) -> None:
+    def __init__(self, task: Task, prepared: Prepared, protocol: Segmentation, device: torch.device) -> None:
         self.task, self.prepared, self.kind = task, prepared, protocol.loss
         self.slugs = [slug(label) for label in task.labels]
         self.metric = task.metric
@@ -281,10 +279,10 @@ def _terms(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def objective(
-    task: Task, prepared: Prepared, protocol: parameters.Classification | parameters.Segmentation, device: torch.device
+    task: Task, prepared: Prepared, protocol: Classification | Segmentation, device: torch.device
 ) -> TaskObjective:
     """Chooses by the task's kind."""
-    if isinstance(protocol, parameters.Segmentation):
+    if isinstance(protocol, Segmentation):
         return SegmentationObjective(task, prepared, protocol, device)
     kind = MulticlassObjective if task.kind == "multiclass" else ClassificationObjective
     return kind(task, prepared, protocol, device)

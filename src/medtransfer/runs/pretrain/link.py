@@ -15,14 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medtransfer import params as parameters
 from medtransfer.core import rng, schema
 from medtransfer.core.errors import UserError
 from medtransfer.core.identity import PROTOCOL_VERSION, digest
 from medtransfer.data import catalog, prepare
 from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import Task, applicable
-from medtransfer.params import Params
+from medtransfer.params import Params, task_params
 from medtransfer.runs.execution import pull
 from medtransfer.runs.pretrain import contamination
 from medtransfer.training import fitting
@@ -138,7 +137,7 @@ def check(init: Initialization, params: Params, root: Path) -> None:
                 "self-supervised one"
             )
         before.add(task.dataset)
-        sizes = parameters.task_params(params, task.name)
+        sizes = task_params(params, task.name)
         if params.pretraining.image_size > sizes.cache_size:
             raise UserError(
                 f"pretraining.image_size <= tasks.{task.name}.cache_size must hold, got "

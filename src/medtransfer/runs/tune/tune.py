@@ -16,13 +16,12 @@ import optuna
 import sqlalchemy
 import yaml
 
-from medtransfer import params as parameters
 from medtransfer.core import files
 from medtransfer.core.addresses import Address
 from medtransfer.core.errors import UserError
 from medtransfer.core.progress import Meters
 from medtransfer.data.cache import load
-from medtransfer.params import Params
+from medtransfer.params import Params, check_values
 from medtransfer.results import study
 from medtransfer.results.study import Ledger
 from medtransfer.runs.execution import pull
@@ -53,7 +52,7 @@ def tune(
     Raises:
         UserError: before any training, what would stop a study later; after it, studies in which no trial completed.
     """
-    parameters.check_values(params)
+    check_values(params)
     planned = plan(params, root, inits, tasks, (params.tuning.seed,), parent, splits=False)
     planned = list({(run.task, run.init.canonical): run for run in planned}.values())  # one name may stand for two
     rows = {run.task: _train_rows(run) for run in planned}
