@@ -227,6 +227,7 @@ def test_a_fresh_process_without_medtransfer_predicts_with_it(root: Path) -> Non
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_onnx_gives_the_same_outputs_or_is_refused(root: Path) -> None:
     register(root, "shenzhen")
     words = onnx.export("medtransfer-shenzhen", "champion", root / "exports", root)

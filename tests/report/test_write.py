@@ -152,6 +152,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.usefixtures("figures")
+@pytest.mark.slow
 def test_every_file_is_written_and_equal_cells_give_equal_bytes(cells: Path, published: params.Params) -> None:
     write(cells, published)
     first = {path: path.read_bytes() for path in cells.parent.rglob("*") if path.is_file()}

@@ -14,6 +14,7 @@ from medtransfer.cli.main import main, name_first, run
 from medtransfer.core import downloads
 from medtransfer.core.errors import UserError
 from tests.support import workspace
+from tests.support.quick import quick
 
 
 @pytest.fixture
@@ -317,7 +318,7 @@ BAD: dict[str, tuple[str, str]] = {
 }
 
 
-@pytest.mark.parametrize("what", BAD)
+@pytest.mark.parametrize("what", quick(BAD, "an image twice", "a Windows path"))
 def test_a_bad_table_stops_everything_before_it_starts(root: Path, what: str) -> None:
     folder = own_task(root)
     run(("prepare", "--task", "mine"), root)

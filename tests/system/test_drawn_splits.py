@@ -191,6 +191,7 @@ def text(shown: Any) -> str:
     return page.getvalue()
 
 
+@pytest.mark.slow
 def test_splits_go_from_phantoms_to_the_answer(top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = workspace.make(tmp_path, top, "shenzhen", "drive")
     monkeypatch.chdir(root)

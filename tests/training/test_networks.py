@@ -25,6 +25,7 @@ from medtransfer.training.fitting import NetworkSpec
 from medtransfer.weights import architectures, backbones
 from medtransfer.weights.names import parse
 from tests.support import fakes
+from tests.support.quick import quick
 
 FAMILIES = {
     "test_resnet": (96, "unet"),
@@ -81,7 +82,7 @@ def check_gradients(module: nn.Module) -> None:
     assert any(g.abs().max() > 0 for g in gradients)
 
 
-@pytest.mark.parametrize("backbone", FAMILIES)
+@pytest.mark.parametrize("backbone", quick(FAMILIES, "test_resnet", "test_vit", "swin_tiny_patch4_window7_224"))
 def test_a_classifier_learns_at_a_side_that_is_not_the_published_one(backbone: str) -> None:
     side = FAMILIES[backbone][0]
     model: Any = networks.classifier(spec(backbone, side), 3, drawn(backbone), 0)
@@ -90,7 +91,7 @@ def test_a_classifier_learns_at_a_side_that_is_not_the_published_one(backbone: s
     check_gradients(model.backbone)
 
 
-@pytest.mark.parametrize("backbone", FAMILIES)
+@pytest.mark.parametrize("backbone", quick(FAMILIES, "test_resnet", "test_vit", "test_convnext"))
 def test_a_segmenter_learns_and_answers_at_the_size_of_the_input(backbone: str) -> None:
     side, decoder = FAMILIES[backbone]
     model: Any = networks.segmenter(spec(backbone, side), 2, drawn(backbone), 0)

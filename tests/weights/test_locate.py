@@ -201,6 +201,7 @@ def test_simclr_v2_has_slots_and_an_averaged_copy(folder: Path, resnet50: State)
     assert not any("moving" in key for key in state if key.endswith("Momentum"))
 
 
+@pytest.mark.slow
 def test_byol_holds_online_and_target_networks_in_haiku_s_names(folder: Path, resnet50: State) -> None:
     checkpoints.write("byol", "resnet50", resnet50, folder / "pretrain_res50x1.pkl")
     state = read.read(folder / "pretrain_res50x1.pkl", ()).tensors

@@ -37,7 +37,7 @@ TAGGED = [
 
 
 QUICK = {
-    ("swav", "resnet50"), ("byol", "resnet50"), ("dino", "vit_small_patch16_224"),
+    ("swav", "resnet50"),
     ("imagenet", "deit_tiny_patch16_224"),
 }  # fmt: skip
 """a file of each kind; all of them take minutes"""

@@ -26,6 +26,7 @@ from medtransfer.data.readers import reading
 from medtransfer.data.readers.chestxray14 import LABELS as CHESTXRAY14_LABELS
 from medtransfer.data.readers.chexpert import LABELS as CHEXPERT_LABELS
 from medtransfer.data.readers.reading import Picture, Runs, Sample
+from tests.support.quick import quick
 
 SIZE = 48
 
@@ -62,7 +63,7 @@ def test_equal_arguments_give_equal_bytes_and_a_seed_is_used(tmp_path: Path, dat
 
 
 @pytest.mark.parametrize("dataset", TASKS)
-@pytest.mark.parametrize("images", [8, 11, 70])
+@pytest.mark.parametrize("images", quick([8, 11, 70], 11))
 def test_as_many_images_are_written_as_asked_for(tmp_path: Path, dataset: str, images: int) -> None:
     assert len(read(dataset, write(dataset, tmp_path / dataset, images, size=32))) == images
 
@@ -434,7 +435,7 @@ def test_a_clot_is_a_defect_in_an_artery_that_grows_with_the_contrast(seed: int,
 
 
 @pytest.mark.parametrize("dataset", ["rsna_pe", "siim"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", quick(range(3), 0))
 def test_drawn_splits_have_both_classes(tmp_path: Path, dataset: str, seed: int) -> None:
     found = read(dataset, write(dataset, tmp_path / "d", 120, size=32, seed=seed))
     labels = np.array([sample.labels for sample in found])
@@ -444,7 +445,7 @@ def test_drawn_splits_have_both_classes(tmp_path: Path, dataset: str, seed: int)
         assert set(labels[drawn.splits == split, 0]) == {0, 1}
 
 
-@pytest.mark.parametrize("dataset", ["chexpert", "rsna_pe", "siim"])
+@pytest.mark.parametrize("dataset", quick(["chexpert", "rsna_pe", "siim"], "rsna_pe"))
 def test_patients_do_not_look_like_each_other_s_copies(tmp_path: Path, dataset: str) -> None:
     found = read(dataset, write(dataset, tmp_path / "d", 80, size=96))
     small = np.stack([decode.decode(TASKS[dataset], sample, 48).thumbnail for sample in found])

@@ -186,7 +186,7 @@ def test_work_is_taken_only_when_a_worker_is_free_and_is_asked_for_again(setting
 def hang(item: str, report: Callable[[Any], None]) -> None:
     try:
         Path(item).write_text(str(os.getpid()))
-        time.sleep(60)
+        time.sleep(600)
     finally:
         Path(item).write_text("cleared up")
 

@@ -22,6 +22,7 @@ from medtransfer.data import catalog, duplicates, prepare
 from medtransfer.data.cache import Manifest, Prepared
 from medtransfer.data.phantoms import write
 from medtransfer.runs.pretrain import contamination
+from tests.support.quick import quick
 
 PARAMS = params.load(Path(__file__).parents[3] / "params.yaml")
 IMAGES = 60
@@ -89,7 +90,7 @@ def originals(root: Path) -> list[Path]:
     return sorted((root / "data/phantoms/chestxray14/images").glob("*.png"))[::3]
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", quick(CHANGES, "renamed"))
 def test_patients_whose_images_have_other_names_are_found_and_no_others(
     root: Path, source: Prepared, change: str
 ) -> None:
@@ -105,7 +106,7 @@ def test_patients_whose_images_have_other_names_are_found_and_no_others(
     assert "hashes of patients are salted" in matches.note
 
 
-@pytest.mark.parametrize("target", ["shenzhen", "montgomery", "siim"])
+@pytest.mark.parametrize("target", quick(["shenzhen", "montgomery", "siim"], "montgomery"))
 def test_phantoms_that_share_no_image_match_nobody(root: Path, source: Prepared, target: str) -> None:
     """Counts false matches: none here.
 

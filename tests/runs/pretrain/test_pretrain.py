@@ -32,6 +32,7 @@ from medtransfer.weights import backbones, receipts, store
 from medtransfer.weights.names import parse
 from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD
 from tests.support import fakes, workspace
+from tests.support.quick import quick
 
 SLOW = pytest.mark.slow
 ONE, TWO, VIT = "random+chestxray14", "random+chestxray14+chexpert", "random@test_vit+chestxray14"
@@ -191,6 +192,7 @@ def _kill(top: Path, root: Path, words: list[str], epochs: float) -> None:
     assert not list((root / receipts.FOLDER).glob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_resume_with_other_parameters_is_another_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(self: Trainer, scores: Any) -> None:
         raise KeyboardInterrupt
@@ -242,7 +244,7 @@ def test_a_rule_for_all_goes_before_the_normalization_of_the_last_training(root:
     assert run.normalization == (IMAGENET_MEAN, IMAGENET_STD)
 
 
-@pytest.mark.parametrize("side", [32, 64, 160])
+@pytest.mark.parametrize("side", quick([32, 64, 160], 32))
 def test_a_transformer_takes_another_side_after_pre_training(vit: Path, side: int) -> None:
     """Pre-trained at 32 px, kept at the published 160 px, used at any side, as weights from elsewhere are."""
     init = parse(VIT, fakes.BACKBONE)
