@@ -160,6 +160,7 @@ def run(arguments: Sequence[str], root: Path) -> None:
         return
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.DEBUG if options.verbose else logging.INFO)
+    logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)  # which tables it makes is nobody's news
     entry = VERBS[options.verb]
     overrides = read_overrides(rest, options.verb)
     if options.partial:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from medtransfer import params as parameters
 from medtransfer.cli.verb import verb
+from medtransfer.core.errors import UserError
 from medtransfer.params import Params
 
 if TYPE_CHECKING:
@@ -56,23 +57,38 @@ def compare(params: Params, root: Path, reference: str = "params", against: str 
     log.info("wrote data/results/*.csv and data/results/report; `python -m medtransfer show` prints the table")
 
 
+NEXT = (
+    ("data/results/report/index.html", "the report: figures, protocol, every task"),
+    ("make ui", "every run in MLflow, http://127.0.0.1:5000"),
+    ("medtransfer fetch pneumoniamnist", "real images to go on with"),
+)
+"""what a person may want to do next"""
+
+
 @verb(*COMPARED)
-def show(params: Params, root: Path) -> None:
-    """Print the comparison table of the benchmark's runs and say where the report is."""
+def show(params: Params, root: Path, answers: str = "overall") -> None:
+    """Print the comparison table of the benchmark's runs and its answer, and say where to look next.
+
+    Args:
+        params: of the study.
+        root: the study's folder.
+        answers: overall, or all: for each task too.
+    """
     from rich.console import Console
 
     from medtransfer.report import console
 
+    if answers not in ("overall", "all"):
+        raise UserError(f"answers must be overall or all, got {answers!r}")
     shown = console.load(root, console.inputs(params, COMPARED, root))
     if shown is None:
         quick = dataclasses.replace(params, comparison=dataclasses.replace(params.comparison, resamples=0))
         shown = console.summarize(find(quick, root, "params", "params"))
     terminal = Console()
-    terminal.print(console.layout(shown))
-    terminal.print(f"Report: {root / 'data/results/report/index.html'}", soft_wrap=True)
-    terminal.print(
-        "Every run, with curves: `make ui` opens MLflow on this machine, http://127.0.0.1:5000", soft_wrap=True
-    )
+    terminal.print(console.layout(shown, every_task=answers == "all"))
+    terminal.print("\nNext:")
+    for command, meaning in NEXT:
+        terminal.print(f"  {command:33} {meaning}", soft_wrap=True)
 
 
 def find(params: Params, root: Path, reference: str, against: str) -> Findings:

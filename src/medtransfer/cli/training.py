@@ -111,7 +111,9 @@ def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> No
         names = params.tuning.tasks if task == "all" else (task,)
         if not inits:
             log.info("tuning.inits is empty: no study to run")
+            (root / FOLDER / "none.txt").write_text("tuning.inits is empty\n")  # DVC warns of an empty folder
             return
+        (root / FOLDER / "none.txt").unlink(missing_ok=True)
         sync.sweep(root, leases.claims(leases.address(params.execution)))
         pretrain.make_all(inits, params, root, tuple(dict.fromkeys((*params.benchmark.tasks, *names))), launcher.run_id)
         studies = tune.tune(params, root, inits, names, launcher.run_id)

@@ -41,13 +41,18 @@ def bar(words: str, total: int, unit: str = "images") -> Iterator[Callable[[], N
             now = time.monotonic()
             if now - shown < TICK and done < total:
                 return
-            shown, rate = now, f"{done / max(now - start, 1e-9):.0f} {unit}/s"
+            shown, rate = now, _rate(done, now - start, unit)
             progress.update(task, completed=done, rate=rate)
             if not console.is_terminal and now - said > SILENCE:
                 said = now
                 log.info("%s: %d of %d, %s", words, done, total, rate)
 
         yield advance
+
+
+def _rate(done: int, seconds: float, unit: str) -> str:
+    each = seconds / done
+    return f"{1 / max(each, 1e-9):.0f} {unit}/s" if each < 0.5 else f"{each:.1f} s each"
 
 
 class Meters:

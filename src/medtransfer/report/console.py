@@ -58,16 +58,18 @@ def summarize(findings: Findings, of: str = "") -> Summary:
     )
 
 
-def layout(summary: Summary) -> RenderableType:
-    """Lays a summary out."""
+def layout(summary: Summary, every_task: bool = False) -> RenderableType:
+    """Lays a summary out: the scores, and the answer over all tasks or each of them."""
     table = Table()
     for index, title in enumerate(summary.header):
         table.add_column(Text(title), justify="right" if index else "left", no_wrap=not index)
     for line, bold in zip(summary.rows, summary.bold, strict=True):
         table.add_row(*(Text(text, style="bold" if best else "") for text, best in zip(line, bold, strict=True)))
     above = [Text(line, style="bold yellow") for line in summary.first]
-    answers = [Text(f"{scope}: {text}", style="bold") for scope, text in summary.answers]
-    return Group(*above, table, *(Text(note, style="dim") for note in summary.notes), *answers)
+    said = summary.answers if every_task else summary.answers[:1]
+    answers = [Text.assemble((f"{scope}: ", "bold"), text) for scope, text in said]
+    notes = [Text(note, style="dim") for note in summary.notes]
+    return Group(*above, table, *notes, *(part for answer in answers for part in (Text(), answer)))
 
 
 def inputs(params: Params, sections: tuple[str, ...], root: Path) -> str:

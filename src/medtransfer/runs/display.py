@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from types import TracebackType
 from typing import Any
 
@@ -37,6 +38,9 @@ class Display:
         self.all = self.bars.add_task("all runs", total=total, text="runs")
         self.rows: dict[str, TaskID] = {}
         self.places: dict[str, str] = {}
+        self.parts: dict[str, float] = {}
+        """digest -> share of its epochs that is done, of runs at work"""
+        self.start = time.monotonic()
         self.elsewhere: set[str] = set()
         """digests of runs that another process had"""
 
@@ -63,6 +67,8 @@ class Display:
             f"{progress.seconds_left:.0f} s left  on {self.places[run.digest]}"
         )
         self.bars.update(self.rows[run.digest], completed=progress.epoch, text=text)
+        self.parts[run.digest] = progress.epoch / progress.max_epochs
+        self._all()
 
     def back(self, run: Run, why: object) -> None:
         """Says that a run is put back, for later; of one that another process has only once."""
@@ -84,10 +90,25 @@ class Display:
         else:
             score = outcome["scores"].get(f"test_{run.record.metric}")
             shown = "undefined" if score is None else f"{score:.4f}"
-            self._say(f"{where}: test {run.record.metric} {shown}, {outcome['cost']['seconds']:.0f} s", logging.INFO)
-        self.bars.update(self.all, completed=self.ended, text=f"runs, {self.failed} failed")
+            took = f"{outcome['cost']['seconds']:.0f} s"
+            self._say(f"{where}: test {run.record.metric} {shown}, {took}{self._left()}", logging.INFO)
+        self._all()
+
+    def _all(self) -> None:
+        """Moves the bar of all runs."""
+        failed = f", {self.failed} failed" if self.failed else ""
+        self.bars.update(self.all, completed=self.ended, text=f"runs{failed}{self._left()}")
+
+    def _left(self) -> str:
+        """Says how long the rest will take if it goes on as until now."""
+        done = self.ended + sum(self.parts.values())
+        if not done or self.ended == self.total:
+            return ""
+        seconds = (time.monotonic() - self.start) * (self.total - done) / done
+        return f"; about {seconds:.0f} s left" if seconds < 100 else f"; about {seconds / 60:.0f} min left"
 
     def _forget(self, run: Run) -> None:
+        self.parts.pop(run.digest, None)
         if run.digest in self.rows:
             self.bars.remove_task(self.rows.pop(run.digest))
 
