@@ -82,6 +82,13 @@ def test_a_parameter_without_its_section_is_looked_for_in_what_the_verb_reads() 
         read_overrides(["--lr", "1"], "benchmark")
 
 
+def test_without_inits_to_tune_no_data_are_asked_for(tmp_path: Path, top: Path) -> None:
+    (tmp_path / "params.yaml").write_text((top / "params.yaml").read_text())
+    run(["tune"], tmp_path)  # what `dvc repro` does in a study of other tasks
+    with pytest.raises(UserError, match="task shenzhen: looked for the shenzhen files"):
+        run(["tune", "--init", "random"], tmp_path)
+
+
 def test_without_a_verb_help_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run([], tmp_path)
     shown = capsys.readouterr().out

@@ -31,7 +31,8 @@ def check(verb: str, params: Params, root: Path, identity: Mapping[str, str]) ->
         check_backbone(parse(init, params.model.backbone, params.inits).backbone)
     if task not in ("", "all"):
         catalog.lookup(task, root)
-    if verb in PREPARING and identity.get("dry", "no") == "no":
+    idle = verb == "tune" and init == "all" and not params.tuning.inits
+    if verb in PREPARING and identity.get("dry", "no") == "no" and not idle:
         tuned = dataclasses.replace(params.benchmark, tasks=params.tuning.tasks)
         of = dataclasses.replace(params, benchmark=tuned) if verb == "tune" else params
         for name in tasks_of(of, task):

@@ -97,10 +97,6 @@ def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> No
         task: task, or all: those of tuning.tasks.
     """
     from medtransfer.results.study import FOLDER, summary
-    from medtransfer.runs.execution import leases
-    from medtransfer.runs.pretrain import pretrain
-    from medtransfer.runs.tune import tune
-    from medtransfer.tracking import sync
     from medtransfer.tracking.launcher import Launcher
 
     launcher = Launcher(root)
@@ -113,6 +109,11 @@ def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> No
             log.info("tuning.inits is empty: no study to run")
             (root / FOLDER / "none.txt").write_text("tuning.inits is empty\n")  # DVC warns of an empty folder
             return
+        from medtransfer.runs.execution import leases
+        from medtransfer.runs.pretrain import pretrain
+        from medtransfer.runs.tune import tune
+        from medtransfer.tracking import sync
+
         (root / FOLDER / "none.txt").unlink(missing_ok=True)
         sync.sweep(root, leases.claims(leases.address(params.execution)))
         pretrain.make_all(inits, params, root, tuple(dict.fromkeys((*params.benchmark.tasks, *names))), launcher.run_id)
