@@ -113,15 +113,13 @@ def _cut(task: Task, label: str, marking: Marking, seen: Seen, by_alpha: bool) -
         return replace(marking, alpha=by_alpha), "empty"
     share = SHARE if marking.threshold is None else marking.threshold
     if marking.threshold is None:
-        _require_two_sides(where, label, marking, seen, far, top)
+        _require_two_sides(where, label, seen, far, top)
     settled = replace(marking, cut=share * top, alpha=by_alpha)
     said = f"more than {share:g} of the largest difference, {top:g}, from {written(ground)}"
     return settled, said + (", by opacity" if by_alpha else "")
 
 
-def _require_two_sides(
-    where: str, label: str, marking: Marking, seen: Seen, far: Mapping[Key, float], top: float
-) -> None:
+def _require_two_sides(where: str, label: str, seen: Seen, far: Mapping[Key, float], top: float) -> None:
     """Refuses masks of several levels or colours, of which it is not said which are the region.
 
     Raises:
