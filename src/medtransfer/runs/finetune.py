@@ -10,6 +10,7 @@ import platform
 import shutil
 import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +272,8 @@ def _result(run: Run, prepared: Prepared, fit: Fit, scores: dict[str, float], co
         "weights_sha256": run.weights_sha256,
         "device": run.device,
         "arithmetic": fit.arithmetic,
+        "commit": files.git_commit(run.root),
+        "finished": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
     }
 
