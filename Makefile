@@ -26,6 +26,7 @@ lint: .venv/installed
 	@mypy
 
 ui: .venv/installed
+	@python -m medtransfer ui
 	@mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
 
 services: .venv/installed

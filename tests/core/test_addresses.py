@@ -43,9 +43,14 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "_secrets", set())
 
 
+MLFLOW = "#/compare-runs?runs=%5B%22a1%22%2C%22b2%22%5D&experiments=%5B%222%22%5D&workflowType=machine_learning"
+
+
 @pytest.mark.parametrize(
     ("given", "shown"),
     [
+        ("http://me:SECRET@h:5000/" + MLFLOW, "http://h:5000/" + MLFLOW),
+        ("http://h/#/models/x?token=SECRET&workflowType=machine_learning", "http://h/"),
         ("https://user:SECRET@h/w.safetensors?token=SECRET", "https://h/w.safetensors"),
         ("https://user:p@SECRET@h:80/w.st", "https://h:80/w.st"),
         ("https://user:pa/s?SECRET#w@h/w.st?SECRET=1&id=3", "https://h/w.st?id=3"),
@@ -81,6 +86,7 @@ def test_what_is_secret_is_not_in_the_text(given: str, shown: str) -> None:
 @pytest.mark.parametrize(
     "given",
     [
+        f"http://127.0.0.1:5000/{MLFLOW}",
         "w.safetensors", "dir/a@b+c.pt", "https://h:80/a@b/w.pt?download=1&id=7", "s3://bucket/a?b#c", "sqlite:////a/m.db",
         "postgresql://me@h/db?host=/run", "http://[::1]:80/x", "https://h/%7Ea/b%20c.pt", "imagenet+chestxray14",
         "a: b?c=d",

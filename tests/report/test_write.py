@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
 from medtransfer.report import console as summaries
 from medtransfer.report import write as report
+from medtransfer.report.sections import facts
 from medtransfer.report.sections.scores import printed_grid, score_notes
 from medtransfer.statistics import t_tests
 
@@ -377,10 +379,47 @@ def test_page_is_self_contained(cells: Path, published: params.Params) -> None:
     write(cells, published)
     page = (cells.parent / "report" / "index.html").read_text()
     assert page.index(SYNTHETIC) < page.index("<h1>")
-    assert 'src="data:image/png;base64,' in page
-    assert "http" not in page
+    assert page.count(SYNTHETIC) == 1  # one banner; a figure that is cut out has its own words
+    assert not re.search(r"(src|href)=.(?!#|data:)", page)
+    assert "<svg viewBox" in page
+    assert len(page) < 3_000_000
     assert "<strong>91.00 ± 1.00</strong>" in page
     assert "classification.lr" in page
+
+
+@pytest.mark.usefixtures("figures")
+def test_the_page_holds_together(cells: Path, published: params.Params) -> None:
+    for path in cells.glob("*/*/cell.json"):
+        edit(path, commit="0123456789abcdef", finished="2026-01-31T12:00:00Z")
+    write(cells, published)
+    page = (cells.parent / "report" / "index.html").read_text()
+    ids = re.findall(r'\sid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    wanted = re.findall(r'(?:href="#|url\(#|aria-labelledby=")([^")]+)', page)
+    assert set(wanted) <= set(ids)
+    assert {"answer", "scores", "caption-answer"} <= set(wanted)
+    order = ["<h1>", "<dt>Compared</dt>", 'id="answer"', "<svg", 'id="scores"']
+    assert [page.index(part) for part in order] == sorted(page.index(part) for part in order)
+    assert "2 initializations x 2 tasks x 3 seeds, 12 finished runs" in page
+    assert "<dd>2026-01-31</dd>" in page
+    assert "commit 0123456789ab; protocol version 1" in page
+    assert f'<span title="{RANDOM}">random</span>' in page
+    assert '<th scope="col"><span title="shenzhen: AUC (synthetic)">shenzhen: AUC</span></th>' in page
+    assert page.count("<svg") == page.count('role="img"') == page.count("<figcaption")
+
+
+def test_the_page_links_to_where_the_runs_are(cells: Path, published: params.Params) -> None:
+    report.write(compared(cells), published, cells, cells.parent, {"experiment": "http://127.0.0.1:5000/#/x?a=1&b=2"})
+    page = (cells.parent / "report" / "index.html").read_text()
+    assert '<a href="http://127.0.0.1:5000/#/x?a=1&amp;b=2">experiment</a>' in page
+
+
+def test_runs_that_do_not_say_when_they_ended_are_named(cells: Path) -> None:
+    edit(find(cells, "shenzhen", RANDOM, 0), finished="2026-01-31T12:00:00Z")
+    edit(find(cells, "shenzhen", RANDOM, 1), finished="2026-02-02T12:00:00Z")
+    lines = dict(facts.facts(compared(cells)))
+    assert lines["Trained"] == "2026-01-31 to 2026-02-02 (2 of 12 runs say when)"
+    assert lines["Code"].startswith("commit not recorded")
 
 
 def test_names_are_escaped(cells: Path, published: params.Params) -> None:

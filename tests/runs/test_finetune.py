@@ -86,7 +86,13 @@ def test_a_finished_run_is_logged_whole_and_costs_no_training_again(
     (cell,) = benchmark.run_all([plan(root)])
     (run,) = runs(root)
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "random@test_resnet-s0"
+    assert run.info.run_name == "random · shenzhen · s0 · test_resnet"
+    assert (run.data.params["from"], run.data.params["init"]) == ("random", "random@test_resnet")
+    assert run.data.metrics["score"] == cell["scores"]["test_auc"]
+    assert run.data.tags["mlflow.user"]
+    assert run.data.tags["mlflow.source.name"] == "medtransfer finetune"
+    assert "cost_gpu_seconds" not in run.data.metrics  # a CPU has none
+    assert cell["cost"]["gpu_seconds"] == 0
     assert run.data.params["classification.lr"] == "0.001"
     assert run.data.params["tasks.shenzhen.cache_size"] == "36"
     assert {"init", "task", "seed", "verb", "digest", "manifest_digest"} <= set(run.data.tags)

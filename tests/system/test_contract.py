@@ -131,7 +131,7 @@ def test_the_readme_s_own_task_works_as_written(top: Path, root: Path, monkeypat
     assert all(finetune.finished(run) for run in again)
     client = tracking.connect(root)
     run = client.get_run(cells[3]["mlflow_run_id"])
-    assert run.info.run_name.endswith("-s0-f3")
+    assert " · s0 fold 3 · " in run.info.run_name
     assert run.data.params["fold"] == "3"
 
 

@@ -37,6 +37,18 @@ def test_names_resolve_their_backbone(name: str, canonical: str, slug: str) -> N
     assert (init.canonical, init.slug) == (canonical, slug)
 
 
+def test_labels_differ_within_ten_letters() -> None:
+    names_ = (
+        "imagenet", "imagenet+chestxray14", "imagenet+chexpert", "random+chexpert", "swav", "timm:resnet50.a1_in1k",
+        "file:/data/weights/mine.pth@resnet50",
+    )  # fmt: skip
+    labels = [parse(name, "tf_efficientnet_lite0").label for name in names_]
+    assert labels == [
+        "imagenet", "imag+chestxray14", "imag+chexpert", "rand+chexpert", "swav", "resnet50.a1_in1k", "mine.pth",
+    ]  # fmt: skip
+    assert len({label[:10] for label in labels}) == len(labels)
+
+
 def test_only_known_datasets_are_split_off_a_file_name() -> None:
     assert parse("file:/a+b.pth", "resnet50").chain == ()
     init = parse("file:/a+b.pth@resnet18+chexpert", "resnet50")

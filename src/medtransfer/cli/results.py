@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ def compare(params: Params, root: Path, reference: str = "params", against: str 
     from medtransfer.tracking import comparison, sync
     from medtransfer.tracking.launcher import Launcher
 
-    launcher, out = Launcher(root), root / "data/results"
+    launcher, out, began = Launcher(root), root / "data/results", time.time()
     with launcher:
         launcher.start("compare", {"verb": "compare"})
         sync.sweep(root, leases.claims(leases.address(params.execution)))
@@ -47,13 +48,14 @@ def compare(params: Params, root: Path, reference: str = "params", against: str 
         missing = [(row.task, row.init, seed) for row in findings.rows for seed in row.missing if row.unit == "seed"]
         for line in comparison.differences(root, findings.results, missing):
             log.warning("%s", line)
-        write.write(findings, parameters.load(root / "presets/paper.yaml"), out / "cells", out)
+        published = parameters.load(root / "presets/paper.yaml")
+        write.write(findings, published, out / "cells", out, _links(root, findings))
         for answer in findings.answers:
             log.info("%s: %s", answer.scope, answer.text)
         looks.record(root, params.benchmark.seeds, params.benchmark.splits)
         if (reference, against) == ("params", "params"):
             console.save(console.summarize(findings, console.inputs(params, COMPARED, root)), root)
-        comparison.record(root, out, parent=launcher.run_id, **record.comparison_run(findings))
+        comparison.record(root, out, parent=launcher.run_id, start=began, **record.comparison_run(findings))
     log.info("wrote data/results/*.csv and data/results/report; `python -m medtransfer show` prints the table")
 
 
@@ -89,6 +91,40 @@ def show(params: Params, root: Path, answers: str = "overall") -> None:
     terminal.print("\nNext:")
     for command, meaning in NEXT:
         terminal.print(f"  {command:33} {meaning}", soft_wrap=True)
+
+
+@verb(*COMPARED)
+def ui(params: Params, root: Path) -> None:
+    """Print the addresses of this study's pages in MLflow; `make ui` serves them on this machine."""
+    from rich.console import Console
+
+    from medtransfer.comparison.selection import belongs, collect
+    from medtransfer.core.errors import UserError
+    from medtransfer.tracking.pages import pages
+    from medtransfer.weights.names import expected
+
+    try:
+        every, benchmark = collect(root / "data/results/cells", root), expected(params)
+        finished = [one for one in every if belongs(one, benchmark) and one.recipe == params.comparison.recipe]
+    except UserError:  # nothing has finished: MLflow has pages of what runs
+        finished = []
+    found, terminal = pages(root, finished), Console(highlight=False)
+    width = max(map(len, found), default=0)
+    for words, address in found.items():
+        terminal.print(f"{words:{width}}  {address}", soft_wrap=True)
+    if not found:
+        terminal.print("MLflow has no run of this study yet; `medtransfer benchmark` makes them")
+
+
+def _links(root: Path, findings: Findings) -> dict[str, str]:
+    """Finds what the report links to in MLflow; nothing where it is away."""
+    from medtransfer.core.errors import UserError
+    from medtransfer.tracking.pages import pages
+
+    try:
+        return pages(root, findings.results)
+    except UserError:  # `compare` has said so
+        return {}
 
 
 def find(params: Params, root: Path, reference: str, against: str) -> Findings:

@@ -74,6 +74,22 @@ def first_lines(results: Iterable[Result]) -> list[str]:
     return known + [f"Marked: {mark}." for mark in sorted(marks - FIRST_LINES.keys())]
 
 
+CORNERS = {
+    "synthetic": "Synthetic phantoms: says nothing about weights",
+    "partial": "Partial data",
+    "contaminated": "Contaminated",
+    "patients unknown": "Patients unknown",
+}
+"""mark -> the words in the corner of a figure: it may be cut out of the page that explains them"""
+
+
+def corner(results: Iterable[Result]) -> str:
+    """Gives the words for the corner of a figure that is made from these runs; empty where nothing is marked."""
+    marks = {mark for result in results for mark in result.marks}
+    known = [words for mark, words in CORNERS.items() if mark in marks]
+    return "; ".join(known + [f"Marked: {mark}" for mark in sorted(marks - CORNERS.keys())])
+
+
 def as_word(value: object) -> str:
     """Writes a parameter as a table shows it."""
     if isinstance(value, bool) or value is None:

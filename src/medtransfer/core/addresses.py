@@ -32,6 +32,11 @@ _secrets: set[str] = set()
 """parts of addresses of this process that nothing may print"""
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]+")
+_ROUTE = re.compile(
+    r"/(?:experiments/\d+/runs|models/[\w.%-]+|compare-runs)\?(?:(?:runs|experiments)=[0-9A-Fa-f%]*&)*"
+    r"workflowType=machine_learning"
+)
+"""behind a # of MLflow's address: one of its pages, which a person must be able to open"""
 _FIELD = re.compile(r"(?i)\b((?:ssl)?password|passwd|pwd|secret|token)(\s*=\s*)('[^']*'|[^\s&,;'\")]+)")
 
 
@@ -74,6 +79,10 @@ def _split(text: str) -> tuple[str, list[str]]:
     scheme, mark, rest = text.partition("://")
     if not mark or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         return text, []
+    base, hash_mark, route = text.partition("#")
+    if hash_mark and _ROUTE.fullmatch(route):
+        shown, secrets = _split(base)
+        return f"{shown}#{route}", secrets
     personal = scheme.partition("+")[0].lower() in PERSONAL
     place, fragment_mark, fragment = (rest, "", "") if scheme == "s3" else rest.partition("#")  # an S3 key as it is
     place, _, query = (place, "", "") if scheme == "s3" else place.partition("?")

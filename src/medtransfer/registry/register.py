@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import getpass
 import importlib.metadata
 import io
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,24 +66,13 @@ class Occasion:
     """the launcher's run"""
 
 
-def who() -> str:
-    """Names the person: USER, or else the operating system's name."""
-    return os.environ.get("USER") or getpass.getuser()
-
-
 @contextlib.contextmanager
 def decided(
     root: Path, name: str, digest: str, tags: Mapping[str, str], params: Mapping[str, Any], parent: str | None
 ) -> Iterator[TrackedRun]:
     """Opens the run of a decision, and ends it however the block ends."""
-    own = {
-        "mlflow.user": who(),
-        "mlflow.source.name": f"medtransfer {tags['verb']}",
-        "mlflow.source.type": "LOCAL",
-        "mlflow.source.git.commit": files.git_commit(root),
-    }
     identity = tracking.Identity(
-        name=name, task=aliases.EXPERIMENT, digest=digest, tags={**own, **tags}, params=params,
+        name=name, task=aliases.EXPERIMENT, digest=digest, tags=tags, params=params,
         folder=root.resolve() / "data/runs" / digest, parent=parent,
     )  # fmt: skip
     with files.lock(identity.folder / "lock"), tracking.recorded(root, identity) as run:

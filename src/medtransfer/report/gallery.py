@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +15,9 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from medtransfer.core.palette import BLUE, RED
+from medtransfer.report.figures import style
 from medtransfer.results.examples import Examples
+from medtransfer.results.result import Result
 
 TARGET, PREDICTION = (BLUE, "solid"), (RED, "dashed")
 HEAT = "managua_r"
@@ -25,8 +28,14 @@ CAPTION = 32
 """characters of a label on one line below an image"""
 
 
-def figure(examples: Examples, title: str) -> Figure:
-    """Draws a row of the best and a row of the worst images, the most extreme at the left."""
+def figure(examples: Examples, title: str, results: Sequence[Result] = ()) -> Figure:
+    """Draws a row of the best and a row of the worst images, the most extreme at the left.
+
+    Args:
+        examples: of one run.
+        title: above them.
+        results: of the task, whose marks stand in the corner.
+    """
     kinds = {kind: np.flatnonzero(examples.kind == kind).tolist() for kind in ("best", "worst")}
     rows = {kind: places for kind, places in kinds.items() if places}
     columns = max(len(places) for places in rows.values())
@@ -40,7 +49,7 @@ def figure(examples: Examples, title: str) -> Figure:
             _draw(panel, examples, place)
         for panel in line[len(places) :]:
             panel.set_visible(False)
-    picture.suptitle(title, fontsize=10)
+    style.headline(picture, results, title)
     _explain(picture, panels.ravel().tolist(), examples)
     return picture
 

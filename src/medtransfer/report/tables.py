@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from medtransfer.comparison.wording import shared_marks
@@ -51,12 +51,12 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Grid:
     return Grid(header=tuple(header), rows=tuple(tuple(map(Entry, row)) for row in rows))
 
 
-def column_title(results: Sequence[Result], task: str) -> str:
-    """Names a task and its primary metric, with the marks that only it carries."""
+def column_title(results: Sequence[Result], task: str, said: Collection[str] = ()) -> str:
+    """Names a task and its primary metric, with the marks of all its runs but those that are `said` elsewhere."""
     if not results:
         return task
     first = results[0]
-    notes = sorted(shared_marks(results))
+    notes = sorted(shared_marks(results) - set(said))
     if first.undefined:
         notes.insert(0, f"{first.labels - len(first.undefined)} of {first.labels} labels")
     suffix = f" ({', '.join(notes)})" if notes else ""

@@ -5,52 +5,39 @@ Writes only below the results folder.
 
 from __future__ import annotations
 
-import base64
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from medtransfer import params
 from medtransfer.comparison import record
 from medtransfer.comparison.findings import Findings
-from medtransfer.comparison.wording import first_lines
+from medtransfer.comparison.wording import first_lines, shared_marks
 from medtransfer.core import files, progress
 from medtransfer.report import formats, gallery
-from medtransfer.report.figures import drawings
+from medtransfer.report.figures import drawings, names
+from medtransfer.report.inline import Picture
 from medtransfer.report.sections import answers
+from medtransfer.report.sections.facts import facts
 from medtransfer.report.sections.order import sections_of
-from medtransfer.report.tables import Section
+from medtransfer.report.tables import Section, column_title
 from medtransfer.results import examples
+from medtransfer.results.result import of_task
 
 TITLE = "Comparison of initializations"
-HALF = 1100
-"""pixels of a figure that two stand beside each other with"""
+PAPER = ("images-", "labels-")
+"""how the names of figures begin whose colours are not to be turned in the dark"""
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure as the page shows it."""
-
-    png: bytes
-    caption: str
-
-    @property
-    def wide(self) -> bool:
-        """Says whether the figure needs the page's whole width; PNG keeps its own in bytes 16 to 20."""
-        return int.from_bytes(self.png[16:20], "big") > HALF
-
-    @property
-    def data(self) -> str:
-        """Is the PNG in base64."""
-        return base64.b64encode(self.png).decode()
-
-
-def write(findings: Findings, published: params.Params, results: Path, out: Path) -> None:
+def write(
+    findings: Findings, published: params.Params, results: Path, out: Path, links: Mapping[str, str] | None = None
+) -> None:
     """Writes the CSV files, `metrics.json` and `report/`: the page, its Markdown, tables and figures.
 
     Args:
@@ -58,6 +45,7 @@ def write(findings: Findings, published: params.Params, results: Path, out: Path
         published: the published protocol, against which deviations are listed.
         results: folder of finished runs, for their example images.
         out: results folder.
+        links: words -> address of what belongs to these runs elsewhere, for the page.
     """
     shutil.rmtree(out / "report", ignore_errors=True)
     tables = {
@@ -76,8 +64,8 @@ def write(findings: Findings, published: params.Params, results: Path, out: Path
     first = first_lines(findings.results)
     for section in sections:
         _save_table(out / "report" / "tables", section, first if section.scores else [])
-    _save(out / "report" / "comparison.md", _markdown(first, sections, pictures))
-    _save(out / "report" / "index.html", _page(findings, first, sections, pictures))
+    _save(out / "report" / "comparison.md", _markdown(first, facts(findings), sections, pictures))
+    _save(out / "report" / "index.html", _page(findings, first, sections, pictures, links or {}))
 
 
 def _examples(findings: Findings, results: Path) -> dict[str, examples.Examples]:
@@ -111,13 +99,15 @@ def _draw(findings: Findings, images: Mapping[str, examples.Examples], folder: P
         slug: (figure, drawings.caption(slug, findings)) for slug, figure in drawings.drawings(findings).items()
     }
     for task, found in images.items():
-        drawn[f"images-{task}"] = (gallery.figure(found, task), f"{task}: best and worst test images.")
+        figure = gallery.figure(found, task, of_task(findings.results, task))
+        drawn[f"images-{task}"] = (figure, f"{task}: best and worst test images.")
     pictures = {}
     with progress.bar("figures", len(drawn), "figures") as advance:
         for slug, (figure, caption) in drawn.items():
-            pictures[slug] = Picture(drawings.to_png(figure), caption)
-            _save(folder / f"{slug}.png", pictures[slug].png)
-            _save(folder / f"{slug}.svg", drawings.to_svg(figure))
+            _save(folder / f"{slug}.png", drawings.to_png(figure))
+            svg = drawings.to_svg(figure)
+            _save(folder / f"{slug}.svg", svg)
+            pictures[slug] = Picture(slug, svg.decode(), caption, paper=slug.startswith(PAPER))
             advance()
     return pictures
 
@@ -136,8 +126,10 @@ def _save(path: Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def _markdown(first: Sequence[str], sections: Sequence[Section], pictures: Mapping[str, Picture]) -> str:
-    parts = [*first, f"# {TITLE}"]
+def _markdown(
+    first: Sequence[str], about: Sequence[tuple[str, str]], sections: Sequence[Section], pictures: Mapping[str, Picture]
+) -> str:
+    parts = [*first, f"# {TITLE}", "\n".join(f"- {name}: {words}." for name, words in about)]
     for section in sections:
         parts.append(f"{'#' * section.level} {section.title}")
         parts += first if section.scores else []
@@ -149,13 +141,34 @@ def _markdown(first: Sequence[str], sections: Sequence[Section], pictures: Mappi
 
 
 def _page(
-    findings: Findings, first: Sequence[str], sections: Sequence[Section], pictures: Mapping[str, Picture]
+    findings: Findings,
+    first: Sequence[str],
+    sections: Sequence[Section],
+    pictures: Mapping[str, Picture],
+    links: Mapping[str, str],
 ) -> str:
     loader = jinja2.PackageLoader("medtransfer.report")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters["breaks"] = _breaks
+    shown = next((pictures[slug] for slug in ("answer", "scores") if slug in pictures), None)
     return environment.get_template("report.html").render(
-        title=TITLE, first=first, answers=findings.answers, method=answers.answer_method(findings),
-        sections=sections[1:], pictures=pictures,
+        title=TITLE, first=first, facts=facts(findings), links=links, answers=findings.answers,
+        method=answers.answer_method(findings), shown=shown, sections=sections[1:], brief=_brief(findings),
+        pictures={slug: picture for slug, picture in pictures.items() if picture is not shown},
     )  # fmt: skip
+
+
+def _breaks(text: str) -> Markup:
+    """Lets a long name go on in a second line behind its own signs, and not within a word."""
+    return Markup(re.sub(r"(?<=\w)([+@/_])(?=\w)", r"\1<wbr>", str(escape(text))))
+
+
+def _brief(findings: Findings) -> dict[str, str]:
+    """Gives texts of table cells that the page shortens, as the whole is under the pointer: inits, marked titles."""
+    common = shared_marks(findings.results)  # the page's banner says what holds for all
+    columns = [(of_task(findings.results, task), task) for task in findings.benchmark.tasks]
+    titles = {column_title(own, task): column_title(own, task, common) for own, task in columns}
+    short = {**names.names(findings.benchmark.inits), **titles}
+    return {text: words for text, words in short.items() if words != text}

@@ -84,6 +84,10 @@ class Result:
     """instructions, threads and versions, see `arithmetic.in_force`; empty: written by an earlier version"""
     study: Mapping[str, Any] = field(default_factory=dict)
     """where tuned values are from: study, trial, trials and images spent"""
+    commit: str = ""
+    """of the code that trained it, with `+` where files were changed; empty: unknown"""
+    finished: str = ""
+    """when, in UTC, as in `2026-01-31T12:00:00Z`; empty: written by an earlier version"""
     parts: Mapping[str, str] = field(default_factory=dict)
     """file beside it -> its hash; empty: written by an earlier version"""
     metric: str = ""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import os
 import platform
 import shutil
 import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -147,19 +147,15 @@ def _identity(run: Run) -> tracking.Identity:
         "marks": ", ".join(run.marked),
         "recipe": run.recipe,
         "mlflow.note.content": store.description(run.init, run.root),
-        "mlflow.source.name": "medtransfer finetune",
-        "mlflow.source.type": "LOCAL",
-        "mlflow.user": os.environ.get("USER", ""),
-        "mlflow.source.git.commit": files.git_commit(run.root),
         "dvc_prepared": files.dvc_hash(run.root, f"data/prepared/{run.task}"),
         "dvc_weights": files.dvc_hash(run.root, "data/weights/benchmark"),
     }
-    params = {"init": run.init.canonical, "task": run.task, "seed": run.seed, **run.shown}
+    params = {"from": run.init.label, "init": run.init.canonical, "task": run.task, "seed": run.seed, **run.shown}
     params |= {f"tuning.{name}": value for name, value in run.study.items()}
     params |= run.part
     tags |= {name: str(number) for name, number in run.part.items()}
     return tracking.Identity(
-        name=run.name, task=run.task, digest=run.digest, tags=tags, params=params, folder=run.folder, parent=run.parent
+        name=run.title, task=run.task, digest=run.digest, tags=tags, params=params, folder=run.folder, parent=run.parent
     )
 
 
@@ -223,9 +219,10 @@ def _train(run: Run, tracked: tracking.TrackedRun, report: Callable[[Progress], 
     scores |= {f"best_val_{name}": value for name, value in val.scores.items() if "." not in name}
     cost = {"epochs": fit.epoch, "images": fit.images, "seconds": fit.seconds}
     cost["gpu_seconds"] = fit.seconds if run.device == "cuda" else 0.0
-    tracked.journal.append(
-        {**scores, **{f"cost_{k}": float(v) for k, v in cost.items()}, "best_epoch": fit.best_epoch}, fit.epoch
-    )
+    told = {f"cost_{name}": float(value) for name, value in cost.items() if name != "gpu_seconds" or value}
+    primary = f"test_{run.record.metric}"
+    told |= {"score": scores[primary]} if primary in scores else {}  # one column for all tasks
+    tracked.journal.append({**scores, **told, "best_epoch": fit.best_epoch}, fit.epoch)
     with files.replacing(run.folder / "predictions.parquet") as temporary:
         test.table.to_parquet(temporary, index=False)
     if (shown := collect(built, run.record, test.table)) is not None:
@@ -271,6 +268,8 @@ def _result(run: Run, prepared: Prepared, fit: Fit, scores: dict[str, float], co
         "weights_sha256": run.weights_sha256,
         "device": run.device,
         "arithmetic": fit.arithmetic,
+        "commit": files.git_commit(run.root),
+        "finished": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
     }
 

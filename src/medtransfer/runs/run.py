@@ -61,9 +61,16 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Names the run as MLflow shows it."""
+        """Names the run among those of its task, as the terminal shows it."""
         part = "".join(f"-{'split' if self.drawn else 'f'}{number}" for number in self.part.values())
         return f"{self.init.canonical}-s{self.seed}{part}" + ("-tuned" if self.recipe == "tuned" else "")
+
+    @property
+    def title(self) -> str:
+        """Names the run in MLflow, whose tables cut names: what differs comes first."""
+        part = "".join(f" {'split' if self.drawn else 'fold'} {number}" for number in self.part.values())
+        tuned = " · tuned" if self.recipe == "tuned" else ""
+        return f"{self.init.label} · {self.task} · s{self.seed}{part}{tuned} · {self.init.backbone}"
 
     @property
     def part(self) -> dict[str, int]:

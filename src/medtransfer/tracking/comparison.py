@@ -107,6 +107,7 @@ def record(
     metrics: Mapping[str, float],
     text: str,
     parent: str | None,
+    start: float = 0.0,
 ) -> None:
     """Logs a comparison with its whole report as a run of its own; one that is there already is left as it is.
 
@@ -119,16 +120,18 @@ def record(
         metrics: a few numbers that sum it up.
         text: Markdown, shown as the run's description.
         parent: the launcher's run.
+        start: when the comparison began, in seconds; 0: now.
     """
     place = root.resolve() / "data/runs" / digest
     identity = Identity(
-        name=f"comparison-{digest[:8]}",
+        name=f"{tags.get('answer', 'comparison')}: {digest[:8]}",
         task=COMPARISON,
         digest=digest,
         tags={"verb": "compare", "mlflow.note.content": text, **tags},
         params={name: str(value)[:PARAM_LENGTH] for name, value in params.items()},
         folder=place,
         parent=parent,
+        start=int(1000 * start),
     )
     with files.lock(place / "lock", wait=False) as owned:
         if not owned:

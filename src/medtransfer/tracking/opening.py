@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from medtransfer.core import files
 from medtransfer.tracking import store
 from medtransfer.tracking.outbox import Identity, Outbox
 from medtransfer.tracking.run import TrackedRun
@@ -80,8 +82,23 @@ def open_run(
     return tracked
 
 
+def who() -> str:
+    """Names the person: USER, or else the operating system's name, or else its number."""
+    try:
+        return os.environ.get("USER") or getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a number without a name, as in many containers
+        return f"uid {os.getuid()}"
+
+
 def outbox_of(root: Path, identity: Identity) -> Outbox:
     """Writes down what a run is called and found by, and who has it."""
+    verb = identity.verb or identity.tags.get("verb", "")
+    origin = {
+        "mlflow.user": who(),
+        "mlflow.source.name": f"medtransfer {verb}".strip(),
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": files.git_commit(root),
+    }
     own = {
         "digest": identity.digest,
         "host": socket.gethostname(),
@@ -92,9 +109,9 @@ def outbox_of(root: Path, identity: Identity) -> Outbox:
         name=identity.name,
         task=identity.task,
         digest=identity.digest,
-        tags={**identity.tags, **own, **parent},
+        tags={**origin, **identity.tags, **own, **parent},
         params={key: str(value) for key, value in identity.params.items()},
         folder=os.path.relpath(identity.folder, root),
-        start=int(time.time() * 1000),
+        start=identity.start or int(time.time() * 1000),
         again=identity.again,
     )

@@ -75,6 +75,10 @@ class Identity:
     folder: Path
     """holds journal and lock"""
     parent: str | None = None
+    verb: str = ""
+    """that made the run; empty: its tag says it"""
+    start: int = 0
+    """when the work began, in milliseconds; 0: now"""
     again: bool = False
     """whether a run that finished is opened again, as that of a study whose budget grew"""
 

@@ -186,6 +186,27 @@ def place_of(client: MlflowClient, name: str) -> Experiment | None:
     return found
 
 
+NOTE = "mlflow.note.content"
+"""tag that MLflow shows as a description"""
+DESCRIPTIONS = {
+    "comparison": "Comparisons of the benchmark's finished runs, each with its whole report as artifacts.",
+    "promotion": "Decisions of `promote` and `demote`: which model an alias points to, and why.",
+    "pretraining": "Initializations pre-trained further on a dataset.",
+    "tuning": "Studies of hyperparameters, one for each initialization and task; the trials are their children.",
+}
+"""experiment without its prefix -> what its runs are; any other is a task"""
+
+
+def describe(name: str) -> str:
+    """Says what the runs of an experiment are."""
+    task = name.removeprefix(PREFIX)
+    return DESCRIPTIONS.get(
+        task,
+        f"Fine-tuning on the task {task}: a run for each initialization (param `from`) and seed. `score` is the "
+        "primary metric on test, `test_*` are all of them, `val_*` run over the epochs.",
+    )
+
+
 def experiment(client: MlflowClient, name: str) -> str:
     """Finds or makes an experiment; another worker may make it at the same moment.
 
@@ -195,9 +216,12 @@ def experiment(client: MlflowClient, name: str) -> str:
     for _ in range(2):
         found = place_of(client, name)
         if found is not None:
+            if NOTE not in found.tags:  # made by an earlier version
+                client.set_experiment_tag(found.experiment_id, NOTE, describe(name))
             return str(found.experiment_id)
         try:
-            return str(client.create_experiment(name, tags={"mlflow.experimentKind": "custom_model_development"}))
+            tags = {"mlflow.experimentKind": "custom_model_development", NOTE: describe(name)}
+            return str(client.create_experiment(name, tags=tags))
         except MlflowException:
             continue
     raise UserError(f"MLflow's experiment {name} can be neither found nor made; look in `mlflow ui`")

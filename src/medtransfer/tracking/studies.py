@@ -79,7 +79,7 @@ class StudyRun:
         folder = self.folder / "trials" / digest
         identity = Identity(
             name=entry.name, task=TASK, digest=digest, tags={**entry.tags, "trial": entry.key}, params=entry.params,
-            folder=folder, parent=self.run_id,
+            folder=folder, parent=self.run_id, verb="tune",
         )  # fmt: skip
         with files.lock(folder / "lock"):
             outbox = outbox_of(self.root, identity)

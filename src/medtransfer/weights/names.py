@@ -23,6 +23,8 @@ from medtransfer.weights.zoo import RECORDS, Record, Source
 REGISTRY = "registry:"
 DATASETS = frozenset({"chestxray14", "chexpert", "drive", "montgomery", "rsna_pe", "shenzhen", "siim"})
 """those that a + may name behind a path, which may hold a + of its own"""
+HEAD = 4
+"""letters that a label keeps of where a chain starts: MLflow's tables cut names after ten or so"""
 _met: dict[str, Record] = {}
 """records of section `inits` that were parsed in this process: `seen` is asked by name alone"""
 
@@ -35,6 +37,13 @@ class Initialization:
     backbone: str
     chain: tuple[str, ...] = ()
     """datasets that the weights are pre-trained on further, in this order"""
+
+    @property
+    def label(self) -> str:
+        """Names the initialization for narrow places: what differs comes first, a chain's start is cut to its head."""
+        kind, colon, rest = self.record.name.partition(":")
+        bare = re.split(r"[/\\]", rest)[-1] if colon and kind in ("file", "registry") else rest or kind
+        return "+".join((bare[:HEAD] if self.chain else bare, *self.chain))
 
     @property
     def canonical(self) -> str:

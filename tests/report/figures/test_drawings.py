@@ -18,6 +18,7 @@ from matplotlib.transforms import Bbox
 
 from medtransfer import params
 from medtransfer.comparison import findings, published_form
+from medtransfer.comparison.wording import points
 from medtransfer.report.figures import bars, cost, curves, drawings, style
 from medtransfer.report.figures import names as words
 from medtransfer.statistics import t_tests
@@ -28,7 +29,7 @@ BASE = params.load(ROOT / "params.yaml")
 ON = "@resnet50"
 RANDOM, IMAGENET, SWAV, INAT = (f"{name}{ON}" for name in ("random", "imagenet", "swav", "inat2021"))
 FURTHER = f"{IMAGENET}+chestxray14"
-SYNTHETIC = "Synthetic phantoms: this tests the software and says nothing about weights."
+SYNTHETIC = "Synthetic phantoms: says nothing about weights"
 SEVEN = ("chestxray14", "chexpert", "shenzhen", "rsna_pe", "siim", "montgomery", "drive")
 SSL = (
     "swav", "moco-v2", "simclr-v1", "byol", "barlow-twins", "deepcluster-v2", "pirl", "infomin", "pcl-v1", "sela-v2",
@@ -131,14 +132,16 @@ def faults(picture: Figure) -> list[str]:
 
 def test_the_order_and_the_names_of_the_figures(drawn: dict[str, Figure]) -> None:
     assert list(drawn) == [
-        "scores", "forest-chestxray14", "forest-montgomery", "ranks", "bars-chestxray14", "bars-montgomery", "pairs",
-        "curves", "cost", "labels-chestxray14", "claims", "segmentation-classification",
+        "answer", "scores", "forest-chestxray14", "forest-montgomery", "ranks", "bars-chestxray14",
+        "bars-montgomery", "pairs", "curves", "cost", "labels-chestxray14", "claims", "segmentation-classification",
     ]  # fmt: skip
 
 
-def test_marks_stand_over_every_figure_and_no_text_is_smaller_than_seven_points(drawn: dict[str, Figure]) -> None:
+def test_marks_stand_once_in_the_corner_of_every_figure_and_no_text_is_smaller_than_seven_points(
+    drawn: dict[str, Figure],
+) -> None:
     for slug, picture in drawn.items():
-        assert SYNTHETIC in picture.get_suptitle().replace("\n", " "), slug
+        assert [text for text in texts(picture) if "ynthetic" in text] == [SYNTHETIC], slug
         assert min(float(text.get_fontsize()) for text in shown(picture)) >= 7, slug
 
 
@@ -179,7 +182,7 @@ def test_every_figure_has_a_caption_with_n(small: findings.Findings, drawn: dict
 
 def test_scores_has_a_panel_per_task_and_a_row_per_init(drawn: dict[str, Figure]) -> None:
     panels = drawn["scores"].axes
-    assert [panel.get_title() for panel in panels] == ["chestxray14: AUC (synthetic)", "montgomery: Dice (synthetic)"]
+    assert [panel.get_title() for panel in panels] == ["chestxray14: AUC", "montgomery: Dice"]
     assert [label.get_text() for label in panels[0].get_yticklabels()] == ["random", "imagenet", "swav", "inat2021"]
     assert "backbone resnet50" in drawn["scores"].get_suptitle()
     dots = [line for line in panels[0].lines if np.size(line.get_xdata()) == 3]
@@ -206,8 +209,8 @@ def test_a_forest_shows_the_margin_the_estimate_and_both_intervals_in_points(
     assert (band.x0, band.x1) == pytest.approx((-0.5, 0.5))
     own = [np.ravel(line.get_xdata()) for line in panel.lines if np.all(np.asarray(line.get_ydata()) == 0)]
     for expected in ((contrast.low, contrast.high), (contrast.equal_low, contrast.equal_high), (contrast.estimate,)):
-        points = [100 * (value or 0.0) for value in expected]
-        assert any(len(line) == len(points) and line == pytest.approx(points) for line in own)
+        ends = [100 * (value or 0.0) for value in expected]
+        assert any(len(line) == len(ends) and line == pytest.approx(ends) for line in own)
 
 
 def test_bars_mark_what_is_worse_in_brackets(small: findings.Findings, drawn: dict[str, Figure]) -> None:
@@ -243,7 +246,7 @@ def test_pairs_show_random_the_reference_and_other_supervised_weights_alone(draw
 def test_pairs_are_left_out_without_other_supervised_weights(tmp_path: Path) -> None:
     found = find(tmp_path / "cells", {RANDOM: -0.4, IMAGENET: 0.0, SWAV: 0.1}, ("montgomery",), 2)
     assert list(drawings.drawings(found)) == [
-        "scores", "forest-montgomery", "bars-montgomery", "curves", "cost", "claims",
+        "answer", "scores", "forest-montgomery", "bars-montgomery", "curves", "cost", "claims",
     ]  # fmt: skip
 
 
@@ -388,8 +391,10 @@ def test_figures_against_the_reference_are_left_out_where_it_has_no_runs(
     for slug, picture in drawn.items():
         assert drawings.to_png(picture), slug
         assert drawings.caption(slug, found), slug
-    assert "Contaminated" in drawn["scores"].get_suptitle()
-    assert "Contaminated" not in drawn["bars-shenzhen"].get_suptitle()
+    assert f"{SYNTHETIC}; Contaminated" in texts(drawn["scores"])
+    assert SYNTHETIC in texts(drawn["bars-shenzhen"])
+    titles = [panel.get_title() for panel in drawn["scores"].axes]  # what holds for some tasks stands with them
+    assert [title.partition("(")[2] for title in titles] == ["", "", "", "contaminated)"]
 
 
 def test_one_seed_has_no_interval_no_std_and_no_test(tmp_path: Path) -> None:
@@ -462,3 +467,64 @@ def test_labels_leave_out_a_common_backbone_and_stay_different() -> None:
 @pytest.mark.parametrize(("p", "text"), [(None, "no test"), (0.00009, "p < 0.0001"), (0.0312, "p = 0.031")])
 def test_p_values_in_words(p: float | None, text: str) -> None:
     assert words.p_value(p) == text
+
+
+def test_the_answer_has_a_panel_for_all_tasks_and_one_for_each(
+    small: findings.Findings, drawn: dict[str, Figure]
+) -> None:
+    panels, labels = drawn["answer"].axes, words.names(small.benchmark.inits)
+    assert [panel.get_title() for panel in panels] == ["all tasks", "chestxray14: AUC", "montgomery: Dice"]
+    order = sorted(small.against_reference("all tasks"), key=lambda c: -c.estimate)
+    shown_ = [label.get_text() for label in panels[0].get_yticklabels()]
+    assert [name for name in shown_ if name != "imagenet"] == [labels[c.init] for c in order]
+    bold = [label.get_text() for label in panels[0].get_yticklabels() if label.get_fontweight() == "bold"]
+    assert set(bold) == {labels[init] for init in small.columns["all tasks"].candidates}
+    for panel, scope, scale in zip(panels, ("all tasks", "chestxray14", "montgomery"), (1, 100, 100), strict=True):
+        drawn_ = {
+            round(float(np.ravel(line.get_xdata())[0]), 9) for line in panel.lines if np.size(line.get_xdata()) == 1
+        }
+        assert {round(scale * c.estimate, 9) for c in small.against_reference(scope)} <= drawn_
+
+
+@pytest.fixture(scope="module")
+def saturated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Figure]:
+    """Scores so near 100 % that whiskers and signs need more room than there are scores."""
+    folder = tmp_path_factory.mktemp("saturated") / "cells"
+    found = find(folder, {RANDOM: 5.0, IMAGENET: 9.0, INAT: 9.5}, ("shenzhen", "montgomery"), 3)
+    return drawings.drawings(found)
+
+
+@pytest.mark.parametrize(
+    ("slug", "direction"),
+    [("scores", "x"), ("bars-shenzhen", "y"), ("bars-montgomery", "y"), ("pairs", "y"), ("curves", "y"), ("cost", "y")],
+)
+def test_an_axis_of_scores_ends_at_100_percent(saturated: dict[str, Figure], slug: str, direction: str) -> None:
+    picture = saturated[slug]
+    picture.draw_without_rendering()
+    beyond = 0
+    for panel in picture.axes:
+        axis, side = (panel.xaxis, "bottom") if direction == "x" else (panel.yaxis, "left")
+        low, high = axis.get_view_interval()
+        assert all(place <= 100 + 1e-6 for place in axis.get_majorticklocs() if low <= place <= high)
+        if high > 100:
+            assert panel.spines[side].get_bounds() == (low, 100)
+            beyond += 1
+    assert beyond, "nothing reached beyond: the test shows nothing"
+
+
+def test_legends_explain_only_what_is_drawn(drawn: dict[str, Figure], tmp_path: Path) -> None:
+    alike = drawings.drawings(find(tmp_path / "cells", {IMAGENET: 0.0, SWAV: 0.0}, ("montgomery",), 2))
+    legend = [text.get_text() for text in alike["scores"].legends[0].get_texts()]
+    assert legend == ["none shown to be better", "one run (seed, fold or split)"]
+    assert "shown to be worse, or not compared" in texts(drawn["scores"])
+    claimed = {text.get_text() for text in drawn["claims"].legends[0].get_texts()}
+    verdicts = {text.get_text().split(",")[0] for panel in drawn["claims"].axes for text in panel.texts}
+    assert {"supported", "contradicted", "undecided"} & claimed == {"supported", "contradicted", "undecided"} & verdicts
+
+
+def test_values_stand_under_the_pointer(small: findings.Findings, drawn: dict[str, Figure]) -> None:
+    svg = drawings.to_svg(drawn["forest-montgomery"]).decode()
+    titles = {element.text for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}title")}
+    for contrast in small.against_reference("montgomery"):
+        name = words.names(small.benchmark.inits)[contrast.init]
+        assert any(t and t.startswith(f"{name}: {points(contrast.estimate)}, ") for t in titles), name

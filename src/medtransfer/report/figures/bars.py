@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import Row, test_rows
+from medtransfer.comparison.wording import percent
 from medtransfer.core import palette
 from medtransfer.report.figures import names as words
 from medtransfer.report.figures import style
@@ -36,10 +37,11 @@ def draw(findings: Findings, task: str) -> Figure | None:
     panel = picture.subplots()
     _draw_base(panel, base)
     for place, row in enumerate(others):
-        draw_bar(panel, place, row, mark(row, base, findings), color="#BDBDBD")
+        draw_bar(panel, place, row, mark(row, base, findings), names[place], color="#BDBDBD")
     style.column_labels(panel, names, pitch)
     panel.set_xlim(-0.6, len(others) - 0.4)
     panel.set_ylim(*limits([base, *others]))
+    style.end_at_whole(panel.yaxis)
     panel.set_ylabel("test score in percent: mean ± std")
     title = words.on_backbone(words.task_title(findings, task), findings.benchmark.inits)
     style.headline(picture, of_task(findings.results, task), title)
@@ -73,10 +75,11 @@ def _draw_base(panel: Axes, base: Row) -> None:
     panel.axhline(mean, color=palette.ORANGE, lw=1.5, ls="--", zorder=3)
 
 
-def draw_bar(panel: Axes, place: int, row: Row, text: str, **look: Any) -> None:
-    """Draws the mean of a row as a bar with a whisker of one std and a text above it."""
+def draw_bar(panel: Axes, place: int, row: Row, text: str, name: str, **look: Any) -> None:
+    """Draws the mean of a row as a bar with a whisker of one std, a text above it and its name under the pointer."""
     mean, std = (100 * x for x in mean_std(row))
-    panel.bar(place, mean, 0.68, edgecolor=palette.BLACK, lw=0.6, **look)
+    bar = panel.bar(place, mean, 0.68, edgecolor=palette.BLACK, lw=0.6, **look)
+    style.say(bar[0], f"{name}: {percent(row.summary)}")
     panel.errorbar(place, mean, yerr=std or None, color=palette.BLACK, capsize=3, lw=1, zorder=4)
     if text:
         panel.annotate(text, (place, mean + std), xytext=(0, 3), textcoords="offset points", ha="center", va="bottom")

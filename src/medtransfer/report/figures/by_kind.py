@@ -28,7 +28,8 @@ def draw(findings: Findings) -> Figure | None:
     panel = picture.subplots()
     for init, (x, y) in points.items():
         whole = _counts(findings, init) == _counts(findings, findings.reference)
-        panel.plot(x, y, "o", color=palette.BLUE, mfc=palette.BLUE if whole else "white", ms=7)
+        sign = panel.plot(x, y, "o", color=palette.BLUE, mfc=palette.BLUE if whole else "white", ms=7)
+        style.say(sign[0], f"{labels[init]}: classification {x:+.2f}, segmentation {y:+.2f}")
     _draw_lines(panel)
     style.label_points(panel, [(x, y, labels[init]) for init, (x, y) in points.items()], 0.9 * height)
     name = names.shorten(labels[findings.reference])

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from medtransfer.comparison.claims import Part, Verdict
 from medtransfer.comparison.findings import Findings
+from medtransfer.comparison.wording import interval, points
 from medtransfer.core import palette
 from medtransfer.report.figures import names, style
 from medtransfer.report.figures.style import Look
@@ -33,14 +34,14 @@ def draw(findings: Findings) -> Figure | None:
     labels = {name: [_label(verdict, part) for verdict, part in lines] for name, lines in claims.items()}
     longest = [line for texts in labels.values() for text in texts for line in text.splitlines()]
     heights = [ROW * len(lines) + 0.85 for lines in claims.values()]
-    picture = Figure(figsize=(style.inches(longest) + 6.4, sum(heights) + 1.2), layout="constrained")
+    picture = Figure(figsize=(style.inches(longest) + 5.8, sum(heights) + 1.2), layout="constrained")
     panels = picture.subplots(len(claims), 1, squeeze=False, height_ratios=heights).ravel().tolist()
     for panel, (name, lines) in zip(panels, claims.items(), strict=True):
         panel.set_title("\n".join([name, *textwrap.wrap(lines[0][0].says, 76)]), loc="left")
         style.rows(panel, labels[name])
         _draw_claim(panel, [part for _, part in lines])
     style.headline(picture, findings.results, "Claims: mean difference over tasks, with its interval")
-    style.legend(picture, _legend())
+    style.legend(picture, _legend([part for lines in claims.values() for _, part in lines]))
     return picture
 
 
@@ -87,15 +88,24 @@ def _draw_part(panel: Axes, place: int, part: Part) -> None:
     if part.low is not None and part.high is not None:
         panel.plot([100 * part.low, 100 * part.high], [place - 0.1] * 2, color=look.colour, lw=1.8)
     face = "white" if part.digitised else look.colour
-    panel.plot(100 * part.estimate, place - 0.1, look.marker, color=look.colour, mfc=face, ms=7, mew=1.3)
+    sign = panel.plot(100 * part.estimate, place - 0.1, look.marker, color=look.colour, mfc=face, ms=7, mew=1.3)
+    ends = interval(part.low, part.high)
+    style.say(sign[0], f"{part.better} against {part.than}: {points(part.estimate)}, {ends}; {part.verdict}")
 
 
-def _legend() -> list[Line2D]:
-    looks = [("supported", style.BETTER), ("contradicted", style.WORSE), ("undecided", style.OPEN)]
-    handles = [Line2D([], [], color=c, marker=m, ms=7, lw=1.8, label=said) for said, (c, m) in looks]
-    hollow = Line2D([], [], color=palette.BLACK, marker="o", mfc="white", ms=7, lw=0, label="from a published figure")
-    return [
-        *handles,
-        hollow,
-        Line2D([], [], color="#8C8C8C", marker="o", ms=3, lw=0, label="one task (cross: subtracted)"),
+def _legend(parts: Sequence[Part]) -> list[Line2D]:
+    """Explains the signs that these parts are drawn with."""
+    drawn = [part for part in parts if part.estimate is not None]
+    handles = [
+        Line2D([], [], color=look.colour, marker=look.marker, ms=7, lw=1.8, label=said)
+        for said, look in LOOKS.items()
+        if any(part.verdict == said for part in drawn)
     ]
+    if any(part.digitised for part in drawn):
+        label = "from a published figure"
+        handles.append(Line2D([], [], color=palette.BLACK, marker="o", mfc="white", ms=7, lw=0, label=label))
+    signs = {one.weight >= 0 for part in drawn for one in part.differences}
+    if signs:
+        label = "one task (cross: subtracted)" if False in signs else "one task"
+        handles.append(Line2D([], [], color="#8C8C8C", marker="o", ms=3, lw=0, label=label))
+    return handles

@@ -14,7 +14,7 @@ from medtransfer.results.result import Result, of_task
 
 CLOSE = 0.95
 """share of the best score on val that counts as close"""
-MOST, WIDTH = 2, 3.6
+MOST, WIDTH = 2, 2.3
 """panels in a line, and inches of one without its labels"""
 
 
@@ -79,7 +79,10 @@ def _points(findings: Findings, task: str) -> dict[str, tuple[float, float]]:
 def _draw_task(panel: Axes, points: list[tuple[float, float, str]], reference: str, height: float) -> None:
     for x, y, label in points:
         marker, colour = ("s", palette.ORANGE) if label == reference else ("o", palette.BLUE)
-        panel.plot(x, y, marker, color=colour, ms=6, mec="white", mew=0.6)
+        style.say(
+            panel.plot(x, y, marker, color=colour, ms=6, mec="white", mew=0.6)[0], f"{label}: {y:.2f} after {x:.1f} s"
+        )
     panel.margins(0.12)
     panel.grid()
     style.label_points(panel, points, height)
+    style.end_at_whole(panel.yaxis)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 
 import matplotlib
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from medtransfer.comparison.findings import Findings
 from medtransfer.core import palette
 from medtransfer.report.figures import (
+    answer,
     bars,
     by_kind,
     claims,
@@ -21,14 +23,16 @@ from medtransfer.report.figures import (
     pairs,
     ranks,
     scores,
+    style,
     tuning,
 )
 
 _ORDER = (
-    "scores", "forest", "ranks", "bars", "pairs", "curves", "cost", "labels", "claims", "segmentation-classification",
-    "tuning",
+    "answer", "scores", "forest", "ranks", "bars", "pairs", "curves", "cost", "labels", "claims",
+    "segmentation-classification", "tuning",
 )  # fmt: skip
 _WHOLE: dict[str, tuple[Callable[[Findings], Figure | None], Callable[[Findings], str]]] = {
+    "answer": (answer.draw, answer.caption),
     "scores": (scores.draw, scores.caption),
     "ranks": (ranks.draw, ranks.caption),
     "pairs": (pairs.draw, pairs.caption),
@@ -73,8 +77,9 @@ def to_png(figure: Figure) -> bytes:
 
 
 def to_svg(figure: Figure) -> bytes:
-    """Writes a figure as SVG bytes with its text as text, equal for equal figures."""
-    return _written(figure, "svg", {"Date": None, "Creator": None})
+    """Writes a figure as SVG bytes, text as text and values as titles for the pointer; equal for equal figures."""
+    text = _written(figure, "svg", {"Date": None, "Creator": None}).decode()
+    return re.sub(rf'<g id="{style.SPOKEN}([^"]*)">', r"<g><title>\1</title>", text).encode()
 
 
 def _fixed(figure: Figure) -> Figure:

@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 
 from medtransfer.comparison.contrasts import Contrast
 from medtransfer.comparison.findings import Findings
+from medtransfer.comparison.wording import interval, points
 from medtransfer.core import palette
 from medtransfer.report.figures import names as words
 from medtransfer.report.figures import style
@@ -40,7 +41,7 @@ def draw(findings: Findings, task: str) -> Figure | None:
     style.rows(panel, names)
     _mark_margin(panel, found[0].margin)
     for place, contrast in enumerate(found):
-        _draw_contrast(panel, place, contrast)
+        _draw_contrast(panel, place, contrast, names[place])
     style.widen(panel)
     panel.set_xlabel(f"difference to {words.shorten(labels[findings.reference])} in percentage points")
     title = words.on_backbone(words.task_title(findings, task), findings.benchmark.inits)
@@ -76,14 +77,15 @@ def _mark_margin(panel: Axes, margin: float | None) -> None:
     panel.axvline(0, color=palette.BLACK, lw=0.8)
 
 
-def _draw_contrast(panel: Axes, place: int, contrast: Contrast) -> None:
+def _draw_contrast(panel: Axes, place: int, contrast: Contrast, name: str) -> None:
     look = LOOKS[contrast.word.split()[0]]
     ends = ((contrast.low, contrast.high, 1.0), (contrast.equal_low, contrast.equal_high, 3.5))
     for low, high, width in ends:
         if low is not None and high is not None:
             panel.plot([100 * low, 100 * high], [place, place], color=look.colour, lw=width, solid_capstyle="butt")
     edge = look.colour if look.marker == "x" else "white"
-    panel.plot(100 * contrast.estimate, place, look.marker, color=look.colour, ms=7, mec=edge, mew=0.8)
+    sign = panel.plot(100 * contrast.estimate, place, look.marker, color=look.colour, ms=7, mec=edge, mew=0.8)
+    style.say(sign[0], f"{name}: {points(contrast.estimate)}, {interval(contrast.low, contrast.high)}; {contrast.word}")
     style.beside(panel, place, contrast.word)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import TEST_NAMES, Row, eligible
 from medtransfer.comparison.wording import p_value as number_of_p
+from medtransfer.comparison.wording import shared_marks
 from medtransfer.report.tables import column_title
 from medtransfer.results.result import of_task
 from medtransfer.weights.families import backbone, labels
@@ -36,8 +37,8 @@ def on_backbone(title: str, inits: Sequence[str]) -> str:
 
 
 def task_title(findings: Findings, task: str) -> str:
-    """Names a task, its metric and its marks."""
-    return column_title(of_task(findings.results, task), task)
+    """Names a task, its metric and those marks that not all runs have, of which the figure's corner tells."""
+    return column_title(of_task(findings.results, task), task, shared_marks(findings.results))
 
 
 def complete(findings: Findings, task: str) -> list[Row]:

@@ -15,7 +15,7 @@ from medtransfer.report.figures import bars, names, style
 from medtransfer.weights.families import matches
 
 HATCHES = ("//", "\\\\", "xx", "--", "||", "++", "oo", "**")
-WIDTH, PITCH = 12.5, 0.5
+WIDTH, PITCH = 9.6, 0.5
 """inches of a line of panels, and between two bars"""
 
 
@@ -32,15 +32,17 @@ def draw(findings: Findings) -> Figure | None:
     lines, columns = style.shape(len(tasks), most)
     size = (max(columns * panel_width, 5.0), 2.6 * lines + 1.0 + 0.1 * len(inits))
     picture = Figure(figsize=size, layout="constrained")
-    looks = _looks(inits, findings.reference)
+    looks, labels = _looks(inits, findings.reference), names.names(findings.benchmark.inits)
+    shown = set[str]()
     for panel, task in zip(style.panels(picture, len(tasks), most), tasks, strict=True):
         panel.set_title(textwrap.fill(names.task_title(findings, task), int(panel_width / 0.08)))
-        _draw_task(panel, findings, task, looks)
+        shown.update(_draw_task(panel, findings, task, looks, labels))
     title = names.on_backbone("Test score in percent: mean ± std", findings.benchmark.inits)
     style.headline(picture, findings.results, title)
-    labels = names.names(findings.benchmark.inits)
     handles = [
-        Patch(facecolor=c, hatch=h, edgecolor=palette.BLACK, lw=0.6, label=labels[i]) for i, (c, h) in looks.items()
+        Patch(facecolor=c, hatch=h, edgecolor=palette.BLACK, lw=0.6, label=labels[i])
+        for i, (c, h) in looks.items()
+        if i in shown
     ]
     style.legend(picture, handles)
     return picture
@@ -80,16 +82,21 @@ def _looks(inits: list[str], reference: str) -> dict[str, tuple[str, str]]:
     return looks
 
 
-def _draw_task(panel: Axes, findings: Findings, task: str, looks: dict[str, tuple[str, str]]) -> None:
+def _draw_task(
+    panel: Axes, findings: Findings, task: str, looks: dict[str, tuple[str, str]], labels: dict[str, str]
+) -> list[str]:
+    """Draws the bars of a task; returns the inits that have one."""
     present = {row.init: row for row in names.complete(findings, task)}
     shown = [present[init] for init in looks if init in present]
     base = names.reference(findings, task)
     for place, row in enumerate(shown):
         colour, hatch = looks[row.init]
-        bars.draw_bar(panel, place, row, _p(row, base, findings), color=colour, hatch=hatch)
+        bars.draw_bar(panel, place, row, _p(row, base, findings), labels[row.init], color=colour, hatch=hatch)
     panel.set_xticks([])
     panel.set_xlim(-0.7, len(shown) - 0.3)
     panel.set_ylim(*bars.limits(shown))
+    style.end_at_whole(panel.yaxis)
+    return [row.init for row in shown]
 
 
 def _p(row: Row, base: Row | None, findings: Findings) -> str:

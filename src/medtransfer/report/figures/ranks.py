@@ -53,7 +53,8 @@ def _dots(findings: Findings, names: list[str]) -> Figure:
     for line, place in enumerate(order):
         if ranks.low is not None and ranks.high is not None:
             panel.plot([ranks.low[place], ranks.high[place]], [line, line], color=palette.BLUE, lw=1.5)
-        panel.plot(ranks.mean[place], line, "D", color=palette.BLUE, ms=6)
+        sign = panel.plot(ranks.mean[place], line, "D", color=palette.BLUE, ms=6)
+        style.say(sign[0], f"{names[place]}: mean rank {ranks.mean[place]:.2f}")
         style.beside(panel, line, f"{ranks.mean[place]:.2f}")
     panel.set_xlim(0.8, len(names) + 0.2)
     panel.set_xlabel("mean rank; bar: spread over seeds of these tasks" if ranks.low else "mean rank")

@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import Locator
 from scipy.optimize import isotonic_regression
 
-from medtransfer.comparison.wording import first_lines
+from medtransfer.comparison.wording import corner
 from medtransfer.core.palette import BLUE, GREEN, GREY, RED
 from medtransfer.results.result import Result
 
@@ -21,6 +24,12 @@ LETTER = 0.068
 
 LINE = 0.17
 """inches that a line of the heading takes; every figure has room for two"""
+SMALL = 7
+"""points of the mark in the corner, the smallest type of a figure"""
+WHOLE = 100.0
+"""percent: no score is above it"""
+SPOKEN = "say:"
+"""begins the group id of what has words for the pointer, see `say`"""
 
 
 class Look(NamedTuple):
@@ -54,11 +63,46 @@ def panels(picture: Figure, number: int, most: int, **options: Any) -> list[Axes
 
 
 def headline(picture: Figure, results: Iterable[Result], title: str) -> None:
-    """Writes the sentences of the runs' marks and a title above the panels, broken to the figure's width."""
+    """Writes a title above the panels, broken to the figure's width, and the runs' marks into the corner."""
     letters = int(picture.get_figwidth() * 0.78 / LETTER)
-    lines = [wrapped for line in [*first_lines(results), title] for wrapped in textwrap.wrap(line, letters)]
-    picture.set_figheight(picture.get_figheight() + LINE * max(0, len(lines) - 2))
-    picture.suptitle("\n".join(lines))
+    words = corner(results)
+    lines = textwrap.wrap(title, letters)
+    strip = LINE if words else 0.0
+    height = picture.get_figheight() + LINE * max(0, len(lines) - 2) + strip
+    picture.set_figheight(height)
+    picture.suptitle("\n".join(lines), y=1 - (strip + 0.04) / height)
+    if isinstance(engine := picture.get_layout_engine(), ConstrainedLayoutEngine):  # it leaves no room for a title at y
+        engine.set(rect=(0, 0, 1, 1 - (strip + LINE * len(lines) + 0.08) / height))
+    if words:
+        place = (0.06 / picture.get_figwidth(), 1 - 0.04 / height)
+        picture.text(*place, words, ha="left", va="top", size=SMALL, style="italic", color=GREY, gid="mark")
+
+
+def say(artist: Artist, words: str) -> None:
+    """Gives what is drawn words that a browser shows under the pointer."""
+    artist.set_gid(SPOKEN + words)
+
+
+class _UpTo(Locator):
+    """Takes another locator's ticks up to a value."""
+
+    def __init__(self, every: Locator, most: float) -> None:
+        self.every, self.most = every, most
+
+    def __call__(self) -> list[float]:
+        return [place for place in self.every() if place <= self.most + 1e-9]
+
+    def tick_values(self, vmin: float, vmax: float) -> list[float]:
+        return [place for place in self.every.tick_values(vmin, vmax) if place <= self.most + 1e-9]
+
+
+def end_at_whole(axis: XAxis | YAxis, whole: float = WHOLE) -> None:
+    """Ends an axis of scores at 100 % where its limits reach beyond: room for a sign is no room for a score."""
+    low, high = sorted(axis.get_view_interval())
+    if high <= whole:
+        return
+    axis.set_major_locator(_UpTo(axis.get_major_locator(), whole))
+    axis.axes.spines["bottom" if isinstance(axis, XAxis) else "left"].set_bounds(low, whole)
 
 
 def legend(picture: Figure, handles: Sequence[Artist]) -> None:

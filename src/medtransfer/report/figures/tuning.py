@@ -51,4 +51,6 @@ def _lines(panel: Axes, found: Sequence[Ledger], colours: dict[str, str]) -> Non
         if line:
             panel.step([*places, 1.0], [*values, values[-1]], where="post", color=colours[one.init], label=one.init)
     panel.set(xlabel="budget spent", ylabel=f"best {found[0].monitor} so far", title=found[0].task)
+    if found[0].monitor != "val_loss":
+        style.end_at_whole(panel.yaxis, 1.0)
     panel.xaxis.set_major_formatter(PercentFormatter(1.0))

@@ -11,7 +11,8 @@ from medtransfer.report.tables import Section, grid
 def answer(findings: Findings) -> Section:
     """Says which weights to start from, over all tasks and for each."""
     notes = tuple(f"{answer.scope}: {answer.text}" for answer in findings.answers)
-    return Section(title="Answer", slug="answer", notes=(*notes, answer_method(findings)), bullets=True)
+    words = (*notes, answer_method(findings))
+    return Section(title="Answer", slug="answer", notes=words, bullets=True, figures=("answer",))
 
 
 def answer_method(findings: Findings) -> str:

@@ -145,7 +145,7 @@ def over_tasks(findings: Findings) -> Section | None:
     ]
     return Section(
         title="Ranks over tasks", slug="ranks", grid=grid(header, lines), notes=tuple(notes),
-        figures=("ranks", "segmentation-classification"), scores=True,
+        figures=("ranks",), scores=True,
     )  # fmt: skip
 
 
@@ -192,7 +192,13 @@ def by_kind(findings: Findings) -> Section | None:
         "The claims test such differences."
     )
     header = ("init", *split)
-    return Section(title="Classification and segmentation", slug="kinds", grid=grid(header, lines), notes=(note,))
+    return Section(
+        title="Classification and segmentation",
+        slug="kinds",
+        grid=grid(header, lines),
+        notes=(note,),
+        figures=("segmentation-classification",),
+    )
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -158,10 +157,6 @@ def _identity(link: Link, parent_run: str | None) -> tracking.Identity:
         "protocol_version": str(PROTOCOL_VERSION),
         "marks": ", ".join(link.prepared.marks),
         "mlflow.note.content": f"{link.init.parent.canonical} pre-trained further on {link.task.dataset}",
-        "mlflow.source.name": "medtransfer pretrain",
-        "mlflow.source.type": "LOCAL",
-        "mlflow.user": os.environ.get("USER", ""),
-        "mlflow.source.git.commit": files.git_commit(link.root),
     }
     known = {"init": link.init.canonical, "dataset": link.task.dataset, "seed": link.params.pretraining.seed}
     return tracking.Identity(

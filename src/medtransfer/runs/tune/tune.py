@@ -109,8 +109,7 @@ class _Book:
         tags = {
             "verb": "tune", "init": run.init.canonical, "task": run.task, "device": run.device,
             "manifest_digest": run.manifest_digest, "weights_sha256": run.weights_sha256,
-            "marks": ", ".join(run.marked), "mlflow.source.name": "medtransfer tune", "mlflow.source.type": "LOCAL",
-            "mlflow.user": os.environ.get("USER", ""), "mlflow.source.git.commit": files.git_commit(run.root),
+            "marks": ", ".join(run.marked),
         }  # fmt: skip
         if run.parent:
             tags["mlflow.parentRunId"] = run.parent
