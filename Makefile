@@ -6,6 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONPATH := src
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
+export NO_MKDOCS_2_WARNING := 1
 
 .PHONY: demo test lint docs docs-check ui slow lock services
 .DEFAULT_GOAL := demo

@@ -13,7 +13,7 @@ import re
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -323,8 +323,8 @@ def metrics() -> str:
     text = [
         "# Metrics",
         "What is measured of every run, as `test_<metric>` and `val_<metric>`. Of a metric that patients can be "
-        "weighed in, the comparison's intervals hold for patients and seeds together; of the others for seeds alone. A score "
-        "that is undefined is absent, never a number.",
+        "weighed in, the comparison's intervals hold for patients and seeds together; of the others for seeds alone. A "
+        "score that is undefined is absent, never a number.",
     ]
     for metric in METRICS.values():
         kinds = ", ".join(metric.kinds) or "none: it stands beside the task's own"
@@ -352,7 +352,7 @@ def _cell(text: str) -> str:
     return words if "`" in words else words.replace("<", "&lt;")
 
 
-def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [titles, ("---",) * len(titles), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
