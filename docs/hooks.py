@@ -73,7 +73,7 @@ class Parameter:
 
 
 def parameters(root: Path) -> str:
-    """Writes the page of parameters: one table per section of `params.yaml`."""
+    """Writes the page of parameters: a section for each of `params.yaml`'s."""
     values = {file: schema.flatten(schema.read_yaml(root / file)) for file in ("params.yaml", "presets/paper.yaml")}
     text = [
         "# Parameters",
@@ -84,15 +84,19 @@ def parameters(root: Path) -> str:
     ]
     for section, found in sections().items():
         text += [f"## {section}", _doc(_record(typing.get_type_hints(Params)[section]))]
-        rows = [
-            (
-                f"`{p.name}`", p.type, _cell(p.meaning or "-"), "<br>".join(f"`{law}`" for law in p.limits) or "-",
-                *(_value(p.name, tree) for tree in values.values()),
-            )
-            for p in found
-        ]  # fmt: skip
-        text.append(_table(("parameter", "type", "meaning, unit", "limits", *(f"`{file}`" for file in values)), rows))
+        text += [part for parameter in found for part in _parameter(parameter, values)]
     return _page(text)
+
+
+def _parameter(parameter: Parameter, values: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str]:
+    """Writes what is known of one: its meaning, then its type, its limits and its values in the files."""
+    limits = f"limits: {', '.join(f'`{law}`' for law in parameter.limits)}" if parameter.limits else ""
+    here = [f"`{file}`: {_value(parameter.name, tree)}" for file, tree in values.items() if "<" not in parameter.name]
+    return (
+        f"### `{parameter.name}` {{#{parameter.name.replace('<', '').replace('>', '')}}}",
+        f"{parameter.meaning[:1].upper()}{parameter.meaning[1:]}.",
+        "; ".join(filter(None, (parameter.type, limits, *here))) + "\n{.facts}",
+    )
 
 
 def sections() -> dict[str, list[Parameter]]:
@@ -206,13 +210,11 @@ def _plain(value: Any) -> str:
 
 
 def _value(name: str, values: Mapping[str, Any]) -> str:
-    """Looks a parameter up; of those that each task or field has anew there is no one value."""
-    if "<" in name:
-        return ""
+    """Looks a parameter up in a file; the keys of a mapping stand in it one by one."""
     inside = {key.removeprefix(f"{name}."): value for key, value in values.items() if key.startswith(f"{name}.")}
     if inside:
-        return _cell("`{" + ", ".join(f"{key}: {value}" for key, value in inside.items()) + "}`")
-    return _cell(_plain(values[name])) if name in values else "-"
+        return "`{" + ", ".join(f"{key}: {value}" for key, value in inside.items()) + "}`"
+    return _plain(values[name]) if name in values else "not there"
 
 
 # Verbs, tasks, inits, metrics
