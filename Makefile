@@ -6,8 +6,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONPATH := src
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
+export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test lint ui slow lock services
+.PHONY: demo test lint docs docs-check ui slow lock services
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -21,9 +22,18 @@ slow: .venv/installed
 	@pytest -m slow
 
 lint: .venv/installed
-	@ruff check src tests benchmarks examples
-	@ruff format --check src tests benchmarks examples
+	@ruff check src tests benchmarks examples docs
+	@ruff format --check src tests benchmarks examples docs
 	@mypy
+	@codespell README.md CONTRIBUTING.md docs src examples
+
+# The site of docs/ on http://127.0.0.1:8000, built anew at every change.
+docs: .venv/installed
+	@mkdocs serve --dev-addr 127.0.0.1:8000
+
+# As CI builds it, into site/: a link that leads nowhere, or a page that no menu names, is an error.
+docs-check: .venv/installed
+	@mkdocs build --strict --quiet
 
 ui: .venv/installed
 	@python -m medtransfer ui

@@ -99,8 +99,8 @@ def test_only_a_task_with_uncertain_labels_depends_on_their_policy(root: Path) -
 
 def readme_blocks(top: Path) -> tuple[str, str]:
     """Gives the table and the description that the README shows."""
-    section = (top / "README.md").read_text().split("## Your data")[1].split("\n## ")[0]
-    blocks = re.findall(r"```\w*\n(# (?:images\.csv|task\.yaml)\n.*?)```", section, flags=re.DOTALL)
+    section = (top / "README.md").read_text().split("## Your own data")[1].split("\n## ")[0]
+    blocks = re.findall(r"```\w*\n(# \S*(?:images\.csv|task\.yaml)\n.*?)```", section, flags=re.DOTALL)
     table, description = (block.split("\n", 1)[1] for block in blocks)
     return table, description
 

@@ -36,6 +36,7 @@ class Phantoms:
     """Synthetic images in the official layouts."""
 
     seed: int
+    """what is drawn on them"""
     size: int
     """pixels: side of the square images that are written"""
     contrast: float
@@ -111,7 +112,9 @@ class OwnInit:
     data: str = "not stated"
     """what it was pre-trained on"""
     method: str = "not stated"
+    """how it was pre-trained"""
     licence: str = "not stated"
+    """of the weights; decides whether they can become champion where promotion.use is commercial"""
     datasets: tuple[str, ...] = ()
     """our datasets whose images it has seen"""
 

@@ -13,8 +13,11 @@ class Benchmark:
     """The runs of the benchmark: inits x tasks x seeds, and drawn splits where there are any."""
 
     inits: tuple[str, ...]
+    """initializations, in the order of the tables"""
     tasks: tuple[str, ...]
+    """tasks, in the order of the tables"""
     seeds: tuple[int, ...]
+    """one run each of every init on every task; seeds of equal number share their draws"""
     recipes: tuple[Literal["fixed", "tuned"], ...]
     """fixed: `classification` and `segmentation` as they stand; tuned: with the values that each init's study found"""
     splits: tuple[int, ...] = ()
@@ -44,6 +47,7 @@ class Comparison:
     recipe: Literal["fixed", "tuned"]
     """runs that tables, tests and answers rest on; the other recipe's stand beside them in one table"""
     alpha: float
+    """level of all comparisons together, over this look and later ones; also of the published form's tests"""
     reference: str
     """init that every other is compared with, as in benchmark.inits"""
     resamples: int

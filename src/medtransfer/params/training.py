@@ -45,6 +45,7 @@ class Training:
     """What both kinds of fine-tuning share."""
 
     optimizer: Literal["adam", "adamw", "sgd"]
+    """of torch; sgd has momentum 0.9 and Nesterov's step"""
     lr: float
     """learning rate at the start (after warm-up)"""
     backbone_lr: float
@@ -52,8 +53,11 @@ class Training:
     layer_decay: float
     """the rate of each block of the backbone is that of the next one times this"""
     weight_decay: float
+    """as torch's optimizer takes it: adamw decays apart from the gradient, the others add it"""
     batch_size: int
+    """images of one step of the optimizer"""
     schedule: Literal["plateau", "cosine", "constant"]
+    """of the learning rate: plateau lowers it where `monitor` stands still, cosine falls to 0 by max_epochs"""
     warmup_epochs: int
     """epochs of linear warm-up from lr / 10"""
     plateau_factor: float
@@ -61,6 +65,7 @@ class Training:
     plateau_patience: int
     """plateau: epochs without improvement before that"""
     max_epochs: int
+    """epochs after which training ends at the latest"""
     min_steps: int
     """steps: an epoch of a small set is as many whole passes as reach this"""
     patience: int
@@ -121,7 +126,9 @@ class Pretraining(Training):
     """Continual pre-training of a backbone on a dataset; what fine-tuning has too means the same."""
 
     class_weights: Literal["none", "balanced"]
+    """supervised: as `classification.class_weights`"""
     uncertain: Literal["lsr-ones", "lsr-zeros", "ones", "zeros", "ignore"]
+    """supervised: as `classification.uncertain`"""
     method: str
     """`supervised` by all labels of the dataset, or a self-supervised method, which needs none"""
     image_size: int
@@ -175,6 +182,7 @@ class Engine:
     precision: Literal["fp32", "bf16"]
     """bf16: autocast; on a device without bf16 arithmetic the run is refused"""
     channels_last: bool
+    """images lie in memory with their channels together, which is faster for convolutions"""
     compile: bool
     """torch.compile; costs a minute at the start of a run on a CPU"""
     deterministic: bool
@@ -202,6 +210,7 @@ class Execution:
     """Where runs are executed; changes no number but `threads_per_run` on a CPU, which is in the identity."""
 
     device: Literal["auto", "cpu", "cuda"]
+    """auto: a GPU where torch finds one"""
     workers: int
     """runs at a time; 0 = as many as the cores have threads for on a CPU, runs_per_gpu for each device on a GPU"""
     threads_per_run: int

@@ -17,12 +17,15 @@ class Dimension:
     """The range of one tuned field, in Optuna's own words: `low` and `high`, or `choices`."""
 
     low: float | None = None
+    """least value"""
     high: float | None = None
+    """greatest value"""
     log: bool = False
     """values are drawn on a logarithmic scale"""
     step: float | None = None
     """distance between values; null: any value"""
     choices: tuple[Any, ...] = ()
+    """values to choose from, in place of a range"""
 
     def check(self, name: str) -> None:
         """Refuses what is no range, by the full name of the parameter.
@@ -50,6 +53,7 @@ class Tuning:
     inits: tuple[str, ...]
     """of the studies; [] = none"""
     tasks: tuple[str, ...]
+    """of the studies: one for each init and task"""
     study: str
     """name of the studies; a changed space, sampler or protocol needs another one"""
     trials: int
@@ -57,7 +61,9 @@ class Tuning:
     space: Mapping[str, Dimension]
     """field of `classification` or `segmentation` -> range; a study takes those that its kind has"""
     sampler: Literal["tpe", "random", "cma-es", "grid"]
+    """of Optuna: how the next values are chosen"""
     pruner: Literal["none", "median", "hyperband"]
+    """of Optuna: when a trial is stopped early"""
     startup: int
     """trials before TPE learns from them, and before the median prunes"""
     warmup: int
@@ -67,6 +73,7 @@ class Tuning:
     finalists: int
     """best trials that are trained again with `finalist_seeds`, before the best of them by its mean is named"""
     finalist_seeds: tuple[int, ...]
+    """seeds of those trainings; none of the benchmark's"""
 
     def __post_init__(self) -> None:
         for name in ("inits", "tasks", "finalist_seeds"):

@@ -1,0 +1,363 @@
+"""The reference pages of the site, written from the code at every build: mkdocs calls `on_files`.
+
+`pages(root)` gives them without mkdocs: path below `docs/` -> Markdown.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import itertools
+import re
+import textwrap
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from medtransfer.cli import VERBS
+from medtransfer.comparison.wording import margin_words
+from medtransfer.core import schema
+from medtransfer.data import catalog
+from medtransfer.data.tasks import Task
+from medtransfer.params import Params, TaskParams
+from medtransfer.params.tuning import Dimension
+from medtransfer.statistics.metrics import METRICS, PREFIXES
+from medtransfer.weights.zoo import RECORDS, Record, commercial
+
+KEYS = {"tasks": "<task>", "inits": "<init>", "claims": "<claim>", "space": "<field>"}
+"""section whose keys the user chooses -> what stands for a key in a dotted name"""
+
+TOP = Path(__file__).parent.parent
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the generated pages to those that mkdocs found."""
+    for path, text in pages(TOP).items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def pages(root: Path) -> dict[str, str]:
+    """Writes every generated page.
+
+    Args:
+        root: the repository, whose `params.yaml` and `presets/paper.yaml` give the values beside each parameter.
+    """
+    return {
+        "reference/parameters.md": parameters(root),
+        "reference/verbs.md": verbs(),
+        "reference/tasks.md": tasks(),
+        "reference/inits.md": inits(),
+        "reference/metrics.md": metrics(),
+    }
+
+
+# Parameters
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One parameter as the reference shows it."""
+
+    name: str
+    """dotted"""
+    type: str
+    meaning: str
+    limits: tuple[str, ...]
+
+
+def parameters(root: Path) -> str:
+    """Writes the page of parameters: a section for each of `params.yaml`'s."""
+    values = {file: schema.flatten(schema.read_yaml(root / file)) for file in ("params.yaml", "presets/paper.yaml")}
+    text = [
+        "# Parameters",
+        "Every parameter of `params.yaml`, with its unit and the limits that are checked before anything starts. One "
+        "dotted name is the key in the file, the option `--<name>` of every verb, the `-P <name>=` of `mlflow run` and "
+        "the `-S <name>=` of `dvc exp run`. Beside it stand the values of `params.yaml` as it is (the demo's) and of "
+        "`presets/paper.yaml` (the published protocol of 2021).",
+    ]
+    for section, found in sections().items():
+        text += [f"## {section}", _doc(_record(typing.get_type_hints(Params)[section]))]
+        text += [part for parameter in found for part in _parameter(parameter, values)]
+    return _page(text)
+
+
+def _parameter(parameter: Parameter, values: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str]:
+    """Writes what is known of one: its meaning, then its type, its limits and its values in the files."""
+    limits = f"limits: {', '.join(f'`{law}`' for law in parameter.limits)}" if parameter.limits else ""
+    here = [f"`{file}`: {_value(parameter.name, tree)}" for file, tree in values.items() if "<" not in parameter.name]
+    return (
+        f"### `{parameter.name}` {{#{parameter.name.replace('<', '').replace('>', '')}}}",
+        f"{parameter.meaning[:1].upper()}{parameter.meaning[1:]}.",
+        "; ".join(filter(None, (parameter.type, limits, *here))) + "\n{.facts}",
+    )
+
+
+def sections() -> dict[str, list[Parameter]]:
+    """Lists the parameters of each section of `params.yaml`, in the order of the code."""
+    return {name: list(_parameters(kind, name)) for name, kind in typing.get_type_hints(Params).items()}
+
+
+def _parameters(kind: Any, name: str) -> Iterator[Parameter]:
+    """Walks through a section's record, or a mapping of names to records."""
+    record = _record(kind)
+    prefix = name if dataclasses.is_dataclass(kind) else f"{name}.{KEYS[name.rpartition('.')[2]]}"
+    meanings, laws, hints = _meanings(record), _laws(record), typing.get_type_hints(record)
+    for field in dataclasses.fields(record):
+        full, hint = f"{prefix}.{field.name}", hints[field.name]
+        if _is_section(hint):
+            yield from _parameters(hint, full)
+            continue
+        default = "" if field.default is dataclasses.MISSING else f"; not given: {_plain(field.default)}"
+        limits = tuple(law for law, names in laws if field.name in names)
+        yield Parameter(name=full, type=_type(hint) + default, meaning=meanings.get(field.name, ""), limits=limits)
+
+
+def _is_section(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint) or _record(hint) in (TaskParams, Dimension)
+
+
+def _record(kind: Any) -> Any:
+    """Gives the record of a section, or that of the values of a mapping."""
+    return kind if dataclasses.is_dataclass(kind) else (typing.get_args(kind) or (kind,))[-1]
+
+
+def _syntax(kind: type) -> ast.ClassDef:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    return tree
+
+
+def _meanings(kind: type) -> dict[str, str]:
+    """Reads the text below each field of a record and of those that it extends."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__[:-1]):
+        body = _syntax(base).body
+        for field, text in itertools.pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                found[ast.unparse(field.target)] = inspect.cleandoc(str(text.value.value))
+    return found
+
+
+def _laws(kind: type) -> list[tuple[str, set[str]]]:
+    """Reads what `__post_init__` requires: the words of each law, and the fields that it is about."""
+    found: list[tuple[str, set[str]]] = []
+    for base in reversed(kind.__mro__[:-1]):
+        checks = (node for node in _syntax(base).body if isinstance(node, ast.FunctionDef))
+        for check in checks:
+            if check.name in ("__post_init__", "check"):
+                found += _required(check.body, {})
+    return list({law: (law, names) for law, names in found}.values())
+
+
+def _required(body: list[ast.stmt], known: Mapping[str, str]) -> Iterator[tuple[str, set[str]]]:
+    """Walks through statements; a loop over names that stand there is done for each of them."""
+    here = dict(known)
+    for node in body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            here[ast.unparse(node.targets[0])] = str(node.value.value)
+        elif isinstance(node, ast.For) and isinstance(node.iter, ast.Tuple):
+            for item in node.iter.elts:
+                yield from _required(node.body, {**here, ast.unparse(node.target): str(ast.literal_eval(item))})
+        elif isinstance(node, ast.If):
+            yield from _required(node.body, here)
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            call = node.value
+            if ast.unparse(call.func) == "require":
+                words = _words(call.args[1], here)
+            elif ast.unparse(call.func) == "require_names":
+                words = "letters, digits, . _ and - only, the first a letter or a digit"
+            else:
+                continue
+            fields = set(re.findall(r"self\.(\w+)", ast.unparse(call)))
+            yield words, fields | {here[name] for name in ("name",) if name in here and "name" in ast.unparse(call)}
+
+
+def _words(node: ast.expr, known: Mapping[str, str]) -> str:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_words(part, known) for part in node.values)
+    if isinstance(node, ast.FormattedValue):
+        return known.get(ast.unparse(node.value), "it")
+    return known.get(node.id, node.id) if isinstance(node, ast.Name) else str(ast.literal_eval(node))
+
+
+def _type(hint: Any) -> str:
+    """Words a type as a person writes its values."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return " or ".join(f"`{word}`" if word else "empty" for word in arguments)
+    if origin in (types.UnionType, typing.Union):
+        return f"{_type(arguments[0])}, or `null`"
+    if origin is tuple:
+        return f"list of {_type(arguments[0])}" if Ellipsis in arguments else f"list of {len(arguments)} numbers"
+    if origin is not None and issubclass(origin, Mapping):
+        return f"mapping of names to {_type(arguments[1])}"
+    return {int: "whole number", float: "number", bool: "`true` or `false`", str: "text"}.get(hint, "any")
+
+
+def _plain(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "`null`", True: "`true`", False: "`false`"}[value]
+    if isinstance(value, list | tuple):
+        return f"`[{', '.join(map(str, value))}]`"
+    return f"`{value}`" if value != "" and value != {} else "empty"
+
+
+def _value(name: str, values: Mapping[str, Any]) -> str:
+    """Looks a parameter up in a file; the keys of a mapping stand in it one by one."""
+    inside = {key.removeprefix(f"{name}."): value for key, value in values.items() if key.startswith(f"{name}.")}
+    if inside:
+        return "`{" + ", ".join(f"{key}: {value}" for key, value in inside.items()) + "}`"
+    return _plain(values[name]) if name in values else "not there"
+
+
+# Verbs, tasks, inits, metrics
+
+
+def verbs() -> str:
+    """Writes the page of verbs."""
+    text = [
+        "# Verbs",
+        "`medtransfer VERB` on the command line; `mlflow run . -e VERB` for those that `MLproject` names. The "
+        "word behind a verb stands for its first option: `medtransfer fetch shenzhen`. Every verb also takes "
+        "`--params FILE` (default `params.yaml`), `--partial` (short for `--data.partial true`), `--skip-bad N` (short "
+        "for `--data.skip_bad N`) and every [parameter](parameters.md) by its dotted name. "
+        "`medtransfer --help` and `medtransfer VERB --help` say the same in the terminal.",
+    ]
+    for name, verb in VERBS.items():
+        text += [f"## {name}", verb.summary]
+        rows = [
+            (f"`--{option}`", _cell(verb.help_of(option) or "-"), "required" if default is None else f"`{default}`")
+            for option, default in verb.identity.items()
+        ]
+        if rows:
+            text.append(_table(("option", "what it is", "not given"), rows))
+        if "dry" in verb.identity:
+            text.append("`--dry-run` is short for `--dry yes`.")
+        if verb.sections:
+            text.append("Reads of `params.yaml`: " + ", ".join(map(_section_link, verb.sections)) + ".")
+    return _page(text)
+
+
+def _section_link(section: str) -> str:
+    return f"[`{section}`](parameters.md#{section})" if section in typing.get_type_hints(Params) else f"`{section}`"
+
+
+def tasks() -> str:
+    """Writes the page of tasks."""
+    text = [
+        "# Tasks",
+        "The tasks that medtransfer knows by name. Where their files go is in [Datasets](../how-to/datasets.md); a "
+        "`task.yaml` makes a task of [your own images](../how-to/own-tasks.md). `medtransfer tasks` also says what of "
+        "them is on disk.",
+    ]
+    return _page([*text, *(part for task in catalog.TASKS.values() for part in _task(task))])
+
+
+def _task(task: Task) -> Iterator[str]:
+    yield f"## {task.name}"
+    yield f"{task.title}. In the paper of 2021: `{task.code}`."
+    counts = ", ".join(f"{split} {count:,}" for split, count in task.counts.items()) or "not published"
+    drawn = ", ".join(f"{split} {share:g}" for split, share in task.draw.items())
+    rows = [
+        ("kind", task.kind),
+        ("labels", ", ".join(task.labels)),
+        ("averaged over", ", ".join(task.tested) or "all labels"),
+        ("metric, margin", f"[`{task.metric}`](metrics.md#{task.metric}), {margin_words(task.margin)}"),
+        ("images", counts),
+        ("test split", task.split_source + (f"; drawn by us: {drawn} of the {task.unit}s" if drawn else "")),
+        ("unit", task.unit),
+        ("channels", str(task.channels)),
+        ("images are of", ", ".join(task.derived_from) or task.dataset),
+        ("licence", task.licence),
+        ("where", task.source),
+        ("cite", task.citation),
+    ]
+    yield _table(("", ""), [(name, _cell(value)) for name, value in rows])
+    yield f"Not said by the paper, and done here: {'; '.join(_listed(catalog.UNSAID[task.name]))}."
+
+
+def _listed(value: Any) -> list[str]:
+    return [value.rstrip(".")] if isinstance(value, str) else [str(item).rstrip(".") for item in value]
+
+
+def inits() -> str:
+    """Writes the page of initializations."""
+    text = [
+        "# Inits",
+        "The initializations that medtransfer knows by name: `<init>` or `<init>@<backbone>`, and with further "
+        "pre-training `<init>+<dataset>`. Also `timm:<architecture>.<tag>`, `file:<path or address>` and "
+        "`registry:<model>/<alias or version>`; see [Weights](../how-to/weights.md). `medtransfer inits` also says "
+        "what is on disk.",
+    ]
+    families: dict[str, list[Record]] = {}
+    for record in RECORDS.values():
+        families.setdefault(record.family, []).append(record)
+    for family, records in families.items():
+        rows = [
+            (
+                f"`{r.name}`", _cell(f"{r.data}; {r.method}".strip("; ")), _backbones(r),
+                _cell(r.licence or "the timm tag's own"), commercial(r.licence) if r.licence else "by tag",
+                _cell(". ".join(filter(None, (r.paper, r.note)))) or "-",
+            )
+            for r in records
+        ]  # fmt: skip
+        titles = ("init", "pre-trained on; how", "backbones", "licence", "commercial use", "paper, notes")
+        text += [f"## {family}", _table(titles, rows)]
+    return _page(text)
+
+
+def _backbones(record: Record) -> str:
+    if record.sources:
+        return ", ".join(f"`{name}`" for name in record.sources)
+    tags = ", ".join(f"`{tag}`" for tag in record.tags)
+    return f"those of timm with a tag {tags}" if tags else "any of timm"
+
+
+def metrics() -> str:
+    """Writes the page of metrics."""
+    text = [
+        "# Metrics",
+        "What is measured of every run, as `test_<metric>` and `val_<metric>`. Of a metric that patients can be "
+        "weighed in, the comparison's intervals hold for patients and seeds together; of the others for seeds alone. A "
+        "score that is undefined is absent, never a number.",
+    ]
+    for metric in METRICS.values():
+        kinds = ", ".join(metric.kinds) or "none: it stands beside the task's own"
+        where = [f"`{prefix}{metric.name}` ({PREFIXES[prefix]})" for prefix in metric.prefixes if prefix]
+        rows = [
+            ("name", f"`{metric.name}`"),
+            ("of", metric.of),
+            ("primary metric of", kinds + (", where the classes stand in an order" if metric.ordinal else "")),
+            ("patients weighed", "yes" if metric.per_patient else "no"),
+            *([("also", ", ".join(where))] if where else []),
+        ]
+        text += [f"## {metric.title} {{#{metric.name}}}", _table(("", ""), rows)]
+    return _page(text)
+
+
+# Markdown
+
+
+def _doc(kind: type) -> str:
+    return (inspect.getdoc(kind) or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def _cell(text: str) -> str:
+    words = " ".join(text.split()).replace("|", "\\|")
+    return words if "`" in words else words.replace("<", "&lt;")
+
+
+def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [titles, ("---",) * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _page(parts: list[str]) -> str:
+    return "\n\n".join(parts) + "\n"
