@@ -50,6 +50,7 @@ services: .venv/installed
 	elif $(BIN)/python -m pip install -q uv && $(BIN)/uv pip install -q --python $(BIN)/python -r requirements.lock; then :; \
 	else $(BIN)/python -m pip install -q --no-deps -r requirements.lock; fi
 	@$(BIN)/python -m pip install -q --no-deps --editable .  # the command `medtransfer`
+	@$(BIN)/python -c "from medtransfer.weights import timm_index; timm_index.architectures()"  # asked once, kept
 	@touch $@
 
 # After a change of pyproject.toml.

@@ -130,13 +130,10 @@ def _links(root: Path, findings: Findings) -> dict[str, str]:
 def find(params: Params, root: Path, reference: str, against: str) -> Findings:
     """Compares the runs; `params` stands for what the parameters say, `none` for no file of published numbers."""
     from medtransfer.comparison import findings
-    from medtransfer.results import looks
-    from medtransfer.weights.names import expected, parse
 
-    name = params.comparison.reference if reference == "params" else reference
+    asked = params.comparison
+    if reference != "params":
+        asked = dataclasses.replace(asked, reference=reference)
     if against != "params":
-        files = () if against == "none" else (against,)
-        params = dataclasses.replace(params, comparison=dataclasses.replace(params.comparison, against=files))
-    start = parse(name, params.model.backbone, params.inits)
-    look = looks.number(looks.read(root), params.benchmark.seeds, params.benchmark.splits)
-    return findings.find(root / "data/results/cells", expected(params), params, root, start.canonical, look)
+        asked = dataclasses.replace(asked, against=() if against == "none" else (against,))
+    return findings.of_benchmark(root / "data/results/cells", dataclasses.replace(params, comparison=asked), root)
