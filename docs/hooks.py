@@ -43,6 +43,21 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Shows a drawing that GitHub draws (mermaid) as a table: the script that draws it would come from the network."""
+    return re.sub(r"^```mermaid\n(.*?)^```", lambda found: arrows(found[1]), markdown, flags=re.DOTALL | re.MULTILINE)
+
+
+def arrows(flowchart: str) -> str:
+    """Writes a flowchart as a table of its boxes and where their arrows lead."""
+    boxes = dict(re.findall(r'^ +(\w+)\["<b>\w+</b><br/>(.*?)"\]$', flowchart, re.MULTILINE))
+    leads: dict[str, list[str]] = {name: [] for name in boxes}
+    for start, ends in re.findall(r"^ +(\w+) -+> (.*)$", flowchart, re.MULTILINE):
+        leads[start] += ends.split(" & ")
+    rows = [(f"`{name}`", text, ", ".join(f"`{end}`" for end in leads[name])) for name, text in boxes.items()]
+    return _table(("from", "what it is", "arrows to"), rows)
+
+
 def pages(root: Path) -> dict[str, str]:
     """Writes every generated page.
 

@@ -113,6 +113,14 @@ def test_every_parameter_has_a_meaning_and_the_limits_that_the_code_checks(hooks
     assert "tuning.space.<field>.log" in every
 
 
+def test_the_drawing_of_the_rooms_is_a_table_on_the_site(hooks: types.ModuleType, top: Path) -> None:
+    shown = hooks.on_page_markdown((top / "docs/architecture.md").read_text())
+    assert "mermaid" not in shown
+    rooms = {path.name for path in (top / "src/medtransfer").iterdir() if (path / "__init__.py").is_file()}
+    assert {row.split("`")[1] for row in shown.splitlines() if row.startswith("| `")} >= rooms
+    assert "| `registry` | into MLflow's model registry, and out | `report`, `training`, `tracking` |" in shown
+
+
 def test_verdicts_explains_every_word_and_sentence(top: Path) -> None:
     page = re.sub(r"\s+", " ", (top / "docs/concepts/verdicts.md").read_text())
     picture = (top / "docs/images/verdicts.svg").read_text()
@@ -267,7 +275,7 @@ def test_the_tutorial_of_segmentation_works_as_written(top: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_the_site_builds_strictly_and_reads_nothing_from_the_network(top: Path, tmp_path: Path) -> None:
-    words = ["mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     found = subprocess.run(words, cwd=top, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     pages = list((tmp_path / "site").rglob("*.html"))
