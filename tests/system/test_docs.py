@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import importlib.util
 import re
 import shlex
@@ -98,6 +99,11 @@ def test_every_name_of_the_code_is_in_the_reference(reference: dict[str, str], h
         assert all(f"| `--{option}` |" in reference["reference/verbs.md"] for option in VERBS[verb].identity)
     assert all(f"\n## {task}\n" in reference["reference/tasks.md"] for task in catalog.TASKS)
     assert all(f"| `{init}` |" in reference["reference/inits.md"] for init in RECORDS)
+    fields = [
+        f"| `{field.name}` |" in reference["reference/tasks.md"] for field in dataclasses.fields(catalog.Description)
+    ]
+    assert all(fields)
+    assert not re.findall(r"^\| `\w+` \|[^|]*\| - \|", reference["reference/tasks.md"], re.MULTILINE)
     assert all(f"{{#{metric}}}" in reference["reference/metrics.md"] for metric in METRICS)
 
 
@@ -138,6 +144,13 @@ def test_verdicts_explains_every_word_and_sentence(top: Path) -> None:
     ):  # fmt: skip
         assert words in page
         assert words in code
+
+
+def test_sections_that_docs_send_the_reader_to_are_the_report_s(top: Path) -> None:
+    code = "".join(path.read_text() for path in (top / "src/medtransfer/report").rglob("*.py"))
+    for page in ("docs/gallery.md", "docs/tutorials/reviewers.md"):
+        for title in re.findall(r"[Uu]nder\s+\*([^*]+)\*(?:\s+and\s+\*([^*]+)\*)?", (top / page).read_text()):
+            assert all(f'"{" ".join(part.split())}' in code for part in title if part), (page, title)
 
 
 @documents
