@@ -24,7 +24,7 @@ from medtransfer.cli import VERBS
 from medtransfer.comparison.wording import margin_words
 from medtransfer.core import schema
 from medtransfer.data import catalog
-from medtransfer.data.tasks import Task
+from medtransfer.data.tasks import Layout, Task
 from medtransfer.params import Params, TaskParams
 from medtransfer.params.tuning import Dimension
 from medtransfer.statistics.metrics import METRICS, PREFIXES
@@ -32,6 +32,19 @@ from medtransfer.weights.zoo import RECORDS, Record, commercial
 
 KEYS = {"tasks": "<task>", "inits": "<init>", "claims": "<claim>", "space": "<field>"}
 """section whose keys the user chooses -> what stands for a key in a dotted name"""
+
+OF_TASK_YAML = {
+    "title": "what a person calls the task",
+    "kind": "of the target: labels of 0 and 1 (one or several), one class of several, or a mask",
+    "metric": "primary one; not given: the first that the kind has, see [Metrics](metrics.md)",
+    "allow_full": "labels that may fill every image",
+    "channels": "1 for gray images, 3 for colour, or one per window of CT",
+    "changes": "fields of `classification` or `segmentation` that this task sets otherwise",
+    "counts": "number of images per split, where it is known; another number is refused",
+    "licence": "of the images",
+    "citation": "what to cite for the images",
+}
+"""field of a `task.yaml` -> its meaning, where the code says none or says it for the seven"""
 
 TOP = Path(__file__).parent.parent
 
@@ -41,6 +54,21 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path, text in pages(TOP).items():
         files.append(File.generated(config, path, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Shows a drawing that GitHub draws (mermaid) as a table: the script that draws it would come from the network."""
+    return re.sub(r"^```mermaid\n(.*?)^```", lambda found: arrows(found[1]), markdown, flags=re.DOTALL | re.MULTILINE)
+
+
+def arrows(flowchart: str) -> str:
+    """Writes a flowchart as a table of its boxes and where their arrows lead."""
+    boxes = dict(re.findall(r'^ +(\w+)\["<b>\w+</b><br/>(.*?)"\]$', flowchart, re.MULTILINE))
+    leads: dict[str, list[str]] = {name: [] for name in boxes}
+    for start, ends in re.findall(r"^ +(\w+) -+> (.*)$", flowchart, re.MULTILINE):
+        leads[start] += ends.split(" & ")
+    rows = [(f"`{name}`", text, ", ".join(f"`{end}`" for end in leads[name])) for name, text in boxes.items()]
+    return _table(("from", "what it is", "arrows to"), rows)
 
 
 def pages(root: Path) -> dict[str, str]:
@@ -257,7 +285,29 @@ def tasks() -> str:
         "`task.yaml` makes a task of [your own images](../how-to/own-tasks.md). `medtransfer tasks` also says what of "
         "them is on disk.",
     ]
-    return _page([*text, *(part for task in catalog.TASKS.values() for part in _task(task))])
+    return _page([*text, *(part for task in catalog.TASKS.values() for part in _task(task)), *_task_yaml()])
+
+
+def _task_yaml() -> Iterator[str]:
+    """Lists the fields of a `task.yaml`; a meaning may stand at the record that a field ends in."""
+    meanings = {**_meanings(Task), **_meanings(Layout), **_meanings(catalog.Description), **OF_TASK_YAML}
+    hints = typing.get_type_hints(catalog.Description)
+    rows = [
+        (
+            f"`{field.name}`",
+            "any: see the meaning" if hints[field.name] is Any else _type(hints[field.name]),
+            _cell(meanings.get(field.name, "-")),
+            "required" if field.default is field.default_factory is dataclasses.MISSING else _default(field),
+        )
+        for field in dataclasses.fields(catalog.Description)
+    ]
+    yield "## Fields of a task.yaml {#task-yaml}"
+    yield "What describes a task of your own; [Your own tasks](../how-to/own-tasks.md) says how they work together."
+    yield _table(("field", "type", "meaning", "not given"), rows)
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    return "empty" if field.default is dataclasses.MISSING else _plain(field.default)
 
 
 def _task(task: Task) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import importlib.util
 import re
 import shlex
@@ -98,6 +99,11 @@ def test_every_name_of_the_code_is_in_the_reference(reference: dict[str, str], h
         assert all(f"| `--{option}` |" in reference["reference/verbs.md"] for option in VERBS[verb].identity)
     assert all(f"\n## {task}\n" in reference["reference/tasks.md"] for task in catalog.TASKS)
     assert all(f"| `{init}` |" in reference["reference/inits.md"] for init in RECORDS)
+    fields = [
+        f"| `{field.name}` |" in reference["reference/tasks.md"] for field in dataclasses.fields(catalog.Description)
+    ]
+    assert all(fields)
+    assert not re.findall(r"^\| `\w+` \|[^|]*\| - \|", reference["reference/tasks.md"], re.MULTILINE)
     assert all(f"{{#{metric}}}" in reference["reference/metrics.md"] for metric in METRICS)
 
 
@@ -111,6 +117,14 @@ def test_every_parameter_has_a_meaning_and_the_limits_that_the_code_checks(hooks
     assert every["tasks.<task>.image_size"].limits == ("16 <= image_size <= cache_size",)
     assert every["inits.<init>.std"].type == "list of 3 numbers, or `null`; not given: `null`"
     assert "tuning.space.<field>.log" in every
+
+
+def test_the_drawing_of_the_rooms_is_a_table_on_the_site(hooks: types.ModuleType, top: Path) -> None:
+    shown = hooks.on_page_markdown((top / "docs/architecture.md").read_text())
+    assert "mermaid" not in shown
+    rooms = {path.name for path in (top / "src/medtransfer").iterdir() if (path / "__init__.py").is_file()}
+    assert {row.split("`")[1] for row in shown.splitlines() if row.startswith("| `")} >= rooms
+    assert "| `registry` | into MLflow's model registry, and out | `report`, `training`, `tracking` |" in shown
 
 
 def test_verdicts_explains_every_word_and_sentence(top: Path) -> None:
@@ -130,6 +144,13 @@ def test_verdicts_explains_every_word_and_sentence(top: Path) -> None:
     ):  # fmt: skip
         assert words in page
         assert words in code
+
+
+def test_sections_that_docs_send_the_reader_to_are_the_report_s(top: Path) -> None:
+    code = "".join(path.read_text() for path in (top / "src/medtransfer/report").rglob("*.py"))
+    for page in ("docs/gallery.md", "docs/tutorials/reviewers.md"):
+        for title in re.findall(r"[Uu]nder\s+\*([^*]+)\*(?:\s+and\s+\*([^*]+)\*)?", (top / page).read_text()):
+            assert all(f'"{" ".join(part.split())}' in code for part in title if part), (page, title)
 
 
 @documents
@@ -267,7 +288,7 @@ def test_the_tutorial_of_segmentation_works_as_written(top: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_the_site_builds_strictly_and_reads_nothing_from_the_network(top: Path, tmp_path: Path) -> None:
-    words = ["mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     found = subprocess.run(words, cwd=top, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     pages = list((tmp_path / "site").rglob("*.html"))
