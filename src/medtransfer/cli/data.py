@@ -20,7 +20,9 @@ def phantoms(params: Params, root: Path) -> None:
     for dataset, images in params.phantoms.images.items():
         folder = root / "data/phantoms" / dataset
         p = params.phantoms
-        generator.write(dataset, folder, images=images, size=p.size, seed=p.seed, contrast=p.contrast)
+        generator.write(
+            dataset, folder, images=images, size=p.size, seed=p.seed, contrast=p.contrast, misleading=p.misleading
+        )
         log.info("phantoms: %d images of %s under %s", images, dataset, folder)
 
 

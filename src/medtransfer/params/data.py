@@ -41,10 +41,14 @@ class Phantoms:
     """pixels: side of the square images that are written"""
     contrast: float
     """1 = the strength of a drawn finding or vessel at which the demo was frozen"""
+    misleading: float
+    """share of Shenzhen's images that show what the other group shows; the best AUC that a network can have is about 1
+    minus that"""
     images: Mapping[str, int]
     """dataset -> number of images"""
 
     def __post_init__(self) -> None:
+        require(0 <= self.misleading < 0.5, "0 <= phantoms.misleading < 0.5", misleading=self.misleading)
         require(self.size >= 32, "phantoms.size >= 32", size=self.size)
         require(self.contrast > 0, "phantoms.contrast > 0", contrast=self.contrast)
         require_names(self.images, "phantoms.images")

@@ -451,3 +451,15 @@ def test_patients_do_not_look_like_each_other_s_copies(tmp_path: Path, dataset: 
     small = np.stack([decode.decode(TASKS[dataset], sample, 48).thumbnail for sample in found])
     ids, patients = (np.array([getattr(sample, name) for sample in found]) for name in ("id", "patient"))
     assert duplicates.near(small, ids, patients, ids)[0]["count"] <= 1  # drawn alike, so rarely one
+
+
+def test_misleading_images_show_what_the_other_group_shows_and_leave_the_rest_as_it_was(tmp_path: Path) -> None:
+    plain, some = tmp_path / "plain", tmp_path / "some"
+    write("shenzhen", plain, 40)
+    phantoms.write("shenzhen", some, images=40, size=SIZE, seed=0, contrast=1.0, misleading=0.25)
+    one, two = digests(plain), digests(some)
+    assert one.keys() == two.keys()  # labels stand in the names
+    changed = [name for name in one if one[name] != two[name]]
+    assert all(name.startswith("CXR_png") for name in changed)
+    assert len(changed) == 11  # of 40, as the seed draws it
+    assert {name.rpartition("_")[2] for name in changed} == {"0.png", "1.png"}

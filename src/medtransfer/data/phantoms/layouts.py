@@ -109,13 +109,17 @@ def write_table(path: Path, rows: list[list[str]]) -> None:
         csv.writer(stream, lineterminator="\n").writerows(rows)
 
 
-def shenzhen(folder: Path, images: int, size: int, rng: Generators, contrast: float) -> None:
-    """Draws normal images first, then as many with tuberculosis, as the official numbering has it."""
+def shenzhen(folder: Path, images: int, size: int, rng: Generators, contrast: float, misleading: float = 0.0) -> None:
+    """Draws normal images first, then as many with tuberculosis, as the official numbering has it.
+
+    Of both groups a share is misleading: it shows what the other group shows.
+    """
     for number in range(1, images + 1):
         ill = number > images // 2
         person = rng("patient", number)
         anatomy = Anatomy.draw(person)
-        finding = ("Tuberculosis",) if ill else ("Healed",)
+        misled = rng("misleading", number).random() < misleading
+        finding = ("Tuberculosis",) if ill != misled else ("Healed",)
         drawn = chest.draw(anatomy, finding, (size, size), rng("image", number), contrast)
         stem = f"CHNCXR_{number:04d}_{int(ill)}"
         _save(folder / "CXR_png" / f"{stem}.png", drawn.pixels)

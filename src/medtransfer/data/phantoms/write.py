@@ -30,7 +30,9 @@ WRITERS: dict[str, layouts.Writer] = {
 """dataset -> what writes its phantoms"""
 
 
-def write(dataset: str, folder: Path, *, images: int, size: int, seed: int, contrast: float) -> None:
+def write(
+    dataset: str, folder: Path, *, images: int, size: int, seed: int, contrast: float, misleading: float = 0.0
+) -> None:
     """Writes a dataset's phantoms under `folder`, replacing what an earlier call wrote; equal arguments, equal bytes.
 
     Args:
@@ -39,7 +41,8 @@ def write(dataset: str, folder: Path, *, images: int, size: int, seed: int, cont
         images: how many, over all splits.
         size: pixels, the height.
         seed: of the generator.
-        contrast: strength of findings and vessels, 1 = the demo's.
+        contrast: strength of findings and vessels.
+        misleading: share of Shenzhen's images that show what the other group shows.
 
     Raises:
         UserError: no phantoms exist for the dataset.
@@ -49,7 +52,10 @@ def write(dataset: str, folder: Path, *, images: int, size: int, seed: int, cont
     temporary = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    WRITERS[dataset](temporary, images, size, partial(_generator, seed, dataset), contrast)
+    writer = WRITERS[dataset]
+    if writer is layouts.shenzhen:
+        writer = partial(layouts.shenzhen, misleading=misleading)
+    writer(temporary, images, size, partial(_generator, seed, dataset), contrast)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
 
