@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import getpass
+import json
 from pathlib import Path
 
 import pytest
 
 from medtransfer import tracking
 from medtransfer.comparison.selection import collect
+from medtransfer.core.addresses import scrub
 from medtransfer.tracking import opening, outbox, store
 from medtransfer.tracking.pages import pages
 from tests.support import results
 
 INITS = {"random@resnet50": 0.0, "imagenet@resnet50": 0.1}
+RUNS = dict(zip(INITS, ("a", "b"), strict=True))
+"""how their runs' ids begin; MLflow's are hexadecimal"""
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +30,7 @@ def own_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_pages_are_those_of_training_with_the_first_seeds_side_by_side(tmp_path: Path) -> None:
     results.write(tmp_path / "cells", INITS, ("drive",), (0, 1), cases=20)
     cells = [
-        dataclasses.replace(cell, mlflow_run_id=f"{cell.init[0]}{cell.seed}")
+        dataclasses.replace(cell, mlflow_run_id=f"{RUNS[cell.init]}{cell.seed}")
         for cell in collect(tmp_path / "cells", tmp_path)
     ]
     client = tracking.connect(tmp_path)
@@ -37,11 +41,14 @@ def test_pages_are_those_of_training_with_the_first_seeds_side_by_side(tmp_path:
     found = pages(tmp_path, cells)
     assert list(found) == ["drive: runs", "drive: side by side", "model medtransfer-drive"]
     start, training = "http://127.0.0.1:5000/#", "workflowType=machine_learning"
-    assert found["drive: runs"] == f"{start}/experiments/{number}/runs?{training}"
+    assert found["drive: runs"] == f"{start}/experiments/{number}/runs?viewStateShareKey=medtransfer&{training}"
     both = found["drive: side by side"]
     assert both.startswith(f"{start}/compare-runs?runs=%5B%22")
-    assert sorted(both.split("&")[0].split("%22")[1::2]) == ["i0", "r0"]
+    assert sorted(both.split("&")[0].split("%22")[1::2]) == ["a0", "b0"]
     assert both.endswith(f"&experiments=%5B%22{number}%22%5D&{training}")
+    view = json.loads(client.get_experiment(number).tags["mlflow.sharedViewState.medtransfer"])
+    assert {"metrics.`score`", "params.`from`"} <= set(view["selectedColumns"])
+    assert [scrub(address) for address in found.values()] == [*found.values()]  # the terminal shows them whole
     assert found["model medtransfer-drive"] == f"{start}/models/medtransfer-drive?{training}"
 
 

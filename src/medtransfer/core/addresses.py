@@ -34,6 +34,7 @@ _secrets: set[str] = set()
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]+")
 _ROUTE = re.compile(
     r"/(?:experiments/\d+/runs|models/[\w.%-]+|compare-runs)\?(?:(?:runs|experiments)=[0-9A-Fa-f%]*&)*"
+    r"(?:viewStateShareKey=medtransfer&)?"
     r"workflowType=machine_learning"
 )
 """behind a # of MLflow's address: one of its pages, which a person must be able to open"""

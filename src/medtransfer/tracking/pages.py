@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from medtransfer.core.addresses import scrub
 from medtransfer.results.result import Result
 from medtransfer.tracking import PREFIX, connect, uri
+from medtransfer.tracking.store import DESCRIPTIONS, VIEW
 
 LOCAL = "http://127.0.0.1:5000"
 """where `make ui` serves"""
@@ -37,7 +38,8 @@ def pages(root: Path, results: Iterable[Result] = ()) -> dict[str, str]:
     compared, found = _first_seeds(results), dict[str, str]()
     ours = [place for place in client.search_experiments() if place.name.startswith(PREFIX)]
     for name, number in sorted((place.name.removeprefix(PREFIX), place.experiment_id) for place in ours):
-        found[f"{name}: runs" if name in compared else name] = f"{base}/#/experiments/{number}/runs?{TRAINING}"
+        view = "" if name in DESCRIPTIONS else f"viewStateShareKey={VIEW}&"
+        found[f"{name}: runs" if name in compared else name] = f"{base}/#/experiments/{number}/runs?{view}{TRAINING}"
         runs = [*compared.get(name, {}).values()][:MOST]
         if len(runs) > 1:
             asked = f"runs={_listed(runs)}&experiments={_listed([number])}&{TRAINING}"

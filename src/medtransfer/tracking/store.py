@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import shlex
 import socket
@@ -197,6 +198,22 @@ DESCRIPTIONS = {
 """experiment without its prefix -> what its runs are; any other is a task"""
 
 
+VIEW = "medtransfer"
+"""key of the table of a task's runs that its address asks for"""
+TABLE = {
+    "selectedColumns": ["attributes.`Duration`", "metrics.`score`", "params.`from`", "params.`seed`"],
+    "orderByKey": "metrics.`score`", "orderByAsc": False, "searchFilter": "", "startTime": "ALL",
+    "lifecycleFilter": "Active", "datasetsFilter": [], "modelVersionFilter": "All Runs",
+}  # fmt: skip
+"""what MLflow's page keeps of a shared view: score, init and seed as columns, the best on top"""
+
+
+def _shown(name: str) -> dict[str, str]:
+    """Gives the tags by which MLflow's page describes an experiment and lays out the runs of a task."""
+    view = {} if name.removeprefix(PREFIX) in DESCRIPTIONS else {f"mlflow.sharedViewState.{VIEW}": json.dumps(TABLE)}
+    return {NOTE: describe(name), **view}
+
+
 def describe(name: str) -> str:
     """Says what the runs of an experiment are."""
     task = name.removeprefix(PREFIX)
@@ -216,12 +233,13 @@ def experiment(client: MlflowClient, name: str) -> str:
     for _ in range(2):
         found = place_of(client, name)
         if found is not None:
-            if NOTE not in found.tags:  # made by an earlier version
-                client.set_experiment_tag(found.experiment_id, NOTE, describe(name))
+            for tag, value in _shown(name).items():
+                if tag not in found.tags:  # made by an earlier version
+                    client.set_experiment_tag(found.experiment_id, tag, value)
             return str(found.experiment_id)
         try:
-            tags = {"mlflow.experimentKind": "custom_model_development", NOTE: describe(name)}
-            return str(client.create_experiment(name, tags=tags))
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            return str(client.create_experiment(name, tags=tags | _shown(name)))
         except MlflowException:
             continue
     raise UserError(f"MLflow's experiment {name} can be neither found nor made; look in `mlflow ui`")
