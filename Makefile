@@ -46,8 +46,8 @@ services: .venv/installed
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit("medtransfer needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + "; say make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	@if command -v uv >/dev/null; then uv pip install -q --python $(BIN)/python -r requirements.lock; \
-	elif $(BIN)/python -m pip install -q uv && $(BIN)/uv pip install -q --python $(BIN)/python -r requirements.lock; then :; \
+	@if command -v uv >/dev/null; then uv pip install -q --compile-bytecode --python $(BIN)/python -r requirements.lock; \
+	elif $(BIN)/python -m pip install -q uv && $(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -r requirements.lock; then :; \
 	else $(BIN)/python -m pip install -q --no-deps -r requirements.lock; fi
 	@$(BIN)/python -m pip install -q --no-deps --editable .  # the command `medtransfer`
 	@$(BIN)/python -c "from medtransfer.weights import timm_index; timm_index.architectures()"  # asked once, kept

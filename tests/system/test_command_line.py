@@ -219,7 +219,7 @@ def test_the_word_behind_a_verb_is_its_first_argument() -> None:
         "fetch", "--dataset", "pneumoniamnist", "--size", "64"
     ]  # fmt: skip
     assert name_first(["--verbose", "prepare", "drive"]) == ["--verbose", "prepare", "--task", "drive"]
-    for words in (["prepare"], ["prepare", "--task", "drive"], ["show", "x"], []):
+    for words in (["prepare"], ["prepare", "--task", "drive"], ["sync", "x"], []):
         assert name_first(words) == words
     with pytest.raises(UserError, match="finetune drive means --init drive, but --init stands there too"):
         name_first(["finetune", "drive", "--init", "imagenet"])

@@ -135,16 +135,19 @@ def finetune(params: Params, root: Path, init: str, task: str = "all", seed: str
         seed: seed, or all: the benchmark's.
     """
     from medtransfer.runs.benchmark import digests, markdown_table, run_all
-    from medtransfer.runs.pretrain import pretrain
     from medtransfer.runs.run import plan
     from medtransfer.tracking.launcher import Launcher
+    from medtransfer.weights.names import parse
 
     launcher = Launcher(root)
     with launcher:
         launcher.start(f"finetune {init} {task} {seed}", {"verb": "finetune"})
         inits = params.benchmark.inits if init == "all" else (init,)
         targets = dict.fromkeys((*params.benchmark.tasks, *tasks_of(params, task)))
-        pretrain.make_all(inits, params, root, tuple(targets), launcher.run_id)
+        if any(parse(name, params.model.backbone, params.inits).chain for name in inits):
+            from medtransfer.runs.pretrain import pretrain
+
+            pretrain.make_all(inits, params, root, tuple(targets), launcher.run_id)
         recipes, seeds = params.benchmark.recipes, seeds_of(params, seed)
         planned = plan(params, root, inits, tasks_of(params, task), seeds, launcher.run_id, recipes=recipes)
         results = run_all(planned)

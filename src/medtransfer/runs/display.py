@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -14,7 +14,9 @@ from rich.progress import Progress as Bars
 
 from medtransfer.runs.execution.pull import WorkerLost
 from medtransfer.runs.run import Run
-from medtransfer.training.trainer import Progress
+
+if TYPE_CHECKING:
+    from medtransfer.training.trainer import Progress
 
 log = logging.getLogger("medtransfer")
 

@@ -11,10 +11,8 @@ import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import timm
-import torch
 import yaml
 
 from medtransfer import tracking
@@ -28,18 +26,17 @@ from medtransfer.data.tasks import slug
 from medtransfer.params import Classification, task_params
 from medtransfer.results import examples
 from medtransfer.results.result import read_result
-from medtransfer.runs import curves
 from medtransfer.runs.execution import leases
 from medtransfer.runs.run import Run
 from medtransfer.statistics import metrics
 from medtransfer.tracking import sync
-from medtransfer.training import objectives
-from medtransfer.training.checkpoint import Fit
-from medtransfer.training.examples import collect
 from medtransfer.training.fitting import NetworkSpec
-from medtransfer.training.loader import Cache, Loader
-from medtransfer.training.trainer import Progress, TaskTrainer, choose_kernels
 from medtransfer.weights import store
+
+if TYPE_CHECKING:  # torch is loaded where a run is trained: in a worker, and not where all runs have finished
+    from medtransfer.training.checkpoint import Fit
+    from medtransfer.training.loader import Cache
+    from medtransfer.training.trainer import Progress, TaskTrainer
 
 log = logging.getLogger("medtransfer")
 
@@ -170,12 +167,23 @@ def _prepared(folder: Path, digest: str) -> Prepared:
 @functools.lru_cache(maxsize=2)
 def _cache(folder: Path, digest: str, device: str, task: str, root: Path) -> Cache:
     """Keeps the caches of a worker's last tasks, so that its next run reads nothing again."""
+    import torch
+
+    from medtransfer.training import objectives
+    from medtransfer.training.loader import Cache
+
     prepared, record = _prepared(folder, digest), catalog.lookup(task, root)
     return Cache(prepared.images, objectives.targets(record, prepared), torch.device(device), len(record.labels))
 
 
 def trainer(run: Run) -> tuple[TaskTrainer, Prepared]:
     """Builds everything that training needs, from the run alone."""
+    import torch
+
+    from medtransfer.training import objectives
+    from medtransfer.training.loader import Loader
+    from medtransfer.training.trainer import TaskTrainer, choose_kernels
+
     arithmetic.check(run.params.engine.portable, run.device)  # this may be a worker on another machine
     choose_kernels(run.params.engine)
     task, device = run.record, torch.device(run.device)
@@ -208,6 +216,8 @@ def trainer(run: Run) -> tuple[TaskTrainer, Prepared]:
 
 def _train(run: Run, tracked: tracking.TrackedRun, report: Callable[[Progress], None]) -> None:
     """Fits, reads test once and writes the results; `cell.json` last, because it says that they are whole."""
+    from medtransfer.training.examples import collect
+
     built, prepared = trainer(run)
     counts = _counts(prepared)
     tracked.dataset(run.task, run.manifest_digest, str(prepared.folder.relative_to(run.root)), counts)
@@ -235,6 +245,9 @@ def _train(run: Run, tracked: tracking.TrackedRun, report: Callable[[Progress], 
 
 
 def _result(run: Run, prepared: Prepared, fit: Fit, scores: dict[str, float], cost: dict[str, float]) -> dict[str, Any]:
+    import timm
+    import torch
+
     task, test = run.record, prepared.samples[prepared.samples["split"] == "test"]
     tested = [] if task.segmentation else list(task.tested or task.labels)
     return {
@@ -281,6 +294,8 @@ def _counts(prepared: Prepared) -> dict[str, int]:
 
 def _publish(run: Run, tracked: tracking.TrackedRun) -> None:
     """Names everything that a finished run has for MLflow."""
+    from medtransfer.runs import curves
+
     result = read_finished(run)
     files.write_text(run.folder / "params.yaml", yaml.safe_dump(result["params"]))
     names = [*RESULTS, "journal.jsonl", "params.yaml", curves.FILE]
