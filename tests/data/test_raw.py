@@ -96,7 +96,7 @@ def test_a_file_that_was_touched_or_copied_is_the_same_and_nothing_is_built(
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(content)
-    monkeypatch.setattr(prepare, "_Build", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr(prepare, "Build", lambda *_: pytest.fail("built again"))
     assert prepared(mine).digest == before.digest
 
 
@@ -105,7 +105,7 @@ def test_a_changed_margin_builds_nothing_and_is_seen_by_dvc(mine: Path, monkeypa
     sources.write(mine)
     noted = (mine / "data/sources/mine.json").read_text()
     (mine / "data/raw/mine/task.yaml").write_text(yaml.safe_dump(OWN | {"margin": 0.05, "derived_from": ["drive"]}))
-    monkeypatch.setattr(prepare, "_Build", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr(prepare, "Build", lambda *_: pytest.fail("built again"))
     assert prepared(mine).digest == before.digest
     sources.write(mine)
     now = json.loads((mine / "data/sources/mine.json").read_text())

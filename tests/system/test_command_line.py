@@ -270,7 +270,8 @@ def test_initializations_are_listed_with_what_is_here(
     for words in ("random *", "swav", "licence CC-BY-NC-4.0; commercial use: no", "here: resnet50: downloaded",
                   "our scans; not stated", "licence MIT; commercial use: yes",
                   "by hand, `medtransfer weights inat2021` prints how", "any with ImageNet-1k weights in timm",
-                  "dinov3-license │ unclear", "timm:<architecture>.<tag>", "moco-v3/r-50-1000ep"):  # fmt: skip
+                  "licence dinov3-license; commercial use: unclear", "timm:<architecture>.<tag>",
+                  "moco-v3/r-50-1000ep"):  # fmt: skip
         assert words in shown, words
 
 

@@ -408,7 +408,7 @@ def test_a_run_keeps_examples_for_itself_and_its_numbers_are_those_without(
         shutil.rmtree(run.folder, ignore_errors=True)
         with monkeypatch.context() as patch:
             if name == "without":
-                patch.setattr(finetune, "collect", lambda *_: None)
+                patch.setattr(examples, "collect", lambda *_: None)
             cells += benchmark.run_all([run])
         benchmark.write_results([run], tmp_path / name)
         assert (tmp_path / name / run.digest / stored.FILE).is_file() == (name == "with")
@@ -426,7 +426,7 @@ def numbers(cell: dict[str, Any]) -> dict[str, Any]:
     """Leaves out what no two runs share: times and the name in MLflow."""
     timed = ("seconds", "gpu_seconds", "images_per_second")
     kept = json.loads(json.dumps(cell), object_hook=lambda d: {k: v for k, v in d.items() if k not in timed})
-    return {key: value for key, value in kept.items() if key != "mlflow_run_id"}
+    return {key: value for key, value in kept.items() if key not in ("mlflow_run_id", "finished")}
 
 
 def drawn(*, masks: bool = False, note: str = "", count: int = 6) -> Examples:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -222,7 +223,8 @@ def load(folder: Path) -> Prepared:
         images = np.load(folder / "images.npy", mmap_mode="r")
         has_masks = (folder / "masks.npy").exists()
         masks = np.load(folder / "masks.npy", mmap_mode="r") if has_masks else None
-        whole = len(images) == manifest["rows"] and (folder / "samples.parquet").is_file()
+        content = (folder / "samples.parquet").read_bytes()
+        whole = len(images) == manifest["rows"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"no usable prepared cache in {folder}: {error}; run `python -m medtransfer prepare`"
@@ -235,14 +237,15 @@ def load(folder: Path) -> Prepared:
             f"the prepared cache in {folder} is damaged: not what was written there: {', '.join(changed)}; "
             f"`python -m medtransfer prepare --task {manifest['task']}` builds it again"
         )
-    return Prepared(folder, manifest, images, masks, functools.partial(_samples, folder, manifest["rows"]))
+    return Prepared(folder, manifest, images, masks, functools.partial(_samples, content, folder, manifest["rows"]))
 
 
-def _samples(folder: Path, rows: int) -> pd.DataFrame:
+def _samples(content: bytes, folder: Path, rows: int) -> pd.DataFrame:
+    """Makes the table of a file's bytes: those that lay there when the cache was opened, whatever lies there now."""
     import pandas as pd
 
     try:
-        table = pd.read_parquet(folder / "samples.parquet")
+        table = pd.read_parquet(io.BytesIO(content))
     except (OSError, ValueError) as error:
         raise UserError(
             f"no usable prepared cache in {folder}: {error}; run `python -m medtransfer prepare`"
