@@ -14,16 +14,32 @@ log = logging.getLogger("medtransfer")
 
 @verb("phantoms")
 def phantoms(params: Params, root: Path) -> None:
-    """Write synthetic images in the official layouts under data/phantoms."""
+    """Write synthetic images in the official layouts under data/phantoms, each core a dataset at a time."""
+    import multiprocessing
+    import os
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+
     from medtransfer.data.phantoms import write as generator
 
-    for dataset, images in params.phantoms.images.items():
-        folder = root / "data/phantoms" / dataset
-        p = params.phantoms
-        generator.write(
-            dataset, folder, images=images, size=p.size, seed=p.seed, contrast=p.contrast, misleading=p.misleading
-        )
-        log.info("phantoms: %d images of %s under %s", images, dataset, folder)
+    p, waiting = params.phantoms, {}
+    cores = min(len(os.sched_getaffinity(0)), len(p.images)) or 1
+    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
+        for dataset, images in sorted(p.images.items(), key=lambda pair: -pair[1]):
+            folder = root / "data/phantoms" / dataset
+            done = pool.submit(
+                generator.write,
+                dataset,
+                folder,
+                images=images,
+                size=p.size,
+                seed=p.seed,
+                contrast=p.contrast,
+                misleading=p.misleading,
+            )
+            waiting[done] = (images, dataset, folder)
+        for done in as_completed(waiting):
+            done.result()
+            log.info("phantoms: %d images of %s under %s", *waiting[done])
 
 
 @verb()
