@@ -187,6 +187,7 @@ def test_the_launcher_that_mlflow_opened_gets_the_message(
     assert client.get_run(run_id).info.run_name == "finetune: refused"
 
 
+@pytest.mark.slow
 def test_init_alone_runs_every_task_and_seed_as_children(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = tracking.connect(root)
     run_id = client.create_run("0").info.run_id

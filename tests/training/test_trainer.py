@@ -98,6 +98,7 @@ def test_it_learns_to_classify(top: Path, tmp_path: Path) -> None:
     assert list(test.table.columns) == ["id", "patient", "target.Tuberculosis", "probability.Tuberculosis"]
 
 
+@pytest.mark.slow
 def test_it_learns_to_segment_and_scores_native_size(top: Path, tmp_path: Path) -> None:
     trainer, data = fakes.trainer(
         top, tmp_path, segmentation=True, segmentation__max_epochs="15", segmentation__lr="3e-3"

@@ -375,12 +375,14 @@ def holes(tmp_path_factory: pytest.TempPathFactory) -> tuple[findings.Findings, 
     return found, drawings.drawings(found)
 
 
+@pytest.mark.slow
 def test_what_has_no_mean_is_said_in_words(holes: tuple[findings.Findings, dict[str, Figure]]) -> None:
     said = texts(holes[1]["scores"])
     for words_ in ("not applicable", "2 of 3 runs", "undefined", "no runs"):
         assert said.count(words_) == 1
 
 
+@pytest.mark.slow
 def test_figures_against_the_reference_are_left_out_where_it_has_no_runs(
     holes: tuple[findings.Findings, dict[str, Figure]],
 ) -> None:

@@ -129,6 +129,7 @@ def test_what_is_made_is_not_made_again(root: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("after", [pytest.param(1, marks=SLOW), 2, pytest.param(3, marks=SLOW)])
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_tensors(root: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     whole = make(root, pretraining__max_epochs="4")
     target = receipts.path(parse(ONE, fakes.BACKBONE), root)

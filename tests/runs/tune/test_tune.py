@@ -337,6 +337,7 @@ def children(root: Path, study: Ledger) -> list[Any]:
     return list(client.search_runs([place.experiment_id], f"tags.`mlflow.parentRunId` = '{study.mlflow_run_id}'"))
 
 
+@pytest.mark.slow
 def test_studies_of_all_initializations_have_equal_ledgers(tuned: list[Ledger]) -> None:
     assert [study.init for study in tuned] == ["random@test_resnet", "random@test_vit"]
     for study in tuned:
@@ -346,6 +347,7 @@ def test_studies_of_all_initializations_have_equal_ledgers(tuned: list[Ledger]) 
     assert tuned[0].trials[0].params == tuned[1].trials[0].params == {"lr": 1e-3, "weight_decay": 0.0}
 
 
+@pytest.mark.slow
 def test_a_study_is_a_run_and_its_trials_are_below_it(tuned: list[Ledger], root: Path) -> None:
     client = MlflowClient(f"sqlite:///{root}/mlflow.db")
     for study in tuned:
@@ -400,6 +402,7 @@ def test_runs_of_the_tuned_recipe_take_the_studies_values_and_stand_beside_the_f
     assert code == 0, output
 
 
+@pytest.mark.slow
 def test_studies_of_other_data_are_not_used(tuned: list[Ledger], root: Path) -> None:
     run = plan(settings(root), root, ["random"], ["shenzhen"], (0,))[0]
     from medtransfer.runs.run import tuned as with_studies
