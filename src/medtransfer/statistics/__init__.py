@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medtransfer.statistics import (
+        agreement,
         all_pairs,
         bootstrap,
+        convergence,
         delong,
         effects,
+        label_savings,
         metrics,
         randomization,
         ranks,
@@ -28,9 +31,10 @@ if TYPE_CHECKING:
     from medtransfer.statistics.t_tests import corrected_t_test, summary, t_test, t_test_from_summary
 
 __all__ = [
-    "all_pairs", "bootstrap", "corrected_t_test", "delong", "effects", "friedman", "joint_interval", "metrics",
-    "nemenyi", "permutation_test", "randomization", "rank", "ranks", "seeds_and_patients", "signed_rank",
-    "standardized", "summary", "t_test", "t_test_from_summary", "t_tests", "wilcoxon_test",
+    "agreement", "all_pairs", "bootstrap", "convergence", "corrected_t_test", "delong", "effects", "friedman",
+    "joint_interval", "label_savings", "metrics", "nemenyi", "permutation_test", "randomization", "rank", "ranks",
+    "seeds_and_patients", "signed_rank", "standardized", "summary", "t_test", "t_test_from_summary", "t_tests",
+    "wilcoxon_test",
 ]  # fmt: skip
 
 _HOMES = {
