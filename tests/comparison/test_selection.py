@@ -86,5 +86,5 @@ def test_a_recipe_is_compared_alone(folder: Path) -> None:
     assert {(c.init, c.seed) for c in selection.select(found, BENCHMARK)} == {(RANDOM, 0), (RANDOM, 1), (IMAGENET, 1)}
     assert [c.init for c in selection.select(found, BENCHMARK, "tuned")] == [IMAGENET]
     only = [c for c in found if c.recipe == "fixed"]
-    with pytest.raises(UserError, match=r"none of the 3 finished runs .* \(fixed recipe\)"):
+    with pytest.raises(UserError, match=r"none of the 3 finished runs .* \(fixed recipe, finetune, 1\)"):
         selection.select(only, BENCHMARK, "tuned")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from medtransfer.cli.verb import seeds_of, tasks_of, verb
+from medtransfer.cli.verb import fractions_of, protocols_of, seeds_of, tasks_of, verb
 from medtransfer.core.errors import UserError
-from medtransfer.params import Params
+from medtransfer.params import FROZEN, Params
 
 log = logging.getLogger("medtransfer")
 
@@ -82,7 +83,10 @@ def pretrain(params: Params, root: Path, init: str = "all", dataset: str = "none
         launcher.table("\n".join(words) + "\n", json.dumps([one.digest for one in made]))
 
 
-TRAINING = ("data", "tasks", "model", "inits", "classification", "segmentation", "engine", "execution", "benchmark")
+TRAINING = (
+    "data", "tasks", "model", "inits", "classification", "segmentation", "protocols", "engine", "execution",
+    "benchmark",
+)  # fmt: skip
 """sections that training reads; a change of one re-trains only the runs whose resolved fields change"""
 
 
@@ -124,7 +128,15 @@ def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> No
 
 
 @verb(*TRAINING, "pretraining")
-def finetune(params: Params, root: Path, init: str, task: str = "all", seed: str = "all") -> None:
+def finetune(
+    params: Params,
+    root: Path,
+    init: str,
+    task: str = "all",
+    seed: str = "all",
+    protocol: str = "all",
+    fraction: str = "all",
+) -> None:
     """Fine-tune one init on a task and seed, or on all of the benchmark's; a missing pre-training is made first.
 
     Args:
@@ -133,7 +145,10 @@ def finetune(params: Params, root: Path, init: str, task: str = "all", seed: str
         init: init, or all: the benchmark's.
         task: task, or all: the benchmark's.
         seed: seed, or all: the benchmark's.
+        protocol: finetune, linear, knn, partial or lora, or all: the benchmark's.
+        fraction: of train's labels, such as 0.1 or 16-shot, or all: the benchmark's.
     """
+    protocols, fractions = protocols_of(params, protocol), fractions_of(params, fraction)
     from medtransfer.runs.benchmark import digests, markdown_table, run_all
     from medtransfer.runs.run import plan
     from medtransfer.tracking.launcher import Launcher
@@ -149,9 +164,37 @@ def finetune(params: Params, root: Path, init: str, task: str = "all", seed: str
 
             pretrain.make_all(inits, params, root, tuple(targets), launcher.run_id)
         recipes, seeds = params.benchmark.recipes, seeds_of(params, seed)
-        planned = plan(params, root, inits, tasks_of(params, task), seeds, launcher.run_id, recipes=recipes)
+        planned = plan(
+            params, root, inits, tasks_of(params, task), seeds, launcher.run_id,
+            recipes=recipes, protocols=protocols, fractions=fractions,
+        )  # fmt: skip
         results = run_all(planned)
         launcher.table(markdown_table(planned, results), digests(results))
+
+
+@verb(*TRAINING)
+def features(params: Params, root: Path) -> None:
+    """Compute the features of frozen backbones that the benchmark's runs of linear and knn read, once for all of them.
+
+    Args:
+        params: of the study.
+        root: the study's folder.
+    """
+    b, target = params.benchmark, root / "data/features"
+    frozen = [protocol for protocol in b.protocols if protocol in FROZEN]
+    target.mkdir(parents=True, exist_ok=True)
+    if not frozen:
+        log.info("benchmark.protocols has none on frozen features: none to compute")
+        for path in target.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        (target / "none.txt").write_text("benchmark.protocols has none on frozen features\n")  # DVC warns of no file
+        return
+    from medtransfer.runs import feature_cache
+    from medtransfer.runs.run import plan
+
+    planned = plan(params, root, b.inits, b.tasks, b.seeds, None, "benchmark", protocols=frozen)
+    feature_cache.make_all(planned)
+    feature_cache.keep_only(planned, root)
 
 
 @verb(*TRAINING)
@@ -191,7 +234,10 @@ def _run_benchmark(params: Params, root: Path, task: str) -> None:
         launcher.start(f"benchmark {task}", {"verb": "benchmark"})
         names = tasks_of(params, task)
         b = params.benchmark
-        planned = plan(params, root, b.inits, names, b.seeds, launcher.run_id, "benchmark", b.recipes)
+        planned = plan(
+            params, root, b.inits, names, b.seeds, launcher.run_id, "benchmark", b.recipes,
+            protocols=b.protocols, fractions=b.fractions,
+        )  # fmt: skip
         results = run_all(planned)
         for name in names:
             write_results([run for run in planned if run.task == name], root / "data/results/cells" / name)

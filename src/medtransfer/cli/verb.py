@@ -5,9 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
+from medtransfer.core import schema
 from medtransfer.core.errors import UserError
-from medtransfer.params import Params
+from medtransfer.params import Params, parse_fraction
+from medtransfer.params.protocols import Protocol
 
 
 @dataclass(frozen=True)
@@ -64,3 +67,25 @@ def seeds_of(params: Params, seed: str) -> tuple[int, ...]:
     if not seed.isdigit():
         raise UserError(f"seed must be a whole number >= 0 or `all`, got {seed!r}")
     return (int(seed),)
+
+
+def protocols_of(params: Params, protocol: str) -> tuple[str, ...]:
+    """Lists the protocols that an identity argument names; `all`: the benchmark's.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    if protocol == "all":
+        return params.benchmark.protocols
+    if protocol not in get_args(Protocol):
+        raise UserError(f"unknown protocol {protocol}{schema.nearest(protocol, get_args(Protocol))}")
+    return (protocol,)
+
+
+def fractions_of(params: Params, fraction: str) -> tuple[str, ...]:
+    """Lists the fractions of the labels that an identity argument names; `all`: the benchmark's.
+
+    Raises:
+        UserError: it is no fraction.
+    """
+    return params.benchmark.fractions if fraction == "all" else (str(parse_fraction(fraction)),)

@@ -67,7 +67,7 @@ class Findings:
     """name -> on our own runs, by backbone, then on the numbers of each paper"""
     published: tuple[Published, ...]
     beside: tuple[Result, ...] = ()
-    """the benchmark's runs of the other recipe"""
+    """the benchmark's runs of another recipe, protocol or fraction"""
     studies: tuple[Ledger, ...] = ()
     """of the benchmark's inits and tasks"""
 
@@ -111,9 +111,10 @@ def find(
             numbers or a claim has a mistake.
     """
     found = collect(folder, root)
-    recipe, unbalanced = settings.comparison.recipe, settings.comparison.unbalanced
-    results = select(found, benchmark, recipe, unbalanced)
-    beside = [one for one in found if one.recipe != recipe and belongs(one, benchmark)]
+    chosen = settings.comparison
+    results = select(found, benchmark, chosen.recipe, chosen.unbalanced, chosen.protocol)
+    compared = {result.digest for result in results}
+    beside = [one for one in found if one.digest not in compared and belongs(one, benchmark)]
     claims.check(settings.claims, {*TASKS, *benchmark.tasks}, settings.inits)
     printed = [row for name in settings.comparison.against for row in _read(root / name, settings.comparison)]
     one_test = [task for task in benchmark.tasks if locked(of_task(results, task), folder)]

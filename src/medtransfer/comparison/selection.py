@@ -88,18 +88,26 @@ def _facts(task: str, folder: Path, root: Path) -> Facts | None:
 
 
 def select(
-    results: Sequence[Result], benchmark: params.Benchmark, recipe: str = "fixed", unbalanced: Sequence[str] = ()
+    results: Sequence[Result],
+    benchmark: params.Benchmark,
+    recipe: str = "fixed",
+    unbalanced: Sequence[str] = (),
+    protocol: str = "finetune",
+    fraction: str = "1",
 ) -> list[Result]:
-    """Keeps the benchmark's runs of one recipe and checks that they may stand in one table.
+    """Keeps the benchmark's runs of one recipe, protocol and fraction and checks that they may stand in one table.
 
     `unbalanced` names the conditions of `CONDITIONS` in which the runs of one seed may differ.
 
     Raises:
         UserError: no run is left, one is there twice, or runs that would be compared are mixed.
     """
-    chosen = [result for result in results if result.recipe == recipe and belongs(result, benchmark)]
+    wanted = (recipe, protocol, fraction)
+    chosen = [c for c in results if (c.recipe, c.protocol, c.fraction) == wanted and belongs(c, benchmark)]
     if not chosen:
-        there = ", ".join(sorted({f"{c.task} {c.init} ({c.recipe} recipe)" for c in results}))
+        there = ", ".join(
+            sorted({f"{c.task} {c.init} ({c.recipe} recipe, {c.protocol}, {c.fraction})" for c in results})
+        )
         raise UserError(f"none of the {len(results)} finished runs belongs to the benchmark; found: {there}")
     _refuse_duplicates(chosen)
     _refuse_mixed(chosen, "protocol version", lambda c: c.protocol_version, lambda c: "the benchmark")
@@ -137,8 +145,9 @@ def imbalances(results: Sequence[Result]) -> dict[str, list[str]]:
 
 
 def belongs(result: Result, benchmark: params.Benchmark) -> bool:
-    """Says whether a run is one of the benchmark's, under whichever recipe."""
+    """Says whether a run is one of the benchmark's, under whichever recipe, protocol and fraction of it."""
     split = not result.drawn or result.fold in benchmark.splits
+    split = split and result.protocol in benchmark.protocols and result.fraction in benchmark.fractions
     return (
         split and result.init in benchmark.inits and result.task in benchmark.tasks and result.seed in benchmark.seeds
     )

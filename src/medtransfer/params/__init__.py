@@ -5,6 +5,7 @@ option, the `-P` of `mlflow run`, the `-S` of `dvc exp run` and the MLflow param
 """
 
 from medtransfer.params.data import Data, Model, OwnInit, Phantoms, TaskParams
+from medtransfer.params.fractions import WHOLE, Fraction, parse_fraction
 from medtransfer.params.parameters import (
     Params,
     check_values,
@@ -14,6 +15,7 @@ from medtransfer.params.parameters import (
     refuse_shadowed,
     task_params,
 )
+from medtransfer.params.protocols import FROZEN, Protocols
 from medtransfer.params.results import Benchmark, Claim, Comparison, Promotion
 from medtransfer.params.training import (
     Augmentation,
@@ -27,7 +29,8 @@ from medtransfer.params.training import (
 from medtransfer.params.tuning import Dimension, Tuning
 
 __all__ = [
-    "Augmentation", "Benchmark", "Claim", "Classification", "Comparison", "Data", "Dimension", "Engine", "Execution",
-    "Model", "OwnInit", "Params", "Phantoms", "Pretraining", "Promotion", "Segmentation", "TaskParams", "Training",
-    "Tuning", "check_values", "dotted_names", "load", "protocol", "refuse_shadowed", "task_params",
+    "FROZEN", "WHOLE", "Augmentation", "Benchmark", "Claim", "Classification", "Comparison", "Data", "Dimension",
+    "Engine", "Execution", "Fraction", "Model", "OwnInit", "Params", "Phantoms", "Pretraining", "Promotion",
+    "Protocols", "Segmentation", "TaskParams", "Training", "Tuning", "check_values", "dotted_names", "load",
+    "parse_fraction", "protocol", "refuse_shadowed", "task_params",
 ]  # fmt: skip

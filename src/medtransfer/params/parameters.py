@@ -16,6 +16,7 @@ from medtransfer.core.addresses import holds_secret, scrub
 from medtransfer.core.errors import UserError
 from medtransfer.params.data import Data, Model, OwnInit, Phantoms, TaskParams
 from medtransfer.params.limits import require, require_names
+from medtransfer.params.protocols import Protocols
 from medtransfer.params.results import Benchmark, Claim, Comparison, Promotion
 from medtransfer.params.training import (
     Classification,
@@ -39,6 +40,7 @@ class Params:
     classification: Classification
     segmentation: Segmentation
     pretraining: Pretraining
+    protocols: Protocols
     tuning: Tuning
     engine: Engine
     execution: Execution
@@ -61,6 +63,19 @@ class Params:
             "comparison.recipe is one of benchmark.recipes",
             recipe=self.comparison.recipe,
             recipes=self.benchmark.recipes,
+        )
+        require(
+            self.comparison.protocol in self.benchmark.protocols and "1" in self.benchmark.fractions,
+            "comparison.protocol is one of benchmark.protocols, and benchmark.fractions holds 1",
+            protocol=self.comparison.protocol,
+            protocols=self.benchmark.protocols,
+            fractions=self.benchmark.fractions,
+        )
+        require(
+            self.comparison.recipe == "fixed" or self.comparison.protocol == "finetune",
+            "comparison.recipe is fixed where comparison.protocol is not finetune, because only that is tuned",
+            recipe=self.comparison.recipe,
+            protocol=self.comparison.protocol,
         )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from medtransfer.params.fractions import parse_fraction
 from medtransfer.params.limits import require, require_names
+from medtransfer.params.protocols import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +25,21 @@ class Benchmark:
     splits: tuple[int, ...] = ()
     """numbers that each take the place of data.split_seed and draw a split; []: its split alone. Test is drawn anew
     where we draw it, else train and val are"""
+    protocols: tuple[Protocol, ...] = ("finetune",)
+    """what is trained: all (`finetune`), nothing but a linear layer on frozen features (`linear`) or a vote of the
+    nearest images (`knn`), the last blocks (`partial`), low-rank changes of a transformer (`lora`)"""
+    fractions: tuple[Any, ...] = (1.0,)
+    """shares of train's images that have labels, such as 0.1, or images of each class, such as 16-shot; 1: all"""
+    fractions_of: Literal["train", "train_and_val"] = "train_and_val"
+    """whether val, which chooses epoch and strength, shrinks as train does; test never does"""
 
     def __post_init__(self) -> None:
+        texts = tuple(str(parse_fraction(value)) for value in self.fractions)
+        object.__setattr__(self, "fractions", texts)  # one spelling: 1.0, "1" and 1 are equal
         require(bool(self.recipes), "benchmark.recipes names fixed, tuned or both", recipes=self.recipes)
-        for name in ("inits", "tasks", "seeds", "recipes", "splits"):
+        require(bool(self.protocols), "benchmark.protocols names a protocol or more", protocols=self.protocols)
+        require(bool(self.fractions), "benchmark.fractions names a fraction or more", fractions=self.fractions)
+        for name in ("inits", "tasks", "seeds", "recipes", "splits", "protocols", "fractions"):
             values = getattr(self, name)
             require(len(set(values)) == len(values), f"benchmark.{name} has no duplicates", **{name: values})
         require(all(seed >= 0 for seed in self.seeds), "0 <= benchmark.seeds", seeds=self.seeds)
@@ -46,6 +59,8 @@ class Comparison:
     """two-sided test of the published form of table, against the best: t-tests, pooled as published, or by signs"""
     recipe: Literal["fixed", "tuned"]
     """runs that tables, tests and answers rest on; the other recipe's stand beside them in one table"""
+    protocol: Protocol
+    """the same, for protocols; it is the runs with all labels that tables, tests and answers rest on"""
     alpha: float
     """level of all comparisons together, over this look and later ones; also of the published form's tests"""
     reference: str

@@ -80,6 +80,10 @@ class Result:
     """datasets of the init's chain that were searched for whoever this task tests, and left them out"""
     recipe: str = "fixed"
     """or `tuned`: trained with the values that the study of init and task found"""
+    protocol: str = "finetune"
+    """what was trained, as in `benchmark.protocols`"""
+    fraction: str = "1"
+    """of train's labels: a share, or shots such as `16-shot`"""
     arithmetic: Mapping[str, str] = field(default_factory=dict)
     """instructions, threads and versions, see `arithmetic.in_force`; empty: written by an earlier version"""
     study: Mapping[str, Any] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.results import examples
 from medtransfer.results.result import write_facts
-from medtransfer.runs import dry_run, finetune
+from medtransfer.runs import dry_run, feature_cache, finetune
 from medtransfer.runs.display import Display
 from medtransfer.runs.execution import leases, pull
 from medtransfer.runs.finetune import RESULTS
@@ -49,6 +49,7 @@ def run_all(runs: Sequence[Run]) -> list[dict[str, Any]]:
         log.info("%d runs of dead processes were RUNNING in MLflow; they are KILLED now, or resumed", reaped)
     open_runs = _unfinished(runs)
     log.info("%d runs: %d finished before, %d to do", len(runs), len(runs) - len(open_runs), len(open_runs))
+    feature_cache.make_all(open_runs)
     failures = _execute(dry_run.longest_first(open_runs)) if open_runs else []
     sync.sync(root, leases.claims(database), finished=True)  # what ended while MLflow was away
     if failures:

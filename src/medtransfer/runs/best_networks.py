@@ -42,6 +42,8 @@ def _best(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
     """Finds the run with the highest score on val of each initialization and recipe; of equal ones the first."""
     found: dict[tuple[str, str], tuple[Run, dict[str, Any]]] = {}
     for run in runs:
+        if run.protocol != "finetune" or not run.fraction.whole:  # what is promoted was fine-tuned on all labels
+            continue
         result = finetune.read_finished(run)
         key = (result["init"], _recipe(result))
         score, metric = _val(result, run.record.metric), run.record.metric

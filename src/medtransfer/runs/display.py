@@ -59,7 +59,7 @@ class Display:
         """Shows that a run has begun, and where."""
         self._forget(run)
         self.places[run.digest] = place
-        total = run.protocol.max_epochs
+        total = run.training.max_epochs
         self.rows[run.digest] = self.bars.add_task(f"{run.task} {run.name}", total=total, text=f"epochs  on {place}")
 
     def update(self, run: Run, progress: Progress) -> None:

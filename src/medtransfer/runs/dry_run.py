@@ -38,6 +38,9 @@ class Kind(NamedTuple):
     device: str
     image_size: int
     max_epochs: int
+    protocol: str = "finetune"
+    fraction: str = "1"
+    """a fraction takes as many steps as the whole; its val is smaller"""
 
 
 class Cost(NamedTuple):
@@ -81,10 +84,16 @@ def survey(params: Params, root: Path, tasks: Iterable[str]) -> Survey:
         runs, gaps = runs + named, gaps + missing
         record = catalog.lookup(task, root)
         each = len(params.benchmark.seeds) * max(1, len(splits.drawn_numbers(record, params.benchmark.splits)))
-        ready = (len(params.benchmark.recipes) - len(missing)) * len(here) * each
-        nameless[task] = len(starts) * len(params.benchmark.recipes) * each - (0 if words else ready)
+        variants = sum(_variants(params, recipe) for recipe in params.benchmark.recipes)
+        ready = (variants - sum(_variants(params, gap.name.split()[0]) for gap in missing)) * len(here) * each
+        nameless[task] = len(starts) * variants * each - (0 if words else ready)
         said |= {task: splits.words(record, numbers)} if numbers else {}
     return Survey(runs, nameless, gaps, said)
+
+
+def _variants(params: Params, recipe: str) -> int:
+    """Counts the runs of each init, task and seed under a recipe: tuned ones are fine-tuned with all labels."""
+    return len(params.benchmark.protocols) * len(params.benchmark.fractions) if recipe == "fixed" else 1
 
 
 def _named(params: Params, root: Path, inits: Sequence[str], task: str) -> tuple[list[Run], list[Gap]]:
@@ -92,7 +101,10 @@ def _named(params: Params, root: Path, inits: Sequence[str], task: str) -> tuple
     found, gaps, seeds = list[Run](), list[Gap](), params.benchmark.seeds
     for recipe in params.benchmark.recipes if inits else ():
         try:
-            found += plan(params, root, inits, [task], seeds, recipes=[recipe])
+            found += plan(
+                params, root, inits, [task], seeds, recipes=[recipe],
+                protocols=params.benchmark.protocols, fractions=params.benchmark.fractions,
+            )  # fmt: skip
         except UserError as error:
             gaps.append(Gap(f"{recipe} runs of {task}", str(error)))
     return found, gaps
@@ -133,7 +145,8 @@ def measured(root: Path) -> dict[Kind, Cost]:
     for path in (root / "data/runs").glob("*/cell.json"):
         try:
             result = json.loads(path.read_text())
-            kind = _kind(result["task"], result["init"], result["device"], result["params"])
+            variant = (result.get("protocol", "finetune"), result.get("fraction", "1"))
+            kind = _kind(result["task"], result["init"], result["device"], result["params"], variant)
             size = sum(file.stat().st_size for file in path.parent.iterdir())
             found.setdefault(kind, []).append(Cost(result["cost"]["seconds"], size))
         except (KeyError, ValueError, TypeError, OSError):  # written by an earlier version, or removed meanwhile
@@ -141,15 +154,15 @@ def measured(root: Path) -> dict[Kind, Cost]:
     return {kind: Cost(*(fmean(column) for column in zip(*costs, strict=True))) for kind, costs in found.items()}
 
 
-def _kind(task: str, init: str, device: str, fields: Mapping[str, Any]) -> Kind:
+def _kind(task: str, init: str, device: str, fields: Mapping[str, Any], variant: tuple[str, str]) -> Kind:
     epochs = fields.get("classification.max_epochs", fields.get("segmentation.max_epochs"))
     backbone = init.rpartition("@")[2].partition("+")[0]
-    return Kind(task, backbone, device, fields[f"tasks.{task}.image_size"], int(epochs or 0))
+    return Kind(task, backbone, device, fields[f"tasks.{task}.image_size"], int(epochs or 0), *variant)
 
 
 def kind(run: Run) -> Kind:
     """Says which runs a run is like in cost."""
-    return _kind(run.task, run.init.canonical, run.device, run.fields)
+    return _kind(run.task, run.init.canonical, run.device, run.fields, (run.protocol, str(run.fraction)))
 
 
 def longest_first(runs: Sequence[Run]) -> list[Run]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import logging
 import platform
 import shutil
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,10 @@ from medtransfer.core.identity import PROTOCOL_VERSION
 from medtransfer.data import catalog
 from medtransfer.data.cache import Prepared, load
 from medtransfer.data.tasks import slug
-from medtransfer.params import Classification, task_params
+from medtransfer.params import Classification, Segmentation, task_params
 from medtransfer.results import examples
 from medtransfer.results.result import read_result
+from medtransfer.runs import variants
 from medtransfer.runs.execution import leases
 from medtransfer.runs.run import Run
 from medtransfer.statistics import metrics
@@ -35,7 +37,8 @@ from medtransfer.weights import store
 
 if TYPE_CHECKING:  # torch is loaded where a run is trained: in a worker, and not where all runs have finished
     from medtransfer.training.checkpoint import Fit
-    from medtransfer.training.loader import Cache
+    from medtransfer.training.loader import Cache, Loader
+    from medtransfer.training.objectives import Prediction
     from medtransfer.training.trainer import Progress, TaskTrainer
 
 log = logging.getLogger("medtransfer")
@@ -143,11 +146,14 @@ def _identity(run: Run) -> tracking.Identity:
         "protocol_version": str(PROTOCOL_VERSION),
         "marks": ", ".join(run.marked),
         "recipe": run.recipe,
+        "protocol": run.protocol,
+        "fraction": str(run.fraction),
         "mlflow.note.content": store.description(run.init, run.root),
         "dvc_prepared": files.dvc_hash(run.root, f"data/prepared/{run.task}"),
         "dvc_weights": files.dvc_hash(run.root, "data/weights/benchmark"),
     }
     params = {"from": run.init.label, "init": run.init.canonical, "task": run.task, "seed": run.seed, **run.shown}
+    params |= {"protocol": run.protocol, "fraction": str(run.fraction)}
     params |= {f"tuning.{name}": value for name, value in run.study.items()}
     params |= run.part
     tags |= {name: str(number) for name, number in run.part.items()}
@@ -176,29 +182,34 @@ def _cache(folder: Path, digest: str, device: str, task: str, root: Path) -> Cac
     return Cache(prepared.images, objectives.targets(record, prepared), torch.device(device), len(record.labels))
 
 
-def trainer(run: Run) -> tuple[TaskTrainer, Prepared]:
-    """Builds everything that training needs, from the run alone."""
-    import torch
+def labelled(run: Run) -> Prepared:
+    """Opens the cache with the run's fold or drawn split, and with the labels that its fraction leaves."""
+    return variants.labelled(_prepared(run.prepared, run.manifest_digest).of_fold(run.fold), run)
 
-    from medtransfer.training import objectives
+
+def protocol_of(run: Run) -> Classification | Segmentation:
+    """Gives what it is trained under; with a fraction of the labels an epoch has as many steps as with all.
+
+    Fewer labels would else be less training too, and a score would not say which of the two it is short of.
+    """
+    protocol = run.training
+    if run.fraction.whole:
+        return protocol
+    images = len(_prepared(run.prepared, run.manifest_digest).of_fold(run.fold).rows("train"))
+    return dataclasses.replace(protocol, min_steps=max(protocol.min_steps, -(-images // protocol.batch_size)))
+
+
+def loader(run: Run) -> Loader:
+    """Builds what makes batches of the run's images."""
     from medtransfer.training.loader import Loader
-    from medtransfer.training.trainer import TaskTrainer, choose_kernels
 
-    arithmetic.check(run.params.engine.portable, run.device)  # this may be a worker on another machine
-    choose_kernels(run.params.engine)
-    task, device = run.record, torch.device(run.device)
-    protocol = run.protocol
+    task, protocol = run.record, run.training
     whole = _prepared(run.prepared, run.manifest_digest)
-    prepared, cache = whole.of_fold(run.fold), _cache(run.prepared, whole.digest, run.device, run.task, run.root)
-    goal = objectives.objective(task, prepared, protocol, device)
-    tensors = store.state(run.init, run.root, rng.seed_of(run.seed, "backbone"), run.params.model.random_last_bn)
-    size = task_params(run.params, run.task).image_size
-    model = goal.build(NetworkSpec.of(run.init, run.params.model, size), tensors, rng.seed_of(run.seed, "head"))
     mean, std = run.normalization
-    loader = Loader(
-        cache,
-        prepared.samples["id"].tolist(),
-        size=size,
+    return Loader(
+        _cache(run.prepared, whole.digest, run.device, run.task, run.root),
+        whole.samples["id"].tolist(),
+        size=task_params(run.params, run.task).image_size,
         batch_size=protocol.batch_size,
         crop_fraction=protocol.crop_fraction,
         mean=mean,
@@ -206,28 +217,81 @@ def trainer(run: Run) -> tuple[TaskTrainer, Prepared]:
         channels_last=run.params.engine.channels_last,
         uncertain=protocol.uncertain if task.uncertain and isinstance(protocol, Classification) else "",
     )
+
+
+def trainer(run: Run) -> tuple[TaskTrainer, Prepared]:
+    """Builds everything that training needs, from the run alone."""
+    import torch
+
+    from medtransfer.training import lora, objectives, optimizer
+    from medtransfer.training.trainer import TaskTrainer, choose_kernels
+
+    arithmetic.check(run.params.engine.portable, run.device)  # this may be a worker on another machine
+    choose_kernels(run.params.engine)
+    task, device = run.record, torch.device(run.device)
+    prepared, protocol = labelled(run), protocol_of(run)
+    goal = objectives.objective(task, prepared, protocol, device)
+    tensors = store.state(run.init, run.root, rng.seed_of(run.seed, "backbone"), run.params.model.random_last_bn)
+    size = task_params(run.params, run.task).image_size
+    model = goal.build(NetworkSpec.of(run.init, run.params.model, size), tensors, rng.seed_of(run.seed, "head"))
+    if run.protocol == "partial":
+        optimizer.freeze_but_last(model, run.params.protocols.partial_blocks)
+    if run.protocol == "lora":
+        settings = run.params.protocols
+        lora.adapt(model, settings.lora_rank, settings.lora_alpha, rng.seed_of(run.seed, "lora"))
     rows = {split: prepared.rows(split) for split in ("train", "val", "test")}
     built = TaskTrainer(
-        model, goal, loader, rows,
+        model, goal, loader(run), rows,
         protocol=protocol, engine=run.params.engine, seed=run.seed, device=device, folder=run.folder,
     )  # fmt: skip
     return built, prepared
 
 
 def _train(run: Run, tracked: tracking.TrackedRun, report: Callable[[Progress], None]) -> None:
-    """Fits, reads test once and writes the results; `cell.json` last, because it says that they are whole."""
+    """Fits, reads test once and writes the results."""
+    prepared = labelled(run)
+    tracked.dataset(run.task, run.manifest_digest, str(prepared.folder.relative_to(run.root)), _counts(prepared))
+    (_finish_frozen if run.frozen else _finish_trained)(run, prepared, tracked, report)
+
+
+def _finish_trained(
+    run: Run, prepared: Prepared, tracked: tracking.TrackedRun, report: Callable[[Progress], None]
+) -> None:
     from medtransfer.training.examples import collect
 
-    built, prepared = trainer(run)
-    counts = _counts(prepared)
-    tracked.dataset(run.task, run.manifest_digest, str(prepared.folder.relative_to(run.root)), counts)
+    built, _ = trainer(run)
     tracked.journal.cut(built.resume())
     fit = built.run(tracked.log, report)
     tracked.tag(arithmetic=arithmetic.kind(fit.arithmetic))
     val, test = built.test()
+    if (shown := collect(built, run.record, test.table)) is not None:
+        examples.save(run.folder / examples.FILE, shown)  # stays here: images are not for MLflow
+    _write(run, prepared, tracked, fit, val, test, {}, [built.best_file])
+    built.checkpoint_file.unlink(missing_ok=True)
+
+
+def _finish_frozen(
+    run: Run, prepared: Prepared, tracked: tracking.TrackedRun, report: Callable[[Progress], None]
+) -> None:
+    from medtransfer.runs import frozen
+    from medtransfer.training.trainer import choose_kernels
+
+    arithmetic.check(run.params.engine.portable, run.device)
+    choose_kernels(run.params.engine)
+    tracked.journal.cut(0)
+    fit, val, test, seconds = frozen.run_frozen(run, prepared, loader(run), tracked.log)
+    tracked.tag(arithmetic=arithmetic.kind(fit.arithmetic))
+    _write(run, prepared, tracked, fit, val, test, {"features_seconds": seconds}, [])
+
+
+def _write(
+    run: Run, prepared: Prepared, tracked: tracking.TrackedRun, fit: Fit, val: Prediction, test: Prediction,
+    more: Mapping[str, float], kept: Sequence[Path],
+) -> None:  # fmt: skip
+    """Writes the results of a run; `cell.json` last, because it says that they are whole."""
     scores = {f"test_{name}": value for name, value in test.scores.items()}
     scores |= {f"best_val_{name}": value for name, value in val.scores.items() if "." not in name}
-    cost = {"epochs": fit.epoch, "images": fit.images, "seconds": fit.seconds}
+    cost = {"epochs": fit.epoch, "images": fit.images, "seconds": fit.seconds, **more}
     cost["gpu_seconds"] = fit.seconds if run.device == "cuda" else 0.0
     told = {f"cost_{name}": float(value) for name, value in cost.items() if name != "gpu_seconds" or value}
     primary = f"test_{run.record.metric}"
@@ -235,13 +299,10 @@ def _train(run: Run, tracked: tracking.TrackedRun, report: Callable[[Progress], 
     tracked.journal.append({**scores, **told, "best_epoch": fit.best_epoch}, fit.epoch)
     with files.replacing(run.folder / "predictions.parquet") as temporary:
         test.table.to_parquet(temporary, index=False)
-    if (shown := collect(built, run.record, test.table)) is not None:
-        examples.save(run.folder / examples.FILE, shown)  # stays here: images are not for MLflow
     result = _result(run, prepared, fit, scores, cost)
-    result["parts"] = {path.name: files.sha256(path) for path in (run.folder / "predictions.parquet", built.best_file)}
+    result["parts"] = {path.name: files.sha256(path) for path in (run.folder / "predictions.parquet", *kept)}
     result["mlflow_run_id"] = tracked.run_id
     files.write_text(run.folder / "cell.json", json.dumps(result, indent=1))
-    built.checkpoint_file.unlink(missing_ok=True)
 
 
 def _result(run: Run, prepared: Prepared, fit: Fit, scores: dict[str, float], cost: dict[str, float]) -> dict[str, Any]:
@@ -257,6 +318,8 @@ def _result(run: Run, prepared: Prepared, fit: Fit, scores: dict[str, float], co
         "task": run.task,
         "seed": run.seed,
         "recipe": run.recipe,
+        "protocol": run.protocol,
+        "fraction": str(run.fraction),
         "study": dict(run.study),
         "fold": run.fold,
         "folds": prepared.manifest["folds"],
@@ -298,9 +361,11 @@ def _publish(run: Run, tracked: tracking.TrackedRun) -> None:
 
     result = read_finished(run)
     files.write_text(run.folder / "params.yaml", yaml.safe_dump(result["params"]))
-    names = [*RESULTS, "journal.jsonl", "params.yaml", curves.FILE]
+    names = [*RESULTS, "journal.jsonl", "params.yaml", *([] if run.frozen else [curves.FILE])]
     title = f"{run.init.canonical}, {run.task}, seed {run.seed}"
-    curves.draw(result["history"], f"val_{run.record.metric}", result["best"]["epoch"], title, run.folder / curves.FILE)
+    if not run.frozen:
+        path, metric = run.folder / curves.FILE, f"val_{run.record.metric}"
+        curves.draw(result["history"], metric, result["best"]["epoch"], title, path)
     receipt = store.receipt_file(run.init, run.root)
     if receipt is not None:
         shutil.copyfile(receipt, run.folder / "receipt.json")

@@ -17,8 +17,18 @@ from medtransfer.data import catalog, prepare
 from medtransfer.data.cache import Prepared, load
 from medtransfer.data.tasks import Task, contaminated
 from medtransfer.data.tasks import applicable as fits
-from medtransfer.params import Classification, Params, Segmentation, protocol, task_params
+from medtransfer.params import (
+    FROZEN,
+    WHOLE,
+    Classification,
+    Fraction,
+    Params,
+    Segmentation,
+    protocol,
+    task_params,
+)
 from medtransfer.results import study
+from medtransfer.runs import variants
 from medtransfer.runs.execution import pull
 from medtransfer.training import fitting
 from medtransfer.training.fitting import NetworkSpec
@@ -28,6 +38,9 @@ from medtransfer.weights.receipts import Lineage, Receipt
 from medtransfer.weights.zoo import Triple
 
 log = logging.getLogger("medtransfer")
+
+READ = ("monitor", "crop_fraction", "class_weights", "uncertain")
+"""fields of the task's kind that linear and knn read; `normalization` is in the identity as the input's mean and std"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +69,10 @@ class Run:
     """`fold` is one of `benchmark.splits`"""
     recipe: Literal["fixed", "tuned"] = "fixed"
     """tuned: `params` hold the values that the study of init and task found"""
+    protocol: str = "finetune"
+    """one of `benchmark.protocols`"""
+    fraction: Fraction = WHOLE
+    """of the labels of train"""
     study: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """where tuned values are from: study, trial, trials and images spent"""
 
@@ -63,14 +80,22 @@ class Run:
     def name(self) -> str:
         """Names the run among those of its task, as the terminal shows it."""
         part = "".join(f"-{'split' if self.drawn else 'f'}{number}" for number in self.part.values())
-        return f"{self.init.canonical}-s{self.seed}{part}" + ("-tuned" if self.recipe == "tuned" else "")
+        return f"{self.init.canonical}-s{self.seed}{part}{''.join(f'-{word}' for word in self.variant)}"
+
+    @property
+    def variant(self) -> list[str]:
+        """Lists in words how it differs from a run of the fixed recipe in which all is trained on all labels."""
+        recipe = ["tuned"] if self.recipe == "tuned" else []
+        protocol = [self.protocol] if self.protocol != "finetune" else []
+        share = "" if self.fraction.shots else " of labels"
+        return [*recipe, *protocol, *([] if self.fraction.whole else [f"{self.fraction}{share}"])]
 
     @property
     def title(self) -> str:
         """Names the run in MLflow, whose tables cut names: what differs comes first."""
         part = "".join(f" {'split' if self.drawn else 'fold'} {number}" for number in self.part.values())
-        tuned = " · tuned" if self.recipe == "tuned" else ""
-        return f"{self.init.label} · {self.task} · s{self.seed}{part}{tuned} · {self.init.backbone}"
+        variant = "".join(f" · {word}" for word in self.variant)
+        return f"{self.init.label} · {self.task} · s{self.seed}{part}{variant} · {self.init.backbone}"
 
     @property
     def part(self) -> dict[str, int]:
@@ -90,7 +115,7 @@ class Run:
         return (*self.marks, "contaminated") if found else self.marks
 
     @property
-    def protocol(self) -> Classification | Segmentation:
+    def training(self) -> Classification | Segmentation:
         """Is what the task is fine-tuned under."""
         return protocol(self.params, self.task, self.record.segmentation)
 
@@ -100,12 +125,19 @@ class Run:
         task = self.record
         sizes = task_params(self.params, self.task)
         kind = "segmentation" if task.segmentation else "classification"
-        fields = schema.flatten(self.protocol, kind)
+        fields = schema.flatten(self.training, kind)
         if not task.uncertain:
             fields.pop("classification.uncertain", None)
+        if self.frozen:
+            fields = {name: value for name, value in fields.items() if name.removeprefix(f"{kind}.") in READ}
+        own = schema.flatten(self.params.protocols, "protocols")
+        positions = "protocols.linear_positions"
+        fields |= {name: own[name] for name in own if name.startswith(f"protocols.{self.protocol}_")}
+        if not task.segmentation:
+            fields.pop(positions, None)
         fields |= self.params.engine.fields
         fields[f"tasks.{self.task}.image_size"] = sizes.image_size
-        if task.segmentation:
+        if task.segmentation and not self.frozen:
             fields["model.decoder"] = fitting.resolved_decoder(self.init.backbone, self.params.model.decoder)
         if self.init.padding:
             fields["model.padding"] = self.params.model.padding
@@ -126,7 +158,7 @@ class Run:
     @functools.cached_property
     def normalization(self) -> tuple[Triple, Triple]:
         """Is the mean and std of its inputs, per channel."""
-        return recipes.normalization(self.init, self.protocol.normalization, receipts.read(self.init, self.root))
+        return recipes.normalization(self.init, self.training.normalization, receipts.read(self.init, self.root))
 
     @functools.cached_property
     def digest(self) -> str:
@@ -143,9 +175,18 @@ class Run:
             "protocol_version": PROTOCOL_VERSION,
         }
         identity |= self.part
+        if self.protocol != "finetune":
+            identity["protocol"] = self.protocol
+        if not self.fraction.whole:
+            identity |= {"fraction": str(self.fraction), "fractions_of": self.params.benchmark.fractions_of}
         if self.recipe != "fixed":
             identity["recipe"] = self.recipe
         return digest(identity)
+
+    @property
+    def frozen(self) -> bool:
+        """Says whether it needs the backbone's features alone."""
+        return self.protocol in FROZEN
 
     @property
     def folder(self) -> Path:
@@ -163,11 +204,14 @@ def plan(
     weights_folder: str = "adhoc",
     recipes: Sequence[str] = ("fixed",),
     splits: bool = True,
+    protocols: Sequence[str] = ("finetune",),
+    fractions: Sequence[str] = ("1",),
 ) -> list[Run]:
     """Resolves and checks every run, prepares data and fetches weights, before the first training step.
 
-    Runs of the tuned recipe take the values of their studies' ledgers. Without `splits` tasks with drawn splits have
-    runs on the split of `data.split_seed` alone.
+    Runs of the tuned recipe take the values of their studies' ledgers: they are fine-tuned with all labels. Without
+    `splits` tasks with drawn splits have runs on the split of `data.split_seed` alone. What a protocol or a fraction
+    cannot have (see `variants`) is left out and named.
 
     Raises:
         UserError: anything that would stop one of the runs later and can be known now.
@@ -207,7 +251,8 @@ def plan(
         for seed in seeds
         for fold, digest in _parts(caches[task], splits).items()
     ]
-    return [*(fixed if "fixed" in recipes else ()), *(tuned(fixed) if "tuned" in recipes else ())]
+    varied = variants.spread(fixed, protocols, fractions) if "fixed" in recipes else []
+    return [*varied, *(tuned(fixed) if "tuned" in recipes and "finetune" in protocols and "1" in fractions else ())]
 
 
 def _parts(cache: Prepared, splits: bool) -> dict[int | None, str]:

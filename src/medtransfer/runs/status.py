@@ -110,7 +110,7 @@ def _running(runs: Iterable[Run], now: Standing) -> Table:
     for run in runs:
         epochs, rate = _progress(run)
         speed = "" if rate is None else f"{rate:.0f}"
-        table.add_row(run.task, run.name, f"{epochs}/{run.protocol.max_epochs}", speed, now.places[run.digest])
+        table.add_row(run.task, run.name, f"{epochs}/{run.training.max_epochs}", speed, now.places[run.digest])
     return table
 
 
@@ -122,7 +122,7 @@ def _progress(run: Run) -> tuple[int, float | None]:
     if not lines:
         return 0, None
     last = json.loads(lines[-1])
-    return min(last["step"] + 1, run.protocol.max_epochs), last["metrics"].get("images_per_second")
+    return min(last["step"] + 1, run.training.max_epochs), last["metrics"].get("images_per_second")
 
 
 def _left(now: Standing, running: Sequence[Run]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from medtransfer.core.errors import UserError, one_line
 from medtransfer.core.remembered import remembered
 from medtransfer.data.tasks import Task
-from medtransfer.params import Classification, Model, Segmentation
+from medtransfer.params import Classification, Model, Protocols, Segmentation
 from medtransfer.weights import architectures
 from medtransfer.weights.names import Initialization
 
@@ -158,3 +158,77 @@ def check(task: Task, protocol: Classification | Segmentation, spec: NetworkSpec
     valid = ("val_loss", f"val_{task.metric}")
     if protocol.monitor not in valid:
         raise UserError(f"monitor of task {task.name} must be one of {', '.join(valid)}, got {protocol.monitor!r}")
+
+
+def check_protocol(task: Task, protocol: str, settings: Protocols, spec: NetworkSpec, backbone_lr: float) -> None:
+    """Refuses, before any work, a protocol that a backbone or a task cannot have.
+
+    Raises:
+        UserError: with the law, the value and the repair.
+    """
+    if protocol in ("partial", "lora") and backbone_lr == 0:
+        raise UserError(
+            f"the protocol {protocol} trains a part of the backbone, and backbone_lr of task {task.name} is 0: set it "
+            "above 0, or take the protocol finetune, in which the backbone then stays as it is"
+        )
+    if protocol == "knn" and task.segmentation:
+        raise UserError(
+            f"the protocol knn votes on whole images, and task {task.name} has masks: take linear, which has a "
+            "layer on dense features"
+        )
+    if protocol == "partial":
+        from medtransfer.training import optimizer
+
+        optimizer.check_blocks(spec.backbone, settings.partial_blocks)
+    if protocol == "lora" and not _has_attention(spec.backbone):
+        raise UserError(
+            f"the protocol lora changes the attention of a transformer, and {spec.backbone} has none: take partial for "
+            "it, or leave it out"
+        )
+    if protocol == "linear" and task.segmentation:
+        architectures.strides(spec.backbone)
+    elif protocol in ("linear", "knn") and (found := _feature_shape(spec.backbone, spec.image_size)):
+        raise UserError(
+            f"the protocol {protocol} needs one vector of features for each image, and {spec.backbone} gives {found}: "
+            "take finetune or partial for it, or leave it out"
+        )
+
+
+@remembered("timm", "torch")
+def feature_width(backbone: str, image_size: int, dense: bool) -> int:
+    """Counts the features of an image, or, `dense`, of a pixel of it."""
+    import torch
+
+    from medtransfer.training import features, networks
+    from medtransfer.weights import backbones
+
+    with torch.device("meta"):
+        built = networks.Pyramid(backbone, image_size) if dense else backbones.bare_backbone(backbone, image_size)
+        return features.width(built, image_size)
+
+
+@remembered("timm", "torch")
+def _has_attention(backbone: str) -> bool:
+    import torch
+
+    from medtransfer.training import lora
+    from medtransfer.weights import backbones
+
+    with torch.device("meta"):
+        return bool(lora.attention_layers(backbones.bare_backbone(backbone)))
+
+
+@remembered("timm", "torch")
+def _feature_shape(backbone: str, image_size: int) -> str:
+    """Says what the features of two images are where they are not two vectors; empty: they are."""
+    import torch
+
+    from medtransfer.weights import backbones
+
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            found = backbones.bare_backbone(backbone, image_size).eval()(torch.empty(2, 3, image_size, image_size))
+    except architectures.REFUSALS as error:
+        return one_line(error)
+    vectors = isinstance(found, torch.Tensor) and found.ndim == 2
+    return "" if vectors else str(tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__)

@@ -115,6 +115,18 @@ def backbone(spec: BackboneSpec, tensors: Mapping[str, Tensor]) -> nn.Module:
     return module
 
 
+def pyramid(spec: BackboneSpec, tensors: Mapping[str, Tensor]) -> Pyramid:
+    """Builds a backbone that gives its feature maps and holds `tensors`.
+
+    Raises:
+        UserError: the tensors do not fit the backbone at this side.
+    """
+    with torch.random.fork_rng(devices=[]):
+        encoder = Pyramid(spec.backbone, spec.image_size)
+    _fill(encoder.model, tensors, spec)
+    return encoder
+
+
 def segmenter(spec: NetworkSpec, labels: int, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
     """Builds an encoder that holds `tensors` with a decoder and a head, drawn from `head_seed`: always random.
 

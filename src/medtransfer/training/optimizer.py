@@ -32,6 +32,34 @@ def build_optimizer(model: nn.Module, protocol: Training) -> torch.optim.Optimiz
     return kind(groups, **common)
 
 
+def freeze_but_last(model: nn.Module, blocks: int) -> None:
+    """Freezes the backbone of a network but for its last blocks; their number is timm's (`depth_of`).
+
+    Raises:
+        UserError: timm does not know the architecture's blocks, or it has no more than these.
+    """
+    name, backbone = networks.pretrained_part(model)
+    check_blocks(name, blocks)
+    depths = depth_of(name)
+    keys = backbones.sources((key for key, _ in backbone.named_parameters()), depths)
+    for key, parameter in backbone.named_parameters():
+        parameter.requires_grad_(depths.get(keys[key] or "", 0) < blocks)
+
+
+def check_blocks(backbone: str, blocks: int) -> None:
+    """Refuses to train more blocks than there are, or all of them.
+
+    Raises:
+        UserError: timm does not know the architecture's blocks, or it has no more than these.
+    """
+    most = max(depth_of(backbone).values())
+    if blocks > most:
+        raise UserError(
+            f"protocols.partial_blocks is {blocks}, and {backbone} has {most} blocks behind its stem: that would be "
+            "fine-tuning; take fewer blocks, or the protocol finetune"
+        )
+
+
 def _groups(model: nn.Module, protocol: Training) -> list[dict[str, Any]]:
     """Groups the trained parameters by rate; those of a frozen backbone need no gradient."""
     name, backbone = networks.pretrained_part(model)
@@ -66,7 +94,10 @@ def depth_of(backbone: str) -> dict[str, int]:
     with torch.device("meta"):
         model: Any = timm.create_model(backbone, pretrained=False, num_classes=1)  # the classifier marks the end
     if not hasattr(model, "group_matcher"):
-        raise UserError(f"layer_decay < 1 needs to know the layers of {backbone}, which timm does not: set it to 1")
+        raise UserError(
+            f"layer_decay < 1 and the protocol partial need to know the layers of {backbone}, which timm does not: set "
+            "layer_decay to 1, take another protocol"
+        )
     layers: dict[str, int] = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
     head = max(layers.values())
     return {name: max(0, head - 1 - layer) for name, layer in layers.items()}
@@ -80,7 +111,17 @@ def follow(optimizer: torch.optim.Optimizer) -> None:
 
 
 def set_training(model: nn.Module, protocol: Training) -> None:
-    """Puts a network into training mode; a frozen backbone stays in evaluation mode, so its statistics do not move."""
+    """Puts a network into training mode; frozen parts stay in evaluation mode, so their statistics do not move."""
     model.train()
+    backbone = networks.pretrained_part(model)[1]
     if protocol.backbone_lr == 0:
-        networks.pretrained_part(model)[1].eval()
+        backbone.eval()
+        return
+    frozen = [module for module in backbone.modules() if _frozen(module)]
+    for module in frozen:
+        module.eval()
+
+
+def _frozen(module: nn.Module) -> bool:
+    parameters = list(module.parameters())
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)

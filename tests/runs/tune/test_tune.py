@@ -70,7 +70,7 @@ def outcome(value: float | None, *, images: int = FULL, pruned: bool = False, er
 
 def loss(job: Job) -> Outcome:
     """A loss that is least at lr 3e-3, and a little less with another seed."""
-    return outcome(abs(job.run.protocol.lr - 3e-3) + job.run.protocol.weight_decay - (0.001 if job.repeat else 0))
+    return outcome(abs(job.run.training.lr - 3e-3) + job.run.training.weight_decay - (0.001 if job.repeat else 0))
 
 
 def drive(study: Study, answer: Callable[[Job], Outcome | Exception] = loss, jobs: int = 10**6) -> list[Job]:
@@ -160,7 +160,7 @@ def test_a_study_spends_its_budget_and_repeats_the_best(study: Callable[..., Stu
 
 
 def test_the_fixed_recipe_is_the_first_trial_where_it_lies_in_the_space(study: Callable[..., Study]) -> None:
-    assert drive(study(), jobs=1)[0].run.protocol.lr == 1e-3
+    assert drive(study(), jobs=1)[0].run.training.lr == 1e-3
 
 
 def test_a_winner_is_named_by_the_mean_over_seeds(study: Callable[..., Study]) -> None:
@@ -221,8 +221,8 @@ def test_a_point_is_tried_again_when_its_worker_dies_and_fails_the_second_time(s
 
     def answer(job: Job) -> Outcome | Exception:
         if len(bad) < 1 and job.number == 1:
-            bad.append(job.run.protocol.lr)
-        return WorkerLost("killed") if job.run.protocol.lr in bad and not job.repeat else loss(job)
+            bad.append(job.run.training.lr)
+        return WorkerLost("killed") if job.run.training.lr in bad and not job.repeat else loss(job)
 
     drive(opened, answer)
     found = opened.ledger()

@@ -16,8 +16,9 @@ from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
 from medtransfer.data.catalog import TASKS
 from medtransfer.training.loader import Batch, Loader
+from medtransfer.training.probes import knn
 from medtransfer.training.ssl import probe as probing
-from medtransfer.training.ssl.probe import Probe, features, knn
+from medtransfer.training.ssl.probe import Probe, features
 from medtransfer.weights import backbones
 from tests.support import fakes
 

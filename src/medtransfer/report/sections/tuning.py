@@ -84,11 +84,10 @@ def ranking(findings: Findings) -> Section | None:
 
 def recipes(findings: Findings) -> Section | None:
     """Puts the fixed and the tuned recipe side by side, on val and on test."""
-    if not findings.beside:
+    tunable = [c for c in (*findings.results, *findings.beside) if (c.protocol, c.fraction) == ("finetune", "1")]
+    by_recipe = {recipe: [c for c in tunable if c.recipe == recipe] for recipe in _RECIPES}
+    if not all(by_recipe.values()):
         return None
-    by_recipe = {
-        recipe: [c for c in (*findings.results, *findings.beside) if c.recipe == recipe] for recipe in _RECIPES
-    }
     lines = []
     for task in findings.benchmark.tasks:
         for init in findings.benchmark.inits:

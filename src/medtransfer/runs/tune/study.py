@@ -57,14 +57,14 @@ class Study:
         self.run, self.rows, self.url = run, rows, Address(url)
         self.settings: Tuning = run.params.tuning
         kind = "segmentation." if run.record.segmentation else "classification."
-        self.fields = {k.removeprefix(kind): v for k, v in schema.flatten(run.protocol, kind[:-1]).items()}
+        self.fields = {k.removeprefix(kind): v for k, v in schema.flatten(run.training, kind[:-1]).items()}
         self.space = spaces.of_kind(self.settings.space, self.fields)
-        spaces.check(self.space, run.task, run.protocol.monitor)
+        spaces.check(self.space, run.task, run.training.monitor)
         self.ranges = spaces.distributions(self.space, self.fields)
         self.points = spaces.size(self.ranges)
         self.recipe = spaces.recipe(self.space, self.fields)
         self.name = f"{self.settings.study}/{run.task}/{run.init.slug}"
-        self.maximize = run.protocol.monitor != "val_loss"
+        self.maximize = run.training.monitor != "val_loss"
         self.running: dict[int, optuna.trial.Trial] = {}
         self.repeating: set[tuple[int, int]] = set()
         self.exhausted = False
@@ -156,17 +156,17 @@ class Study:
     @property
     def budget(self) -> int:
         """Training images that the trials may see together."""
-        return self.settings.trials * self.full_images(self.run.protocol)
+        return self.settings.trials * self.full_images(self.run.training)
 
     def spent(self) -> int:
         """Counts the images of the trials that count, and of those at work as if they went to their end."""
         done = sum(trial.images for trial in self.trials() if trial.counted)
-        full = self.full_images(self.run.protocol)
+        full = self.full_images(self.run.training)
         return done + full * len(self.running)
 
     def take(self) -> Job | None:
         """Gives the next training, None if there is none at this moment."""
-        if not self.exhausted and self.spent() + self.full_images(self.run.protocol) <= self.budget:
+        if not self.exhausted and self.spent() + self.full_images(self.run.training) <= self.budget:
             job = self._ask()
             if job is not None:
                 return job
@@ -226,7 +226,7 @@ class Study:
             return
         if self.settings.pruner == "none":
             for epoch, scores in enumerate(outcome.history):
-                trial.report(scores[self.run.protocol.monitor], epoch)
+                trial.report(scores[self.run.training.monitor], epoch)
         state = TrialState.PRUNED if outcome.pruned else TrialState.COMPLETE
         self._end(job.number, state, book, None if outcome.pruned else outcome.best)
 
@@ -277,7 +277,7 @@ class Study:
         """Writes the study down as it stands."""
         finalists = finalists_of(self.best(), self._repeats(), self.settings)
         winner = winner_of(finalists, maximize=self.maximize)
-        asked = not self.running and self.spent() + self.full_images(self.run.protocol) > self.budget
+        asked = not self.running and self.spent() + self.full_images(self.run.training) > self.budget
         repeated = all(len(f.values) == 1 + len(self.settings.finalist_seeds) for f in finalists)
         best = next((trial.params for trial in self.trials() if trial.number == winner), None)
         return Ledger(
@@ -286,7 +286,7 @@ class Study:
             study=self.name,
             identity=json.loads(json.dumps(self.identity)),
             metric=self.run.record.metric,
-            monitor=self.run.protocol.monitor,
+            monitor=self.run.training.monitor,
             maximize=self.maximize,
             budget_trials=self.settings.trials,
             budget_images=self.budget,

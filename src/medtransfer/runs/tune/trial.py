@@ -125,9 +125,9 @@ class _Judge:
 
     def __init__(self, job: Job, fit: Fit) -> None:
         self.trial = None
-        self.monitor = job.run.protocol.monitor
+        self.monitor = job.run.training.monitor
         if job.trial_id is not None:
-            settings, epochs = job.run.params.tuning, job.run.protocol.max_epochs
+            settings, epochs = job.run.params.tuning, job.run.training.max_epochs
             study = optuna.load_study(
                 study_name=job.study,
                 storage=storage(job.storage),

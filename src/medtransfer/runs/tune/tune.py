@@ -235,7 +235,7 @@ def _refuse_alone(planned: Sequence[Run], root: Path) -> None:
 
 def _warn(params: Params, planned: Sequence[Run]) -> None:
     """Says where a pruner cannot learn within the budget (Optuna's own advice: ten trials per bracket)."""
-    settings, epochs = params.tuning, max(run.protocol.max_epochs for run in planned)
+    settings, epochs = params.tuning, max(run.training.max_epochs for run in planned)
     if settings.pruner != "hyperband":
         return
     brackets, resource = 1, epochs

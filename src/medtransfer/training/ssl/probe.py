@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +14,7 @@ from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import Task, slug
 from medtransfer.statistics import metrics
 from medtransfer.training.loader import Loader
-
-TEMPERATURE = 0.07
-"""of the neighbours' votes, as in Wu et al., CVPR 2018"""
-CHUNK = 256
-"""samples whose neighbours are looked for at a time"""
+from medtransfer.training.probes import knn
 
 
 def features(backbone: nn.Module, loader: Loader, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -33,42 +28,6 @@ def features(backbone: nn.Module, loader: Loader, rows: NDArray[np.int64]) -> ND
         for module, training in modes.items():
             module.training = training
     return np.concatenate(parts)
-
-
-def knn(train: NDArray[Any], labels: NDArray[Any], val: NDArray[Any], k: int) -> NDArray[np.float64]:
-    """Predicts labels by the votes of the k nearest samples of train, weighted by exp(cosine / 0.07).
-
-    Wu et al., Unsupervised feature learning via non-parametric instance discrimination, CVPR 2018. Features are
-    centred on train before the cosine is taken: those behind a ReLU all point the same way otherwise.
-
-    Args:
-        train: features, (n, F).
-        labels: (n, L), 0 or 1; one below 0 is none and has no vote.
-        val: features, (m, F).
-        k: neighbours; all of train if there are fewer.
-
-    Returns:
-        The share of the votes for each label, (m, L); 0.5 where none of the neighbours has a vote.
-    """
-    centre = train.mean(0)
-    known, wanted = _unit(train - centre), _unit(val - centre)
-    parts = [_vote(known, labels, wanted[i : i + CHUNK], min(k, len(train))) for i in range(0, len(wanted), CHUNK)]
-    return np.concatenate(parts)
-
-
-def _vote(train: NDArray[np.float64], labels: NDArray[Any], val: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    cosine = val @ train.T
-    nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
-    closest = np.take_along_axis(cosine, nearest, axis=1)
-    weights = np.exp((closest - closest[:, :1]) / TEMPERATURE)[:, :, None]  # a common factor changes no share
-    votes = weights * (labels[nearest] >= 0)
-    total = votes.sum(1)
-    return np.where(total > 0, (votes * labels[nearest]).sum(1) / np.where(total > 0, total, 1), 0.5)
-
-
-def _unit(vectors: NDArray[Any]) -> NDArray[np.float64]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,191 @@
+"""A run on frozen features: linear or knn, whose one choice is made on val; test is read once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medtransfer.core import arithmetic
+from medtransfer.core.errors import UserError
+from medtransfer.data.cache import Prepared
+from medtransfer.runs import feature_cache
+from medtransfer.runs.run import Run
+from medtransfer.training import objectives, probes
+from medtransfer.training.checkpoint import Fit
+from medtransfer.training.features import Features, LinearSegmenter
+from medtransfer.training.loader import Loader, certain
+from medtransfer.training.objectives import Prediction, TaskObjective
+
+MOST_PIXELS = 100_000
+"""pixels of train that a linear layer is fitted to; of more, each image gives its first ones"""
+EDGE = 1e-6
+"""probabilities of votes stay this far from 0 and 1 where their log is taken"""
+
+Log = Callable[[dict[str, float], int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What one value of the grid comes to on val."""
+
+    value: float
+    loss: float
+    scores: dict[str, float]
+    logits: Mapping[str, NDArray[np.float64]]
+    """split -> logits of its images, (images, L); none of a segmentation task"""
+    layer: probes.Linear | None = None
+
+
+def run_frozen(run: Run, prepared: Prepared, loader: Loader, log: Log) -> tuple[Fit, Prediction, Prediction, float]:
+    """Fits every value of the protocol's grid, chooses by the log loss on val, and reads test once.
+
+    Args:
+        run: of the protocol linear or knn.
+        prepared: the cache with the run's split and fraction.
+        loader: of its images, for the test masks of a segmentation task.
+        log: gets what each value of the grid came to on val.
+
+    Returns:
+        What was tried as the history of a fit, val, test, and the seconds that the features took.
+
+    Raises:
+        UserError: train or val cannot carry the protocol.
+    """
+    features, start = feature_cache.ready(run), time.perf_counter()
+    device = torch.device(run.device)
+    goal = objectives.objective(run.record, prepared, run.training, device)
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
+
+    with threadpool_limits(run.params.execution.threads_per_run):
+        segmentation = run.record.segmentation
+        grid = _dense(run, prepared, features, goal) if segmentation else _whole(run, prepared, features, goal)
+    fit = Fit(epoch=len(grid), images=len(prepared.rows("train")), arithmetic=arithmetic.in_force(run.device))
+    for number, choice in enumerate(grid):
+        name = "strength" if run.protocol == "linear" else "neighbours"
+        entry = {"val_loss": choice.loss, name: choice.value, **{f"val_{k}": v for k, v in choice.scores.items()}}
+        fit.history.append(entry)
+        log(entry, number)
+        if fit.best_epoch < 0 or choice.loss < fit.best:
+            fit.best, fit.best_epoch = choice.loss, number
+    best = grid[fit.best_epoch]
+    val, test = (_test_masks if segmentation else _test)(run, prepared, loader, goal, best)
+    fit.seconds = time.perf_counter() - start
+    return fit, val, test, features.seconds
+
+
+def _whole(run: Run, prepared: Prepared, features: Features, goal: TaskObjective) -> list[Choice]:
+    """Tries the grid on features of whole images."""
+    truth = objectives.targets(run.record, prepared)
+    train, multiclass = prepared.rows("train"), run.record.kind == "multiclass"
+    policy = getattr(run.training, "uncertain", "") if run.record.uncertain else ""
+    targets = certain(torch.from_numpy(np.array(truth, dtype=np.float32)), policy)
+    rows = {split: prepared.rows(split) for split in ("val", "test")}
+    settings, found = run.params.protocols, list[Choice]()
+
+    def add(value: float, logits: Mapping[str, NDArray[np.float64]]) -> None:
+        device, on_val = _device(goal), torch.from_numpy(logits["val"])
+        loss = goal.loss(on_val.to(device), targets[torch.from_numpy(rows["val"])].to(device))
+        scores = goal.score(_probabilities(logits["val"], multiclass), rows["val"])
+        shown = {name: score for name, score in scores.items() if "." not in name}
+        found.append(Choice(value=value, loss=float(loss), scores=shown, logits=logits))
+
+    if run.protocol == "linear":
+        weights = getattr(goal, "weight", None)
+        layers = probes.linear(
+            features.values[train], targets[torch.from_numpy(train)].numpy(), settings.linear_strengths,
+            multiclass=multiclass, weights=None if weights is None else weights.double().cpu().numpy(),
+        )  # fmt: skip
+        for strength, layer in zip(settings.linear_strengths, layers, strict=True):
+            add(strength, {split: layer.logits(features.values[places]) for split, places in rows.items()})
+        return found
+    usable = [k for k in settings.knn_neighbours if k <= len(train)]
+    both = np.concatenate([rows["val"], rows["test"]])
+    shares = probes.votes(features.values[train], truth[train], features.values[both], usable)
+    for k, share in zip(usable, shares, strict=True):
+        of_val, of_test = np.split(_log_odds(share, multiclass), [len(rows["val"])])
+        add(float(k), {"val": of_val, "test": of_test})
+    return found
+
+
+def _dense(run: Run, prepared: Prepared, features: Features, goal: TaskObjective) -> list[Choice]:
+    """Tries the grid on features of pixels: a label is there or not at each."""
+    assert features.targets is not None  # of a segmentation task
+    train, val, labels = prepared.rows("train"), prepared.rows("val"), len(run.record.labels)
+    each = max(1, min(features.values.shape[1], MOST_PIXELS // len(train)))
+
+    def pixels(rows: NDArray[np.int64]) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+        bits = features.targets[rows, :each].reshape(-1, 1) >> np.arange(labels, dtype=np.uint8) & 1  # type: ignore[index]  # asserted above
+        return features.values[rows, :each].reshape(len(bits), -1), bits.astype(np.float32)
+
+    weights = getattr(goal, "weight", None)
+    balance = None if weights is None else weights.double().reshape(-1).cpu().numpy()
+    values, targets = pixels(train)
+    try:
+        layers = probes.linear(values, targets, run.params.protocols.linear_strengths, weights=balance)
+    except UserError as error:
+        raise UserError(
+            f"protocol linear on task {run.task}: {error} ({each} pixels of each of {len(train)} images): raise "
+            "protocols.linear_positions"
+        ) from error
+    others, truth = pixels(val)
+    found = []
+    for strength, layer in zip(run.params.protocols.linear_strengths, layers, strict=True):
+        logits = torch.from_numpy(layer.logits(others))
+        pos_weight = None if balance is None else torch.from_numpy(balance)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits, torch.from_numpy(truth).double(), pos_weight=pos_weight
+        )
+        found.append(Choice(value=strength, loss=float(loss), scores={}, logits={}, layer=layer))
+    return found
+
+
+def _test(
+    run: Run, prepared: Prepared, loader: Loader, goal: TaskObjective, best: Choice
+) -> tuple[Prediction, Prediction]:
+    rows, multiclass = {split: prepared.rows(split) for split in ("val", "test")}, run.record.kind == "multiclass"
+    found = {split: _probabilities(best.logits[split], multiclass) for split in rows}
+    thresholds = goal.thresholds(found["val"])
+    val, test = (goal.finish(found[split], rows[split], thresholds) for split in ("val", "test"))
+    return val, test
+
+
+def _test_masks(
+    run: Run, prepared: Prepared, loader: Loader, goal: TaskObjective, best: Choice
+) -> tuple[Prediction, Prediction]:
+    """Passes val and test through backbone and layer: their dense features are never stored."""
+    assert best.layer is not None  # linear has one
+    backbone, _ = feature_cache.network(run)
+    model = LinearSegmenter(backbone, best.layer.weight, best.layer.bias).to(torch.device(run.device)).eval()
+    found = []
+    with torch.inference_mode():
+        for split in ("val", "test"):
+            rows = prepared.rows(split)
+            parts = [
+                goal.collect(model(batch.inputs), batch.targets, batch.rows, split == "test")
+                for batch in loader.evaluate(rows, 1)
+            ]
+            found.append(goal.finish(np.concatenate(parts), rows, None))
+    return found[0], found[1]
+
+
+def _device(goal: TaskObjective) -> Any:
+    weight = getattr(goal, "weight", None)
+    return "cpu" if weight is None else weight.device
+
+
+def _probabilities(logits: NDArray[np.float64], multiclass: bool) -> NDArray[np.float64]:
+    from scipy.special import expit, softmax
+
+    return np.asarray(softmax(logits, axis=1) if multiclass else expit(logits), dtype=np.float64)
+
+
+def _log_odds(shares: NDArray[np.float64], multiclass: bool) -> NDArray[np.float64]:
+    """Turns shares of votes into logits, which give the same shares back."""
+    kept = np.clip(shares, EDGE, 1 - EDGE)
+    return np.log(kept) if multiclass else np.log(kept / (1 - kept))
