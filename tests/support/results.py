@@ -70,6 +70,41 @@ def write(
                 _run(folder, TASKS[task], init, seed, truth, own, strength, rng, images_per_patient, changes)
 
 
+def write_curves(
+    folder: Path,
+    effects: Mapping[str, float],
+    tasks: Sequence[str],
+    seeds: Sequence[int],
+    protocols: Mapping[str, float],
+    fractions: Sequence[str],
+    *,
+    rise: float = 0.4,
+    cases: int = 200,
+    **changes: Any,
+) -> None:
+    """Writes one run per init, task, seed, protocol and fraction; a tenfold of labels adds `rise` to the effect.
+
+    Args:
+        folder: of the finished runs.
+        effects: see `write`, by `finetune` with all labels.
+        tasks: names.
+        seeds: numbers.
+        protocols: name -> how much better it is than `finetune`; `linear` and `knn` have no luck and no history.
+        fractions: shares of the 5 x `cases` images of train.
+        rise: see above.
+        cases: test images per task.
+        changes: as in `write`.
+    """
+    for protocol, more in protocols.items():
+        frozen = protocol in ("linear", "knn")
+        for fraction in fractions:
+            own = {init: effect + more + rise * float(np.log10(float(fraction))) for init, effect in effects.items()}
+            counts = {"train": round(5 * cases * float(fraction)), "val": cases, "test": cases}
+            given = {"protocol": protocol, "fraction": fraction, "counts": counts} | changes
+            given |= {"history": []} if frozen else {}
+            write(folder, own, tasks, seeds, cases=cases, **given)
+
+
 def _number(*words: object) -> int:
     return int(hashlib.sha256(repr(words).encode()).hexdigest()[:12], 16)
 
@@ -106,7 +141,8 @@ def _run(
     scores = _segmentation(table, noise, strength) if task.segmentation else {}
     if not task.segmentation:
         scores = _classification(task, table, truth, noise, strength)
-    digest = hashlib.sha256(repr((task.name, init, seed)).encode()).hexdigest()[:32]
+    variant = tuple(changes[name] for name in ("recipe", "protocol", "fraction") if name in changes)
+    digest = hashlib.sha256(repr((task.name, init, seed, *variant)).encode()).hexdigest()[:32]
     path = folder / task.name / digest
     path.mkdir(parents=True, exist_ok=True)
     table.to_parquet(path / "predictions.parquet", index=False)

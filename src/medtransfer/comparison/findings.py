@@ -9,14 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from medtransfer import params
-from medtransfer.comparison import answers, claims, contrasts, published, published_form
+from medtransfer.comparison import agreements, answers, claims, contrasts, label_curves, published, published_form
+from medtransfer.comparison.agreements import Agreed
 from medtransfer.comparison.answers import Answer
+from medtransfer.comparison.cells import gather_cells
 from medtransfer.comparison.claims import Verdict
 from medtransfer.comparison.contrasts import ALL, Column, Contrast
+from medtransfer.comparison.label_curves import Point, Saving
 from medtransfer.comparison.patients import Evidence, gather, locked
 from medtransfer.comparison.published import Published
 from medtransfer.comparison.published_form import Row, eligible
 from medtransfer.comparison.selection import belongs, collect, select
+from medtransfer.comparison.training_times import TrainingTime, training_times
 from medtransfer.core import progress
 from medtransfer.data.catalog import TASKS
 from medtransfer.results import looks, study
@@ -70,6 +74,12 @@ class Findings:
     """the benchmark's runs of another recipe, protocol or fraction"""
     studies: tuple[Ledger, ...] = ()
     """of the benchmark's inits and tasks"""
+    points: tuple[Point, ...] = ()
+    """the score of every init, protocol and fraction that is complete"""
+    savings: tuple[Saving, ...] = ()
+    times: tuple[TrainingTime, ...] = ()
+    agreements: tuple[Agreed, ...] = ()
+    """of cheap protocols with fine-tuning"""
 
     def of_task(self, task: str) -> list[Row]:
         """Takes the rows of a task."""
@@ -127,6 +137,7 @@ def find(
     later = contrasts.at_level(untested, level(settings.comparison.alpha, look + 1))
     next_share = later[0].share if later else 0.0
     answered = _answers(rows, benchmark, columns, next_share, dict(zip(ranked, val_ranks.mean, strict=False)), results)
+    cells, sure = gather_cells(results, beside, rows, evidence, benchmark, chosen, folder), 1 - chosen.alpha
     overall = next((answer.chosen for answer in answered if answer.scope == ALL), "")
     return Findings(
         benchmark=benchmark,
@@ -150,6 +161,10 @@ def find(
         published=tuple(printed),
         beside=tuple(beside),
         studies=tuple(_studies(root, benchmark)),
+        points=label_curves.points(cells, sure),
+        savings=label_curves.savings(cells, reference, sure),
+        times=training_times(cells, reference, sure),
+        agreements=agreements.agreements(cells, sure, SEED),
     )
 
 

@@ -13,8 +13,7 @@ from scipy import optimize
 
 from medtransfer.core.errors import UserError
 from medtransfer.statistics.bootstrap import Array, matrix
-from medtransfer.statistics.seeds_and_patients import joint_interval
-from medtransfer.statistics.t_tests import corrected_t_test, t_test
+from medtransfer.statistics.seeds_and_patients import ends_of_mean
 
 STEPS = 8
 """places between two neighbouring amounts at which the curve is tested; ends are then found between two of them"""
@@ -219,15 +218,7 @@ def _crossing(logs: Array, means: list[float]) -> float | None:
 
 def _difference(values: Array, level: float, ratio: float) -> tuple[float, float]:
     """Gives the ends of the interval of a mean difference; all numbers where there is nothing to measure it by."""
-    scores = values.mean(axis=1)
-    found: Any
-    if ratio:
-        found = corrected_t_test(scores, np.zeros(len(scores)), ratio=ratio, alpha=1 - level)
-    elif values.shape[1] > 1:
-        found = joint_interval(values, level=level)
-    else:
-        found = t_test(scores, np.zeros(len(scores)), test="paired", alpha=1 - level)
-    return (-math.inf, math.inf) if found.low is None else (found.low, found.high)
+    return ends_of_mean(values, level=level, ratio=ratio) or (-math.inf, math.inf)
 
 
 def _edge(value: Callable[[float], float], left: float, right: float) -> float:

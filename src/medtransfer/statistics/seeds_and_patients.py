@@ -12,7 +12,7 @@ from scipy import stats
 from medtransfer.core.errors import UserError
 from medtransfer.statistics.bootstrap import Array, matrix
 from medtransfer.statistics.delong import patient_index
-from medtransfer.statistics.t_tests import ROUNDING
+from medtransfer.statistics.t_tests import ROUNDING, corrected_t_test, t_test
 
 MAX_SEEDS = 1000
 """additional seeds that are looked at"""
@@ -87,6 +87,35 @@ def joint_interval(contributions: Any, *, level: float = 0.95, margin: float | N
         p=_two_sided(abs(known["estimate"]), per_seed / seeds, of_patients, df, seeds),
         low=known["estimate"] - half, high=known["estimate"] + half, **verdict, **known,
     )  # fmt: skip
+
+
+def ends_of_mean(contributions: Any, *, level: float = 0.95, ratio: float = 0.0) -> tuple[float, float] | None:
+    """Gives the ends of the interval of a mean by what there is of it: patients and seeds, seeds, or folds.
+
+    Args:
+        contributions: seeds x patients, see `joint_interval`; seeds x 1: scores alone, which get a t-interval.
+        level: of the interval.
+        ratio: test images per training image where the rows are folds that are tested on images of their own: see
+            `corrected_t_test`. 0: rows are seeds.
+
+    Returns:
+        None where there is nothing to measure the mean by: a single seed, or no variance.
+
+    Raises:
+        UserError: as in `joint_interval`.
+    """
+    numbers = matrix(contributions, "contributions", "seeds x patients")
+    if numbers.shape[1] > 1 and not ratio:
+        joint = joint_interval(numbers, level=level)
+        return None if joint.low is None or joint.high is None else (joint.low, joint.high)
+    scores = numbers.mean(axis=1)
+    zeros = np.zeros(len(scores))
+    test = (
+        corrected_t_test(scores, zeros, ratio=ratio, alpha=1 - level)
+        if ratio
+        else t_test(scores, zeros, test="paired", alpha=1 - level)
+    )
+    return None if test.low is None or test.high is None else (test.low, test.high)
 
 
 def per_patient(values: Any, patients: Sequence[Any] | Array | None = None) -> Array:
