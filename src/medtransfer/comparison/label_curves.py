@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -96,6 +97,13 @@ def savings(cells: Sequence[Cell], reference: str, level: float) -> tuple[Saving
         one = saving(ours, list(curve), theirs, base.labels, level=level, ratio=ratio)
         found.append(Saving(task=task, init=init, against=reference, protocol=protocol, found=one))
     return tuple(found)
+
+
+def curved(every: Sequence[Point], task: str) -> list[Point]:
+    """Takes the points of a task whose initialization and protocol have more than one amount of labels."""
+    own = [point for point in every if point.task == task]
+    numbers = Counter((point.protocol, point.init) for point in own)
+    return [point for point in own if numbers[point.protocol, point.init] > 1]
 
 
 def amounts(points_: Sequence[Point]) -> list[tuple[str, float]]:

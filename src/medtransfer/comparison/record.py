@@ -25,6 +25,10 @@ def runs(results: Iterable[Result]) -> list[Record]:
             "init": result.init,
             "seed": result.seed,
             "fold": result.fold,
+            "recipe": result.recipe,
+            "protocol": result.protocol,
+            "fraction": result.fraction,
+            "train_images": result.counts.get("train"),
             "metric": name,
             "value": value,
             "digest": result.digest,
@@ -167,7 +171,8 @@ def comparison_run(findings: Findings) -> dict[str, Any]:
     benchmark, settings = findings.benchmark, findings.settings
     parameters = schema.flatten(settings, "comparison") | schema.flatten(benchmark, "benchmark")
     parameters["comparison.reference"] = findings.reference
-    numbers = [comparison(findings), contrasts(findings), claims(findings), sorted(c.digest for c in findings.results)]
+    every = sorted(c.digest for c in (*findings.results, *findings.beside))
+    numbers = [comparison(findings), contrasts(findings), claims(findings), every]
     found = digest([numbers, parameters])
     marks = sorted({mark for result in findings.results for mark in result.marks})
     chosen = {(answer.scope, answer.chosen) for answer in findings.answers}

@@ -49,7 +49,7 @@ def write(
     """
     shutil.rmtree(out / "report", ignore_errors=True)
     tables = {
-        "runs": record.runs(findings.results),
+        "runs": record.runs((*findings.results, *findings.beside)),
         "comparison": record.comparison(findings),
         "contrasts": record.contrasts(findings),
         "claims": record.claims(findings),

@@ -96,9 +96,13 @@ class LabelSaving:
         """Words the saving no more strongly than the interval does."""
         most, least, share = (self._share(equal) for equal in (self.equal_low, self.equal_high, self.equal))
         if most is None and least is not None:
-            return f"saves at least {_percent(least)}" if least > 0 else UNSHOWN
+            return f"saves at least {_percent(least, math.floor)}" if least > 0 else UNSHOWN
         if least is None and most is not None:
-            return f"saves at most {_percent(most)}, if any" if most > 0 else f"needs at least {_percent(most)} more"
+            return (
+                f"saves at most {_percent(most, math.ceil)}, if any"
+                if most > 0
+                else f"needs at least {_percent(most, math.floor)} more"
+            )
         if share is None or most is None or least is None or least <= 0 <= most:
             return UNSHOWN
         ends = f"({_percent(min(least, most, key=abs))[:-2]} to {_percent(max(least, most, key=abs))})"
@@ -233,5 +237,5 @@ def _labels(number: float | None) -> str:
     return f"{number:,.0f} label{'' if number is not None and round(number) == 1 else 's'}"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * abs(share):.0f} %"
+def _percent(share: float, rounded: Callable[[float], int] = round) -> str:
+    return f"{rounded(100 * abs(share))} %"

@@ -33,16 +33,16 @@ def draw(findings: Findings) -> Figure | None:
         return None
     lines, columns = style.shape(len(tasks), MOST)
     labels = names.names(findings.benchmark.inits)
-    looks = _looks(labels)
+    signs = looks(labels)
     key = 0.17 * len(labels) * (style.inches(labels.values()) + 0.65) / (WIDTH * columns)
     picture = Figure(figsize=(max(WIDTH * columns, 5.0), 2.6 * lines + 1.2 + key), layout="constrained")
     for panel, task in zip(style.panels(picture, len(tasks), MOST), tasks, strict=True):
         panel.set_title(textwrap.fill(names.task_title(findings, task), 44))
-        _draw_task(panel, curves[task], looks, thin=len(labels) <= FEW)
+        _draw_task(panel, curves[task], signs, thin=len(labels) <= FEW)
     title = names.on_backbone("Score on val in percent, mean over runs", findings.benchmark.inits)
     style.headline(picture, findings.results, title)
     shown = {init for found in curves.values() for init in found}
-    style.legend(picture, [line for init, line in looks.items() if init in shown])
+    style.legend(picture, [line for init, line in signs.items() if init in shown])
     return picture
 
 
@@ -75,7 +75,7 @@ def _curve(result: Result) -> list[float]:
     return curve
 
 
-def _looks(labels: Mapping[str, str]) -> dict[str, Line2D]:
+def looks(labels: Mapping[str, str]) -> dict[str, Line2D]:
     """Gives every init a colour, a line style and a marker, no three of them twice in 252."""
     signs: list[dict[str, Any]] = [
         {"color": palette.COLOURS[k % 7], "ls": LINES[k % 4], "marker": MARKERS[k % 9], "ms": 5}

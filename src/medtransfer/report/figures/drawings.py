@@ -19,6 +19,7 @@ from medtransfer.report.figures import (
     cost,
     curves,
     forest,
+    label_curves,
     labels,
     pairs,
     ranks,
@@ -28,8 +29,8 @@ from medtransfer.report.figures import (
 )
 
 _ORDER = (
-    "answer", "scores", "forest", "ranks", "bars", "pairs", "curves", "cost", "labels", "claims",
-    "segmentation-classification", "tuning",
+    "answer", "scores", "forest", "ranks", "bars", "pairs", "curves", "cost", "labels", "label-curves",
+    "claims", "segmentation-classification", "tuning",
 )  # fmt: skip
 _WHOLE: dict[str, tuple[Callable[[Findings], Figure | None], Callable[[Findings], str]]] = {
     "answer": (answer.draw, answer.caption),
@@ -38,6 +39,7 @@ _WHOLE: dict[str, tuple[Callable[[Findings], Figure | None], Callable[[Findings]
     "pairs": (pairs.draw, pairs.caption),
     "curves": (curves.draw, curves.caption),
     "cost": (cost.draw, cost.caption),
+    "label-curves": (label_curves.draw, label_curves.caption),
     "claims": (claims.draw, claims.caption),
     "segmentation-classification": (by_kind.draw, by_kind.caption),
     "tuning": (tuning.draw, tuning.caption),

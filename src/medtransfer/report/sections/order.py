@@ -6,7 +6,16 @@ from dataclasses import replace
 
 from medtransfer import params
 from medtransfer.comparison.findings import Findings
-from medtransfer.report.sections import answers, contrasts, protocol, scores, tuning
+from medtransfer.report.sections import (
+    answers,
+    contrasts,
+    convergence,
+    fewer_labels,
+    protocol,
+    protocols,
+    scores,
+    tuning,
+)
 from medtransfer.report.tables import Section
 from medtransfer.results.result import kind_of
 
@@ -28,6 +37,9 @@ def sections_of(findings: Findings, published: params.Params) -> list[Section]:
         contrasts.over_tasks(findings),
         contrasts.by_kind(findings),
         answers.claims(findings),
+        *fewer_labels.fewer_labels(findings),
+        convergence.convergence(findings),
+        *protocols.protocols(findings),
         tuning.recipes(findings),
         tuning.studies(findings),
         tuning.ranking(findings),
