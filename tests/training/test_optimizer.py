@@ -182,7 +182,7 @@ def test_a_resumed_run_with_groups_gives_the_numbers_of_an_uninterrupted_one(
 
 def test_layers_that_timm_does_not_know_are_refused_before_work_starts(top: Path) -> None:
     spec = NetworkSpec(backbone="pit_ti_224", image_size=224)
-    with pytest.raises(UserError, match="layers of pit_ti_224, which timm does not: set it to 1"):
+    with pytest.raises(UserError, match="layers of pit_ti_224, which timm does not: set layer_decay to 1"):
         fitting.check(TASKS["shenzhen"], protocol(top, layer_decay="0.5"), spec)
     fitting.check(TASKS["shenzhen"], protocol(top), spec)
 
@@ -199,3 +199,28 @@ def test_layers_that_timm_does_not_know_are_refused_before_work_starts(top: Path
 def test_rates_without_a_meaning_are_refused(top: Path, changes: dict[str, str], law: str) -> None:
     with pytest.raises(UserError, match=law):
         protocol(top, **changes)
+
+
+def test_partial_training_moves_the_last_blocks_alone(top: Path, tmp_path: Path) -> None:
+    built, _ = fakes.trainer(top, tmp_path)
+    optimizer.freeze_but_last(built.model, 1)
+    trained = {name for name, parameter in built.model.named_parameters() if parameter.requires_grad}
+    depths = optimizer.depth_of(fakes.BACKBONE)
+    last = {f"backbone.{name}" for name, depth in depths.items() if depth == 0}
+    assert trained - {"head.weight", "head.bias"} == {n for n, _ in built.model.named_parameters()} & last
+    before = {key: tensor.clone() for key, tensor in built.model.state_dict().items()}
+    built.optimizer = optimizer.build_optimizer(built.model, built.protocol)
+    built.fit.epoch = 0
+    built._train(0)
+    moved = {key for key, tensor in built.model.state_dict().items() if not torch.equal(tensor, before[key])}
+    frozen = {f"backbone.{name}" for name, depth in depths.items() if depth > 0}
+    assert moved
+    assert not moved & frozen
+    still = {k for k in before if ("running" in k or "num_batches" in k) and k.rpartition(".")[0] + ".weight" in frozen}
+    assert still  # statistics of frozen batch norms
+    assert not moved & still
+
+
+def test_more_blocks_than_there_are_are_refused() -> None:
+    with pytest.raises(UserError, match=r"partial_blocks is 99, and test_resnet has \d+ blocks behind its stem"):
+        optimizer.check_blocks(fakes.BACKBONE, 99)

@@ -174,7 +174,8 @@ def _features(backbone: nn.Module, batch: Batch, places: NDArray[np.int64] | Non
         found = at(
             dense_maps(backbone, batch.inputs), torch.from_numpy(places[batch.rows]).to(batch.inputs.device), size
         )
-    kept: NDArray[np.float16] = found.cpu().numpy().astype(np.float16)
+    with np.errstate(over="ignore"):  # it is refused below
+        kept: NDArray[np.float16] = found.cpu().numpy().astype(np.float16)
     if not np.isfinite(kept).all():
         raise UserError(
             f"features of rows {batch.rows[0]} to {batch.rows[-1]} are not finite numbers of 16 bits; this backbone "

@@ -18,7 +18,7 @@ TEMPERATURE = 0.07
 """of the neighbours' votes, as in Wu et al., CVPR 2018"""
 CHUNK = 256
 """samples whose neighbours are looked for at a time"""
-TOLERANCE, MOST_ITERATIONS = 1e-5, 10_000
+TOLERANCE, MOST_ITERATIONS = 1e-8, 10_000
 """of scikit-learn's L-BFGS"""
 
 Floats = NDArray[np.float64]

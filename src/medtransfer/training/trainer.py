@@ -55,6 +55,7 @@ def choose_kernels(engine: Engine) -> None:
     """Lets torch take deterministic kernels, or the fastest that it finds, as the parameters say."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
     torch.use_deterministic_algorithms(engine.deterministic, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # no stub; it fills new tensors
     torch.backends.cudnn.benchmark = not engine.deterministic
 
 
