@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from medtransfer import params
-from medtransfer.comparison import findings
+from medtransfer.comparison import findings, record
 from medtransfer.comparison.findings import Findings
 from medtransfer.core.errors import UserError
+from medtransfer.report.figures import cost, curves
 from medtransfer.statistics.seeds_and_patients import joint_interval
 from tests.support import results
 
@@ -114,6 +115,17 @@ def test_frozen_protocols_have_no_training_time(found: Findings) -> None:
     assert late.epochs.bound == "at least"
     assert late.ratio is not None
     assert late.ratio.high is None
+
+
+def test_what_a_frozen_protocol_chose_from_is_no_learning_curve(cells: Path) -> None:
+    """Their history is over strengths or neighbours, with the keys of a training's."""
+    found = compared(cells, protocol="linear")
+    runs = [dataclasses.replace(c, history=({"val_dice": 0.5}, {"val_dice": 0.6})) for c in found.results]
+    assert record.curves(runs) == []
+    assert record.curves([dataclasses.replace(c, protocol="partial") for c in runs])
+    assert curves.draw(dataclasses.replace(found, results=tuple(runs))) is None
+    assert {cost.seconds(run) for run in runs} == {None}
+    assert not any(one.protocol == "linear" for one in found.times)
 
 
 def test_protocols_agree_on_the_ranking(found: Findings) -> None:

@@ -9,6 +9,7 @@ from medtransfer.comparison.claims import said
 from medtransfer.comparison.contrasts import ALL, Contrast
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import Row
+from medtransfer.comparison.training_times import learning
 from medtransfer.core import schema
 from medtransfer.core.identity import digest
 from medtransfer.results.result import Result, of_task
@@ -148,7 +149,7 @@ def curves(results: Iterable[Result]) -> list[Record]:
     """Lists the primary metric on val, epoch by epoch, as a mean over the seeds that reached the epoch."""
     found: dict[tuple[str, str, int], list[float]] = {}
     for result in results:
-        for epoch, scores in enumerate(result.history):
+        for epoch, scores in enumerate(learning(result)):
             if f"val_{result.metric}" in scores:
                 found.setdefault((result.task, result.init, epoch), []).append(scores[f"val_{result.metric}"])
     return [

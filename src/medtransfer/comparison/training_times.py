@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from medtransfer.comparison.cells import WHOLE, Cell
+from medtransfer.params import FROZEN
 from medtransfer.results.result import Result
 from medtransfer.statistics import convergence
 from medtransfer.statistics.convergence import Crossing, Times
-
-TRAINED = ("finetune", "partial", "lora")
-"""protocols whose history is one of training"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +45,7 @@ def training_times(cells: Sequence[Cell], reference: str, level: float) -> tuple
         reference: canonical name.
         level: of each interval by itself.
     """
-    whole = [cell for cell in cells if cell.fraction == WHOLE and cell.protocol in TRAINED]
+    whole = [cell for cell in cells if cell.fraction == WHOLE]
     found = []
     for base in whole:
         if base.init != reference:
@@ -60,6 +58,11 @@ def training_times(cells: Sequence[Cell], reference: str, level: float) -> tuple
             if (cell.task, cell.protocol) == (base.task, base.protocol):
                 found += _time(cell, base, goal, level)
     return tuple(found)
+
+
+def learning(run: Result) -> tuple[Mapping[str, float], ...]:
+    """Takes a run's history where it is one of training; that of a frozen protocol is over what val chose from."""
+    return () if run.protocol in FROZEN else run.history
 
 
 def _time(cell: Cell, base: Cell, goal: float, level: float) -> list[TrainingTime]:
@@ -103,7 +106,7 @@ def _crossings(cell: Cell, goal: float) -> dict[tuple[int, Any], Crossing]:
 def _curve(run: Result) -> list[float]:
     """Reads the primary metric on val, epoch by epoch; an epoch without it ends the curve."""
     curve = []
-    for epoch in run.history:
+    for epoch in learning(run):
         if f"val_{run.metric}" not in epoch:
             break
         curve.append(epoch[f"val_{run.metric}"])

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medtransfer.comparison.findings import Findings
+from medtransfer.comparison.training_times import learning
 from medtransfer.core import palette
 from medtransfer.report.figures import names, style
 from medtransfer.results.result import Result, of_task
@@ -52,7 +53,7 @@ def caption(findings: Findings) -> str:
 
 def seconds(result: Result) -> float | None:
     """Computes the time until val is close to its best; None where the run has no scores on val or no time."""
-    scores = [epoch.get(f"val_{result.metric}") for epoch in result.history]
+    scores = [epoch.get(f"val_{result.metric}") for epoch in learning(result)]
     best = max((score for score in scores if score is not None), default=None)
     if best is None or "seconds" not in result.cost:
         return None

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from medtransfer.comparison.findings import Findings
+from medtransfer.comparison.training_times import learning
 from medtransfer.core import palette
 from medtransfer.report.figures import names, style
 from medtransfer.results.result import Result, of_task
@@ -68,7 +69,7 @@ def _curves(findings: Findings, task: str) -> dict[str, list[list[float]]]:
 
 def _curve(result: Result) -> list[float]:
     curve = []
-    for epoch in result.history:
+    for epoch in learning(result):
         if f"val_{result.metric}" not in epoch:
             break
         curve.append(100 * epoch[f"val_{result.metric}"])

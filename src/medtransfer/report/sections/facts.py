@@ -35,7 +35,10 @@ def _compared(findings: Findings) -> str:
         _count(len(own), "initialization"), _count(len(benchmark.tasks), "task"), _count(len(benchmark.seeds), "seed"),
     )  # fmt: skip
     runs = _count(len(findings.results), "finished run")
-    return f"{' x '.join(counts)}, {runs}: {inits}{body}; {findings.settings.recipe} recipe; look {findings.look}"
+    several = len(benchmark.protocols) > 1 or len(benchmark.fractions) > 1
+    protocol = f" by {findings.settings.protocol} with all labels" if several else ""
+    recipe = f"{findings.settings.recipe} recipe"
+    return f"{' x '.join(counts)}, {runs}{protocol}: {inits}{body}; {recipe}; look {findings.look}"
 
 
 def _when(findings: Findings) -> str:
