@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from medtransfer import params
-from medtransfer.comparison import findings, record
+from medtransfer.comparison import findings, label_curves, record
+from medtransfer.comparison.cells import Cell
 from medtransfer.comparison.findings import Findings
 from medtransfer.core.errors import UserError
 from medtransfer.report.figures import cost, curves
@@ -68,6 +69,23 @@ def test_a_point_is_the_mean_of_its_own_runs_with_the_joint_interval(found: Find
     whole = next(p for p in found.points if (p.protocol, p.init, p.fraction) == ("finetune", SWAV, "1"))
     joint = joint_interval(found.evidence[TASK].contributions[SWAV])
     assert (whole.mean, whole.low, whole.high) == pytest.approx((joint.estimate, joint.low, joint.high))
+
+
+def test_an_interval_ends_where_scores_do(found: Findings) -> None:
+    spread = np.array([[0.1], [0.9]])
+    scores: dict[str, Any] = {"scores": (0.1, 0.9)}
+    (point,) = label_curves.points([cell_of(found, spread, **scores)], 0.95)
+    assert (point.low, point.high) == (0.0, 1.0)
+    (kappa,) = label_curves.points([cell_of(found, spread, metric="kappa", **scores)], 0.95)
+    assert (kappa.low, kappa.high) == (-1.0, 1.0)
+
+
+def cell_of(found: Findings, values: Any, metric: str = "dice", **row: Any) -> Cell:
+    run = dataclasses.replace(found.results[0], metric=metric)
+    return Cell(
+        task=TASK, init=SWAV, protocol="linear", fraction="1", labels=400, values=values, runs=(run,),
+        row=dataclasses.replace(found.rows[0], **row),
+    )  # fmt: skip
 
 
 def test_tables_and_tests_rest_on_the_compared_protocol_with_all_labels(found: Findings, cells: Path) -> None:

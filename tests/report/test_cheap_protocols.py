@@ -11,11 +11,13 @@ import pytest
 
 from medtransfer import params
 from medtransfer.comparison import findings, record
+from medtransfer.comparison.agreements import Agreed
 from medtransfer.comparison.findings import Findings
 from medtransfer.report import write as report
 from medtransfer.report.figures import drawings, label_curves
 from medtransfer.report.sections import convergence, fewer_labels, protocols
 from medtransfer.report.sections.order import sections_of
+from medtransfer.statistics.agreement import Agreement
 from medtransfer.statistics.convergence import Times
 from tests.report.figures.test_drawings import faults, shown, texts
 from tests.support import results
@@ -181,10 +183,25 @@ def test_protocols_stand_side_by_side_with_their_agreement(found: Findings) -> N
     assert len(head.grid.rows) == 6
     assert [row[0].text for row in agreed.grid.rows] == ["shenzhen", "montgomery", "all tasks"]
     assert agreed.grid.rows[1][3].text == "1.00"
-    two = dataclasses.replace(found, agreements=found.agreements[:1])
-    short = dataclasses.replace(two.agreements[0].found, tau=None, low=None, high=None, ceiling=None, note="too few")
-    two = dataclasses.replace(two, agreements=(dataclasses.replace(two.agreements[0], found=short),))
+    first, second, *_ = found.agreements
+    short = dataclasses.replace(first.found, tau=None, low=None, high=None, ceiling=None, note="too few")
+    two = dataclasses.replace(found, agreements=(dataclasses.replace(first, found=short), second))
     assert protocols.protocols(two)[1].notes[-1] == "shenzhen, linear: no tau, too few."
+
+
+def test_one_init_has_no_saving_and_no_ranking(found: Findings) -> None:
+    points = tuple(point for point in found.points if point.init == IMAGENET)
+    alone = dataclasses.replace(found, points=points, savings=(), times=())
+    short = Agreement(inits=1, level=0.95, draws=10, note="1 initialization, and a ranking needs 3")
+    agreed = Agreed(task="shenzhen", protocol="linear", inits=(IMAGENET,), found=short)
+    alone = dataclasses.replace(alone, agreements=(agreed,))
+    head, section, _ = fewer_labels.fewer_labels(alone)
+    assert section.grid is not None
+    assert "labels at equal score" not in section.grid.header
+    assert len(head.notes) == 1
+    (whole,) = protocols.protocols(alone)
+    assert whole.notes[-1] == "shenzhen, linear: no tau, 1 initialization, and a ranking needs 3."
+    assert convergence.convergence(alone) is None
 
 
 def test_the_figure_has_a_panel_per_task_and_protocol_and_a_curve_per_init(found: Findings) -> None:

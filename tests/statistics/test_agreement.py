@@ -94,7 +94,7 @@ def test_scores_alone_are_drawn_over_seeds() -> None:
 
 def test_few_inits_or_equal_ones_have_no_tau_and_say_so() -> None:
     few = agree(runs(MEANS[:2], 0.01, 1), runs(MEANS[:2], 0.01, 2), rng=rng()).found
-    assert (few.tau, few.note) == (None, "2 initializations; a ranking needs 3")
+    assert (few.tau, few.note) == (None, "2 initializations, and a ranking needs 3")
     equal = agree(np.full((3, 2, 1), 0.5), runs(MEANS[:3], 0.01, 2, seeds=2, patients=1), rng=rng()).found
     assert (equal.tau, equal.note) == (None, "all of one protocol are equal")
 

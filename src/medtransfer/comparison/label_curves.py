@@ -10,6 +10,7 @@ import numpy as np
 
 from medtransfer.comparison.cells import WHOLE, Cell
 from medtransfer.statistics.label_savings import LabelSaving, saving
+from medtransfer.statistics.metrics import METRICS
 from medtransfer.statistics.seeds_and_patients import ends_of_mean
 
 
@@ -47,7 +48,7 @@ class Saving:
 
 
 def points(cells: Sequence[Cell], level: float) -> tuple[Point, ...]:
-    """Gives every cell's score with its interval; a score is at most 1, and so is the interval's end.
+    """Gives every cell's score with its interval, which ends where scores do: from 0 (agreement: -1) to 1.
 
     Args:
         cells: complete ones.
@@ -55,13 +56,15 @@ def points(cells: Sequence[Cell], level: float) -> tuple[Point, ...]:
     """
     found = []
     for cell in cells:
+        metric = METRICS.get(cell.runs[0].metric)
+        least = -1.0 if metric is not None and metric.ordinal else 0.0  # of agreement: below 0 is worse than chance
         ends = ends_of_mean(cell.values, level=level, ratio=cell.ratio)
         found.append(
             Point(
                 task=cell.task, init=cell.init, protocol=cell.protocol, fraction=cell.fraction, labels=cell.labels,
                 unit=cell.row.unit, n=len(cell.values), mean=float(cell.scores.mean()),
                 patients=0 if cell.values.shape[1] == 1 else cell.values.shape[1],
-                low=ends[0] if ends else None, high=min(ends[1], 1.0) if ends else None, level=level,
+                low=max(ends[0], least) if ends else None, high=min(ends[1], 1.0) if ends else None, level=level,
             )
         )  # fmt: skip
     return tuple(found)

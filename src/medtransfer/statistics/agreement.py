@@ -82,7 +82,7 @@ def agree(cheap: Any, tuned: Any, *, rng: np.random.Generator, level: float = 0.
     known: dict[str, Any] = {"inits": inits, "level": level, "draws": draws, "seeds": seeds}
     known["patients"] = 0 if patients == 1 else patients
     if inits < MIN_INITS:
-        words = f"{inits} initializations; a ranking needs {MIN_INITS}"
+        words = f"{inits} initialization{'' if inits == 1 else 's'}, and a ranking needs {MIN_INITS}"
         return Drawn(found=Agreement(note=words, **known), taus=np.empty(0))
     observed = two.mean(axis=(1, 2))
     tau = kendall(one.mean(axis=(1, 2))[None], observed[None])[0]

@@ -44,9 +44,11 @@ def _task(findings: Findings, task: str) -> Section:
         for init in dict.fromkeys(point.init for point in own if point.protocol == protocol):
             scores = [score(index.get((init, protocol, fraction))) for fraction, _ in columns]
             words = "reference" if init == findings.reference else equal(saved.get((init, protocol)))
-            lines.append(tuple(map(Entry, (init, *([protocol] if several else []), words, *scores))))
+            lines.append(
+                tuple(map(Entry, (init, *([protocol] if several else []), *([words] if saved else []), *scores)))
+            )
     header = (
-        "init", *(["protocol"] if several else []), "labels at equal score",
+        "init", *(["protocol"] if several else []), *(["labels at equal score"] if saved else []),
         *(amount_words(*column) for column in columns),
     )  # fmt: skip
     return Section(

@@ -27,15 +27,17 @@ def protocols(findings: Findings) -> list[Section]:
         "patients (t, crossed, ddof 1), each by itself, not corrected for their number. No comparison mixes protocols: "
         f"tables, tests and answers of this page rest on {findings.settings.protocol} (comparison.protocol)."
     )
+    notes = [note] if any(one.found.tau is not None for one in findings.agreements) else [note, *_without(findings)]
     head = Section(
-        title="Protocols", slug="protocols", grid=grid(("task", "init", *columns), lines), notes=(note,), scores=True
-    )
+        title="Protocols", slug="protocols", grid=grid(("task", "init", *columns), lines), notes=tuple(notes),
+        scores=True,
+    )  # fmt: skip
     agreed = _agreement(findings)
     return [head, agreed] if agreed else [head]
 
 
 def _agreement(findings: Findings) -> Section | None:
-    if not findings.agreements:
+    if all(one.found.tau is None for one in findings.agreements):
         return None
     header = ("task", "protocol", "inits", "Kendall's tau", "interval", "ceiling")
     first = findings.agreements[0].found
@@ -49,12 +51,17 @@ def _agreement(findings: Findings) -> Section | None:
         f"Ceiling: what tau the ranking by {FINE_TUNED} itself can be expected to have with the true one (empirical "
         "Bayes, Efron and Morris, JASA 1973): no protocol can be shown to agree better than that.",
     ]
-    notes += [f"{one.task}, {one.protocol}: no tau, {one.found.note}." for one in findings.agreements if one.found.note]
+    notes += _without(findings)
     lines = [_line(one) for one in findings.agreements]
     return Section(
         title="Agreement with fine-tuning", slug="agreement", level=3, grid=grid(header, lines), notes=tuple(notes),
         scores=True,
     )  # fmt: skip
+
+
+def _without(findings: Findings) -> list[str]:
+    """Says why there is no tau."""
+    return [f"{one.task}, {one.protocol}: no tau, {one.found.note}." for one in findings.agreements if one.found.note]
 
 
 def _line(one: Agreed) -> tuple[str, ...]:
