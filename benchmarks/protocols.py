@@ -61,9 +61,8 @@ def synthetic() -> None:
     for name in parts[0]:
         each = [seconds for part in parts for seconds in part[name]]
         print(f"{name:>14} of the labels: {fmean(each):.3f} s a run ({len(each)} runs)")
-    print(
-        f"{INITS} inits x {len(FRACTIONS)} fractions x {SEEDS} seeds, linear and knn: {whole / 60:.1f} min, {cores} cores"
-    )
+    grid = f"{INITS} inits x {len(FRACTIONS)} fractions x {SEEDS} seeds"
+    print(f"{grid}, linear and knn: {whole / 60:.1f} min on {cores} cores")
 
 
 def finished(folder: Path) -> None:
