@@ -106,11 +106,9 @@ def test_shots_take_so_many_images_of_each_class() -> None:
 
 def test_a_fraction_that_leaves_a_label_one_sided_is_refused_by_name() -> None:
     data = cache({"Tuberculosis": np.array([1] * 3 + [0] * 497, np.int8)})
-    with pytest.raises(
-        UserError, match="fraction 0.01 of task shenzhen leaves no positive of Tuberculosis among its 4"
-    ):
-        for seed in range(50):
-            rows(data, "0.01", seed)
+    message = r"fraction 0\.01 of task shenzhen leaves no positive of Tuberculosis among its 4"
+    with pytest.raises(UserError, match=message):
+        [rows(data, "0.01", seed) for seed in range(50)]
 
 
 def test_an_order_does_not_depend_on_where_the_rows_stand() -> None:

@@ -79,9 +79,11 @@ def test_a_feature_that_never_changes_changes_nothing() -> None:
     np.testing.assert_allclose(one.logits(x), two.logits(more), atol=1e-6)
 
 
-def test_a_label_of_one_kind_is_refused() -> None:
+def test_a_label_of_one_kind_has_no_weights_and_a_class_without_images_is_refused() -> None:
     x, y = data(30, 4)
-    with pytest.raises(UserError, match="a label has no positive, or nothing else"):
-        probes.linear(x, np.ones_like(y), [1.0])
+    none, both = probes.linear(x, np.concatenate([0 * y, y], axis=1), [1.0, 2.0])
+    assert not none.weight[0].any()
+    assert none.weight[1].any()
+    assert both.bias[0] == none.bias[0] == np.log(0.5 / 30.5)
     with pytest.raises(UserError, match="3 classes, of which train has 2"):
         probes.linear(x, np.concatenate([y, 1 - y, 0 * y], axis=1), [1.0], multiclass=True)

@@ -49,7 +49,7 @@ def subset(prepared: Prepared, task: Task, fraction: Fraction, seed: int, of: st
         taken = np.isin(np.arange(len(splits)), rows)
         splits[(splits == split) & ~taken] = ""
     found = replace(prepared, read_samples=lambda: samples.assign(split=splits))
-    _refuse_one_sided(found, task, fraction)
+    _refuse_one_sided(found, task, fraction, _one_sided(samples[samples["split"] == "train"], task))
     return found
 
 
@@ -114,18 +114,24 @@ def _shots(table: pd.DataFrame, task: Task, order: NDArray[np.int64], shots: int
     return np.unique(np.concatenate(taken))
 
 
-def _refuse_one_sided(prepared: Prepared, task: Task, fraction: Fraction) -> None:
+def _one_sided(train: pd.DataFrame, task: Task) -> dict[str, list[str]]:
+    """Lists the labels that are never, or always, there."""
+    labels = train[list(task.labels)].to_numpy() == 1
+    without = [name for column, name in enumerate(task.labels) if not labels[:, column].any()]
+    always = [name for column, name in enumerate(task.labels) if labels[:, column].all()]
+    return {"without": without, "always": always}
+
+
+def _refuse_one_sided(prepared: Prepared, task: Task, fraction: Fraction, before: dict[str, list[str]]) -> None:
     """Refuses a part of train in which a label is never, or always, there: nothing can be learnt of it.
 
-    A label that the whole of train lacks, too, is not the fraction's fault: `prepare` names it.
+    A label of which the whole of train says nothing either is not the fraction's fault: `prepare` names it.
     """
-    table = prepared.samples
-    train = table[table["split"] == "train"]
     if task.segmentation:
         return
-    labels = train[list(task.labels)].to_numpy()
-    without = [name for column, name in enumerate(task.labels) if not (labels[:, column] == 1).any()]
-    always = [name for column, name in enumerate(task.labels) if (labels[:, column] == 1).all()]
+    train = prepared.samples[prepared.samples["split"] == "train"]
+    now = _one_sided(train, task)
+    without, always = ([name for name in now[key] if name not in before[key]] for key in ("without", "always"))
     if without or always:
         words = [f"no positive of {', '.join(without)}"] if without else []
         words += [f"nothing but positives of {', '.join(always)}"] if always else []

@@ -60,10 +60,11 @@ def linear(
         weights: (L): of each label's positive term, or of each class; None: 1.
 
     Returns:
-        A layer for each strength, in their order.
+        A layer for each strength, in their order. A label whose known targets are all alike has no weights, and its
+        smoothed share as bias.
 
     Raises:
-        UserError: a label has no positive, or nothing else, among its known targets.
+        UserError: a class of a multiclass task has no image.
     """
     values = np.asarray(features, dtype=np.float64)
     centre, scale = values.mean(0), values.std(0)
@@ -96,7 +97,8 @@ def _binary(
     known = targets >= 0
     values, soft = (values if known.all() else values[known]), targets[known].astype(np.float64)
     if not (soft > 0).any() or not (soft < 1).any():
-        raise UserError("a label has no positive, or nothing else, among the known targets of train")
+        share = (soft.sum() + 0.5) / (len(soft) + 1)
+        return [(np.zeros((1, values.shape[1])), np.array([np.log(share / (1 - share))]))] * len(order)
     hard = (soft == 0) | (soft == 1)
     if hard.all():
         return _path(values, soft.astype(np.int64), np.where(soft == 1, weight, 1.0), order)
