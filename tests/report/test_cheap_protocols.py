@@ -225,6 +225,11 @@ def test_the_figure_has_a_panel_per_task_and_protocol_and_a_curve_per_init(found
     assert min(float(text.get_fontsize()) for text in shown(picture)) >= 7
     caption = drawings.caption("label-curves", found)
     assert "n = 3 seeds; bar: 95 % interval over seeds and test patients" in caption
+    assert "sideways" in caption
+    bare = tuple(dataclasses.replace(point, low=None, high=None) for point in found.points)
+    caption = drawings.caption("label-curves", dataclasses.replace(found, points=bare))
+    assert "n = 3 seeds; no interval." in caption
+    assert "sideways" not in caption
 
 
 def test_numbers_below_the_axis_have_room() -> None:

@@ -55,13 +55,18 @@ def caption(findings: Findings) -> str:
     every = [point for points in _panels(findings).values() for point in points]
     counts = sorted({point.n for point in every})
     units = sorted({f"{point.unit}s" for point in every})
-    few = any(_barred(points) for points in _panels(findings).values())
+    barred = any(_barred(points) for points in _panels(findings).values())
     over = "seeds and test patients" if any(point.patients for point in every) else " or ".join(units)
-    bars = f"; bar: {100 * every[0].level:g} % interval over {over}, each by itself" if few else "; no interval"
+    bars = f"; bar: {100 * every[0].level:g} % interval over {over}, each by itself" if barred else "; no interval"
+    aside = (
+        " Initializations stand a little apart sideways. Whether two differ is not read off their bars."
+        if barred
+        else ""
+    )
     return (
         f"Mean test score in percent over the number of labelled images of train (log axis), n = {names.span(counts)} "
-        f"{' or '.join(units)}{bars}. Initializations stand a little apart sideways. Panels of one task have one "
-        "vertical axis, which is cut: it does not begin at 0. Whether two differ is not read off their bars."
+        f"{' or '.join(units)}{bars}. Panels of one task have one vertical axis, which is cut: it does not begin at "
+        f"0.{aside}"
     )
 
 
