@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from medtransfer import params as parameters
 from medtransfer.cli import VERBS
+from medtransfer.cli import data as data_verbs
 from medtransfer.cli.main import build_parser, check_verb, main, read_overrides, run
 from medtransfer.core.errors import UserError
 from medtransfer.params import dotted_names
@@ -118,3 +120,14 @@ def test_no_colour_and_no_traceback_reach_a_pipe(
     assert capsys.readouterr().err == (
         "medtransfer: unknown verb statsu; did you mean status? `medtransfer --help` says what each does\n"
     )
+
+
+def test_phantoms_are_those_of_the_benchmark_unless_others_are_named(top: Path) -> None:
+    params = parameters.load(top / "params.yaml")
+    counts = params.phantoms.images
+    own = {name: counts[name] for name in ("chestxray14", "shenzhen", "montgomery")}
+    assert data_verbs._datasets(params, top, "benchmark") == own
+    assert data_verbs._datasets(params, top, "all") == counts
+    assert data_verbs._datasets(params, top, "drive") == {"drive": counts["drive"]}
+    with pytest.raises(UserError, match="no phantoms of driv; the nearest valid name is drive"):
+        data_verbs._datasets(params, top, "driv")

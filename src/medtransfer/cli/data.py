@@ -6,15 +6,22 @@ import logging
 from pathlib import Path
 
 from medtransfer.cli.verb import tasks_of, verb
+from medtransfer.core import schema
 from medtransfer.core.errors import UserError
 from medtransfer.params import Params
 
 log = logging.getLogger("medtransfer")
 
 
-@verb("phantoms")
-def phantoms(params: Params, root: Path) -> None:
-    """Write synthetic images in the official layouts under data/phantoms, each core a dataset at a time."""
+@verb("phantoms", "benchmark", "model", "inits")
+def phantoms(params: Params, root: Path, dataset: str = "benchmark") -> None:
+    """Write synthetic images in a dataset's official layout under data/phantoms, each core a dataset at a time.
+
+    Args:
+        params: of the study.
+        root: the study's folder.
+        dataset: dataset, or benchmark: those of its tasks and chains of pre-training, or all.
+    """
     import multiprocessing
     import os
     from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,13 +29,18 @@ def phantoms(params: Params, root: Path) -> None:
     from medtransfer.data.phantoms import write as generator
 
     p, waiting = params.phantoms, {}
-    cores = min(len(os.sched_getaffinity(0)), len(p.images)) or 1
+    chosen = _datasets(params, root, dataset)
+    if not chosen:
+        log.info("phantoms: none are needed, the benchmark's datasets have none")
+        (root / "data/phantoms").mkdir(parents=True, exist_ok=True)
+        return
+    cores = min(len(os.sched_getaffinity(0)), len(chosen))
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
-        for dataset, images in sorted(p.images.items(), key=lambda pair: -pair[1]):
-            folder = root / "data/phantoms" / dataset
+        for name, images in sorted(chosen.items(), key=lambda pair: -pair[1]):
+            folder = root / "data/phantoms" / name
             done = pool.submit(
                 generator.write,
-                dataset,
+                name,
                 folder,
                 images=images,
                 size=p.size,
@@ -36,10 +48,32 @@ def phantoms(params: Params, root: Path) -> None:
                 contrast=p.contrast,
                 misleading=p.misleading,
             )
-            waiting[done] = (images, dataset, folder)
+            waiting[done] = (images, name, folder)
         for done in as_completed(waiting):
             done.result()
             log.info("phantoms: %d images of %s under %s", *waiting[done])
+
+
+def _datasets(params: Params, root: Path, dataset: str) -> dict[str, int]:
+    """Lists the datasets that phantoms are written of, and how many images.
+
+    Raises:
+        UserError: there are no phantoms of the named one.
+    """
+    counts = params.phantoms.images
+    if dataset == "all":
+        return dict(counts)
+    if dataset != "benchmark":
+        if dataset not in counts:
+            raise UserError(f"no phantoms of {dataset}{schema.nearest(dataset, counts)}")
+        return {dataset: counts[dataset]}
+    from medtransfer.data import catalog
+    from medtransfer.weights.names import parse
+
+    b = params.benchmark
+    of_tasks = {catalog.lookup(task, root).dataset for task in b.tasks}
+    chains = {name for init in b.inits for name in parse(init, params.model.backbone, params.inits).chain}
+    return {name: counts[name] for name in counts if name in of_tasks | chains}
 
 
 @verb()

@@ -113,6 +113,11 @@ def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> No
             log.info("tuning.inits is empty: no study to run")
             (root / FOLDER / "none.txt").write_text("tuning.inits is empty\n")  # DVC warns of an empty folder
             return
+        if "finetune" not in params.benchmark.protocols:
+            raise UserError(
+                f"tune searches the recipe of the protocol finetune, and benchmark.protocols names "
+                f"{', '.join(params.benchmark.protocols)}: add finetune there, or empty tuning.inits"
+            )
         from medtransfer.runs.execution import leases
         from medtransfer.runs.pretrain import pretrain
         from medtransfer.runs.tune import tune

@@ -65,8 +65,8 @@ def source(task: Task, data: Data, root: Path) -> Source:
     state = "found nothing in either" if data.phantoms else "which data.phantoms=false rules out, found nothing"
     raise UserError(
         f"task {task.name}: looked for the {task.dataset} files in {raw.folder} and for phantoms in {phantoms.folder},"
-        f" {state}; get the files from {task.source}, or make phantoms with `python -m medtransfer phantoms` and"
-        " data.phantoms=true"
+        f" {state}; get the files from {task.source}, or make phantoms with `python -m medtransfer phantoms "
+        f"{task.dataset}` and data.phantoms=true"
     )
 
 

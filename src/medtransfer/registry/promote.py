@@ -74,7 +74,12 @@ def promote(
     check_reported(findings, root / "data/results")
     if not findings.val_ranks.mean:
         log.warning("no backbone is selected: %s", findings.val_ranks.note or "the initializations share no task")
-    subjects = [gather(selected, findings, params, root) for selected in select(findings)]
+    if findings.settings.protocol != "finetune":
+        log.info(
+            "nothing is promoted: comparison.protocol is %s, and its networks are not kept", findings.settings.protocol
+        )
+    chosen = select(findings) if findings.settings.protocol == "finetune" else []
+    subjects = [gather(selected, findings, params, root) for selected in chosen]
     with aliases.opened(root) as client:
         register.recover(client)
         subjects = [_remember(client, subject) for subject in subjects]
