@@ -32,10 +32,10 @@ def calibration(count: int) -> None:
     """Prints what is stated and what is so."""
     print(f"\n| true scores, {count} races | candidates | seeds up to | flat | shrunk | so | cost |\n|{'---|' * 7}")
     whole = []
-    for name, truths in races.SPREADS.items():
+    for name, (std, truths) in races.SPREADS.items():
         for candidates in CANDIDATES:
             for seeds in races.FEW:
-                found = races.stated(World(candidates, seeds=seeds), truths, count, 1)
+                found = races.stated(World(candidates, seeds=seeds, seed_std=std), truths, count, 1)
                 whole.append(found)
                 flat, shrunk, so, cost = found.mean(axis=0)
                 print(
@@ -60,7 +60,7 @@ def sequence(share: float, seeds: int) -> float:
 
 
 def widths() -> None:
-    """Prints bounds of a difference in units of its std over seeds, at an error of .05 in six rounds."""
+    """Prints bounds of a difference in units of its std over seeds, at an error of .05 in five rounds."""
     print("\n| candidates | seeds | spending, moderated t | spending, known std | confidence sequence, known std |")
     print("|---|---|---|---|---|")
     for candidates in CANDIDATES:

@@ -70,6 +70,14 @@ def test_one_seed_drops_nobody() -> None:
     assert after.against(0)[0].tolist() == []
 
 
+def test_with_two_seeds_an_interval_is_twice_as_wide() -> None:
+    values = scores([0.0, -1.2, -5.0], seeds=2)
+    pairs, stands = over_seeds(values), look(start(3, RULES), values).standings[1]
+    assert pairs is not None
+    assert stands.difference is not None
+    assert stands.high == pytest.approx(stands.difference + 2 * pairs.reach(2 * RULES.share(3))[1, 0])
+
+
 def test_patients_make_an_interval_wider() -> None:
     values = scores([0.0, -0.5])
     rng = np.random.default_rng(1)
@@ -193,6 +201,10 @@ def test_the_probability_rises_with_the_lead_and_with_precision() -> None:
     assert within([], []) == 1.0
 
 
+def test_scores_that_happen_to_be_equal_are_not_known_to_be() -> None:
+    assert within([0.0], [1.0]) < 0.96
+
+
 def test_who_is_far_behind_does_not_hide_that_the_others_are_equal() -> None:
     equal = within(np.linspace(-2, 0, 10), np.full(10, 1.0), df=40)
     assert within(np.append(np.linspace(-2, 0, 10), [-30, -50]), np.full(12, 1.0), df=40) == pytest.approx(equal)
@@ -222,17 +234,17 @@ def test_what_is_stated_is_so() -> None:
 @pytest.mark.parametrize("world", races.HARD)
 def test_the_best_by_a_margin_is_dropped_at_most_as_often_as_stated(candidates: int, world: str) -> None:
     found = races.lost(races.HARD[world](candidates), races.best_by_a_margin, 1000, 1)
-    assert found[:, 0].mean() <= races.BOUNDS.get(world, 0.05)
+    assert found[:, 0].mean() <= 0.05
 
 
 @pytest.mark.slow
 def test_the_stated_probability_is_calibrated() -> None:
     whole = []
     for candidates in (5, 20, 50):
-        for truths in races.SPREADS.values():
+        for std, truths in races.SPREADS.values():
             for seeds in races.FEW:
-                found = races.stated(World(candidates, seeds=seeds), truths, 200, 1)
-                assert abs(found[:, 1].mean() - found[:, 2].mean()) <= 0.1
+                found = races.stated(World(candidates, seeds=seeds, seed_std=std), truths, 200, 1)
+                assert abs(found[:, 1].mean() - found[:, 2].mean()) <= 0.12  # .1, and a part of what 200 races vary by
                 whole.append(found)
     for _, said, so, count in races.bins(np.concatenate(whole), 1):
         assert count < 100 or abs(said - so) <= 0.1

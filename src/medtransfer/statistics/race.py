@@ -30,12 +30,14 @@ Array = npt.NDArray[Any]
 Status = Literal["leads", "races", "level", "dropped"]
 Reason = Literal["worse", "out of reach", "withdrawn"]
 
+TWO_SEEDS = 2.0
+"""times the half width with two seeds, which cannot show that one candidate's seeds vary more than all others'"""
 SCALES = 40
 """values that the scale of the errors is taken at"""
 SPREADS = 81
 """values that the std of the true scores is taken at"""
-WIDEST = 4.0
-"""times the scores' own std: the largest of these"""
+WIDEST = 2.0
+"""times the scores' own std, or their error where that is larger: the largest of these"""
 NEAR = 0.002
 """chance of each end below which a candidate that is not within a margin of the pick counts as far behind"""
 
@@ -210,7 +212,7 @@ def look(race: Race, scores: Any, *, more_seeds: int = 0, drift: float = 0.0, co
     ahead, seeds = int(means.argmax()), values.shape[1]
     if pairs is not None:
         share = race.rules.share(len(race.standings))
-        half = pairs.reach(2 * share)[:, ahead]
+        half = pairs.reach(2 * share)[:, ahead] * (TWO_SEEDS if seeds == 2 else 1.0)
         to_come = np.hypot(pairs.seed_error[:, ahead] * (more_seeds / (seeds + more_seeds)) ** 0.5, drift)
         still = stats.t.isf(share, pairs.df[:, ahead]) * to_come
     standings = list(race.standings)
@@ -339,7 +341,8 @@ def probability_within(
     if not shrunk:
         truths = values + rng.normal(size=(draws, len(values))) * np.sqrt(scaled[scale])
         return float((truths[:, -1] >= truths.max(axis=1) - margin).mean())
-    spreads = np.linspace(0, WIDEST * values.std(ddof=1), SPREADS)[1:]
+    widest = WIDEST * max(values.std(ddof=1), variances.mean() ** 0.5)
+    spreads = np.linspace(0, widest, SPREADS)[1:]
     weights = 1 / (scaled[:, None] + spreads[:, None] ** 2)  # scales x spreads x candidates
     precision = weights.sum(axis=2)
     center = (weights * values).sum(axis=2) / precision
