@@ -14,15 +14,18 @@ if TYPE_CHECKING:
         agreement,
         all_pairs,
         bootstrap,
+        cheap_ranking,
         convergence,
         delong,
         effects,
         label_savings,
         metrics,
+        race,
         randomization,
         ranks,
         seeds_and_patients,
         t_tests,
+        transferability,
     )
     from medtransfer.statistics.effects import standardized
     from medtransfer.statistics.randomization import permutation_test, wilcoxon_test
@@ -31,10 +34,10 @@ if TYPE_CHECKING:
     from medtransfer.statistics.t_tests import corrected_t_test, summary, t_test, t_test_from_summary
 
 __all__ = [
-    "agreement", "all_pairs", "bootstrap", "convergence", "corrected_t_test", "delong", "effects", "friedman",
-    "joint_interval", "label_savings", "metrics", "nemenyi", "permutation_test", "randomization", "rank", "ranks",
-    "seeds_and_patients", "signed_rank", "standardized", "summary", "t_test", "t_test_from_summary", "t_tests",
-    "wilcoxon_test",
+    "agreement", "all_pairs", "bootstrap", "cheap_ranking", "convergence", "corrected_t_test", "delong", "effects",
+    "friedman", "joint_interval", "label_savings", "metrics", "nemenyi", "permutation_test", "race",
+    "randomization", "rank", "ranks", "seeds_and_patients", "signed_rank", "standardized", "summary", "t_test",
+    "t_test_from_summary", "t_tests", "transferability", "wilcoxon_test",
 ]  # fmt: skip
 
 _HOMES = {
