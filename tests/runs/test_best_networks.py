@@ -11,6 +11,7 @@ import pytest
 
 from medtransfer.core.errors import UserError
 from medtransfer.data.catalog import TASKS
+from medtransfer.params import WHOLE
 from medtransfer.results import kept_network
 from medtransfer.runs import best_networks
 from medtransfer.runs.run import Run
@@ -28,7 +29,7 @@ def run(root: Path, seed: int, val: float | None, *, init: str = INIT, network: 
     if network:
         (folder / kept_network.NETWORK).write_bytes(f"{init} {seed}".encode())
     slug = init.replace("@", "--")
-    own = {"init": SimpleNamespace(slug=slug), "record": TASKS["shenzhen"]}
+    own = {"init": SimpleNamespace(slug=slug), "record": TASKS["shenzhen"], "protocol": "finetune", "fraction": WHOLE}
     return cast(Run, SimpleNamespace(folder=folder, name=f"{init}-s{seed}", **own))
 
 

@@ -42,7 +42,6 @@ CASES = [
 ]
 QUICK = [
     ("linear", "shenzhen", "0.5"), ("linear", "montgomery", "0.5"), ("knn", "shenzhen", "1"),
-    ("lora", "shenzhen", "1"), ("partial", "montgomery", "0.5"),
 ]  # fmt: skip
 
 

@@ -33,7 +33,11 @@ def phantoms(params: Params, root: Path, dataset: str = "benchmark") -> None:
     if not chosen:
         log.info("phantoms: none are needed, the benchmark's datasets have none")
         (root / "data/phantoms").mkdir(parents=True, exist_ok=True)
+        (root / "data/phantoms/none.txt").write_text(
+            "the benchmark's datasets have no phantoms\n"
+        )  # DVC warns of no file
         return
+    (root / "data/phantoms/none.txt").unlink(missing_ok=True)
     cores = min(len(os.sched_getaffinity(0)), len(chosen))
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
         for name, images in sorted(chosen.items(), key=lambda pair: -pair[1]):

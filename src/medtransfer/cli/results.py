@@ -56,7 +56,7 @@ def compare(params: Params, root: Path, reference: str = "params", against: str 
         if (reference, against) == ("params", "params"):
             console.save(console.summarize(findings, console.inputs(params, COMPARED, root)), root)
         comparison.record(root, out, parent=launcher.run_id, start=began, **record.comparison_run(findings))
-    log.info("wrote data/results/*.csv and data/results/report; `python -m medtransfer show` prints the table")
+    log.info("wrote data/results/*.csv and data/results/report/index.html; `medtransfer show` prints the table")
 
 
 NEXT = (

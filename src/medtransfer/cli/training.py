@@ -77,8 +77,12 @@ def pretrain(params: Params, root: Path, init: str = "all", dataset: str = "none
     with launcher:
         launcher.start(f"pretrain {init} {dataset}", {"verb": "pretrain"})
         names = params.benchmark.inits if init == "all" else (f"{init}+{dataset}",)
-        (root / receipts.FOLDER).mkdir(parents=True, exist_ok=True)
+        folder = root / receipts.FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "none.txt").unlink(missing_ok=True)
         made = pretrain.make_all(names, params, root, params.benchmark.tasks, launcher.run_id)
+        if not any(folder.iterdir()):
+            (folder / "none.txt").write_text("benchmark.inits has no chain of pre-training\n")  # DVC warns of no file
         words = [f"- {line}" for one in made for line in receipts.summary(one)]
         launcher.table("\n".join(words) + "\n", json.dumps([one.digest for one in made]))
 

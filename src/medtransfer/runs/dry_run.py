@@ -222,8 +222,9 @@ def chances(params: Params) -> str:
     counts = range(2, all_pairs.MOST_SEEDS + 1)
     place = bisect.bisect_left(counts, all_pairs.POWER, key=found)
     enough = f"{counts[place]:,} seeds" if place < len(counts) else f"more than {all_pairs.MOST_SEEDS:,} seeds"
+    pairs = "comparison" if comparisons == 1 else "comparisons"
     return (
-        f"{seeds} seeds, {comparisons:,} comparisons: if scores vary over seeds by one margin (std), a difference of "
+        f"{seeds} seeds, {comparisons:,} {pairs}: if scores vary over seeds by one margin (std), a difference of "
         f"one margin is found with a chance of {100 * found(seeds):.0f} %, and {enough} would find it in four of five "
         "cases. Add all the seeds that you need before the first look; few test patients lower the chance, and so do "
         "folds with test images of their own."
@@ -243,7 +244,7 @@ def _spread(seconds: float, settings: Execution, runs: int) -> str:
     if not seconds or (settings.backend == "ray" and not settings.workers):
         return ""
     workers = pull.worker_count(settings, pull.resolve_device(settings), runs)
-    return f", {span(seconds / workers)} on {workers} workers"
+    return f", {span(seconds / workers)} on {workers} worker{'s' * (workers != 1)}"
 
 
 def span(seconds: float) -> str:

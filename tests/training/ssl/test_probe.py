@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
 from medtransfer.data.catalog import TASKS
+from medtransfer.training import probes
 from medtransfer.training.loader import Batch, Loader
 from medtransfer.training.probes import knn
-from medtransfer.training.ssl import probe as probing
 from medtransfer.training.ssl.probe import Probe, features
 from medtransfer.weights import backbones
 from tests.support import fakes
@@ -70,7 +70,7 @@ def plain_knn(train: NDArray[Any], labels: NDArray[Any], val: NDArray[Any], k: i
 
 @pytest.mark.parametrize("k", [1, 3, 100])
 def test_neighbours_vote_as_in_a_plain_second_implementation(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probing, "CHUNK", 4)
+    monkeypatch.setattr(probes, "CHUNK", 4)
     rng = np.random.default_rng(0)
     train, val = rng.normal(3, 1, (20, 6)).astype(np.float32), rng.normal(3, 1, (9, 6)).astype(np.float32)
     labels = rng.integers(-1, 2, (20, 3))
