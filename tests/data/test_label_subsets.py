@@ -121,3 +121,17 @@ def test_an_order_does_not_depend_on_where_the_rows_stand() -> None:
         for one in (data, other)
     )
     assert set(one) == set(two)
+
+
+def test_a_fraction_of_a_fold_is_of_the_folds_own_train() -> None:
+    data = binary(0.3)
+    table = data.samples.copy()
+    table["split.0"], table["split.1"] = table["split"], table["split"].to_numpy()[::-1]
+    manifest: Any = {"folds": 2}
+    folded = dataclasses.replace(data, read_samples=lambda: table, manifest=manifest)
+    for fold in (0, 1):
+        one = folded.of_fold(fold)
+        part = subset(one, TASKS["shenzhen"], parse_fraction("0.25"), 0, "train_and_val")
+        for split, size in (("train", 100), ("val", 20), ("test", 20)):
+            assert set(part.rows(split)) <= set(one.rows(split))
+            assert len(part.rows(split)) == size

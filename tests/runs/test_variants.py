@@ -100,13 +100,15 @@ def test_a_digest_follows_protocol_and_fraction_and_what_each_reads(root: Path) 
     (half,) = plan(root, ["linear"], ["0.5"])
     for name, same in (
         ("classification__lr", True),
+        ("classification__monitor", True),
         ("protocols__partial_blocks", True),
         ("protocols__linear_strengths", False),
         ("classification__crop_fraction", False),
         ("benchmark__fractions_of", True),
     ):
-        value = {"lr": "0.5", "partial_blocks": "2", "linear_strengths": "[1.0, 2.0]", "crop_fraction": "1.0",
-                 "fractions_of": "train"}[name.partition("__")[2]]  # fmt: skip
+        values = {"lr": "0.5", "monitor": "val_auc", "partial_blocks": "2", "linear_strengths": "[1.0, 2.0]"}
+        values |= {"crop_fraction": "1.0", "fractions_of": "train"}
+        value = values[name.partition("__")[2]]
         (changed,) = plan(root, ["linear"], ["1"], **{name: value})
         assert (changed.digest == linear.digest) == same, name
     (changed,) = plan(root, ["linear"], ["0.5"], benchmark__fractions_of="train")

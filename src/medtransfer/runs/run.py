@@ -39,7 +39,7 @@ from medtransfer.weights.zoo import Triple
 
 log = logging.getLogger("medtransfer")
 
-READ = ("monitor", "crop_fraction", "class_weights", "uncertain")
+READ = ("crop_fraction", "class_weights", "uncertain")
 """fields of the task's kind that linear and knn read; `normalization` is in the identity as the input's mean and std"""
 
 
