@@ -33,7 +33,7 @@ SEEDS = (0, 1, 2)
 
 def compared(folder: Path, **changes: object) -> Findings:
     known: dict[str, object] = {"protocols": ("finetune", "linear"), "fractions": FRACTIONS, "seeds": SEEDS}
-    benchmark = params.Benchmark(inits=tuple(EFFECTS), tasks=TASKS, recipes=("fixed",), **known | changes)  # type: ignore[arg-type]  # of the fields above
+    benchmark = params.Benchmark(inits=tuple(EFFECTS), tasks=TASKS, recipes=("fixed",), **known | changes)  # type: ignore[arg-type]  # a plain dict of fields, checked when it is built
     settings = dataclasses.replace(
         BASE, benchmark=benchmark, comparison=dataclasses.replace(BASE.comparison, resamples=0)
     )
@@ -127,7 +127,7 @@ def test_many_sentences_are_cut_to_those_that_show_something(found: Findings) ->
 )
 def test_a_cell_says_no_more_than_its_interval(found: Findings, changes: dict[str, object], words: str) -> None:
     base = dict.fromkeys(("equal", "equal_low", "equal_high")) | {"fewest": 20.0, "most": 400.0, "labels": 400.0}
-    one = dataclasses.replace(found.savings[0].found, **base | changes)  # type: ignore[arg-type]  # of the fields above
+    one = dataclasses.replace(found.savings[0].found, **base | changes)  # type: ignore[arg-type]  # a plain dict of fields, checked when it is built
     assert fewer_labels.equal(one) == words
     assert ("do not say" in one.sentence) == (words == "not known")
 
@@ -214,8 +214,8 @@ def test_the_figure_has_a_panel_per_task_and_protocol_and_a_curve_per_init(found
         "montgomery: Dice, linear",
     ]
     panel = picture.axes[0]
-    curves = [line for line in panel.lines if len(line.get_xdata()) == len(FRACTIONS)]  # type: ignore[arg-type]  # of matplotlib
-    bars = [line for line in panel.lines if len(line.get_xdata()) == 2]  # type: ignore[arg-type]  # of matplotlib
+    curves = [line for line in panel.lines if len(line.get_xdata()) == len(FRACTIONS)]  # type: ignore[arg-type]  # the stub of get_xdata has scalars, too
+    bars = [line for line in panel.lines if len(line.get_xdata()) == 2]  # type: ignore[arg-type]  # the stub of get_xdata has scalars, too
     assert (len(curves), len(bars)) == (3, 15)
     assert panel.get_xscale() == "log"
     assert picture.axes[0].get_ylim() == picture.axes[1].get_ylim() != picture.axes[2].get_ylim()
