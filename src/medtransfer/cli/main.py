@@ -53,7 +53,8 @@ def build_parser(completing: bool = False) -> argparse.ArgumentParser:
             if option == "check":  # also without a value
                 command.add_argument("--check", nargs="?", const="yes", default=default, help=words)
             else:
-                argument: Any = command.add_argument(f"--{option}", default=default, help=words)
+                names = dict.fromkeys((f"--{option.replace('_', '-')}", f"--{option}"))  # MLflow's -P takes no hyphen
+                argument: Any = command.add_argument(*names, dest=option, default=default, help=words)
                 argument.completer = functools.partial(_candidates, option)
         if "dry" in entry.identity:
             command.add_argument(

@@ -26,7 +26,7 @@ from medtransfer.core.identity import PROTOCOL_VERSION, digest
 from medtransfer.data import catalog
 from medtransfer.params import CHEAP, Params
 from medtransfer.results.recommendation import Candidate, Point, Recommendation, Stage, Verdict
-from medtransfer.runs import finetune
+from medtransfer.runs import dry_run, finetune
 from medtransfer.runs.execution import leases, pull
 from medtransfer.runs.recommend import candidates, ledger
 from medtransfer.runs.recommend.board import Board
@@ -613,13 +613,13 @@ class Recommender:
         cost = sum(self._missing(init, s, self.whole) for init in again for s in seeds[: self.settings.first_seeds])
         parts = []
         if again:
-            cost_min = cost / max(self.workers, 1) / 60
-            parts.append(f"about {cost_min:.0f} min would train the {len(again)} that the time did not reach for")
+            span = dry_run.span(cost / max(self.workers, 1))
+            parts.append(f"about {span} would train the {len(again)} that the time did not reach for")
         if racing:
             each = sum(self.rates.stretch(init, self.whole) for init in [*racing, self.ledger.pick])
             parts.append(
                 f"each further seed of the {len(racing) + 1} that are not told apart takes about "
-                f"{each / max(self.workers, 1) / 60:.1f} min (recommend.seeds)"
+                f"{dry_run.span(each / max(self.workers, 1))} (recommend.seeds)"
             )
         if not parts:
             return (
