@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -104,9 +105,10 @@ class Board:
             grid.add_row(*map(Text, row))
         lines = [Text(f"at work: {words}", overflow="ellipsis", no_wrap=True) for words in self.at_work.values()]
         left = max(self.until - time.time(), 0.0)
+        clock = [] if math.isinf(left) else [Text(f"{left / 60:.1f} of {self.minutes:g} min left")]
         parts: list[RenderableType] = [
             *([grid] if self.rows else []),
             *lines,
-            Text(f"{left / 60:.1f} of {self.minutes:g} min left"),
+            *clock,
         ]
         self.live.update(Group(*parts), refresh=True)

@@ -106,6 +106,7 @@ def key_of(field: Field, params: Params) -> str:
             "task": field.task,
             "runs": {init: field.runs[init, first].digest for init in field.inits},
             "settings": schema.flatten(params.recommend, "recommend"),
+            "seeds": list(_seeds(params)),
             "reference": field.reference,
             "protocol_version": PROTOCOL_VERSION,
         }
@@ -115,8 +116,20 @@ def key_of(field: Field, params: Params) -> str:
 class Recommender:
     """One race: what is asked, what has happened, and what is to be done next."""
 
-    def __init__(self, field: Field, params: Params, root: Path, began: float, prior: Prior) -> None:
-        """Takes the field; `began` is when the command was called, in seconds since 1970."""
+    def __init__(
+        self, field: Field, params: Params, root: Path, began: float, prior: Prior, *, timeless: bool = False
+    ) -> None:
+        """Takes the field.
+
+        Args:
+            field: who takes part.
+            params: what is asked.
+            root: the study's folder.
+            began: when the command was called, in seconds since 1970.
+            prior: what is known of inits from other tasks.
+            timeless: no time ends it, so that all who are not dropped reach the last round; nothing is probed.
+        """
+        self.timeless = timeless
         self.field, self.params, self.settings, self.root, self.prior = field, params, params.recommend, root, prior
         self.key = key_of(field, params)
         self.folder = root.resolve() / "data/runs" / self.key
@@ -148,7 +161,7 @@ class Recommender:
     @property
     def deadline(self) -> float:
         """Says when the time is over, in seconds since 1970."""
-        return self.began + 60 * self.settings.minutes - self.before
+        return math.inf if self.timeless else self.began + 60 * self.settings.minutes - self.before
 
     @property
     def left(self) -> float:
@@ -163,6 +176,11 @@ class Recommender:
         Raises:
             UserError: a test could not be read.
         """
+        self.run_race()
+        return self._answer()
+
+    def run_race(self) -> None:
+        """Does all that is left to do."""
         leases.initialise(leases.address(self.params.execution))
         self.rates.know(self.first)
         for name, result in self.ledger.trained.items():
@@ -171,7 +189,6 @@ class Recommender:
         with self.board:
             self._work()
         self._save()
-        return self._answer()
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -202,7 +219,8 @@ class Recommender:
         settings, device = self.params.execution, self.field.any_run.device
         self.workers = pull.worker_count(settings, device, len(self.field.runs))
         self._probed_until = time.time() + self.settings.probing * self.left
-        self.board.say(self._plan_in_words())
+        if not self.timeless:
+            self.board.say(self._plan_in_words())
         stages = self._stages()
 
         def take() -> Job | None:
@@ -284,6 +302,10 @@ class Recommender:
 
     def _stages(self) -> Iterator[list[Job]]:
         """Gives the jobs of stage after stage; the next one is asked for when all of the last have ended."""
+        if self.timeless:
+            self.ledger.ranking = self.ledger.ranking or dict.fromkeys(self.field.inits, cheap_ranking.MIDDLE)
+            yield from self._racing()
+            return
         yield from self._timed("features and probes", self._probing())
         if not self.ledger.ranking:
             self._rank()
@@ -376,7 +398,7 @@ class Recommender:
         cut = {init: why for init in ranked if init not in entered} if number else {}
         self.board.say(
             f"round {number + 1} of at most {steps}: {len(entered)} candidates, {len(seeds)} seeds to epoch {height} "
-            f"of {self.whole}, about {sum(cost[init] for init in entered) / self.workers / 60:.1f} min"
+            f"of {self.whole}, about {dry_run.span(sum(cost[init] for init in entered) / self.workers)}"
         )
         return Rung(epochs=height, seeds=seeds, entered=tuple(entered), cut=cut)
 
