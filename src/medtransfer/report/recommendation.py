@@ -49,7 +49,7 @@ def write(answer: Recommendation, folder: Path) -> None:
                 temporary.write_bytes(content)
         svg = (folder / "race.svg").read_text()
         pictures["race"] = Picture("race", svg, caption(answer))
-    verdict = {"start": "decided", "any of": "narrowed"}.get(answer.verdict, "undecided")
+    verdict = "undecided" if answer.verdict == "undecided" else "decided" if answer.decided else "narrowed"
     page = report.environment().get_template("report.html").render(
         title=f"Which weights to start from on {answer.task}", first=first_lines_of(answer.marks), links={},
         facts=_facts(answer), answers=[_Said(answer.task, verdict, answer.sentences[0])],
@@ -61,16 +61,21 @@ def write(answer: Recommendation, folder: Path) -> None:
 
 def _facts(answer: Recommendation) -> list[tuple[str, str]]:
     stages = ", ".join(f"{stage.name} {stage.minutes:.1f}" for stage in answer.stages)
-    settings = answer.settings
+    counts = {name: f"{number} {name}{'s' * (number != 1)}" for name, number in _counts(answer).items()}
+    code = f"; commit {answer.commit[:12]}" if answer.commit else ""
     return [
-        ("Asked", f"{answer.minutes:g} min, {answer.seconds / 60:.1f} spent ({stages} min), {answer.workers} workers "
-                  f"on {answer.device}; use: {settings['use']}"),
-        ("Candidates", f"{sum(one.status != 'left out' for one in answer.candidates)}, {answer.raced} of them "
-                       f"fine-tuned; reference {answer.reference or 'none'}"),
-        ("Decided on", f"val, by {answer.metric}; margin {answer.margin:g}; {answer.looks} looks, all together drop "
-                       f"the truly best by a margin with a chance of at most {answer.error:g}"),
-        ("Finished", f"{answer.finished}; commit {answer.commit[:12]}; asked as {answer.digest[:12]}"),
+        ("Asked", f"{answer.minutes:g} min, {answer.seconds / 60:.1f} spent ({stages}), {counts['worker']} on "
+                  f"{answer.device}; use: {answer.settings['use']}"),
+        ("Candidates", f"{counts['candidate']}, {answer.raced} fine-tuned; reference {answer.reference or 'none'}"),
+        ("Decided on", f"val, by {answer.metric}; margin {answer.margin:g}; {counts['look']}; the candidate that is "
+                       f"truly best by a margin is dropped with a chance of at most {answer.error:g}"),
+        ("Finished", f"{answer.finished}{code}; asked as {answer.digest[:12]}"),
     ]  # fmt: skip
+
+
+def _counts(answer: Recommendation) -> dict[str, int]:
+    taking_part = sum(one.status != "left out" for one in answer.candidates)
+    return {"worker": answer.workers, "candidate": taking_part, "look": answer.looks}
 
 
 def _sections(answer: Recommendation) -> list[Section]:
@@ -129,6 +134,7 @@ def draw(answer: Recommendation) -> Figure | None:
         panel.set_ylabel(f"{answer.metric} on val, percent")
         panel.grid(axis="y")
         panel.margins(x=0.08)
+        panel.set_xlim(left=0)
         style.end_at_whole(panel.yaxis)
         corner = [CORNERS.get(mark, mark) for mark in answer.marks]
         if corner:

@@ -458,17 +458,15 @@ class Recommender:
         share = 1 - rung.epochs / self.whole
         if share <= 0:
             return 0.0
-        believed, seen = self.settings.drift * self.task.margin * share, None
+        believed = self.settings.drift * self.task.margin * share
         if number:
             before = self.ledger.rungs[number - 1]
             inits = [init for init in rung.entered if init not in rung.lost and init not in before.lost]
             seeds = [seed for seed in rung.seeds if seed in before.seeds]
             if len(inits) > 1 and before.epochs < rung.epochs:
                 first, last = ([[self._score(i, s, r) for s in seeds] for i in inits] for r in (before, rung))
-                seen, weight = race.drift_of(first, last), len(inits) - 1
-        if seen is None:
-            return believed
-        return math.sqrt((2 * believed**2 + weight * seen**2) / (2 + weight))
+                return race.drift_with(believed, first, last)
+        return believed
 
     def _score(self, init: str, seed: int, rung: Rung) -> float:
         return self.ledger.trained[f"{self.digests[init, seed]}-{rung.epochs}"].score
