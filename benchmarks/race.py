@@ -2,9 +2,9 @@
 
     PYTHONPATH=src:. python benchmarks/race.py [--races 500] [--grids 200]
 
-How often the best candidate is dropped; how far the stated probability is from the truth, for each world and by tenths of
-what is stated; both again as the verb `recommend` runs a race; how wide a bound of a difference is under this rule and
-under a confidence sequence. All in margins.
+How often the best candidate is dropped; how far the stated probability is from the truth, for each world and by tenths
+of what is stated; both again as the verb `recommend` runs a race; how wide a bound of a difference is under this rule
+and under a confidence sequence. All in margins.
 """
 
 from __future__ import annotations
