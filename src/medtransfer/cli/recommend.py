@@ -65,8 +65,11 @@ def recommend(
             _say(former, root)
             return
         sync.sweep(root, leases.claims(leases.address(asked.execution)))
+        reasons = dict[str, list[str]]()
         for one in field.left_out:
-            log.info("left out: %s: %s", one.init, one.why)
+            reasons.setdefault(one.why, []).append(one.init)
+        for why, names in reasons.items():
+            log.info("left out: %s: %s", ", ".join(names), why)
         from medtransfer.comparison import prior
 
         earlier = functools.partial(prior.places, asked, root, task)

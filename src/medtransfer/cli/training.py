@@ -179,6 +179,7 @@ def finetune(
         )  # fmt: skip
         results = run_all(planned)
         launcher.table(markdown_table(planned, results), digests(results))
+        log.info("`make ui` shows these runs; `medtransfer benchmark` trains what is missing, `compare` then compares")
 
 
 @verb(*TRAINING)

@@ -53,9 +53,9 @@ def choose(params: Params, root: Path, task: Task) -> tuple[list[Initialization]
             store.ready(init, root)
         except UserError as error:
             reason = " ".join(str(error).split())
-            left_out[name] = LeftOut(name, reason)
             if (host := _host(name, params)) and "no network" in reason:
-                away[host] = reason
+                reason = away[host] = f"{host} does not answer; `medtransfer weights <init>` says where to put a file"
+            left_out[name] = LeftOut(name, reason)
             continue
         found[key] = init
     if len(found) < 2:
@@ -113,9 +113,9 @@ def _away(init: Initialization, root: Path, away: dict[str, str]) -> str:
     source = locate.resolve(init)
     if locate.on_disk(init, root) is None:
         if not source.url:
-            return f"no program may fetch its weights: `medtransfer weights {init.record.name}` says how to get them"
+            return "no program may fetch its weights; `medtransfer weights <init>` says how to get them"
         if said := away.get(urllib.parse.urlsplit(source.url).netloc):
-            return f"its host did not answer before: {said}"
+            return said
     return ""
 
 
