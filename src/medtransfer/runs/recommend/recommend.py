@@ -40,7 +40,7 @@ from medtransfer.weights import recipes
 
 log = logging.getLogger("medtransfer")
 
-RESERVED = 0.5
+RESERVED = 1 / 3
 """share of what is left after the probes that the end may claim, at most"""
 FULL = 0.9
 """share of a time that is planned with: estimates miss"""
@@ -385,13 +385,19 @@ class Recommender:
     def _enter(self, number: int, steps: int, height: int, seeds: tuple[int, ...]) -> Rung | None:
         """Chooses who is trained to a height within its share of the time; None where not even two can be."""
         ranked = self._leading()
-        cost = {init: sum(self._missing(init, seed, height) for seed in seeds) for init in ranked}
-        free = self.left * self.workers - self._reserve(ranked, self.settings.seeds)
-        budget = FULL * free / (steps - number)
+        free = FULL * (self.left * self.workers - self._reserve(ranked, self.settings.seeds))
         always = self.field.reference if number == 0 else ""
-        entered = enter(ranked, cost, budget, always) or enter(ranked, cost, FULL * free, always)
-        if not entered and number == 0 and len(seeds) > 2:
-            return self._enter(number, steps, height, seeds[:2])
+
+        def reached(some: tuple[int, ...]) -> tuple[dict[str, float], list[str]]:
+            cost = {init: sum(self._missing(init, seed, height) for seed in some) for init in ranked}
+            found = enter(ranked, cost, free / (steps - number), always) or enter(ranked, cost, free, always)
+            return cost, found
+
+        cost, entered = reached(seeds)
+        if number == 0 and len(seeds) > 2 and 2 * len(entered) < len(ranked):  # two seeds show less, of more of them
+            fewer = reached(seeds[:2])
+            if len(fewer[1]) > len(entered):
+                seeds, (cost, entered) = seeds[:2], fewer
         if not entered:
             return None
         why = f"the time does not reach for {len(seeds)} seeds of {height} epochs of it"
