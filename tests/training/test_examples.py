@@ -31,6 +31,7 @@ from medtransfer.training import examples, fitting, networks
 from medtransfer.training.trainer import TaskTrainer
 from medtransfer.weights import architectures, backbones
 from tests.support import fakes, workspace
+from tests.support.quick import quick
 
 NAN = float("nan")
 PAIR = replace(TASKS["shenzhen"], kind="multilabel", labels=("A", "B b"))
@@ -393,7 +394,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, damage: Any) -> None:
         stored.load(path)
 
 
-@pytest.mark.parametrize("task", ["shenzhen", "montgomery"])
+@pytest.mark.parametrize("task", quick(["shenzhen", "montgomery"], "montgomery"))
 def test_a_run_keeps_examples_for_itself_and_its_numbers_are_those_without(
     tmp_path: Path, top: Path, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:

@@ -18,6 +18,7 @@ from medtransfer.training import fitting, objectives
 from medtransfer.training.loader import certain
 from medtransfer.training.trainer import Progress, TaskTrainer, Trainer
 from tests.support import fakes
+from tests.support.quick import quick
 
 
 def fit(trainer: Trainer) -> list[tuple[int, dict[str, float]]]:
@@ -34,7 +35,7 @@ def weights_of(trainer: Trainer) -> dict[str, torch.Tensor]:
     return {k: v.clone() for k, v in trainer.model.state_dict().items()}
 
 
-@pytest.mark.parametrize("segmentation", [False, True])
+@pytest.mark.parametrize("segmentation", quick([False, True], False))
 def test_same_seed_same_numbers_other_seed_others(top: Path, tmp_path: Path, segmentation: bool) -> None:
     runs = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):

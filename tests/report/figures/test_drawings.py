@@ -309,6 +309,7 @@ def test_the_best_of_each_label_is_bold(small: findings.Findings, drawn: dict[st
         assert (column[place].get_fontweight() == "bold") == (mean == max(means.values()))
 
 
+@pytest.mark.slow
 def test_labels_that_do_not_count_stand_in_brackets(large: tuple[findings.Findings, dict[str, Figure]]) -> None:
     labels = [label.get_text() for label in large[1]["labels-chexpert"].axes[0].get_xticklabels()]
     assert labels[:5] == ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"]
@@ -340,6 +341,7 @@ def test_ranks_without_a_test_say_so_and_show_their_spread(drawn: dict[str, Figu
     assert picture.axes[0].get_yticklabels()[0].get_text() == "inat2021"
 
 
+@pytest.mark.slow
 def test_ranks_with_a_test_are_a_critical_difference_diagram(
     large: tuple[findings.Findings, dict[str, Figure]],
 ) -> None:
@@ -430,6 +432,7 @@ def test_a_test_by_signs_that_cannot_reach_alpha_marks_nothing(small: findings.F
     assert "Wilcoxon's signed ranks" in drawings.caption("bars-montgomery", found)
 
 
+@pytest.mark.slow
 def test_no_text_overlaps_another_or_leaves_the_figure(
     drawn: dict[str, Figure], large: tuple[findings.Findings, dict[str, Figure]]
 ) -> None:

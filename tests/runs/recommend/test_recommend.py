@@ -126,6 +126,7 @@ def test_without_time_it_answers_undecided_and_trains_nothing(root: Path) -> Non
     assert not list(root.glob("data/runs/*/checkpoint.pt"))
 
 
+@pytest.mark.slow
 def test_a_candidate_that_cannot_be_trained_is_named_and_the_race_goes_on(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
