@@ -53,7 +53,7 @@ def as_recommended(count: int) -> None:
     print(f"\n| as the verb runs it, {count} races | epochs change | candidates | time for | dropped | stated | so |")
     print("|---|---|---|---|---|---|---|")
     whole = []
-    for drift in (0.0, 1.0, 3.0):
+    for drift in (0.0, 5.0, 10.0, 30.0):
         for name, truths, std in races.OURS:
             for candidates in CANDIDATES:
                 for share in (1.0, 0.5):

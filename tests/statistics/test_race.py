@@ -256,6 +256,7 @@ def test_a_drift_that_was_seen_counts_beside_what_was_believed() -> None:
     before, after = np.array([[0.5], [0.6], [0.7]]), np.array([[0.6], [0.6], [0.9]])
     seen = drift_of(before, after)
     assert race.drift_with(0.04, before, after) == pytest.approx(((2 * 0.04**2 + 2 * seen**2) / 4) ** 0.5)
+    assert race.drift_with(0.04, before, after, 3.0) == pytest.approx(((2 * 0.04**2 + 2 * (3 * seen) ** 2) / 4) ** 0.5)
     assert race.drift_with(0.0, before, before) == 0.0
     with pytest.raises(UserError, match="believed >= 0"):
         race.drift_with(-1.0, before, after)
@@ -268,7 +269,7 @@ def test_a_race_as_the_verb_runs_it_states_what_is_so_and_drops_the_best_as_seld
     candidates: int, share: float
 ) -> None:
     whole = []
-    for drift in (0.0, 1.0):  # up to what is believed
+    for drift in (0.0, 5.0, 10.0):  # of a candidate, which is 14 of a difference: up to what is believed
         for name, truths, std in races.OURS:
             found = races.recommended(World(candidates, seed_std=std, drift=drift), truths, share, 100, 1)
             assert found[:, 0].mean() <= 0.05, (name, drift)

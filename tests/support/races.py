@@ -78,7 +78,7 @@ def run(world: World, truth: Array, rng: np.random.Generator) -> Run:
 
 PLAN = ((0.25, 3), (0.5, 3), (1.0, 3), (1.0, 5))
 """share of the epochs and seeds of the rounds, as the verb `recommend` has them by default"""
-BELIEVED = 2.0
+BELIEVED = 15.0
 """`recommend.drift`"""
 
 
@@ -91,7 +91,7 @@ def run_as_recommended(world: World, truth: Array, rng: np.random.Generator, sha
     count, most = world.candidates, PLAN[-1][1]
     state = race.start(count, Rules(rounds=len(PLAN), margin=1.0, error=world.error))
     luck, common = rng.normal(size=(count, most)) * world.seed_std, rng.normal(size=most) * 3
-    still, former = rng.normal(size=count) * world.drift, np.empty((0, 0))
+    still, history = rng.normal(size=count) * world.drift, list[Array]()
     cost, paid, means = 0.0, np.zeros(count), np.zeros(count)
     for number, (epochs, seeds) in enumerate(PLAN):
         ranked = sorted(state.left, key=lambda place: -means[place])
@@ -103,9 +103,11 @@ def run_as_recommended(world: World, truth: Array, rng: np.random.Generator, sha
         every = every + (still * (1 - epochs))[:, None]
         drift = BELIEVED * (1 - epochs)
         if number and drift > 0 and len(left) > 1:
-            drift = race.drift_with(drift, former[left][:, :seeds], every[left][:, :seeds])
+            ahead = (1 - epochs) / (epochs - PLAN[number - 1][0])
+            drift = race.drift_with(drift, history[-1][left][:, :seeds], every[left][:, :seeds], ahead)
         state = race.look(state, every[left, :seeds], more_seeds=most - seeds, drift=drift)
-        means[left], former = every[left, :seeds].mean(axis=1), every
+        means[left] = every[left, :seeds].mean(axis=1)
+        history.append(every)
         cost += (seeds * epochs - paid[left]).sum()
         paid[left] = seeds * epochs
         if state.decided or len(state.left) < 2:

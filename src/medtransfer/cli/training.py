@@ -207,7 +207,7 @@ def features(params: Params, root: Path) -> None:
     feature_cache.keep_only(planned, root)
 
 
-@verb(*TRAINING, "recommend", "comparison.reference")
+@verb(*TRAINING, "recommend", "comparison")
 def benchmark(params: Params, root: Path, task: str = "all", dry: str = "no", race: str = "params") -> None:
     """Run what is missing of the benchmark's inits and seeds on one task or all; dry: only say what that would be.
 

@@ -37,7 +37,7 @@ class Recommend:
     sure: float
     """probability that the pick is within one margin of the best, from which on the answer is not `undecided`"""
     drift: float
-    """std, in margins, of what a whole training does to the difference of two candidates: believed until it is seen"""
+    """std, in margins, of what a whole training does to a difference of two candidates: believed beside what is seen"""
     probing: float
     """share of the minutes that features and probes may take"""
     weights: Mapping[str, float]

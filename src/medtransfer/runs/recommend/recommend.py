@@ -471,7 +471,8 @@ class Recommender:
             seeds = [seed for seed in rung.seeds if seed in before.seeds]
             if len(inits) > 1 and before.epochs < rung.epochs:
                 first, last = ([[self._score(i, s, r) for s in seeds] for i in inits] for r in (before, rung))
-                return race.drift_with(believed, first, last)
+                ahead = (self.whole - rung.epochs) / (rung.epochs - before.epochs)
+                return race.drift_with(believed, first, last, ahead)
         return believed
 
     def _score(self, init: str, seed: int, rung: Rung) -> float:
