@@ -10,7 +10,7 @@ import numpy as np
 
 from medtransfer.comparison import patients, selection
 from medtransfer.core.errors import UserError
-from medtransfer.results.recommendation import Recommendation, Tested
+from medtransfer.results.recommendation import OnTest, Recommendation
 from medtransfer.results.result import Result
 from medtransfer.statistics.seeds_and_patients import ends_of_mean
 
@@ -29,14 +29,14 @@ def with_test(answer: Recommendation, cells: Path, root: Path) -> Recommendation
     return replace(answer, tested=tested, sentences=sentences(replace(answer, tested=tested)))
 
 
-def _tested(answer: Recommendation, cells: Path, root: Path) -> Tested | None:
+def _tested(answer: Recommendation, cells: Path, root: Path) -> OnTest | None:
     results = [one for one in selection.collect(cells, root) if one.digest in answer.test_runs]
     pick, reference = (_of(results, init) for init in (answer.pick or "", answer.reference))
     if not pick or any(one.score is None for one in (*pick, *reference)):
         return None
     mean, seeds = _mean(pick), tuple(one.seed for one in pick)
     if answer.pick == answer.reference or not reference:
-        return Tested(seeds=seeds, pick=mean, reference=mean, low=None, high=None, level=LEVEL, method="")
+        return OnTest(seeds=seeds, pick=mean, reference=mean, low=None, high=None, level=LEVEL, method="")
     evidence = patients.gather([*pick, *reference], cells, resamples=0, level=LEVEL, rng=np.random.default_rng(0))
     if evidence.contributions:
         values, over = [evidence.contributions[one[0].init] for one in (pick, reference)], "seeds and test patients"
@@ -51,7 +51,7 @@ def _tested(answer: Recommendation, cells: Path, root: Path) -> Tested | None:
     except UserError:  # a single seed
         ends = None
     low, high = ends or (None, None)
-    return Tested(
+    return OnTest(
         seeds=seeds, pick=mean, reference=_mean(reference), low=low, high=high, level=LEVEL, method=over
     )  # fmt: skip
 

@@ -69,7 +69,7 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tested:
+class OnTest:
     """The pick against the reference on test; read once, for the seeds that both have."""
 
     seeds: tuple[int, ...]
@@ -116,7 +116,7 @@ class Recommendation:
     stages: tuple[Stage, ...]
     more: str
     """what more time would buy"""
-    tested: Tested | None = None
+    tested: OnTest | None = None
     sentences: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
     test_runs: tuple[str, ...] = ()
