@@ -77,3 +77,13 @@ def test_a_score_counts_by_its_order_alone_and_not_at_all_without_weight() -> No
 def test_bad_input_is_refused_with_its_law(call: Callable[[], object], law: str) -> None:
     with pytest.raises(UserError, match=law):
         call()
+
+
+def test_a_score_counts_by_the_share_of_candidates_that_have_it() -> None:
+    nan = float("nan")
+    prior = [0.9, 0.8, 0.3, 0.2, 0.1, 0.0]
+    few = [0.7, 0.8, nan, nan, nan, nan]  # the best by the prior is the last of the two that were looked at
+    found = combined({"prior": prior, "linear": few}, {"prior": 1, "linear": 1})
+    assert found.order[:2] == (1, 0)
+    assert found.weights == pytest.approx({"prior": 0.75, "linear": 0.25})
+    assert combined({"linear": [nan, nan]}, {"linear": 1}).values == (0.5, 0.5)

@@ -89,7 +89,8 @@ def static_prior(scores: Any, groups: Sequence[Hashable] | None = None) -> Array
 def combined(scores: Mapping[str, Any], weights: Mapping[str, float]) -> CheapRanking:
     """Combines scores of candidates into one ranking: the weighted mean of their places.
 
-    Places, because the scores have no common unit and one candidate far away must not decide over the others.
+    Places, because the scores have no common unit and one candidate far away must not decide over the others. A score
+    counts by the share of candidates that have it: the last of two that were looked at is not the last of twenty.
 
     Args:
         scores: by name, such as `prior`, `logme`, `linear`: one per candidate, higher is better, nan where there is
@@ -108,6 +109,10 @@ def combined(scores: Mapping[str, Any], weights: Mapping[str, float]) -> CheapRa
     if len({len(values) for values in placed.values()}) > 1:
         counts = {name: len(values) for name, values in placed.items()}
         raise UserError(f"scores must be of the same candidates, got numbers of them {counts}")
+    known = {name: ~np.isnan(np.asarray(values, dtype=np.float64)) for name, values in scores.items()}
+    shares *= [one.mean() for one in known.values()]
+    if shares.sum() <= 0:  # nothing is known of anybody
+        shares[:] = 1.0
     shares /= shares.sum()
     values = shares @ np.stack(list(placed.values()))
     order = np.argsort(-values.round(12), kind="stable")
