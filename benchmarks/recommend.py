@@ -243,7 +243,7 @@ class Task:
         """Reads a task's entry of `grid.json`."""
         facts = results.facts_of(catalog.lookup(name, root))
         cells = sorted(entry["cells"], key=lambda cell: cell["seed"])
-        inits = tuple(dict.fromkeys(cell["init"] for cell in cells))
+        inits = tuple(sorted({cell["init"] for cell in cells}, key=lambda init: CANDIDATES.index(short(init))))
 
         def each(take: Callable[[Mapping[str, Any]], Any]) -> dict[str, list[Any]]:
             return {init: [take(cell) for cell in cells if cell["init"] == init] for init in inits}
@@ -260,9 +260,9 @@ class Task:
         """Gives each init's mean test score."""
         return {init: fmean(scores) for init, scores in self.tests.items()}
 
-    def regret(self, pick: str) -> float:
-        """Says how many margins a pick is below the best candidate."""
-        return (max(self.truth.values()) - self.truth[pick]) / self.margin
+    def regret(self, picks: Sequence[str]) -> float:
+        """Says how many margins picks are below the best candidate, on average."""
+        return (max(self.truth.values()) - fmean(self.truth[pick] for pick in picks)) / self.margin
 
     def canonical(self, name: str) -> str:
         """Finds the canonical name of an init."""
@@ -278,8 +278,8 @@ def short(init: str) -> str:
 class Answer:
     """What a method says of a task."""
 
-    pick: str | None
-    """None: undecided"""
+    picks: Sequence[str]
+    """equally good ones for the method, whose mean regret counts; none: undecided"""
     share: float | None
     """of the grid's CPU time; None: not measured apart"""
     scores: Mapping[str, float] | None = None
@@ -291,7 +291,9 @@ class Answer:
     def of_scores(cls, scores: Mapping[str, float | None], share: float | None) -> Answer:
         """Picks the highest score; a candidate without one is not ranked."""
         known = {init: score for init, score in scores.items() if score is not None and math.isfinite(score)}
-        return cls(max(known, key=lambda init: known[init]) if known else None, share, known or None)
+        best = max(known.values(), default=None)
+        tied = [init for init, score in known.items() if score == best]
+        return cls(tied, share, known or None, f"{len(tied)} tied" if len(tied) > 1 else "")
 
 
 def mean_rank(task: Task, others: Sequence[Task]) -> Answer:
@@ -344,11 +346,11 @@ def recommended(task: Task, said: Mapping[str, Any], cpu_seconds: float) -> Answ
             trained = float((one["seeds"] or 0) * (one["epochs"] or 0))
             scores[task.canonical(one["init"])] = (trained, float(one["val"]))
     order = sorted(scores, key=lambda init: scores[init])
-    pick = task.canonical(said["pick"]) if said["pick"] else None
+    picks = [task.canonical(said["pick"])] if said["pick"] else []
     ranked = {init: float(place) for place, init in enumerate(order)} or None
-    equals = len(said["equals"])
-    words = said["verdict"] if said["verdict"] != "any of" else f"any of {equals}"
-    return Answer(pick, cpu_seconds / task.cpu_seconds, ranked, words)
+    words = f"any of {len(said['equals'])}" if said["verdict"] == "any of" else said["verdict"]
+    sure = "" if said["probability"] is None else f", probability {said['probability']:.2f}"
+    return Answer(picks, cpu_seconds / task.cpu_seconds, ranked, words + sure)
 
 
 def cheap(task: Task, said: Mapping[str, Any], name: str) -> Answer:
@@ -431,11 +433,11 @@ def table(tasks: Sequence[Task], answers: Mapping[str, Mapping[str, Answer]]) ->
     lines = ["| task | method | pick | regret, margins | CPU share | Spearman |", "|---|---|---|---|---|---|"]
     for task in tasks:
         for method, answer in answers[task.name].items():
-            pick = " ".join(filter(None, (short(answer.pick or ""), f"({answer.words})" * bool(answer.words))))
-            regret = None if answer.pick is None else task.regret(answer.pick)
+            pick = " ".join([", ".join(map(short, answer.picks)) or "none", f"({answer.words})" * bool(answer.words)])
+            regret = task.regret(answer.picks) if answer.picks else None
             numbers = (regret, 1), (answer.share, 3), (agreement(task, answer.scores), 2)
             shown = " | ".join("" if value is None else f"{value:.{digits}f}" for value, digits in numbers)
-            lines.append(f"| {task.name} | {method} | {pick or 'none'} | {shown} |")
+            lines.append(f"| {task.name} | {method} | {pick.strip()} | {shown} |")
     return lines
 
 
@@ -447,7 +449,7 @@ def summary(tasks: Sequence[Task], answers: Mapping[str, Mapping[str, Answer]]) 
     ]
     for method in dict.fromkeys(name for found in answers.values() for name in found):
         own = [(task, answers[task.name][method]) for task in tasks if method in answers[task.name]]
-        regrets = [task.regret(answer.pick) for task, answer in own if answer.pick]
+        regrets = [task.regret(answer.picks) for task, answer in own if answer.picks]
         shares = [answer.share for _, answer in own if answer.share is not None]
         agreed = [found for task, answer in own if (found := agreement(task, answer.scores)) is not None]
         near = sum(regret <= 1 for regret in regrets)
