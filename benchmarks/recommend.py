@@ -100,11 +100,10 @@ def write_ladder(folder: Path) -> None:
     from medtransfer.weights.backbones import bare_state
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name in SIZES:
-        save_file(_packaged(name), folder / f"{name}.safetensors")
     start, fresh = _packaged("lite0"), bare_state(LITE0, 0, "one")
     draw = torch.Generator().manual_seed(0)
-    made = {name: _redrawn(start, fresh, share) for name, share in REDRAWN.items()}
+    made = {name: _packaged(name) for name in SIZES}
+    made |= {name: _redrawn(start, fresh, share) for name, share in REDRAWN.items()}
     made["shuffled"] = {k: t[torch.randperm(len(t), generator=draw)] if t.ndim == 4 else t for k, t in start.items()}
     for size in NOISE:
         made[f"noise-{size:g}"] = {
