@@ -56,12 +56,14 @@ ORDER = (
 """chains of candidates, each better than the next one"""
 CANDIDATES = (*dict.fromkeys(name for chain in ORDER for name in chain), *SIZES)
 
-REAL = {"chestxray14": "chestxray14-sample", "drive": "drive"}
+PHANTOMS = {"chexpert": (240, 1.5), "shenzhen": (240, 1.0), "montgomery": (80, 1.5), "rsna_pe": (240, 1.5)}
+"""task -> images, and the contrast at which scores are neither at chance nor at 1"""
+REAL = {"drive": "drive", "chestxray14": "chestxray14-sample"}
 """task -> folder of real images below `--data`"""
-PHANTOMS = {"shenzhen": 1.0, "chexpert": 1.0, "rsna_pe": 1.0, "montgomery": 0.3}
-"""task -> images, as a multiple of `--images`"""
-SIDES = {"drive": 128}
-"""pixels; the other tasks have 64"""
+SIDES = {"drive": 96}
+"""pixels; the other tasks have 48"""
+EPOCHS = {"drive": 3, "montgomery": 3, "chestxray14": 2}
+"""the other tasks have 4"""
 STUDY, GRID, LADDER = "study.json", "grid.json", "ladder"
 
 
@@ -69,19 +71,18 @@ def tree(study: Mapping[str, Any]) -> dict[str, Any]:
     """Derives the parameters of the study from the repository's."""
     found: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
     found["data"] |= {"phantoms": True, "partial": True}
-    found["phantoms"] |= {"size": 128, "contrast": study["contrast"], "misleading": 0.02}
-    found["phantoms"]["images"] |= {task: int(study["images"] * PHANTOMS[task]) for task in PHANTOMS}
+    found["phantoms"] |= {"size": 128, "misleading": 0.02}
+    found["phantoms"]["images"] |= {task: images for task, (images, _) in PHANTOMS.items()}
     for task in study["tasks"]:
-        side = SIDES.get(task, 64)
-        found["tasks"][task] = {"cache_size": side + 8, "image_size": side, "changes": {}}
+        side, changes = SIDES.get(task, 48), {"max_epochs": EPOCHS.get(task, 4)}
+        found["tasks"][task] = {"cache_size": side + 8, "image_size": side, "changes": changes}
     said = {"backbone": LITE0, "data": "ImageNet-1k, then damaged", "licence": "apache-2.0"}
     found["inits"] = {name: {"file": f"{LADDER}/{name}.safetensors", **said} for name in CANDIDATES if _own(name)}
     for name in SIZES:
         found["inits"][name] |= {"backbone": f"tf_efficientnet_{name}", "data": "ImageNet-1k"}
     found["model"] |= {"backbone": LITE0}
-    rules = {"max_epochs": study["epochs"], "lr": study["lr"]}
-    found["classification"] |= rules
-    found["segmentation"] |= rules | {"min_steps": 8}
+    found["classification"] |= {"lr": 1e-3}
+    found["segmentation"] |= {"lr": 1e-3, "min_steps": 8}
     found["execution"] |= {"workers": study["workers"], "device": "cpu"}
     found["benchmark"] |= {"inits": list(CANDIDATES), "tasks": study["tasks"], "seeds": list(range(study["seeds"]))}
     found["comparison"] |= {"reference": "imagenet", "against": []}
@@ -168,8 +169,7 @@ def prepare(options: argparse.Namespace) -> None:
     """Makes the study's folder: parameters, raw files, caches and weights."""
     out: Path = options.out
     real = {task: options.data / name for task, name in REAL.items() if options.data and (options.data / name).is_dir()}
-    study = {name: getattr(options, name) for name in ("seeds", "epochs", "lr", "images", "contrast", "workers")}
-    study["tasks"] = [*real, *PHANTOMS]
+    study = {"seeds": options.seeds, "workers": options.workers, "tasks": [*PHANTOMS, *real]}
     (out / "data/raw").mkdir(parents=True, exist_ok=True)
     files.write_text(out / STUDY, json.dumps(study, indent=1))
     for task, folder in real.items():
@@ -178,8 +178,8 @@ def prepare(options: argparse.Namespace) -> None:
             link.symlink_to(folder.resolve(), target_is_directory=True)
     lay_out(out, study)
     write_ladder(out / LADDER)
-    for task in PHANTOMS:
-        launch(out, "phantoms", "--dataset", task)
+    for task, (_, contrast) in PHANTOMS.items():
+        launch(out, "phantoms", "--dataset", task, "--phantoms.contrast", str(contrast))
     launch(out, "prepare")
     launch(out, "weights")
     print(f"{len(CANDIDATES)} candidates, {len(study['tasks'])} tasks, {study['seeds']} seeds under {out}")
@@ -467,11 +467,7 @@ def main() -> None:
         part.add_argument("--out", type=lambda text: Path(text).resolve(), required=True, help="the study's folder")
         part.set_defaults(function=function)
     made.add_argument("--data", type=Path, help="folder of real images; without it there are phantoms alone")
-    made.add_argument("--seeds", type=int, default=4)
-    made.add_argument("--epochs", type=int, default=5)
-    made.add_argument("--lr", type=float, default=1e-3)
-    made.add_argument("--images", type=int, default=320, help="phantoms of a task of classification")
-    made.add_argument("--contrast", type=float, default=1.5, help="of what is drawn on phantoms")
+    made.add_argument("--seeds", type=int, default=3)
     made.add_argument("--workers", type=int, default=2)
     for part in (trained, judged):
         part.add_argument("--tasks", nargs="*", help="these alone")
