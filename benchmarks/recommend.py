@@ -60,7 +60,7 @@ PHANTOMS = {"chexpert": (240, 1.5), "shenzhen": (240, 1.0), "montgomery": (80, 1
 """task -> images, and the contrast at which scores are neither at chance nor at 1"""
 REAL = {"drive": "drive", "chestxray14": "chestxray14-sample"}
 """task -> folder of real images below `--data`"""
-SIDES = {"drive": 96}
+SIDES = {"montgomery": 64, "drive": 96}
 """pixels; the other tasks have 48"""
 EPOCHS = {"drive": 3, "montgomery": 3, "chestxray14": 2}
 """the other tasks have 4"""
@@ -86,6 +86,8 @@ def tree(study: Mapping[str, Any]) -> dict[str, Any]:
     found["execution"] |= {"workers": study["workers"], "device": "cpu"}
     found["benchmark"] |= {"inits": list(CANDIDATES), "tasks": study["tasks"], "seeds": list(range(study["seeds"]))}
     found["comparison"] |= {"reference": "imagenet", "against": []}
+    found["recommend"]["seeds"] = study["seeds"]  # of the end: those that the grid has
+    found["recommend"]["first_seeds"] = min(found["recommend"]["first_seeds"], study["seeds"])
     return found
 
 
@@ -228,6 +230,9 @@ class Task:
     name: str
     margin: float
     cpu_seconds: float
+    """of its part of the grid"""
+    seconds: float
+    """likewise, by the clock"""
     inits: tuple[str, ...]
     """canonical names"""
     tests: Mapping[str, Sequence[float]]
@@ -248,7 +253,7 @@ class Task:
             return {init: [take(cell) for cell in cells if cell["init"] == init] for init in inits}
 
         return cls(
-            name, facts.margin, entry["cpu_seconds"], inits,
+            name, facts.margin, entry["cpu_seconds"], entry["seconds"], inits,
             tests=each(lambda cell: cell["scores"][f"test_{facts.metric}"]),
             vals=each(lambda cell: cell["scores"][f"best_val_{facts.metric}"]),
             curves=each(lambda cell: [epoch[f"val_{facts.metric}"] for epoch in cell["history"]]),
@@ -354,7 +359,8 @@ def recommended(task: Task, said: Mapping[str, Any], cpu_seconds: float) -> Answ
 
 def cheap(task: Task, said: Mapping[str, Any], name: str) -> Answer:
     """Picks by one of the cheap scores that `recommend` computed on the way."""
-    return Answer.of_scores({task.canonical(one["init"]): one["scores"].get(name) for one in said["candidates"]}, None)
+    known = [one for one in said["candidates"] if one["status"] != "left out"]
+    return Answer.of_scores({task.canonical(one["init"]): one["scores"].get(name) for one in known}, None)
 
 
 def judge(options: argparse.Namespace) -> None:
@@ -368,7 +374,9 @@ def judge(options: argparse.Namespace) -> None:
     for task in tasks:
         wanted = not options.tasks or task.name in options.tasks
         if wanted and not options.replay:
-            ask(task, [one.name for one in tasks if one is not task], out, folder / task.name, study, options.share)
+            seconds = task.seconds if options.clock else task.cpu_seconds / study["workers"]
+            others = [one.name for one in tasks if one is not task]
+            ask(task, others, out, folder / task.name, study, options.share * seconds / 60)
             print(f"asked for {task.name}", flush=True)
     answers = {task.name: answers_of(task, tasks, folder / task.name, options.share) for task in tasks}
     lines = [*truths(tasks), "", *table(tasks, answers), "", *summary(tasks, answers)]
@@ -376,7 +384,7 @@ def judge(options: argparse.Namespace) -> None:
     print("\n".join(lines))
 
 
-def ask(task: Task, others: Sequence[str], out: Path, root: Path, study: Mapping[str, Any], share: float) -> None:
+def ask(task: Task, others: Sequence[str], out: Path, root: Path, study: Mapping[str, Any], minutes: float) -> None:
     """Runs `recommend` in a fresh folder: data and weights are there, results are of the other tasks alone."""
     shutil.rmtree(root, ignore_errors=True)
     (root / "data").mkdir(parents=True)
@@ -387,7 +395,6 @@ def ask(task: Task, others: Sequence[str], out: Path, root: Path, study: Mapping
         shutil.copytree(out / name, root / name)
     for other in others:
         shutil.copytree(out / "data/results/cells" / other, root / "data/results/cells" / other)
-    minutes = share * task.cpu_seconds / 60 / study["workers"]
     words = ("--task", task.name, "--minutes", f"{minutes:.2f}", "--candidates", ",".join(CANDIDATES))
     spent = launch(root, "recommend", *words)
     files.write_text(root / "spent.json", json.dumps({"cpu_seconds": spent.cpu_seconds, "seconds": spent.seconds}))
@@ -472,6 +479,7 @@ def main() -> None:
     for part in (trained, judged):
         part.add_argument("--tasks", nargs="*", help="these alone")
     judged.add_argument("--share", type=float, default=0.2, help="of the grid's CPU time that recommend gets")
+    judged.add_argument("--clock", action="store_true", help="that share of the grid's clock: other work slows both")
     judged.add_argument("--replay", action="store_true", help="ask nothing anew, print the table of what is there")
     options = parser.parse_args()
     options.function(options)
