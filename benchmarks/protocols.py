@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -54,6 +55,7 @@ def one_init(init: int) -> dict[str, list[float]]:
 def synthetic() -> None:
     """Prints seconds of each probe, and of the whole grid."""
     cores = multiprocessing.cpu_count()
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # the spawned processes share the cores
     start = time.perf_counter()
     with multiprocessing.get_context("spawn").Pool(cores) as pool:
         parts = pool.map(one_init, range(INITS), chunksize=1)

@@ -250,3 +250,30 @@ def test_the_stated_probability_is_calibrated() -> None:
                 whole.append(found)
     for _, said, so, count in races.bins(np.concatenate(whole), 1):
         assert count < 100 or abs(said - so) <= 0.1
+
+
+def test_a_drift_that_was_seen_counts_beside_what_was_believed() -> None:
+    before, after = np.array([[0.5], [0.6], [0.7]]), np.array([[0.6], [0.6], [0.9]])
+    seen = drift_of(before, after)
+    assert race.drift_with(0.04, before, after) == pytest.approx(((2 * 0.04**2 + 2 * seen**2) / 4) ** 0.5)
+    assert race.drift_with(0.0, before, before) == 0.0
+    with pytest.raises(UserError, match="believed >= 0"):
+        race.drift_with(-1.0, before, after)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [1.0, 0.5])
+@pytest.mark.parametrize("candidates", [5, 20, 50])
+def test_a_race_as_the_verb_runs_it_states_what_is_so_and_drops_the_best_as_seldom_as_stated(
+    candidates: int, share: float
+) -> None:
+    whole = []
+    for drift in (0.0, 1.0):  # up to what is believed
+        for name, truths, std in races.OURS:
+            found = races.recommended(World(candidates, seed_std=std, drift=drift), truths, share, 100, 1)
+            assert found[:, 0].mean() <= 0.05, (name, drift)
+            assert found[:, 1].mean() - found[:, 2].mean() <= 0.1, (name, drift)
+            whole.append(found)
+    joined = np.concatenate(whole)
+    for _, said, so, count in races.bins(joined, 1):
+        assert count < 50 or said - so <= 0.1

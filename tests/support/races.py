@@ -76,6 +76,59 @@ def run(world: World, truth: Array, rng: np.random.Generator) -> Run:
     return Run(state, truth, cost / most / count)
 
 
+PLAN = ((0.25, 3), (0.5, 3), (1.0, 3), (1.0, 5))
+"""share of the epochs and seeds of the rounds, as the verb `recommend` has them by default"""
+BELIEVED = 2.0
+"""`recommend.drift`"""
+
+
+def run_as_recommended(world: World, truth: Array, rng: np.random.Generator, share: float) -> tuple[Run, int]:
+    """Runs a race as the verb does, which has time for a share of the candidates of each round in the next one.
+
+    Whoever the time does not reach for is withdrawn, the last by the scores first. What further epochs do is estimated
+    from the candidates that stayed. Gives the race, and the pick: the cheapest of the equal ones.
+    """
+    count, most = world.candidates, PLAN[-1][1]
+    state = race.start(count, Rules(rounds=len(PLAN), margin=1.0, error=world.error))
+    luck, common = rng.normal(size=(count, most)) * world.seed_std, rng.normal(size=most) * 3
+    still, former = rng.normal(size=count) * world.drift, np.empty((0, 0))
+    cost, paid, means = 0.0, np.zeros(count), np.zeros(count)
+    for number, (epochs, seeds) in enumerate(PLAN):
+        ranked = sorted(state.left, key=lambda place: -means[place])
+        for place in ranked[max(2, round(share * len(ranked))) :] if number else ():
+            state = race.withdraw(state, place, "no time")
+        left = list(state.left)
+        fresh = rng.normal(size=(count, most)) * world.seed_std
+        every = truth[:, None] + LASTING**0.5 * luck + (1 - LASTING) ** 0.5 * fresh + common
+        every = every + (still * (1 - epochs))[:, None]
+        drift = BELIEVED * (1 - epochs)
+        if number and drift > 0 and len(left) > 1:
+            drift = race.drift_with(drift, former[left][:, :seeds], every[left][:, :seeds])
+        state = race.look(state, every[left, :seeds], more_seeds=most - seeds, drift=drift)
+        means[left], former = every[left, :seeds].mean(axis=1), every
+        cost += (seeds * epochs - paid[left]).sum()
+        paid[left] = seeds * epochs
+        if state.decided or len(state.left) < 2:
+            break
+    return Run(state, truth, cost / most / count), state.pick(rng.random(count).tolist())
+
+
+def recommended(
+    world: World, truths: Callable[[World, np.random.Generator], Array], share: float, races: int, seed: int
+) -> Array:
+    """Gives for each race: whether the rule dropped its best by a margin, probability stated, whether so, its cost."""
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(races):
+        one, pick = run_as_recommended(world, truths(world, rng), rng, share)
+        known = one.race.against(pick)
+        said = race.probability_within(known[0], known[1], df=known[2], margin=1.0, rng=rng, draws=1000)
+        best = one.race.standings[int(one.truth.argmax())]
+        by_a_margin = np.sort(one.truth)[-1] - np.sort(one.truth)[-2] >= 1
+        dropped = best.status == "dropped" and best.reason in ("worse", "out of reach") and by_a_margin
+        found.append((dropped, said, one.truth[pick] >= one.truth.max() - 1, one.cost))
+    return np.array(found, dtype=float)
+
+
 def best_by_a_margin(world: World, rng: np.random.Generator) -> Array:
     """The first candidate is best by a margin, all others are equal: the most that may overtake it by luck."""
     return np.append(0.0, np.full(world.candidates - 1, -1.0))
@@ -155,3 +208,11 @@ SPREADS: dict[str, tuple[float, Callable[[World, np.random.Generator], Array]]] 
 """std over seeds, and how the candidates' true scores lie"""
 FEW = ((2,), (2, 3), SEEDS)
 """seeds round by round: a race that ends early, and one that runs to its end"""
+OURS: tuple[tuple[str, Callable[[World, np.random.Generator], Array], float], ...] = (
+    ("equal", spread(0.0), 1.0),
+    ("std 1", spread(1.0), 1.0),
+    ("std 3", spread(3.0), 1.0),
+    ("ladder", ladder, 1.0),
+    ("best by a margin", best_by_a_margin, 0.5),
+)
+"""name, true scores and std over seeds, for races as the verb runs them"""

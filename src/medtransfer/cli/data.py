@@ -106,8 +106,10 @@ def prepare(params: Params, root: Path, task: str = "all", check: str = "no") ->
         prepared = prepare.prepare(catalog.lookup(name, root), params, root, check=check == "yes")
         marks = f" ({', '.join(prepared.marks)})" if prepared.marks else ""
         number, drawn = len(prepared.parts), "splits" in prepared.manifest
-        words = f", {number} {'drawn splits' if drawn else 'folds'}" if number > 1 else ""
-        log.info("prepared %s%s: %s%s", name, marks, prepared.manifest["counts"], words)
+        first = prepared.of_fold(next(iter(prepared.parts)))
+        counts = ", ".join(f"{split} {len(first.rows(split)):,}" for split in ("train", "val", "test"))
+        words = f"{number} {'drawn splits' if drawn else 'folds'}, the first with {counts}" if number > 1 else counts
+        log.info("prepared %s%s: %s", name, marks, words)
         log.info("look at %s", prepared.folder / "samples.png")
 
 

@@ -50,10 +50,11 @@ def build_parser(completing: bool = False) -> argparse.ArgumentParser:
         command.add_argument("--skip-bad", metavar="N", help="short for --data.skip_bad N: samples that may be bad")
         for option, default in entry.identity.items():
             words = f"{entry.help_of(option)} ({f'default: {default}' if default is not None else 'required'})"
-            if option == "check":  # also without a value
-                command.add_argument("--check", nargs="?", const="yes", default=default, help=words)
+            if option in ("check", "race"):  # also without a value
+                command.add_argument(f"--{option}", nargs="?", const="yes", default=default, help=words)
             else:
-                argument: Any = command.add_argument(f"--{option}", default=default, help=words)
+                names = dict.fromkeys((f"--{option.replace('_', '-')}", f"--{option}"))  # MLflow's -P takes no hyphen
+                argument: Any = command.add_argument(*names, dest=option, default=default, help=words)
                 argument.completer = functools.partial(_candidates, option)
         if "dry" in entry.identity:
             command.add_argument(

@@ -10,7 +10,7 @@ from medtransfer.cli.verb import tasks_of
 from medtransfer.core.errors import UserError
 from medtransfer.params import Params
 
-PREPARING = ("finetune", "benchmark", "tune", "audit", "prepare")
+PREPARING = ("finetune", "benchmark", "recommend", "tune", "audit", "prepare")
 """verbs that read a task's raw files, or stop"""
 
 

@@ -179,6 +179,7 @@ def finetune(
         )  # fmt: skip
         results = run_all(planned)
         launcher.table(markdown_table(planned, results), digests(results))
+        log.info("`make ui` shows these runs; `medtransfer benchmark` trains what is missing, `compare` then compares")
 
 
 @verb(*TRAINING)
@@ -206,8 +207,8 @@ def features(params: Params, root: Path) -> None:
     feature_cache.keep_only(planned, root)
 
 
-@verb(*TRAINING)
-def benchmark(params: Params, root: Path, task: str = "all", dry: str = "no") -> None:
+@verb(*TRAINING, "recommend", "comparison.reference")
+def benchmark(params: Params, root: Path, task: str = "all", dry: str = "no", race: str = "params") -> None:
     """Run what is missing of the benchmark's inits and seeds on one task or all; dry: only say what that would be.
 
     Args:
@@ -215,13 +216,16 @@ def benchmark(params: Params, root: Path, task: str = "all", dry: str = "no") ->
         root: the study's folder.
         task: task, or all: the benchmark's.
         dry: yes: only say what would be done.
+        race: yes: inits that fall behind on val stop early, see `recommend`; tables name them; params: benchmark.race.
     """
     if dry not in ("yes", "no"):
         raise UserError(f"--dry must be yes or no, got {dry!r}")
+    if race not in ("yes", "no", "params"):
+        raise UserError(f"--race must be yes or no, got {race!r}")
     if dry == "yes":
         _say_plan(params, root, tasks_of(params, task))
     else:
-        _run_benchmark(params, root, task)
+        _run_benchmark(params, root, task, params.benchmark.race if race == "params" else race == "yes")
 
 
 def _say_plan(params: Params, root: Path, tasks: Sequence[str]) -> None:
@@ -232,7 +236,8 @@ def _say_plan(params: Params, root: Path, tasks: Sequence[str]) -> None:
     Console().print(dry_run.shown(dry_run.survey(params, root, tasks), params, root))
 
 
-def _run_benchmark(params: Params, root: Path, task: str) -> None:
+def _run_benchmark(params: Params, root: Path, task: str, race: bool) -> None:
+    from medtransfer.results import stopped
     from medtransfer.runs import best_networks
     from medtransfer.runs.benchmark import digests, markdown_table, run_all, write_results
     from medtransfer.runs.run import plan
@@ -247,8 +252,18 @@ def _run_benchmark(params: Params, root: Path, task: str) -> None:
             params, root, b.inits, names, b.seeds, launcher.run_id, "benchmark", b.recipes,
             protocols=b.protocols, fractions=b.fractions,
         )  # fmt: skip
+        early = {name: _stopped_early(params, root, name, launcher.run_id) if race else {} for name in names}
+        planned = [run for run in planned if run.protocol != "finetune" or run.init.canonical not in early[run.task]]
         results = run_all(planned)
         for name in names:
-            write_results([run for run in planned if run.task == name], root / "data/results/cells" / name)
+            folder = root / "data/results/cells" / name
+            write_results([run for run in planned if run.task == name], folder)
+            stopped.write(early[name], folder)
             best_networks.write([run for run in planned if run.task == name], name, root)
         launcher.table(markdown_table(planned, results), digests(results))
+
+
+def _stopped_early(params: Params, root: Path, task: str, launcher: str | None) -> dict[str, str]:
+    from medtransfer.runs.recommend import grid
+
+    return grid.stopped(params, root, task, launcher)

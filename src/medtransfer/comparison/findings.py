@@ -23,7 +23,7 @@ from medtransfer.comparison.selection import belongs, collect, select
 from medtransfer.comparison.training_times import TrainingTime, training_times
 from medtransfer.core import progress
 from medtransfer.data.catalog import TASKS
-from medtransfer.results import looks, study
+from medtransfer.results import looks, stopped, study
 from medtransfer.results.looks import level
 from medtransfer.results.result import CONTAMINATED, Result, of_task
 from medtransfer.results.study import Ledger
@@ -128,7 +128,8 @@ def find(
     claims.check(settings.claims, {*TASKS, *benchmark.tasks}, settings.inits)
     printed = [row for name in settings.comparison.against for row in _read(root / name, settings.comparison)]
     one_test = [task for task in benchmark.tasks if locked(of_task(results, task), folder)]
-    rows = published_form.compare(results, benchmark, settings.comparison, one_test)
+    early = {task: stopped.read(folder, task) for task in benchmark.tasks}
+    rows = published_form.compare(results, benchmark, settings.comparison, one_test, early)
     evidence = _evidence(results, rows, folder, benchmark, settings.comparison)
     test_ranks, val_ranks, ranked = _ranks(results, rows, benchmark, settings.comparison)
     untested = _columns(results, rows, evidence, benchmark)
@@ -291,12 +292,14 @@ def _answers(
         answer = answers.of_task(
             columns.get(task), eligible(own), labels=named, metric=metric, next_share=next_share
         )  # fmt: skip
+        early = [named[row.init] for row in own if row.stopped]
+        beside = f" Stopped early by the race on val, without a final score: {', '.join(early)}." if early else ""
         barred = [named[row.init] for row in own if row.barred]
         words = f" Not compared, because contaminated: {', '.join(barred)}." if barred else ""
         text = answer.text
         if barred and not eligible(own):
             text = "No answer: no initialization free of contamination has all its runs."
-        found.append(replace(answer, scope=task, text=text + words))
+        found.append(replace(answer, scope=task, text=text + words + beside))
     if len(benchmark.tasks) > 1:
         why = "the initializations have no two tasks in common on which all runs are there"
         whole = answers.over_tasks(columns.get(ALL), val_ranks, labels=named, next_share=next_share, why=why)

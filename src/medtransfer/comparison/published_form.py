@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -48,6 +49,8 @@ class Row:
     """those whose runs have no primary score"""
     missing: tuple[int, ...]
     """those without a run"""
+    stopped: str = ""
+    """why a race stopped it before its end, so that it has no final score; empty: it did not"""
     scores: tuple[float, ...]
     """one per seed (or fold), in the same order"""
     ratio: float
@@ -77,7 +80,11 @@ class Row:
 
 
 def compare(
-    results: Sequence[Result], benchmark: params.Benchmark, comparison: params.Comparison, locked: Collection[str] = ()
+    results: Sequence[Result],
+    benchmark: params.Benchmark,
+    comparison: params.Comparison,
+    locked: Collection[str] = (),
+    stopped: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> list[Row]:
     """Compares every initialization with the best of its task, by task and init in the benchmark's order.
 
@@ -86,14 +93,23 @@ def compare(
         benchmark: the expected runs.
         comparison: the published form's test.
         locked: tasks whose folds, or drawn splits, have one test for all.
+        stopped: task -> init -> why a race stopped it.
     """
     index = {result.key: result for result in results}
     rows: list[Row] = []
     for task in benchmark.tasks:
         published, redrawn = comparison.as_published, task not in locked
         column = [_row(task, init, benchmark, index, published, redrawn) for init in benchmark.inits]
+        column = [_stopped(row, stopped.get(task, {})) for row in column]
         rows += _against_best(column, comparison)
     return rows
+
+
+def _stopped(row: Row, stopped: Mapping[str, str]) -> Row:
+    """Marks a row without all its runs that a race stopped: what is missing of it is not waited for."""
+    if row.summary is not None or row.init not in stopped:
+        return row
+    return replace(row, stopped=stopped[row.init], missing=())
 
 
 def _row(

@@ -85,7 +85,7 @@ def _comparison(findings: Findings, row: Row) -> Record:
         "undefined": " ".join(map(str, row.undefined)),
         "missing": " ".join(map(str, row.missing)),
         "marks": " ".join(row.marks),
-        "note": test.note if test else "",
+        "note": row.stopped or (test.note if test else ""),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from medtransfer.results.result import Result
 from medtransfer.statistics import t_tests
@@ -69,9 +69,13 @@ FIRST_LINES = {
 
 def first_lines(results: Iterable[Result]) -> list[str]:
     """Gives the sentences that stand over everything made from these runs."""
-    marks = {mark for result in results for mark in result.marks}
+    return first_lines_of({mark for result in results for mark in result.marks})
+
+
+def first_lines_of(marks: Collection[str]) -> list[str]:
+    """Gives the sentences that these marks ask for."""
     known = [line for mark, line in FIRST_LINES.items() if mark in marks]
-    return known + [f"Marked: {mark}." for mark in sorted(marks - FIRST_LINES.keys())]
+    return known + [f"Marked: {mark}." for mark in sorted(set(marks) - FIRST_LINES.keys())]
 
 
 CORNERS = {

@@ -16,6 +16,7 @@ from medtransfer.params.parameters import (
     task_params,
 )
 from medtransfer.params.protocols import FROZEN, Protocols
+from medtransfer.params.recommend import CHEAP, Recommend
 from medtransfer.params.results import Benchmark, Claim, Comparison, Promotion
 from medtransfer.params.training import (
     Augmentation,
@@ -29,8 +30,8 @@ from medtransfer.params.training import (
 from medtransfer.params.tuning import Dimension, Tuning
 
 __all__ = [
-    "FROZEN", "WHOLE", "Augmentation", "Benchmark", "Claim", "Classification", "Comparison", "Data", "Dimension",
-    "Engine", "Execution", "Fraction", "Model", "OwnInit", "Params", "Phantoms", "Pretraining", "Promotion",
-    "Protocols", "Segmentation", "TaskParams", "Training", "Tuning", "check_values", "dotted_names", "load",
-    "parse_fraction", "protocol", "refuse_shadowed", "task_params",
+    "CHEAP", "FROZEN", "WHOLE", "Augmentation", "Benchmark", "Claim", "Classification", "Comparison", "Data",
+    "Dimension", "Engine", "Execution", "Fraction", "Model", "OwnInit", "Params", "Phantoms", "Pretraining",
+    "Promotion", "Protocols", "Recommend", "Segmentation", "TaskParams", "Training", "Tuning", "check_values",
+    "dotted_names", "load", "parse_fraction", "protocol", "refuse_shadowed", "task_params",
 ]  # fmt: skip

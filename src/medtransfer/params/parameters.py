@@ -17,6 +17,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.params.data import Data, Model, OwnInit, Phantoms, TaskParams
 from medtransfer.params.limits import require, require_names
 from medtransfer.params.protocols import Protocols
+from medtransfer.params.recommend import Recommend
 from medtransfer.params.results import Benchmark, Claim, Comparison, Promotion
 from medtransfer.params.training import (
     Classification,
@@ -45,6 +46,7 @@ class Params:
     engine: Engine
     execution: Execution
     benchmark: Benchmark
+    recommend: Recommend
     comparison: Comparison
     claims: Mapping[str, Claim]
     promotion: Promotion

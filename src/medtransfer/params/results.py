@@ -33,6 +33,9 @@ class Benchmark:
     fractions_of: Literal["train", "train_and_val"] = "train_and_val"
     """whether val, which chooses epoch and strength, shrinks as train does; test never does"""
 
+    race: bool = False
+    """inits that fall behind on val, by the rules of `recommend`, stop early; tables name them, without a score"""
+
     def __post_init__(self) -> None:
         texts = tuple(str(parse_fraction(value)) for value in self.fractions)
         object.__setattr__(self, "fractions", texts)  # one spelling: 1.0, "1" and 1 are equal

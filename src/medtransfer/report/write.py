@@ -147,17 +147,22 @@ def _page(
     pictures: Mapping[str, Picture],
     links: Mapping[str, str],
 ) -> str:
-    loader = jinja2.PackageLoader("medtransfer.report")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["breaks"] = _breaks
     shown = next((pictures[slug] for slug in ("answer", "scores") if slug in pictures), None)
-    return environment.get_template("report.html").render(
+    return environment().get_template("report.html").render(
         title=TITLE, first=first, facts=facts(findings), links=links, answers=findings.answers,
         method=answers.answer_method(findings), shown=shown, sections=sections[1:], brief=_brief(findings),
         pictures={slug: picture for slug, picture in pictures.items() if picture is not shown},
     )  # fmt: skip
+
+
+def environment() -> jinja2.Environment:
+    """Finds the templates of pages."""
+    loader = jinja2.PackageLoader("medtransfer.report")
+    found = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    found.filters["breaks"] = _breaks
+    return found
 
 
 def _breaks(text: str) -> Markup:

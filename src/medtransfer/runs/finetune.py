@@ -270,6 +270,62 @@ def _finish_trained(
     built.checkpoint_file.unlink(missing_ok=True)
 
 
+def advance(
+    run: Run, until: int, over: Callable[[], bool], report: Callable[[Progress], None]
+) -> tuple[Fit, Prediction, bool]:
+    """Trains a run up to an epoch and leaves it there, for this or any other command to go on; test is not read.
+
+    Args:
+        run: of a protocol that trains.
+        until: epochs that it is to have.
+        over: asked before each epoch whether it pauses here.
+        report: gets how far it is.
+
+    Returns:
+        What was trained, val with the model of its best epoch, and whether the training is complete.
+
+    Raises:
+        Held: another process is at it.
+        UserError: as `execute`; or time was over before the first epoch.
+    """
+    database = leases.address(run.params.execution)
+    with leases.claim(run.folder, run.digest, database) as check:
+        built, prepared = trainer(run)
+        epochs = built.resume()
+        if not epochs and built.best_file.is_file() and whole(run):  # it is finished, and its checkpoint gone
+            built.fit = _finished_fit(run)
+        if not built.complete and built.fit.epoch < until and not over():
+            tracked = tracking.open_run(run.root, _identity(run), check, later=True)
+            tracked.dataset(
+                run.task, run.manifest_digest, str(prepared.folder.relative_to(run.root)), _counts(prepared)
+            )
+            try:
+                tracked.journal.cut(epochs)
+                built.run(tracked.log, report, until, over)
+                tracked.tag(arithmetic=arithmetic.kind(built.fit.arithmetic))
+            except BaseException as error:
+                _keep_traceback(run, tracked)
+                tracked.fail(error)
+                raise
+            tracked.outbox.whole = True  # a resume trains nothing of it again
+            tracked.end("KILLED", f"paused after epoch {built.fit.epoch} of {built.protocol.max_epochs}")
+        if not built.fit.epoch:
+            raise UserError("the time was over before its first epoch")
+        return built.fit, built.val(), built.complete
+
+
+def _finished_fit(run: Run) -> Fit:
+    """Reads from its results how a finished run was trained."""
+    from medtransfer.training.checkpoint import Fit
+
+    result = read_finished(run)
+    return Fit(
+        epoch=result["cost"]["epochs"], images=result["cost"]["images"], seconds=result["cost"]["seconds"],
+        best=result["best"]["monitor"], best_epoch=result["best"]["epoch"], history=result["history"],
+        arithmetic=result["arithmetic"],
+    )  # fmt: skip
+
+
 def _finish_frozen(
     run: Run, prepared: Prepared, tracked: tracking.TrackedRun, report: Callable[[Progress], None]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from medtransfer.core import arithmetic
 from medtransfer.core.errors import UserError
 from medtransfer.core.identity import digest
-from medtransfer.data.cache import Prepared
-from medtransfer.runs import feature_cache
+from medtransfer.data.cache import Prepared, load
+from medtransfer.params import FROZEN
+from medtransfer.runs import feature_cache, variants
 from medtransfer.runs.run import Run
 from medtransfer.training import objectives, probes
 from medtransfer.training.checkpoint import Fit
@@ -75,6 +77,24 @@ def run_frozen(run: Run, prepared: Prepared, loader: Loader, log: Log) -> tuple[
     val, test = (_test_masks if segmentation else _test)(run, prepared, loader, goal, best)
     fit.seconds = time.perf_counter() - start
     return fit, val, test, features.seconds
+
+
+def on_val(run: Run, prepared: Prepared, features: Features) -> dict[str, float | None]:
+    """Scores frozen features by linear and knn, each with the choice that val makes; None where a task cannot have it.
+
+    Returns:
+        The task's metric on val; of linear on masks minus its log loss on val's pixels.
+    """
+    goal = objectives.objective(run.record, prepared, run.training, torch.device(run.device))
+    found = dict[str, float | None]()
+    for protocol in FROZEN:
+        own = dataclasses.replace(run, protocol=protocol)
+        if variants.misfit(own, load(run.prepared)):
+            found[protocol] = None
+            continue
+        best = min(_grid(own, prepared, features, goal), key=lambda choice: choice.loss)
+        found[protocol] = -best.loss if run.record.segmentation else best.scores.get(run.record.metric)
+    return found
 
 
 _LAST: dict[str, list[Choice]] = {}

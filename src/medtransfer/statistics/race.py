@@ -290,6 +290,23 @@ def drift_of(before: Any, after: Any) -> float:
     return float(((last - first).mean(axis=1)).std(ddof=1) * 2**0.5)
 
 
+def drift_with(believed: float, before: Any, after: Any) -> float:
+    """Joins what is believed of a drift with what a step of a race showed: it counts as two candidates do.
+
+    Args:
+        believed: std of what is still to come to a difference.
+        before: candidates x seeds, at the epochs of the step before; see `drift_of`.
+        after: the same candidates and seeds now.
+
+    Raises:
+        UserError: as `drift_of`, or the belief is negative.
+    """
+    if not 0 <= believed < np.inf:
+        raise UserError(f"`believed >= 0` (finite) must hold, got {believed}")
+    seen, weight = drift_of(before, after), len(before) - 1
+    return float(((2 * believed**2 + weight * seen**2) / (2 + weight)) ** 0.5)
+
+
 def probability_within(
     differences: Any, errors: Any, *, df: Any, margin: float, rng: np.random.Generator, draws: int = 4000,
     shrunk: bool = True,

@@ -109,8 +109,20 @@ class Trainer:
         self.best_sha256 = ""
         """of the file of the best model, as the last checkpoint knows it"""
 
-    def run(self, log_metrics: Log, report: Callable[[Progress], None]) -> Fit:
+    def run(
+        self,
+        log_metrics: Log,
+        report: Callable[[Progress], None],
+        until: int | None = None,
+        over: Callable[[], bool] = lambda: False,
+    ) -> Fit:
         """Trains from where `resume` left it until the budget or the patience ends; the main process logs and writes.
+
+        Args:
+            log_metrics: gets the scores of each epoch.
+            report: gets how far it is.
+            until: epochs after which it pauses, to be resumed later; None: it goes to its end.
+            over: asked before each epoch whether it pauses here.
 
         Raises:
             UserError: the loss is not finite, a checkpoint cannot be written, or another process is gone.
@@ -118,7 +130,8 @@ class Trainer:
         self.fit.arithmetic = arithmetic.joined(self.fit.arithmetic, arithmetic.in_force(self.device.type))
         if self.group:
             self.group.agree((self.fit.epoch, convert.digest(self.live)), self.folder)
-        while self.fit.epoch < self.protocol.max_epochs and self.fit.stale <= self.protocol.patience:
+        last = self.protocol.max_epochs if until is None else until
+        while not self.complete and self.fit.epoch < last and not over():
             scores = self._epoch(self.fit.epoch)
             if self.is_main:
                 log_metrics(scores, self.fit.epoch - 1)
@@ -127,6 +140,11 @@ class Trainer:
         if self.group:
             self.group.collect(None)  # until the first process has written the last epoch
         return self.fit
+
+    @property
+    def complete(self) -> bool:
+        """Says whether the budget or the patience has ended."""
+        return self.fit.epoch >= self.protocol.max_epochs or self.fit.stale > self.protocol.patience
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         start = time.perf_counter()
@@ -335,6 +353,12 @@ class TaskTrainer(Trainer):
     """The training of a task, which is tested at its end."""
 
     objective: TaskObjective
+
+    def val(self) -> Prediction:
+        """Reads val with the model of the best epoch so far, by one view of an image."""
+        self.model.load_state_dict(self.best(), strict=True)
+        collected, _ = self.predict("val", views=1)
+        return self.objective.finish(collected, self.rows["val"], None)
 
     def test(self) -> tuple[Prediction, Prediction]:
         """Reads test once, with the best epoch's model and what val fixed; returns (val, test)."""

@@ -56,6 +56,17 @@ def _strides(name: str) -> list[int]:
 
 
 @remembered("timm", "torch")
+def parameters(name: str) -> int:
+    """Counts the parameters of an architecture's backbone, without a head."""
+    import torch
+
+    from medtransfer.weights.backbones import bare_backbone
+
+    with torch.device("meta"):
+        return sum(tensor.numel() for tensor in bare_backbone(name).parameters())
+
+
+@remembered("timm", "torch")
 def patch_size(name: str) -> int:
     """Returns the side of the patches that an architecture cuts its input into, in pixels; 1 if it cuts none.
 

@@ -59,6 +59,8 @@ def _score_entry(row: Row, shared: set[str], entry: Callable[[Row, str], Entry])
     if row.summary is None:
         if row.undefined:
             return Entry("undefined")
+        if row.stopped:
+            return Entry("stopped")
         return Entry(f"{row.expected - len(row.missing)} of {row.expected} {row.unit}s" if row.seeds else "-")
     own = sorted(set(row.marks) - shared)
     made = entry(row, percent(row.summary))
@@ -74,6 +76,9 @@ def score_notes(findings: Findings) -> list[str]:
     if missing:
         words = _runs(rows, "missing")
         notes.append(f"{missing} of {expected} runs missing; an init is averaged when it has all: {words}.")
+    early = [f"{row.init} on {row.task} ({row.stopped})" for row in rows if row.stopped]
+    if early:
+        notes.append(f"Stopped by the race on val, so without a final score and in no mean: {'; '.join(early)}.")
     if any(row.undefined for row in rows):
         notes.append(f"Undefined (no test label has both classes): {_runs(rows, 'undefined')}.")
     notes += _label_notes(results, findings.benchmark.tasks)
