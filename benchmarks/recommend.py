@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -359,8 +359,10 @@ def recommended(task: Task, said: Mapping[str, Any], cpu_seconds: float) -> Answ
 
 def cheap(task: Task, said: Mapping[str, Any], name: str) -> Answer:
     """Picks by one of the cheap scores that `recommend` computed on the way."""
-    known = [one for one in said["candidates"] if one["status"] != "left out"]
-    return Answer.of_scores({task.canonical(one["init"]): one["scores"].get(name) for one in known}, None)
+    found = [one for one in said["candidates"] if one["scores"].get(name) is not None]
+    answer = Answer.of_scores({task.canonical(one["init"]): one["scores"][name] for one in found}, None)
+    words = f"of {len(found)} that it scored in the time" if len(found) < len(task.inits) else ""
+    return replace(answer, words=", ".join(filter(None, (answer.words, words))))
 
 
 def judge(options: argparse.Namespace) -> None:
