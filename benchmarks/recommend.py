@@ -197,6 +197,7 @@ def grid(options: argparse.Namespace) -> None:
     """Trains every candidate on every task with every seed; a task that is in `grid.json` is not trained again."""
     out: Path = options.out
     study = json.loads((out / STUDY).read_text())
+    lay_out(out, study)  # the repository's parameters may have got a section since
     path = out / GRID
     found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     for task in options.tasks or study["tasks"]:
