@@ -2,9 +2,9 @@
 
     PYTHONPATH=src python benchmarks/recommend_replay.py --out FOLDER [--shares 0.1 0.2 0.4]
 
-FOLDER is the study that `benchmarks/recommend.py prepare` and `grid` made. The verb's own code runs, on a clock of its own:
-a probe takes the seconds that it took here, and a stretch of a training what its epochs took in the grid, whose scores
-on val it gets. What a process start, a busy machine and MLflow cost is left out, so that the table says what the
+FOLDER is the study that `benchmarks/recommend.py prepare` and `grid` made. The verb's own code runs, on a clock of its
+own: a probe takes the seconds that it took here, and a stretch of a training what its epochs took in the grid, whose
+scores on val it gets. What a process start, a busy machine and MLflow cost is left out, so that the table says what the
 choices of the race are worth. The results of the other tasks are the prior. True is the grid's mean test score.
 """
 
@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from scipy import stats
@@ -45,6 +46,7 @@ class Replay:
         self.done: dict[str, int] = {}
 
     def time(self) -> float:
+        """Gives the seconds of the clock."""
         return self.now
 
     def work(self, job: jobs.Job, report: Any) -> Any:
@@ -77,13 +79,12 @@ class Replay:
 @contextlib.contextmanager
 def replaced(replay: Replay) -> Iterator[None]:
     """Lets the verb's code use the replay's worker and clock, and know no rate beforehand."""
-    kept = recommend.work, recommend.time, Rates.know
-    recommend.work, recommend.time = replay.work, replay  # type: ignore[assignment]  # what it needs of both
-    Rates.know = lambda self, runs: None  # type: ignore[method-assign]  # nothing of this kind was timed yet
-    try:
+    with (
+        mock.patch.object(recommend, "work", replay.work),
+        mock.patch.object(recommend, "time", replay),
+        mock.patch.object(Rates, "know", return_value=None),  # nothing of this kind was timed yet
+    ):
         yield
-    finally:
-        recommend.work, recommend.time, Rates.know = kept  # type: ignore[method-assign]  # as they were
 
 
 def race(
@@ -106,11 +107,12 @@ def race(
 
 
 def rank(values: dict[str, float]) -> list[str]:
+    """Sorts inits by a score, the highest first."""
     return sorted(values, key=lambda init: -values[init])
 
 
 def halving(cells: Sequence[dict[str, Any]], metric: str, inits: Sequence[str], budget: float) -> str:
-    """Replays plain successive halving by val: all with one seed for one epoch, then the better half for twice as many."""
+    """Replays plain successive halving: all with one seed for one epoch, then the better half for twice as many."""
     seeds = sorted({cell["seed"] for cell in cells})
     of = {(cell["init"], cell["seed"]): cell for cell in cells}
     left, epochs, spent, number, paid = list(inits), 1, 0.0, 1, dict[tuple[str, int], int]()
@@ -212,9 +214,8 @@ def _print(rows: Sequence[tuple[str, str, str, float, float, float]]) -> None:
         agreements = [row[5] for row in own if not np.isnan(row[5])]
         shown = f"{fmean(agreements):.2f}" if agreements else ""
         within = f"{sum(row[3] <= 1 for row in own)} of {len(own)}"
-        print(
-            f"| {method} | {within} | {fmean(row[3] for row in own):.2f} | {fmean(row[4] for row in own):.2f} | {shown} |"
-        )
+        regret, share = fmean(row[3] for row in own), fmean(row[4] for row in own)
+        print(f"| {method} | {within} | {regret:.2f} | {share:.2f} | {shown} |")
 
 
 if __name__ == "__main__":

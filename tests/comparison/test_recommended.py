@@ -31,7 +31,8 @@ def made(**changes: Any) -> Recommendation:
     base: dict[str, Any] = {
         "digest": "d" * 32, "task": "shenzhen", "metric": "auc", "margin": 0.01, "reference": NAMES[2],
         "minutes": 60.0, "seconds": 3000.0, "workers": 2, "device": "cpu", "verdict": "undecided", "pick": NAMES[0],
-        "equals": (NAMES[0],), "probability": 0.62, "decided": False, "raced": 4, "looks": 2, "error": 0.05,
+        "equals": (NAMES[0],), "probability": 0.62, "decided": False,
+        "raced": 4, "val_images": 30, "val_units": 24, "looks": 2, "error": 0.05,
         "candidates": candidates, "points": points, "stages": (Stage(name="race", minutes=40.0),),
         "more": "nothing", "settings": {"use": "research"},
     }  # fmt: skip
@@ -60,7 +61,7 @@ def test_equal_ones_are_any_of_them() -> None:
 def test_undecided_says_so_and_how_far_it_is() -> None:
     first, second, _ = said()
     assert first.startswith("Undecided on shenzhen: swav@resnet50 has the best claim so far")
-    assert "within one margin of the best of the 4 that raced is 62 %, by val" in second
+    assert "within one margin (0.01) of the best of the 4 that raced is 62 %, by 24 patients of val" in second
     assert "test was not read" in second
 
 
@@ -75,13 +76,13 @@ def test_nothing_is_sure_where_nothing_was_trained() -> None:
     [
         (
             OnTest(seeds=(0, 1, 2), pick=0.9, reference=0.85, low=0.01, high=0.09, level=0.95, method="seeds"),
-            "on test (3 seeds) its auc is 0.9000, +0.0500 against imagenet@resnet50, the reference "
-            "(95 % interval +0.0100 to +0.0900, over seeds).",
+            "on test, which chose nothing (3 seeds), its auc is 0.9000, +0.0500 against imagenet@resnet50, "
+            "the reference (95 % interval +0.0100 to +0.0900, over seeds).",
         ),
         (
             OnTest(seeds=(0,), pick=0.9, reference=0.95, low=None, high=None, level=0.95, method="seeds"),
-            "on test (1 seed) its auc is 0.9000, -0.0500 against imagenet@resnet50, the reference, without an "
-            "interval, which needs two seeds.",
+            "on test, which chose nothing (1 seed), its auc is 0.9000, -0.0500 against imagenet@resnet50, "
+            "the reference, without an interval, which needs two seeds.",
         ),
     ],
 )
@@ -128,4 +129,4 @@ def test_the_prior_is_the_mean_place_on_other_tasks_and_never_on_the_same_images
     params = parameters.load(top / "params.yaml")
     inits = ["imagenet@resnet50", "random@test_resnet", "swav@resnet50"]
     found = prior.places(params, tmp_path, "shenzhen", inits)
-    assert found == {"imagenet@resnet50": 0.25, "random@test_resnet": 0.75, "swav@resnet50": 0.5}
+    assert found == {"imagenet@resnet50": 0.25, "random@test_resnet": 0.75}

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from medtransfer.cli.verb import tasks_of
 from medtransfer.core.errors import UserError
 from medtransfer.params import Params
+
+log = logging.getLogger("medtransfer")
 
 PREPARING = ("finetune", "benchmark", "recommend", "tune", "audit", "prepare")
 """verbs that read a task's raw files, or stop"""
@@ -26,6 +30,7 @@ def check(verb: str, params: Params, root: Path, identity: Mapping[str, str]) ->
     from medtransfer.tracking.address import untouched, uri
     from medtransfer.weights.names import check_backbone, parse
 
+    _check_seen(params, root)
     init, task = identity.get("init", "all"), identity.get("task", "")
     if init != "all":
         check_backbone(parse(init, params.model.backbone, params.inits).backbone)
@@ -44,3 +49,23 @@ def check(verb: str, params: Params, root: Path, identity: Mapping[str, str]) ->
             f"looked for {identity['alias']} of {identity['model']} in {uri(root)}, found no such database: nothing is "
             "registered here yet; `promote` does it"
         )
+
+
+def _check_seen(params: Params, root: Path) -> None:
+    """Refuses a misspelt dataset that own weights have seen: it would keep them from no task.
+
+    Raises:
+        UserError: with the nearest name.
+    """
+    from medtransfer.data import catalog
+    from medtransfer.weights.zoo import RECORDS
+
+    seen = {name: entry.datasets for name, entry in params.inits.items() if entry.datasets}
+    if not seen:
+        return
+    known = {*catalog.names(root), *(dataset for record in RECORDS.values() for dataset in record.datasets)}
+    for name, datasets in seen.items():
+        for dataset in set(datasets) - known:
+            if near := difflib.get_close_matches(dataset.lower(), known, n=1, cutoff=0.7):
+                raise UserError(f"inits.{name}.datasets: unknown dataset {dataset}; did you mean {near[0]}?")
+            log.warning("inits.%s.datasets: no task here is of %s, so it keeps these weights from none", name, dataset)

@@ -43,7 +43,7 @@ def recommend(
         task: task.
         minutes: that it may take; params: recommend.minutes.
         hours: the same in hours.
-        use: research or commercial: a licence that forbids it keeps weights out; params: recommend.use.
+        use: research or commercial: a licence that forbids it, or is unclear, keeps weights out; params: recommend.use.
         max_parameters: of a backbone, such as 30M; params: recommend.max_parameters.
         candidates: inits with commas between them, or all; params: recommend.candidates.
     """
@@ -59,17 +59,17 @@ def recommend(
     with launcher:
         launcher.start(f"recommend {task}", {"verb": "recommend"})
         field = race.field_of(asked, root, task)
+        reasons = dict[str, list[str]]()
+        for one in field.left_out:
+            reasons.setdefault(one.why, []).append(one.init)
+        for why, names in reasons.items():
+            log.info("left out: %s: %s", ", ".join(names), why)
         former = recommendation.read(recommendation.path(root, task))
         if former is not None and former.digest == race.key_of(field, asked) and former.sentences:
             log.info("this was answered before, in %.1f min; nothing of it has changed", former.seconds / 60)
             _say(former, root)
             return
         sync.sweep(root, leases.claims(leases.address(asked.execution)))
-        reasons = dict[str, list[str]]()
-        for one in field.left_out:
-            reasons.setdefault(one.why, []).append(one.init)
-        for why, names in reasons.items():
-            log.info("left out: %s: %s", ", ".join(names), why)
         from medtransfer.comparison import prior
 
         earlier = functools.partial(prior.places, asked, root, task)

@@ -21,6 +21,8 @@ from medtransfer.weights.families import split
 def places(params: Params, root: Path, task: str, inits: Sequence[str]) -> Mapping[str, float]:
     """Gives the mean place of each init over other tasks, 0 the last and 1 the first; one in the middle is added.
 
+    An init of which nothing is known has none.
+
     Own results count by the whole name of an init; published ones, whose tables name no backbone, by the bare one.
     Tasks that share images count once, and those that share images with the task that is asked about not at all.
 
@@ -37,8 +39,9 @@ def places(params: Params, root: Path, task: str, inits: Sequence[str]) -> Mappi
     rows = [[one.scores.get(init, one.scores.get(split(init)[0], np.nan)) for init in inits] for one in tables]
     groups = [min(one.images) for one in tables]
     if not rows:
-        return dict.fromkeys(inits, cheap_ranking.MIDDLE)
-    return dict(zip(inits, cheap_ranking.static_prior(rows, groups).tolist(), strict=True))
+        return {}
+    found = zip(inits, cheap_ranking.static_prior(rows, groups).tolist(), zip(*rows, strict=True), strict=True)
+    return {init: place for init, place, scores in found if not np.isnan(scores).all()}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from medtransfer.comparison import patients, selection
+from medtransfer.comparison.wording import plural
 from medtransfer.core.errors import UserError
 from medtransfer.results.recommendation import OnTest, Recommendation
 from medtransfer.results.result import Result
@@ -99,8 +100,9 @@ def _sure(answer: Recommendation) -> str:
         words = f"How sure: no probability can be stated, {answer.raced} candidates raced"
     else:
         words = (
-            f"How sure: the probability that it is within one margin of the best of the {answer.raced} that raced is "
-            f"{_percent(answer.probability)}, by val"
+            f"How sure: the probability that it is within one margin ({answer.margin:g}) of the best of the "
+            f"{answer.raced} that raced is {_percent(answer.probability)}, by {answer.val_units} "
+            f"{plural(answer.unit)} of val"
         )
     return f"{words}; {_on_test(answer)}."
 
@@ -116,9 +118,10 @@ def _on_test(answer: Recommendation) -> str:
     seeds = f"{len(tested.seeds)} seed{'s' * (len(tested.seeds) != 1)}"
     if not answer.reference or answer.pick == answer.reference:
         same = "it is the reference itself" if answer.reference else "the reference does not take part"
-        return f"on test its mean {answer.metric} is {tested.pick:.4f} over {seeds}, and {same}"
+        return f"on test, which chose nothing, its mean {answer.metric} is {tested.pick:.4f} over {seeds}, and {same}"
     words = (
-        f"on test ({seeds}) its {answer.metric} is {tested.pick:.4f}, {tested.pick - tested.reference:+.4f} against "
+        f"on test, which chose nothing ({seeds}), its {answer.metric} is {tested.pick:.4f}, "
+        f"{tested.pick - tested.reference:+.4f} against "
         f"{answer.reference}, the reference"
     )
     if tested.low is None or tested.high is None:

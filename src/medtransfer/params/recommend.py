@@ -23,7 +23,7 @@ class Recommend:
     minutes: float
     """that it may take, on the workers of `execution`"""
     use: Use
-    """what the model is for; a licence that forbids it keeps weights out"""
+    """what the model is for; a licence that forbids it, or is unclear on it, keeps weights out"""
     max_parameters: int
     """of a backbone; 0: any number"""
     seeds: int

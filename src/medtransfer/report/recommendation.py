@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer.comparison.wording import CORNERS, first_lines_of
+from medtransfer.comparison.wording import CORNERS, first_lines_of, plural
 from medtransfer.core import files, palette
 from medtransfer.report import write as report
 from medtransfer.report.figures import curves, drawings, names, style
@@ -60,14 +60,17 @@ def write(answer: Recommendation, folder: Path) -> None:
 
 
 def _facts(answer: Recommendation) -> list[tuple[str, str]]:
-    stages = ", ".join(f"{stage.name} {stage.minutes:.1f}" for stage in answer.stages)
+    spent = [(stage.name, stage.minutes) for stage in answer.stages]
+    spent.insert(0, ("start", max(answer.seconds / 60 - sum(minutes for _, minutes in spent), 0.0)))
+    stages = ", ".join(f"{name} {minutes:.1f}" for name, minutes in spent)
     counts = {name: f"{number} {name}{'s' * (number != 1)}" for name, number in _counts(answer).items()}
     code = f"; commit {answer.commit[:12]}" if answer.commit else ""
     return [
         ("Asked", f"{answer.minutes:g} min, {answer.seconds / 60:.1f} spent ({stages}), {counts['worker']} on "
                   f"{answer.device}; use: {answer.settings['use']}"),
         ("Candidates", f"{counts['candidate']}, {answer.raced} fine-tuned; reference {answer.reference or 'none'}"),
-        ("Decided on", f"val, by {answer.metric}; margin {answer.margin:g}; {counts['look']}; the candidate that is "
+        ("Decided on", f"val: {answer.val_images:,} images of {answer.val_units:,} {plural(answer.unit)}, by "
+                       f"{answer.metric}; margin {answer.margin:g}; {counts['look']}; the candidate that is "
                        f"truly best by a margin is dropped with a chance of at most {answer.error:g}"),
         ("Finished", f"{answer.finished}{code}; asked as {answer.digest[:12]}"),
     ]  # fmt: skip
@@ -80,7 +83,7 @@ def _counts(answer: Recommendation) -> dict[str, int]:
 
 def _sections(answer: Recommendation) -> list[Section]:
     every = sorted(answer.candidates, key=lambda one: (ORDER.index(one.status), -(one.val or 0.0)))
-    rows = [_row(one) for one in every if one.status != "left out"]
+    rows = [_row(one, answer) for one in every if one.status != "left out"]
     header = ("candidate", "how it stands", "val", "seeds x epochs", "parameters", "why")
     cheap = ("prior", "linear", "knn", "logme", "h_score")
     scores = [
@@ -99,9 +102,10 @@ def _sections(answer: Recommendation) -> list[Section]:
             title="Before any fine-tuning", slug="cheap",
             grid=grid(("candidate", "place", *(name.replace("_", "-") for name in cheap)), scores),
             notes=("place: weighted mean of the places by these scores, 1 the most promising; it orders who is "
-                   "fine-tuned first and is no evidence. prior: mean place on other tasks, published and own; linear, "
-                   "knn: the metric on val of probes on frozen features (of masks minus the log loss of pixels); "
-                   "logme, h-score: on train.",),
+                   "fine-tuned first and is no evidence. A score that is not known (-) counts as the middle; the "
+                   "reference enters the race in any case. prior: mean place on other tasks, published and own; "
+                   "linear, knn: the metric on val of probes on frozen features (of masks minus the log loss of "
+                   "pixels); logme, h-score: on train.",),
         ),
     ]  # fmt: skip
     if left_out:
@@ -109,9 +113,14 @@ def _sections(answer: Recommendation) -> list[Section]:
     return found
 
 
-def _row(one: Candidate) -> tuple[str, ...]:
+def _word(one: Candidate, answer: Recommendation) -> str:
+    """Says how a candidate stands; without a race nothing was picked by evidence."""
+    return "the most promising" if one.status == "pick" and not answer.looks else WORDS[one.status]
+
+
+def _row(one: Candidate, answer: Recommendation) -> tuple[str, ...]:
     trained = f"{one.seeds} x {one.epochs}" if one.seeds else "-"
-    return (one.init, WORDS[one.status], _number(one.val), trained, f"{one.parameters / 1e6:.1f} M", one.why or "-")
+    return (one.init, _word(one, answer), _number(one.val), trained, f"{one.parameters / 1e6:.1f} M", one.why or "-")
 
 
 def _number(value: float | None) -> str:
@@ -166,13 +175,14 @@ def caption(answer: Recommendation) -> str:
 def shown(answer: Recommendation) -> Group:
     """Lays the answer out for the terminal."""
     table = Table(pad_edge=False, show_edge=False)
-    for title in ("candidate", "val", "how it stands"):
-        table.add_column(title, overflow="fold", justify="right" if title == "val" else "left")
+    for title in ("candidate", f"{answer.metric} on val", "how it stands"):
+        table.add_column(title, overflow="fold", justify="right" if title.endswith("val") else "left")
     kept = [one for one in answer.candidates if one.status != "left out"]
     for one in sorted(kept, key=lambda one: (ORDER.index(one.status), -(one.val or 0.0))):
         why = f": {one.why}" if one.why else ""
-        table.add_row(one.init, _number(one.val) if one.val is not None else "", f"{WORDS[one.status]}{why}")
+        table.add_row(one.init, _number(one.val) if one.val is not None else "", f"{_word(one, answer)}{why}")
     out = len(answer.candidates) - len(kept)
-    lines = [*first_lines_of(answer.marks), *([f"{out} more were left out; the page says why."] if out else [])]
+    told = f"{out} more {'was' if out == 1 else 'were'} left out; the page says why."
+    lines = [*first_lines_of(answer.marks), *([told] if out else [])]
     sentences = [Text(line, style="bold" if number == 0 else "") for number, line in enumerate(answer.sentences)]
     return Group(table, *map(Text, lines), *sentences)

@@ -108,6 +108,10 @@ class Recommendation:
     """that the pick is within one margin of the best of those that raced; None: there was no race"""
     decided: bool
     """all that are left are equal within the margin"""
+    val_images: int = 0
+    val_units: int = 0
+    """patients (studies, images) of val"""
+    unit: str = "patient"
     raced: int
     looks: int
     error: float

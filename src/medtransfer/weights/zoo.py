@@ -86,7 +86,8 @@ COMMERCIAL = {
 
 def commercial(licence: str) -> str:
     """Says whether a licence permits commercial use: `yes`, `no` or `unclear`."""
-    return COMMERCIAL.get(licence.lower(), "unclear")
+    name = licence.lower()
+    return COMMERCIAL.get(name) or COMMERCIAL.get(name.replace(" ", "-"), "unclear")
 
 
 _FB = "https://dl.fbaipublicfiles.com"

@@ -38,12 +38,12 @@ def choose(params: Params, root: Path, task: Task) -> tuple[list[Initialization]
     Raises:
         UserError: fewer than two can take part; the message says why the others cannot.
     """
-    settings, model = params.recommend, params.model
+    settings = params.recommend
     names = settings.candidates or (*_all(params, root), *params.benchmark.inits)
     found, left_out, away = dict[str, Initialization](), dict[str, LeftOut](), dict[str, str]()
     for name in (params.comparison.reference, *names):
+        init = _named(name, params)
         try:
-            init = parse(name, model.backbone, params.inits)
             key = init.canonical
             if key in found or key in left_out:
                 continue
@@ -62,6 +62,18 @@ def choose(params: Params, root: Path, task: Task) -> tuple[list[Initialization]
         words = "".join(f"\n  {one.init}: {one.why}" for one in left_out.values())
         raise UserError(f"recommend compares two candidates or more on {task.name}, found {len(found)}:{words}")
     return list(found.values()), list(left_out.values())
+
+
+def _named(name: str, params: Params) -> Initialization:
+    """Finds the init of a name; a misspelt name, or a file that is not there, ends the race before it begins.
+
+    Raises:
+        UserError: says which and what to do.
+    """
+    init = parse(name, params.model.backbone, params.inits)
+    if init.local and not Path(init.local).is_file():
+        raise UserError(f"candidate {name}: looked for the file {Path(init.local).resolve()}, found none")
+    return init
 
 
 def _all(params: Params, root: Path) -> list[str]:

@@ -24,6 +24,7 @@ from medtransfer.core import files, rng, schema
 from medtransfer.core.errors import Held
 from medtransfer.core.identity import PROTOCOL_VERSION, digest
 from medtransfer.data import catalog
+from medtransfer.data.cache import load
 from medtransfer.params import CHEAP, Params
 from medtransfer.results.recommendation import Candidate, Point, Recommendation, Stage, Verdict
 from medtransfer.runs import dry_run, finetune
@@ -323,7 +324,10 @@ class Recommender:
         if self.ledger.ranking:
             return
         self.ledger.prior = dict(self.prior(self.field.inits))
-        order = sorted(self.field.inits, key=lambda init: (init != self.field.reference, -self.ledger.prior[init]))
+        known = self.ledger.prior
+        order = sorted(
+            self.field.inits, key=lambda init: (init != self.field.reference, -known.get(init, cheap_ranking.MIDDLE))
+        )
         missing = [init for init in order if init not in self.ledger.probes]
         yield [Probe(run=dataclasses.replace(self.first[init], protocol="linear")) for init in missing]
 
@@ -562,6 +566,7 @@ class Recommender:
         level = [inits[place] for place in state.places("leads", "level")] if state else []
         equals = tuple(dict.fromkeys((pick, *level))) if pick and pick in level else ((pick,) if pick else ())
         decided, sure = bool(state and state.decided), self.probability()
+        images, units = self._val()
         verdict: Verdict = "undecided"
         if state and state.leader is not None and (decided or (sure or 0.0) >= self.settings.sure):
             verdict = "any of" if len(equals) > 1 else "start"
@@ -572,12 +577,20 @@ class Recommender:
             digest=self.key, task=self.field.task, metric=self.task.metric, margin=self.task.margin,
             reference=self.field.reference, minutes=self.settings.minutes, seconds=self.spent, workers=self.workers,
             device=run.device, verdict=verdict, pick=pick, equals=equals, probability=sure, decided=decided,
+            val_images=images, val_units=units, unit=self.task.unit,
             raced=len(raced), looks=len(looked), error=self.settings.error, points=tuple(self._points()),
             candidates=tuple(self._candidates(state, inits)), stages=stages,
             more=self._more(state, inits), marks=run.marked, settings=schema.flatten(self.settings),
             test_runs=tuple(dict.fromkeys(one.digest for one in tested)),
             finished=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", commit=files.git_commit(self.root),
         )  # fmt: skip
+
+    def _val(self) -> tuple[int, int]:
+        """Counts images and patients (studies, images) of val."""
+        run = self.field.any_run
+        prepared = load(run.prepared).of_fold(run.fold)
+        val = prepared.samples[prepared.samples["split"] == "val"]
+        return len(val), int(val["patient"].nunique())
 
     def _candidates(self, state: Race | None, inits: Sequence[str]) -> Iterator[Candidate]:
         means = self.means()
@@ -641,12 +654,16 @@ class Recommender:
         parts = []
         if again:
             span = dry_run.span(cost / max(self.workers, 1))
-            parts.append(f"about {span} would train the {len(again)} that the time did not reach for")
+            who = "candidate" if len(again) == 1 else "candidates"
+            parts.append(f"about {span} would train {len(again)} {who} that the time did not reach for")
         if racing:
             each = sum(self.rates.stretch(init, self.whole) for init in [*racing, self.ledger.pick])
+            span, (_, patients) = dry_run.span(each / max(self.workers, 1)), self._val()
+            done = len(self.ledger.rungs[-1].seeds) == len(seeds) and self.ledger.rungs[-1].epochs == self.whole
+            begin = f"all {len(seeds)} seeds are done, so that minutes alone change nothing; " if done else ""
             parts.append(
-                f"each further seed of the {len(racing) + 1} that are not told apart takes about "
-                f"{dry_run.span(each / max(self.workers, 1))} (recommend.seeds)"
+                f"{begin}a further seed of the {len(racing) + 1} that are not told apart takes about {span} "
+                f"(recommend.seeds); that val has {patients} {self.task.unit}s stays as it is"
             )
         if not parts:
             return (

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import pytest
+
+from medtransfer import params as parameters
+from medtransfer.cli import preflight
+from medtransfer.core.errors import UserError
+from medtransfer.weights.zoo import commercial
+
+
+def seen(top: Path, *datasets: str) -> parameters.Params:
+    own = {"file": "mine.pth", "backbone": "resnet18", "datasets": list(datasets)}
+    params = parameters.load(top / "params.yaml")
+    return dataclasses.replace(params, inits={"ours": parameters.OwnInit(**{**own, "datasets": datasets})})  # type: ignore[arg-type]  # as YAML gives them
+
+
+def test_a_misspelt_dataset_that_weights_saw_is_refused_because_it_would_keep_them_from_no_task(
+    top: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(UserError, match=r"inits.ours.datasets: unknown dataset shenzen; did you mean shenzhen\?"):
+        preflight.check("inits", seen(top, "shenzen"), tmp_path, {})
+    with pytest.raises(UserError, match="did you mean chestxray14"):
+        preflight.check("inits", seen(top, "shenzhen", "ChestXray14"), tmp_path, {})
+    preflight.check("inits", seen(top, "shenzhen", "drive"), tmp_path, {})
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING):
+        preflight.check("inits", seen(top, "padchest"), tmp_path, {})
+    assert "no task here is of padchest" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("licence", "answer"),
+    [("CC BY 4.0", "yes"), ("Apache 2.0", "yes"), ("MIT", "yes"), ("cc-by-nc-4.0", "no"), ("CC BY-NC 4.0", "no"),
+     ("ours", "unclear"), ("asu non-commercial", "no")],
+)  # fmt: skip
+def test_a_licence_counts_by_its_usual_name_with_blanks_or_hyphens(licence: str, answer: str) -> None:
+    assert commercial(licence) == answer
