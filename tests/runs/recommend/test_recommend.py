@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import time
 from collections.abc import Callable
@@ -178,6 +179,42 @@ def test_a_race_that_was_cut_off_three_times_goes_on_to_the_same_pick(
     assert (again.pick, again.equals, again.verdict) == (whole.pick, whole.equals, whole.verdict)
     assert [(p.init, p.score, p.status) for p in again.points] == [(p.init, p.score, p.status) for p in whole.points]
     assert again.probability == whole.probability
+
+
+@pytest.mark.slow
+def test_a_race_that_was_killed_three_times_ends_with_the_same_pick(
+    tmp_path: Path, top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["recommend", "--task", "shenzhen", "--minutes", "20", "--candidates", FIELD, "--execution.workers", "2"]
+    first, second = (study(tmp_path / name, top, monkeypatch) for name in ("first", "second"))
+    code, said = workspace.run(top, first, *words)
+    assert code == 0, said
+    for progress in (1, 3, 8):  # events that are written down: in the probes, and in both rounds
+        process = workspace.command(top, second, *words)
+        end = time.monotonic() + 200
+        while _events(second) < progress and time.monotonic() < end:
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        assert _events(second) >= progress
+        assert recommendation.read(recommendation.path(second, "shenzhen")) is None
+    code, said = workspace.run(top, second, *words)
+    assert code == 0, said
+    whole, again = answer(first), answer(second)
+    assert (again.pick, again.equals, again.verdict) == (whole.pick, whole.equals, whole.verdict)
+    assert [(p.init, p.score, p.status) for p in again.points] == [(p.init, p.score, p.status) for p in whole.points]
+    assert again.probability == whole.probability
+    code, said = workspace.run(top, second, *words)
+    assert "this was answered before" in said
+
+
+def _events(root: Path) -> int:
+    """Counts what a race has written down: probes and trainings."""
+    paths = list(root.glob("data/runs/*/ledger.json"))
+    if not paths:
+        return 0
+    tree = json.loads(paths[0].read_text())
+    return len(tree["probes"]) + len(tree["trained"])
 
 
 def test_a_training_pauses_at_an_epoch_and_goes_on_to_the_numbers_of_one_that_did_not(root: Path) -> None:

@@ -663,7 +663,7 @@ class Recommender:
             begin = f"all {len(seeds)} seeds are done, so that minutes alone change nothing; " if done else ""
             parts.append(
                 f"{begin}a further seed of the {len(racing) + 1} that are not told apart takes about {span} "
-                f"(recommend.seeds); that val has {patients} {self.task.unit}s stays as it is"
+                f"(recommend.seeds); val has {patients} {self.task.unit}s, however long it runs"
             )
         if not parts:
             return (
