@@ -61,9 +61,15 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return re.sub(r"^```mermaid\n(.*?)^```", lambda found: arrows(found[1]), markdown, flags=re.DOTALL | re.MULTILINE)
 
 
+SCROLLED = """<script>addEventListener("load", () => document.querySelectorAll(".md-typeset__scrollwrap").forEach(
+  part => { if (part.scrollWidth > part.clientWidth) part.tabIndex = 0; }));</script></body>"""
+"""lets a keyboard reach what is cut off of a wide table"""
+
+
 def on_post_page(output: str, **_: Any) -> str:
-    """Names the search dialog, which the theme does not."""
-    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"', 1)
+    """Names the search dialog, which the theme does not, and makes wide tables reachable without a mouse."""
+    named = output.replace('role="dialog"', 'role="dialog" aria-label="Search"', 1)
+    return named.replace("</body>", SCROLLED, 1)
 
 
 def arrows(flowchart: str) -> str:
