@@ -667,7 +667,7 @@ class Recommender:
             )
         if not parts:
             return (
-                "more time would tell nothing more: all candidates raced, and what is left is equal within the margin"
+                "it would tell nothing more: all candidates raced, and what is left is equal within the margin"
             )
         return "; ".join(parts)
 
