@@ -192,12 +192,13 @@ def hang(item: str, report: Callable[[Any], None]) -> None:
 
 
 PARENT = """
-import sys
+import signal, sys
 from pathlib import Path
 from medtransfer import params
 from tests.runs.execution.test_pull import call, hang
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its background jobs ignore it
     call(hang, sys.argv[1:], params.load(Path("params.yaml")).execution, 2)
 """
 
