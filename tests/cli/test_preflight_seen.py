@@ -13,9 +13,8 @@ from medtransfer.weights.zoo import commercial
 
 
 def seen(top: Path, *datasets: str) -> parameters.Params:
-    own = {"file": "mine.pth", "backbone": "resnet18", "datasets": list(datasets)}
-    params = parameters.load(top / "params.yaml")
-    return dataclasses.replace(params, inits={"ours": parameters.OwnInit(**{**own, "datasets": datasets})})  # type: ignore[arg-type]  # as YAML gives them
+    own = parameters.OwnInit(file="mine.pth", backbone="resnet18", datasets=datasets)
+    return dataclasses.replace(parameters.load(top / "params.yaml"), inits={"ours": own})
 
 
 def test_a_misspelt_dataset_that_weights_saw_is_refused_because_it_would_keep_them_from_no_task(

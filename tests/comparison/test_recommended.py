@@ -9,15 +9,15 @@ import pytest
 from medtransfer.comparison import prior
 from medtransfer.comparison.recommended import sentences
 from medtransfer.report import recommendation as page
-from medtransfer.results.recommendation import Candidate, OnTest, Point, Recommendation, Stage
+from medtransfer.results.recommendation import Candidate, OnTest, Point, Recommendation, Stage, Status
 
 NAMES = ("swav@resnet50", "dino@resnet50", "imagenet@resnet50", "byol@resnet50", "mae@hiera_base_224")
 
 
 def made(**changes: Any) -> Recommendation:
-    statuses = ("pick", "racing", "dropped", "stopped", "left out")
+    statuses: tuple[Status, ...] = ("pick", "racing", "dropped", "stopped", "left out")
     candidates = tuple(
-        Candidate(init=init, status=status, val=0.9 - k / 10, seeds=3, epochs=4, parameters=23_500_000, scores={})  # type: ignore[arg-type]  # one of the statuses
+        Candidate(init=init, status=status, val=0.9 - k / 10, seeds=3, epochs=4, parameters=23_500_000, scores={})
         for k, (init, status) in enumerate(zip(NAMES, statuses, strict=True))
     )
     points = tuple(

@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -153,9 +154,9 @@ def draw(answer: Recommendation) -> Figure | None:
     return picture
 
 
-def _line(panel: Axes, seen: Sequence[Point], one: Candidate, sign: object) -> None:
+def _line(panel: Axes, seen: Sequence[Point], one: Candidate, sign: Line2D) -> None:
     x, y = [point.minutes for point in seen], [100 * point.score for point in seen]
-    colour, line, marker = sign.get_color(), sign.get_linestyle(), sign.get_marker()  # type: ignore[attr-defined]  # Line2D
+    colour, line, marker = sign.get_color(), sign.get_linestyle(), sign.get_marker()
     drawn = panel.plot(x, y, color=colour, ls=line, marker=marker, ms=5, lw=2.2 if one.status == "pick" else 1.2)
     style.say(drawn[0], f"{one.init}: {y[-1]:.2f} after {x[-1]:.1f} min, {WORDS[one.status]}")
     if one.status in ("dropped", "stopped", "failed"):

@@ -436,12 +436,11 @@ class Recommender:
         jobs: list[Job] = []
         for init in inits:
             for seed in seeds:
-                run = dataclasses.replace(self.field.runs[init, seed], parent=self.parent or None)
-                job = Stretch(run=run, epochs=height, until=until, values=self.folder / "values" / "x.npy")
-                name = ledger.name_of(job)
+                name = f"{self.digests[init, seed]}-{height}"
                 if name not in self.ledger.trained and init not in self.ledger.failed:
+                    run = dataclasses.replace(self.field.runs[init, seed], parent=self.parent or None)
                     values = self.folder / "values" / f"{name}.npy"
-                    jobs.append(dataclasses.replace(job, values=values))
+                    jobs.append(Stretch(run=run, epochs=height, until=until, values=values))
         return jobs
 
     def _close(self, number: int, seeds: int) -> None:
@@ -666,9 +665,7 @@ class Recommender:
                 f"(recommend.seeds); val has {patients} {self.task.unit}s, however long it runs"
             )
         if not parts:
-            return (
-                "it would tell nothing more: all candidates raced, and what is left is equal within the margin"
-            )
+            return "it would tell nothing more: all candidates raced, and what is left is equal within the margin"
         return "; ".join(parts)
 
 
