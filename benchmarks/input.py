@@ -28,7 +28,7 @@ from torchvision import transforms
 from medtransfer.params import Augmentation
 from medtransfer.training.augmentation import Views, sample
 from medtransfer.training.loader import Cache, Loader
-from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD
+from medtransfer.weights.records import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE, BATCH = 224, 32
 AUGMENTATION = Augmentation(

@@ -29,7 +29,7 @@ from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.loader import Cache, Loader
 from medtransfer.training.trainer import Trainer
 from medtransfer.weights import backbones
-from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD
+from medtransfer.weights.records import IMAGENET_MEAN, IMAGENET_STD
 
 ROUNDS = 7
 

@@ -28,7 +28,9 @@ from medtransfer.data.tasks import Layout, Task
 from medtransfer.params import Params, TaskParams
 from medtransfer.params.tuning import Dimension
 from medtransfer.statistics.metrics import METRICS, PREFIXES
-from medtransfer.weights.zoo import RECORDS, Record, commercial
+from medtransfer.weights.licences import commercial
+from medtransfer.weights.records import Record
+from medtransfer.weights.zoo import RECORDS
 
 KEYS = {"tasks": "<task>", "inits": "<init>", "claims": "<claim>", "space": "<field>"}
 """section whose keys the user chooses -> what stands for a key in a dotted name"""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from medtransfer.data.tasks import Task
     from medtransfer.params import Params
     from medtransfer.results.result import Result
-    from medtransfer.weights.zoo import Record, Triple
+    from medtransfer.weights.records import Record, Triple
 
 
 class Backbone(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 from medtransfer import params as parameters
 from medtransfer.cli import preflight
 from medtransfer.core.errors import UserError
-from medtransfer.weights.zoo import commercial
+from medtransfer.weights.licences import commercial
 
 
 def seen(top: Path, *datasets: str) -> parameters.Params:

@@ -21,7 +21,7 @@ from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.loader import Cache, Loader
 from medtransfer.training.trainer import TaskTrainer
 from medtransfer.weights import backbones
-from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD
+from medtransfer.weights.records import IMAGENET_MEAN, IMAGENET_STD
 
 BACKBONE = "test_resnet"
 """timm's own test network, a few hundred thousand parameters"""

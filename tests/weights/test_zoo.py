@@ -21,8 +21,9 @@ from medtransfer.weights import convert, fingerprint, key_rules, recipes, store
 from medtransfer.weights import locate as places
 from medtransfer.weights.backbones import bare_backbone, load_into, same_padding
 from medtransfer.weights.formats import read
+from medtransfer.weights.licences import commercial
 from medtransfer.weights.names import Initialization, parse
-from medtransfer.weights.zoo import RECORDS, commercial
+from medtransfer.weights.zoo import RECORDS
 from tests.support import checkpoints
 
 TAGGED = [

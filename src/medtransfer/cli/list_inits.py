@@ -11,8 +11,9 @@ from rich.text import Text
 from medtransfer.core.errors import UserError
 from medtransfer.params import Params
 from medtransfer.weights import locate, receipts, recipes, store
+from medtransfer.weights.licences import commercial
 from medtransfer.weights.names import Initialization, parse
-from medtransfer.weights.zoo import RECORDS, commercial
+from medtransfer.weights.zoo import RECORDS
 
 SHOWN = 4
 """backbones of an initialization that are named; the rest is counted"""

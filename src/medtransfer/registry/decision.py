@@ -27,7 +27,7 @@ from medtransfer.registry.gate import (
 )
 from medtransfer.results import looks
 from medtransfer.weights.families import split
-from medtransfer.weights.zoo import commercial
+from medtransfer.weights.licences import commercial
 
 Outcome = Literal["champion", "challenger", "kept", "blocked"]
 """kept: it is the champion already; blocked: nothing is registered"""

@@ -30,7 +30,7 @@ from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.loader import Cache, Loader
 from medtransfer.training.objectives import TaskObjective
 from medtransfer.weights import backbones
-from medtransfer.weights.zoo import Triple
+from medtransfer.weights.records import Triple
 
 SPEC, WEIGHTS = "model.json", "model.safetensors"
 

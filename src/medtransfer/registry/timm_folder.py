@@ -22,7 +22,7 @@ from medtransfer.weights import receipts, recipes, store
 from medtransfer.weights.backbones import width
 from medtransfer.weights.names import Initialization
 from medtransfer.weights.receipts import Lineage, Receipt
-from medtransfer.weights.zoo import Triple
+from medtransfer.weights.records import Triple
 
 CONFIG, WEIGHTS, RECEIPT = "config.json", "model.safetensors", "receipt.json"
 INHERITED = ("input_size", "fixed_input_size", "pool_size", "crop_pct", "interpolation", "first_conv", "classifier")

@@ -35,7 +35,7 @@ from medtransfer.training.fitting import NetworkSpec
 from medtransfer.weights import receipts, recipes, store
 from medtransfer.weights.names import Initialization, check_backbone, parse, seen
 from medtransfer.weights.receipts import Lineage, Receipt
-from medtransfer.weights.zoo import Triple
+from medtransfer.weights.records import Triple
 
 log = logging.getLogger("medtransfer")
 

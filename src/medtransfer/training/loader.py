@@ -21,7 +21,7 @@ from torch import Tensor
 from medtransfer.core import rng
 from medtransfer.params import Augmentation
 from medtransfer.training.augmentation import Intensity, Views, fixed_views, random_views, sample, shrink
-from medtransfer.weights.zoo import Triple
+from medtransfer.weights.records import Triple
 
 RESIDENT_SHARE = 0.5
 """share of a GPU's free memory that the cache may take; a larger one is gathered from the memory map"""

@@ -22,10 +22,10 @@ from medtransfer.weights.fingerprint import fingerprint
 from medtransfer.weights.formats import read
 from medtransfer.weights.formats.read import Content
 from medtransfer.weights.key_rules import LAYOUTS, Found, spread_gray
+from medtransfer.weights.licences import commercial
 from medtransfer.weights.locate import Checkpoint
 from medtransfer.weights.names import Initialization
 from medtransfer.weights.receipts import Receipt
-from medtransfer.weights.zoo import commercial
 
 HEADS = (
     "fc.*",

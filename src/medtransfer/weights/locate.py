@@ -12,7 +12,8 @@ from medtransfer.core import files
 from medtransfer.core.errors import UserError, some
 from medtransfer.weights import timm_index
 from medtransfer.weights.names import Initialization
-from medtransfer.weights.zoo import IMAGENET_TAGS, PACKAGED, TIMM_SHA256, Source
+from medtransfer.weights.records import Source
+from medtransfer.weights.zoo import IMAGENET_TAGS, PACKAGED, TIMM_SHA256
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from medtransfer.core.addresses import Address, holds_secret
 from medtransfer.core.errors import UserError
 from medtransfer.params import Benchmark, OwnInit, Params
 from medtransfer.weights import timm_index
-from medtransfer.weights.zoo import RECORDS, Record, Source
+from medtransfer.weights.records import Record, Source
+from medtransfer.weights.zoo import RECORDS
 
 REGISTRY = "registry:"
 DATASETS = frozenset({"chestxray14", "chexpert", "drive", "montgomery", "rsna_pe", "shenzhen", "siim"})

@@ -14,7 +14,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.core.schema import convert
 from medtransfer.weights.locate import File
 from medtransfer.weights.names import Initialization
-from medtransfer.weights.zoo import Triple
+from medtransfer.weights.records import Triple
 
 if TYPE_CHECKING:
     from torch import Tensor

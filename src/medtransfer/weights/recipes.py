@@ -9,7 +9,7 @@ from typing import Any
 from medtransfer.weights import locate, timm_index
 from medtransfer.weights.names import Initialization
 from medtransfer.weights.receipts import Lineage
-from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD, UNIT_RANGE, Triple
+from medtransfer.weights.records import IMAGENET_MEAN, IMAGENET_STD, UNIT_RANGE, Triple
 
 
 def recipe(init: Initialization) -> dict[str, Any]:

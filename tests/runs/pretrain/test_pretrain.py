@@ -30,7 +30,7 @@ from medtransfer.training import fitting, networks
 from medtransfer.training.trainer import Trainer
 from medtransfer.weights import backbones, receipts, store
 from medtransfer.weights.names import parse
-from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD
+from medtransfer.weights.records import IMAGENET_MEAN, IMAGENET_STD
 from tests.support import fakes, workspace
 from tests.support.quick import quick
 

@@ -23,7 +23,7 @@ from medtransfer.training.ssl.probe import Probe
 from medtransfer.training.ssl.views import ViewLoader
 from medtransfer.training.trainer import Progress, Trainer
 from medtransfer.weights import backbones
-from medtransfer.weights.zoo import IMAGENET_MEAN, IMAGENET_STD
+from medtransfer.weights.records import IMAGENET_MEAN, IMAGENET_STD
 from tests.support import fakes
 from tests.support.quick import quick
 

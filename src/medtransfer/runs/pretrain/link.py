@@ -31,7 +31,7 @@ from medtransfer.weights import backbones, convert, receipts, recipes, store
 from medtransfer.weights.backbones import shapes
 from medtransfer.weights.names import Initialization, seen
 from medtransfer.weights.receipts import Lineage
-from medtransfer.weights.zoo import Triple
+from medtransfer.weights.records import Triple
 
 log = logging.getLogger("medtransfer")
 

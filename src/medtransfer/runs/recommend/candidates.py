@@ -16,8 +16,8 @@ from medtransfer.params import Params, protocol, task_params
 from medtransfer.training import fitting
 from medtransfer.training.fitting import NetworkSpec
 from medtransfer.weights import architectures, locate, receipts, recipes, store
+from medtransfer.weights.licences import commercial
 from medtransfer.weights.names import Initialization, all_records, check_backbone, parse, seen
-from medtransfer.weights.zoo import commercial
 
 log = logging.getLogger("medtransfer")
 
