@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import random
 import re
 from collections.abc import Callable
@@ -357,6 +358,35 @@ def test_a_rule_renames(tmp_path: Path) -> None:
         OwnInit(file="w.pth", backbone=VIT, rename={"(": "x"})
     with pytest.raises(UserError, match="invalid group reference"):
         OwnInit(file="w.pth", backbone=VIT, rename={"a": r"\2"})
+
+
+def test_a_checkpoint_in_several_files_is_read_by_its_index(tmp_path: Path) -> None:
+    state = drawn(VIT)
+    names = list(state)
+    parts = {f"model-0000{n}-of-00003.safetensors": names[n - 1 :: 3] for n in (1, 2, 3)}
+    for name, keys in parts.items():
+        save_file({key: state[key] for key in keys}, tmp_path / name)
+    index = tmp_path / "model.safetensors.index.json"
+    places = {key: name for name, keys in parts.items() for key in keys}
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    receipt, _ = obtained(index, VIT)
+    assert receipt.tensors_sha256 == convert.digest(state)
+    assert [Path(file.address).name for file in receipt.files] == [index.name, *parts]
+    assert receipt.container == "shards"
+    first, second, third = (tmp_path / name for name in parts)
+    with pytest.raises(UserError, match="name their index"):
+        obtained(first, VIT)
+    save_file({key: state[key] + 1 for key in parts[second.name]}, second)  # a part that changed is read again
+    assert obtained(index, VIT)[0].tensors_sha256 != receipt.tensors_sha256
+    save_file({key: state[key] for key in parts[second.name][1:]}, second)
+    with pytest.raises(UserError, match=rf"{second.name} holds 1 tensors that it does not hold"):
+        obtained(index, VIT)
+    third.unlink()
+    with pytest.raises(UserError, match=rf"lists 3 files, 1 of which are not beside it \({third.name}\)"):
+        obtained(index, VIT)
+    index.write_text(json.dumps({"weight_map": {"a": "../elsewhere.safetensors"}}))
+    with pytest.raises(UserError, match="outside of its folder"):
+        obtained(index, VIT)
 
 
 # ---- damaged files

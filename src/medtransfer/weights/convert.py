@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -50,7 +51,9 @@ def convert(init: Initialization, checkpoint: Checkpoint) -> tuple[Receipt, dict
         _check_finite(tensors, taken.found)
         _check_copies(tensors, taken.found)
     except UserError as error:
-        raise UserError(f"{checkpoint.path} is not the checkpoint of {init.canonical}: {error}") from error
+        part = re.search(r"-\d+-of-\d+\.", checkpoint.path.name)
+        index = " It is one of several parts: name their index, the .json beside them." if part else ""
+        raise UserError(f"{checkpoint.path} is not the checkpoint of {init.canonical}: {error}{index}") from error
     used = {key for keys, _ in taken.found.values() for key in keys}
     gone = {key for keys in taken.dropped.values() for key in keys}
     unexpected = tuple(key for key in content.tensors if key not in used | gone)
