@@ -147,7 +147,7 @@ def test_a_file_of_transformers_gives_the_features_that_transformers_computes(ki
     with torch.inference_mode():
         expected = output(model(images))
     found = features(backbone, tensors, images)
-    assert torch.allclose(found, expected, atol=2e-5 * float(expected.abs().max())), float(
+    assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max())), float(
         (found - expected).abs().max()
     )
     torch.save(model.state_dict(), tmp_path / "in_memory.pth")  # the names that its version 5 has in memory
