@@ -229,7 +229,7 @@ def check_verb(words: list[str], top: Path) -> None:
     overrides = read_overrides(rest, options.verb)
     literal = {name: value for name, value in overrides.items() if not value.startswith("$")}
     params.load(top / "params.yaml", literal)
-    if options.verb != "services":
+    if options.verb not in ("services", "compare"):  # whose tasks are of a server, or of a table
         tasks = {"tb_screening", "lungs", *catalog.TASKS}
         assert getattr(options, "task", "all") in {"all", *tasks}
 

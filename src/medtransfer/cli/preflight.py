@@ -31,7 +31,7 @@ def check(verb: str, params: Params, root: Path, identity: Mapping[str, str]) ->
     from medtransfer.weights.names import check_backbone, parse
 
     _check_seen(params, root)
-    init, task = identity.get("init", "all"), identity.get("task", "")
+    init, task = identity.get("init") or "all", identity.get("task", "")
     if init != "all":
         check_backbone(parse(init, params.model.backbone, params.inits).backbone)
     if task not in ("", "all"):

@@ -17,6 +17,8 @@ from medtransfer.data.tasks import Task, origins
 from medtransfer.statistics import metrics
 
 CONTAMINATED = "contaminated"
+ELSEWHERE = "elsewhere"
+"""in place of the verb, of a run that other code did: a row of a table of scores"""
 FACTS = "facts.json"
 """beside a task's runs: what was declared of it when they were put there, for who has not its `task.yaml`"""
 

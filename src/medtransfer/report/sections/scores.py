@@ -12,7 +12,7 @@ from medtransfer.comparison.published_form import TEST_NAMES, Row
 from medtransfer.comparison.selection import imbalances
 from medtransfer.comparison.wording import percent, points, shared_marks
 from medtransfer.report.tables import Entry, Grid, Section, column_title
-from medtransfer.results.result import Result, of_task
+from medtransfer.results.result import ELSEWHERE, Result, of_task
 from medtransfer.statistics import metrics, t_tests
 from medtransfer.statistics.randomization import RandomizationTest
 from medtransfer.weights.families import split
@@ -80,7 +80,9 @@ def score_notes(findings: Findings) -> list[str]:
     if early:
         notes.append(f"Stopped by the race on val, so without a final score and in no mean: {'; '.join(early)}.")
     if any(row.undefined for row in rows):
-        notes.append(f"Undefined (no test label has both classes): {_runs(rows, 'undefined')}.")
+        elsewhere = any(result.verb == ELSEWHERE for result in results)
+        why = "not a number in the table" if elsewhere else "no test label has both classes"
+        notes.append(f"Undefined ({why}): {_runs(rows, 'undefined')}.")
     notes += _label_notes(results, findings.benchmark.tasks)
     unsuited = [f"{row.init} on {row.task}" for row in rows if not row.applicable]
     if unsuited:
