@@ -22,7 +22,7 @@ from medtransfer.core.errors import UserError, one_line
 from medtransfer.params import OwnInit, Params
 from medtransfer.weights import hub_client, hub_configs, hub_names
 from medtransfer.weights.hub_names import HubFile
-from medtransfer.weights.names import DATASETS, check_backbone, on_hub, start_of
+from medtransfer.weights.names import DATASETS, check_backbone, normal, on_hub, start_of
 
 log = logging.getLogger("medtransfer")
 
@@ -87,10 +87,10 @@ def _entry(spec: HubFile, backbone: str, root: Path) -> OwnInit:
             f"as in {spec.name}@vit_base_patch16_224"
         )
     if not backbone:
-        check_backbone(facts.backbone.partition(":")[0])
+        check_backbone(facts.backbone)
     entry = OwnInit(
         file=pinned.address,
-        backbone=backbone or facts.backbone,
+        backbone=normal(backbone or facts.backbone),
         mean=facts.mean,
         std=facts.std,
         licence=licence,

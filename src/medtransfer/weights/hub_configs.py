@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from medtransfer.weights import timm_index
+from medtransfer.weights import timm_index, variants
 from medtransfer.weights.records import Triple
 
 Config = Mapping[str, Any]
@@ -76,11 +76,13 @@ def read(config: Config, clip: Config, preprocessor: Config) -> Facts:
     if isinstance(name := config.get("architecture"), str):
         given = _mapping(config, "pretrained_cfg") or config  # older files of timm have all on one level
         said = _mapping(config, "model_args")
-        arguments = {key: value for key, value in said.items() if key not in _OF_THE_HEAD and value not in ("", None)}
-        plain = all(isinstance(value, (bool, int, float, str)) for value in arguments.values())
+        arguments = {key: value for key, value in said.items() if key not in _NEUTRAL and value not in ("", None)}
+        plain = arguments.keys() <= variants.ARGUMENTS
         hint = f"config.json names timm's {name} with {arguments}" if arguments else f"config.json names timm's {name}"
         known = plain and timm_index.is_architecture(name)
-        return Facts(spelled(name, arguments) if known else "", hint, _triple(given, "mean"), _triple(given, "std"))
+        return Facts(
+            variants.spelled(name, arguments) if known else "", hint, _triple(given, "mean"), _triple(given, "std")
+        )
     mean, std = _triple(preprocessor, "image_mean"), _triple(preprocessor, "image_std")
     if isinstance(kind := config.get("model_type"), str):
         return Facts(_of_transformers(kind, config), _hint(kind, config), mean, std)
@@ -92,13 +94,11 @@ def read(config: Config, clip: Config, preprocessor: Config) -> Facts:
     return Facts("", "", mean, std)
 
 
-_OF_THE_HEAD = {"num_classes", "drop_rate", "drop_path_rate"}
-"""arguments that say nothing of the backbone's tensors"""
-
-
-def spelled(name: str, arguments: Config) -> str:
-    """Spells a timm architecture with its arguments."""
-    return ":".join((name, *(f"{key}={value}" for key, value in arguments.items())))
+_NEUTRAL = {
+    "num_classes", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate", "pos_drop_rate",
+    "patch_drop_rate", "dynamic_img_size", "dynamic_img_pad", "weight_init", "fix_init",
+}  # fmt: skip
+"""arguments of timm's that change neither the backbone's tensors nor its features"""
 
 
 def _of_transformers(kind: str, config: Config) -> str:
@@ -129,7 +129,7 @@ def _of_transformers(kind: str, config: Config) -> str:
 
 def _one(name: str, **arguments: int) -> str:
     """Spells an architecture; empty where timm has none of the name."""
-    return spelled(name, arguments) if timm_index.is_architecture(name) else ""
+    return variants.spelled(name, arguments) if timm_index.is_architecture(name) else ""
 
 
 def _hint(kind: str, config: Config) -> str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from medtransfer.core.addresses import Address, holds_secret
 from medtransfer.core.errors import UserError
 from medtransfer.params import Benchmark, OwnInit, Params
-from medtransfer.weights import hub_names, timm_index
+from medtransfer.weights import hub_names, timm_index, variants
 from medtransfer.weights.hub_names import HubFile
 from medtransfer.weights.records import Record, Source
 from medtransfer.weights.zoo import RECORDS
@@ -171,8 +171,20 @@ def _of_timm(name: str) -> list[str]:
     return [f"timm:{name}"] if timm_index.pretrained(name) else []
 
 
+def normal(backbone: str) -> str:
+    """Spells a backbone's name as every other place does; a side of the input that is the published one is left out."""
+    if ":" not in backbone or not timm_index.is_architecture(backbone):
+        return backbone
+    architecture, arguments = variants.split(backbone)
+    plain = timm_index.find(architecture)
+    if plain and arguments.get("img_size") == plain.input_size[-1]:
+        del arguments["img_size"]
+    return variants.spelled(architecture, arguments)
+
+
 def _bind(record: Record, backbone: str, default: str) -> Initialization:
     """Finds the backbone; of a record with timm tags too, only timm can say which exist."""
+    backbone, default = normal(backbone), normal(default)
     known = list(record.sources)
     only = known[0] if len(known) == 1 and not record.tags else ""
     chosen = backbone or only or default
@@ -219,14 +231,9 @@ def on_hub(name: str) -> tuple[HubFile | None, str]:
         return None, ""
     start, _ = _split_chain(name, ())
     whole, at, backbone = start.rpartition("@")
-    if at and _is_backbone(backbone):
-        return hub_names.read(whole), backbone
+    if at and timm_index.is_architecture(backbone):
+        return hub_names.read(whole), normal(backbone)
     return hub_names.read(start), ""
-
-
-def _is_backbone(name: str) -> bool:
-    """Says whether a name is a timm architecture, with arguments or without."""
-    return timm_index.is_architecture(name.partition(":")[0])
 
 
 def start_of(name: str, own: Mapping[str, OwnInit]) -> str:
@@ -252,7 +259,7 @@ def _parse_hub(name: str, records: Mapping[str, Record]) -> Initialization:
 def _parse_file(name: str, default_backbone: str) -> Initialization:
     """Splits `@<backbone>` off a file name only if what follows is a timm architecture."""
     path, backbone = _split_file(name)
-    backbone = backbone or default_backbone
+    backbone = normal(backbone or default_backbone)
     record = Record(
         name=f"file:{path}",
         family="yours",
@@ -322,7 +329,7 @@ def _own_record(name: str, entry: OwnInit) -> Record:
     return Record(
         name=name,
         family="yours",
-        sources={entry.backbone: source},
+        sources={normal(entry.backbone): source},
         data=entry.data,
         method=entry.method,
         licence=entry.licence,
@@ -352,13 +359,14 @@ def expected(params: Params) -> Benchmark:
 
 
 def check_backbone(name: str) -> None:
-    """Checks that timm knows an architecture.
+    """Checks that timm knows an architecture, and that what it is told of it are arguments.
 
     Raises:
         UserError: timm has no such architecture; the message names near ones.
     """
+    bare = variants.split(name)[0]
     if timm_index.is_architecture(name):
         return
-    near = difflib.get_close_matches(name, timm_index.architectures(), n=3)
+    near = difflib.get_close_matches(bare, timm_index.architectures(), n=3)
     hint = f"; near names: {', '.join(near)}" if near else ""
     raise UserError(f"unknown backbone {name!r}: timm has no such architecture{hint}")
