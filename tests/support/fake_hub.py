@@ -18,7 +18,10 @@ import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 TOKEN = "hf_PLANTEDabcdefghijklmnop"
 """of the user whom gates let in"""
@@ -181,6 +184,25 @@ def running() -> Iterator[Hub]:
             stack.callback(server.shutdown)
             setattr(hub, place, f"http://127.0.0.1:{server.server_port}")
         yield hub
+
+
+def point(patch: pytest.MonkeyPatch, url: str, home: Path) -> None:
+    """Lets huggingface_hub of this process ask a hub, with an empty cache and no token."""
+    from huggingface_hub import constants, file_download
+
+    from medtransfer.weights import hub
+
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT"):
+        patch.delenv(name, raising=False)
+    patch.setattr(constants, "ENDPOINT", url)
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    patch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    patch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    patch.setattr(constants, "HF_STORED_TOKENS_PATH", str(home / "stored_tokens"))
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)
+    patch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    patch.setattr(file_download, "time", SimpleNamespace(sleep=lambda _: None))  # between two pieces of a file
+    hub._say_moved.cache_clear()
 
 
 def environment(hub: Hub | None, home: Path, **more: str) -> dict[str, str]:

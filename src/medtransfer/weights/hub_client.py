@@ -75,7 +75,8 @@ def listing(spec: HubFile) -> tuple[str, ...]:
     """Lists the files of a repository at a commit; where the hub cannot be reached, those in the library's cache."""
     with _explained(spec):
         try:
-            return tuple(_hub().HfApi().list_repo_files(spec.repo, revision=spec.revision))
+            siblings = _hub().HfApi().model_info(spec.repo, revision=spec.revision).siblings or ()
+            return tuple(one.rfilename for one in siblings)
         except Exception as error:
             if not _away(error):
                 raise
@@ -99,8 +100,12 @@ def small(spec: HubFile, name: str) -> Path | None:
     if known is not None:
         return Path(known) if isinstance(known, str) else None
     with _explained(replace(spec, file=name)):
+        with contextlib.suppress(_hub().errors.RemoteEntryNotFoundError):
+            _hub().get_hf_file_metadata(_hub().hf_hub_url(spec.repo, name, revision=spec.revision))  # fails at once
         try:
-            return Path(_hub().hf_hub_download(spec.repo, name, revision=spec.revision))
+            return Path(
+                _hub().hf_hub_download(spec.repo, name, revision=spec.revision)
+            )  # notes in the cache what is not
         except _hub().errors.RemoteEntryNotFoundError:
             return None
 
@@ -130,7 +135,8 @@ def fetch(spec: HubFile, expected: str, what: str) -> tuple[Path, str]:
     """
     path, came = on_disk(spec), False
     if path is None:
-        expected = expected or stated(spec)
+        by_hub = stated(spec)  # asked first: it fails at once where the hub is away
+        expected = expected or by_hub
         log.info("%s: downloading %s", what, spec.address)
         with _explained(spec):
             path, came = Path(_hub().hf_hub_download(spec.repo, spec.file, revision=spec.revision or None)), True
