@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from medtransfer.core import files
 from medtransfer.core.addresses import hide, scrub
@@ -120,6 +120,23 @@ def stated(spec: HubFile) -> str:
         url = _hub().hf_hub_url(spec.repo, spec.file, revision=spec.revision or None)
         tag = _hub().get_hf_file_metadata(url).etag or ""
         return tag if re.fullmatch("[0-9a-f]{64}", tag) else ""
+
+
+def state(spec: HubFile) -> tuple[Literal["ok", "gone", "asks for login", "unreachable"], str]:
+    """Asks whether a file can be had, and says why not."""
+    errors = _hub().errors
+    try:
+        stated(spec)
+    except UserError as error:
+        cause = error.__cause__
+        if isinstance(cause, errors.GatedRepoError):
+            return "asks for login", "gated"
+        status = cause.response.status_code if isinstance(cause, errors.HfHubHTTPError) else 0
+        gone = (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError)
+        if isinstance(cause, (*gone, errors.DisabledRepoError)):
+            return "gone", f"{status} {type(cause).__name__.removesuffix('Error')}"
+        return ("asks for login" if status in (401, 403) else "unreachable"), str(status or type(cause).__name__)
+    return "ok", ""
 
 
 def fetch(spec: HubFile, expected: str, what: str) -> tuple[Path, str]:
