@@ -31,7 +31,8 @@ TOKEN = "set HF_TOKEN to a token of yours, or say `hf auth login`"
 @functools.cache
 def _hub() -> ModuleType:
     """Imports the library, half a second, whose log goes through `scrub` from then on."""
-    import huggingface_hub
+    import huggingface_hub.constants
+    import huggingface_hub.errors
 
     for handler in logging.getLogger("huggingface_hub").handlers:
         handler.addFilter(_scrubbed)
