@@ -298,7 +298,8 @@ VISION = {"hidden_size": 768, "num_hidden_layers": 12, "patch_size": 16}
           "image_size": 224}, "swin_base_patch4_window7_224"),
         ({"model_type": "vit_mae", **VISION, "image_size": 224}, ""),
         ({"architecture": "vit_small_patch14_dinov2", "model_args": {"img_size": 224, "init_values": 1e-5,
-          "dynamic_img_size": True, "num_classes": 0}}, "vit_small_patch14_dinov2:img_size=224:init_values=1e-05"),
+          "dynamic_img_size": True, "num_classes": 0, "in_chans": 3}},
+         "vit_small_patch14_dinov2:img_size=224:init_values=1e-05"),
         ({"architecture": "vit_small_patch14_dinov2", "model_args": {"qk_norm": True}}, ""),
         ({"architecture": "vit_unheard_of"}, ""),
     ],
@@ -345,7 +346,7 @@ def test_weights_become_a_receipt_and_their_hash_is_noted(hub: Hub, plain: Param
 
 
 def test_a_transfer_that_is_cut_off_goes_on_where_it_stopped(
-    hub: Hub, plain: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, plain: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
     hub.add("lab/net", FILES)
@@ -354,6 +355,8 @@ def test_a_transfer_that_is_cut_off_goes_on_where_it_stopped(
     assert checkpoint.path.read_bytes() == WEIGHTS
     ranges = [headers.get("range", headers.get("Range", "")) for _, path, headers in hub.asked if "/store" in path]
     assert ranges == ["", "bytes=5000-", "bytes=8000-"]
+    assert "Trying to resume" in caplog.text
+    assert "SIGNED" not in caplog.text
 
 
 def test_other_bytes_than_the_hub_states_are_refused_and_removed(hub: Hub, plain: Params, tmp_path: Path) -> None:
@@ -434,7 +437,7 @@ def test_a_gated_file_of_the_table_is_asked_for_with_the_token(
     )
     record = Record(name="gated", family="medical", sources={"resnet50": source}, gate="accept")
     found = Initialization(record=record, backbone="resnet50")
-    with pytest.raises(UserError, match=r"is gated: open http.*/lab/gated"):
+    with pytest.raises(UserError, match=r"is gated: open http.*/lab/gated.*put it at .*data/downloads/w.pth"):
         locate.find(found, tmp_path)
     monkeypatch.setenv("HF_TOKEN", fake_hub.TOKEN)
     checkpoint = locate.find(found, tmp_path)

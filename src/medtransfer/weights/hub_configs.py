@@ -75,8 +75,8 @@ def read(config: Config, clip: Config, preprocessor: Config) -> Facts:
     """
     if isinstance(name := config.get("architecture"), str):
         given = _mapping(config, "pretrained_cfg") or config  # older files of timm have all on one level
-        said = _mapping(config, "model_args")
-        arguments = {key: value for key, value in said.items() if key not in _NEUTRAL and value not in ("", None)}
+        said = {key: value for key, value in _mapping(config, "model_args").items() if value not in ("", None)}
+        arguments = {key: value for key, value in said.items() if key not in _NEUTRAL and (key, value) != _COLOUR}
         plain = arguments.keys() <= variants.ARGUMENTS
         hint = f"config.json names timm's {name} with {arguments}" if arguments else f"config.json names timm's {name}"
         known = plain and timm_index.is_architecture(name)
@@ -94,6 +94,7 @@ def read(config: Config, clip: Config, preprocessor: Config) -> Facts:
     return Facts("", "", mean, std)
 
 
+_COLOUR = ("in_chans", 3)
 _NEUTRAL = {
     "num_classes", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate", "pos_drop_rate",
     "patch_drop_rate", "dynamic_img_size", "dynamic_img_pad", "weight_init", "fix_init",

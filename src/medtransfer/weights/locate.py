@@ -103,7 +103,10 @@ def _bring(init: Initialization, source: Source, address: str, root: Path) -> tu
     if not address:
         return where, _measured(source.steps[0], where)
     if not where.is_file() and (spec := _better_by_hub(init, source, address)):
-        return _of_hub(init, source, address, spec, where.name, root)
+        try:
+            return _of_hub(init, source, address, spec, where.name, root)
+        except UserError as error:
+            raise UserError(f"{error}. Or fetch {address} by hand and put it at {where}") from error
     stated = source.sha256 if first else ""
     noted = "" if len(stated) == 64 else downloads.known(root / downloads.LOCK_FILE, where.name)
     try:
