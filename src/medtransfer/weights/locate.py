@@ -52,7 +52,7 @@ def find(init: Initialization, root: Path) -> Checkpoint:
         path = Path(init.local)
         if not path.is_file():
             raise UserError(f"init {init.record.name}: looked for the file {path.resolve()}, {_instead(path)}")
-        return Checkpoint(path, source, (_measured(source.url, path),))
+        return Checkpoint(path, source, (_measured(source.url, path), *_shards(init, path)))
     if packaged(init):
         package, name = PACKAGED[init.backbone]
         path = _packaged_file(init.backbone)
@@ -76,6 +76,18 @@ def _shards(address: str, index: Path) -> list[str]:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{address} is no index of weights ({one_line(error)}); name the file itself") from error
     return [f"{address.rpartition('/')[0]}/{name}" for name in names]
+
+
+def _shards(init: Initialization, path: Path) -> list[File]:
+    """Measures the files that a user's own index names."""
+    if path.suffix != ".json":
+        return []
+    from medtransfer.weights.formats import shards  # torch's second, for who only asks where files are
+
+    try:
+        return [_measured(str(shard), shard) for shard in shards.files(path)]
+    except UserError as error:
+        raise UserError(f"init {init.record.name}: {path} {error}") from error
 
 
 def _instead(path: Path) -> str:
