@@ -345,6 +345,26 @@ def test_weights_become_a_receipt_and_their_hash_is_noted(hub: Hub, plain: Param
     assert store.stale(found, next((tmp_path / "data/weights/adhoc").glob("*.safetensors"))) is False
 
 
+def test_shards_are_read_together(hub: Hub, plain: Params, tmp_path: Path) -> None:
+    state = dict(timm.create_model("test_resnet", num_classes=0).state_dict())
+    places = {key: f"model-{number % 2}.safetensors" for number, key in enumerate(state)}
+    shards = {name: save({key: state[key] for key in state if places[key] == name}) for name in set(places.values())}
+    index = packed({"metadata": {}, "weight_map": places})
+    there = {"config.json": packed(CONFIG), "README.md": CARD, "model.safetensors.index.json": index}
+    hub.add("lab/net", {**there, **shards})
+    receipt = store.obtain(init(plain, NAME, tmp_path), tmp_path)
+    assert receipt is not None
+    assert set(receipt.keys) == set(state)
+    assert len(receipt.files) == 3
+
+
+def test_an_index_that_names_files_elsewhere_is_refused(hub: Hub, plain: Params, tmp_path: Path) -> None:
+    index = packed({"weight_map": {"a": "../../../../token"}})
+    hub.add("lab/net", {"config.json": packed(CONFIG), "README.md": CARD, "model.safetensors.index.json": index})
+    with pytest.raises(UserError, match="names files outside of its folder"):
+        locate.find(init(plain, NAME, tmp_path), tmp_path)
+
+
 def test_a_transfer_that_is_cut_off_goes_on_where_it_stopped(
     hub: Hub, plain: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 
 from medtransfer.core import files
-from medtransfer.core.errors import UserError, one_line, some
+from medtransfer.core.errors import UserError, some
 from medtransfer.weights import hub_names, timm_index
 from medtransfer.weights.hub_names import HubFile
 from medtransfer.weights.names import Initialization
 from medtransfer.weights.records import Source
 from medtransfer.weights.zoo import IMAGENET_TAGS, PACKAGED, TIMM_SHA256
-
-INDEX = ".index.json"
-"""end of the name of a file that lists the shards of a checkpoint"""
 
 
 @dataclass(frozen=True)
@@ -59,22 +55,19 @@ def find(init: Initialization, root: Path) -> Checkpoint:
         return Checkpoint(path, source, (_measured(f"package {package}, {name}", path),))
     found = [_bring(init, source, address, root) for address in (source.url, *source.beside)]
     path = found[0][0]
-    if hub_names.addressed(source.url) and source.url.endswith(INDEX):
-        found += [_bring(init, source, address, root) for address in _shards(source.url, path)]
+    if hub_names.addressed(source.url) and path.suffix == ".json":
+        found += [_bring(init, source, address, root) for address in _shard_addresses(init, source.url, path)]
     return Checkpoint(path, source, tuple(file for _, file in found))
 
 
-def _shards(address: str, index: Path) -> list[str]:
-    """Lists the addresses of the files that an index names; they lie beside it.
+def _shard_addresses(init: Initialization, address: str, index: Path) -> list[str]:
+    """Lists the addresses of the files that an index on a hub names."""
+    from medtransfer.weights.formats import shards
 
-    Raises:
-        UserError: it is no index.
-    """
     try:
-        named = json.loads(index.read_text())["weight_map"].values()
-        names = list(dict.fromkeys(map(str, named)))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{address} is no index of weights ({one_line(error)}); name the file itself") from error
+        names = shards.names(index)
+    except UserError as error:
+        raise UserError(f"init {init.record.name}: {address} {error}") from error
     return [f"{address.rpartition('/')[0]}/{name}" for name in names]
 
 
