@@ -371,7 +371,8 @@ def test_a_transfer_that_is_cut_off_goes_on_where_it_stopped(
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
     hub.add("lab/net", FILES)
     hub.cuts = [5000, 3000]
-    checkpoint = locate.find(init(plain, NAME, tmp_path), tmp_path)
+    with caplog.at_level(logging.DEBUG):
+        checkpoint = locate.find(init(plain, NAME, tmp_path), tmp_path)
     assert checkpoint.path.read_bytes() == WEIGHTS
     ranges = [headers.get("range", headers.get("Range", "")) for _, path, headers in hub.asked if "/store" in path]
     assert ranges == ["", "bytes=5000-", "bytes=8000-"]

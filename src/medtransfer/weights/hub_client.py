@@ -34,8 +34,9 @@ def _hub() -> ModuleType:
     import huggingface_hub.constants
     import huggingface_hub.errors
 
-    for handler in logging.getLogger("huggingface_hub").handlers:
-        handler.addFilter(_scrubbed)
+    asking = map(logging.getLogger, ("httpx2", "httpcore2.http11", "httpcore2.http2"))
+    for teller in (*logging.getLogger("huggingface_hub").handlers, *asking):
+        teller.addFilter(_scrubbed)
     return huggingface_hub
 
 
