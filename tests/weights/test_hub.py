@@ -430,6 +430,21 @@ def test_without_a_network_a_filled_cache_does(
     assert init(plain, NAME, tmp_path) == before
 
 
+def test_without_hub_and_cache_the_receipt_says_what_is_known(
+    hub: Hub, plain: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = save(dict(timm.create_model("test_resnet", num_classes=0).state_dict()))
+    hub.add("lab/net", {**FILES, "model.safetensors": content})
+    before = described(plain, NAME, tmp_path)
+    found = parse(NAME, "resnet50", before.inits)
+    receipt = store.obtain(found, tmp_path)
+    fake_hub.point(monkeypatch, "http://127.0.0.1:9", tmp_path / "empty")  # after `git pull` and `dvc pull` elsewhere
+    assert described(plain, NAME, tmp_path) == before
+    assert store.obtain(init(plain, NAME, tmp_path), tmp_path) == receipt
+    with pytest.raises(UserError, match="cannot be reached"):
+        described(plain, "hf:lab/other", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("offline", "words"),
     [

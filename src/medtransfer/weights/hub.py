@@ -7,12 +7,14 @@ fetched where they are converted. The commit stands in the lock file from then o
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import logging
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from medtransfer.core.errors import UserError, one_line
 from medtransfer.params import OwnInit, Params
 from medtransfer.weights import hub_client, hub_configs, hub_names
 from medtransfer.weights.hub_names import HubFile
-from medtransfer.weights.names import DATASETS, check_backbone, normal, on_hub, start_of
+from medtransfer.weights.names import DATASETS, normal, on_hub, start_of
 
 log = logging.getLogger("medtransfer")
 
@@ -68,34 +70,41 @@ def bring(params: Params, names: Iterable[str], root: Path) -> Params:
     return dataclasses.replace(params, inits=inits) if inits != dict(params.inits) else params
 
 
+@dataclass(frozen=True)
+class _Said:
+    """What is said of a file on a hub."""
+
+    facts: hub_configs.Facts
+    licence: str
+    data: str
+    datasets: tuple[str, ...]
+
+
 def _entry(spec: HubFile, backbone: str, root: Path) -> OwnInit:
     """Describes a name that stands for itself."""
     pinned = _pinned(spec, root)
-    facts, card = _facts(pinned), _card(pinned)
-    licence = _licence(card)
-    if not licence:
+    said = _said(spec.name, pinned, root)
+    if not said.licence:
         raise UserError(
             f"{spec.name}: its card ({hub_client.page(spec.repo)}) states no licence. If you know what you may do "
             "with it, give it an entry under `inits` of params.yaml, with that licence:\n"
             f"  inits:\n    {re.sub(r'[^a-z0-9-]+', '-', spec.repo.rpartition('/')[2].lower())}:\n"
-            f"      file: {spec.name}\n      backbone: {backbone or facts.backbone or '<timm architecture>'}\n"
+            f"      file: {spec.name}\n      backbone: {backbone or said.facts.backbone or '<timm architecture>'}\n"
             "      licence: <licence>"
         )
-    if not backbone and not facts.backbone:
+    if not backbone and not said.facts.backbone:
         raise UserError(
-            f"{spec.name}: which timm architecture is it? {facts.hint or 'no configuration file says so'}: name it, "
-            f"as in {spec.name}@vit_base_patch16_224"
+            f"{spec.name}: which timm architecture is it? {said.facts.hint or 'no configuration file says so'}: name "
+            f"it, as in {spec.name}@vit_base_patch16_224"
         )
-    if not backbone:
-        check_backbone(facts.backbone)
     entry = OwnInit(
         file=pinned.address,
-        backbone=normal(backbone or facts.backbone),
-        mean=facts.mean,
-        std=facts.std,
-        licence=licence,
-        data=", ".join(_datasets(card)) or "not stated",
-        datasets=_seen(card),
+        backbone=normal(backbone or said.facts.backbone),
+        mean=said.facts.mean,
+        std=said.facts.std,
+        licence=said.licence,
+        data=said.data,
+        datasets=said.datasets,
     )
     return _pin(spec, pinned, entry, root)
 
@@ -104,8 +113,8 @@ def _completed(name: str, entry: OwnInit, root: Path) -> OwnInit:
     """Fills in what an entry of the user's own leaves out of a file on a hub; what it states stands."""
     spec = hub_names.read(entry.file)
     pinned = _pinned(spec, root)
-    facts, card = _facts(pinned), _card(pinned)
-    licence = _licence(card) if entry.licence == "not stated" else entry.licence
+    said = _said(name, pinned, root)
+    licence = said.licence if entry.licence == "not stated" else entry.licence
     if not licence:
         raise UserError(
             f"inits.{name}: the card of its file ({hub_client.page(spec.repo)}) states no licence. If you know what "
@@ -114,13 +123,36 @@ def _completed(name: str, entry: OwnInit, root: Path) -> OwnInit:
     completed = dataclasses.replace(
         entry,
         file=pinned.address,
-        mean=entry.mean or facts.mean,
-        std=entry.std or facts.std,
+        mean=entry.mean or said.facts.mean,
+        std=entry.std or said.facts.std,
         licence=licence,
-        data=", ".join(_datasets(card)) or entry.data if entry.data == "not stated" else entry.data,
-        datasets=tuple(dict.fromkeys((*entry.datasets, *_seen(card)))),
+        data=said.data if entry.data == "not stated" else entry.data,
+        datasets=tuple(dict.fromkeys((*entry.datasets, *said.datasets))),
     )
     return _pin(spec, pinned, completed, root)
+
+
+def _said(init: str, pinned: HubFile, root: Path) -> _Said:
+    """Reads card and configuration; without hub and cache, what a receipt under `data/weights` holds of them."""
+    try:
+        facts, card = _facts(pinned), _card(pinned)
+    except hub_client.AwayError:
+        if noted := _of_receipt(init, pinned, root):
+            return noted
+        raise
+    return _Said(facts, _licence(card), ", ".join(_datasets(card)) or "not stated", _seen(card))
+
+
+def _of_receipt(init: str, pinned: HubFile, root: Path) -> _Said | None:
+    """Finds what the receipts of converted weights hold, which DVC may have brought here; None where they differ."""
+    found = []
+    for path in (root / "data/weights").glob("*/*.receipt.json"):
+        with contextlib.suppress(ValueError, LookupError, TypeError):
+            held = json.loads(path.read_text())
+            if held["init"] == init and held["recipe"]["url"] == pinned.address:
+                facts = hub_configs.Facts(held["backbone"], "", tuple(held["mean"]), tuple(held["std"]))
+                found.append(_Said(facts, held["licence"], held["data"], tuple(held["datasets"])))
+    return found[0] if found and all(one == found[0] for one in found) else None
 
 
 def _pinned(spec: HubFile, root: Path) -> HubFile:

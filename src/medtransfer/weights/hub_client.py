@@ -25,6 +25,11 @@ from medtransfer.weights.hub_names import HubFile
 
 log = logging.getLogger("medtransfer")
 
+
+class AwayError(UserError):
+    """The hub was not reached, and the cache does not hold what is asked for."""
+
+
 TOKEN = "set HF_TOKEN to a token of yours, or say `hf auth login`"
 
 
@@ -180,7 +185,9 @@ def _explained(spec: HubFile) -> Iterator[None]:
     try:
         yield
     except (*known, errors.RevisionResolutionError) as error:
-        raise UserError(f"hf:{spec.repo}: {scrub(_words(error, spec))}") from error
+        away = isinstance(error, errors.LocalEntryNotFoundError | errors.RevisionResolutionError) or _away(error)
+        kind = AwayError if away else UserError
+        raise kind(f"hf:{spec.repo}: {scrub(_words(error, spec))}") from error
 
 
 def _away(error: BaseException) -> bool:
@@ -211,7 +218,7 @@ def _words(error: BaseException, spec: HubFile) -> str:
         return f"{where} has no revision {spec.revision}{_near_revision(spec)}"
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return f"{where} has no file {spec.file} at {spec.revision or 'main'}{_near_file(spec)}"
-    if isinstance(error, errors.OfflineModeIsEnabled) or _away(error):
+    if _away(error):
         return _offline(error, spec)
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
