@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import timm
+import torch
 from huggingface_hub import constants
 from safetensors.torch import save
 
+from medtransfer import api
 from medtransfer import params as parameters
 from medtransfer.core import downloads
 from medtransfer.core.errors import UserError
@@ -108,6 +110,7 @@ def test_a_name_is_described_bound_and_pinned(hub: Hub, plain: Params, tmp_path:
     assert re.fullmatch("hf-[0-9a-f]{8}--test_resnet--chexpert", found.slug)
     assert parse(found.canonical, "resnet50", params.inits) == found
     assert parse("hf-hub:lab/net", "resnet50", params.inits) == found.parent
+    assert parse("hf://lab/net", "resnet50", params.inits) == found.parent
     assert seen(found.parent.canonical) == {"chexpert"}
     assert lock(tmp_path) == {NAME: address}
 
@@ -345,6 +348,15 @@ def test_weights_become_a_receipt_and_their_hash_is_noted(hub: Hub, plain: Param
     assert store.stale(found, next((tmp_path / "data/weights/adhoc").glob("*.safetensors"))) is False
 
 
+def test_a_program_gets_a_backbone_by_its_name_on_the_hub(hub: Hub, top: Path, tmp_path: Path) -> None:
+    model = timm.create_model("test_resnet", num_classes=0)
+    hub.add("lab/net", {**FILES, "model.safetensors": save(dict(model.state_dict()))})
+    (tmp_path / "params.yaml").write_text((top / "params.yaml").read_text())
+    network, mean, std = api.backbone(NAME, root=tmp_path)
+    assert (mean, std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert torch.equal(network.state_dict()["conv1.0.weight"], model.state_dict()["conv1.0.weight"])
+
+
 def test_shards_are_read_together(hub: Hub, plain: Params, tmp_path: Path) -> None:
     state = dict(timm.create_model("test_resnet", num_classes=0).state_dict())
     places = {key: f"model-{number % 2}.safetensors" for number, key in enumerate(state)}
@@ -481,6 +493,14 @@ def test_a_gated_file_of_the_table_is_asked_for_with_the_token(
     assert checkpoint.files[0].address == source.url
     locate.note(checkpoint, found, tmp_path)
     assert lock(tmp_path) == {}
+
+
+def test_a_file_of_the_table_that_was_renamed_is_looked_for_by_near_names(hub: Hub, tmp_path: Path) -> None:
+    hub.add("lab/gated", {"weights.pth": WEIGHTS})
+    source = Source(url="https://huggingface.co/lab/gated/resolve/main/weight.pth")
+    record = Record(name="gated", family="medical", sources={"resnet50": source}, gate="accept")
+    with pytest.raises(UserError, match=r"has no file weight.pth at main; near names: weights.pth"):
+        locate.find(Initialization(record=record, backbone="resnet50"), tmp_path)
 
 
 def test_a_record_without_a_gate_is_downloaded_as_ever(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def _say_moved(spec: HubFile, pinned: HubFile) -> None:
     if now and now != pinned.revision:
         log.warning(
             "%s: on the hub %s is commit %s by now; %s is used, as pinned in downloads.lock.json. To follow, take the "
-            "line %r out of that file",
+            "line %r out of that file and give `medtransfer weights`",
             spec.name, spec.revision or "main", now[:12], pinned.revision[:12], spec.name,
         )  # fmt: skip
 

@@ -48,8 +48,8 @@ class HubFile:
 
 
 def named(text: str) -> bool:
-    """Says whether a text is a name of a hub's file, and no address."""
-    return text.startswith((PREFIX, TIMMS)) and not text.startswith(SCHEME)
+    """Says whether a text is a name of a hub's file; its address is one, too."""
+    return text.startswith((PREFIX, TIMMS))
 
 
 def addressed(text: str) -> bool:
