@@ -343,21 +343,22 @@ def inits(root: str | Path = ".", params: str = "params.yaml") -> dict[str, Reco
 
 
 def _parameters(root: Path, file: str, dotted: Mapping[str, Any], init: str = "", task: str | None = None) -> Params:
-    """Reads the parameters as the command line does, and fetches backbones that they name by the model registry."""
+    """Reads the parameters as the command line does, and describes what they name of the model registry or a hub."""
     from medtransfer import params
     from medtransfer.data import catalog
+    from medtransfer.weights import hub
     from medtransfer.weights.names import REGISTRY, hide_all
 
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in dotted.items()}
     values = hide_all(params.load(root / file, texts, catalog.sizes(root)))
     params.refuse_shadowed(values, texts, task)
-    named = (init, values.comparison.reference, *values.benchmark.inits, *values.tuning.inits)
+    named = (*filter(None, [init]), values.comparison.reference, *values.benchmark.inits, *values.tuning.inits)
     registered = [name for name in named if name.startswith(REGISTRY)]
-    if not registered:
-        return values
-    from medtransfer.registry import fetch
+    if registered:
+        from medtransfer.registry import fetch
 
-    return fetch.bring(values, registered, root)
+        values = fetch.bring(values, registered, root)
+    return hub.bring(values, named, root)
 
 
 def _cells(folder: str | Path, root: Path) -> Path:

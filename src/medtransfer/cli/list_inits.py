@@ -41,8 +41,9 @@ def listed(params: Params, root: Path) -> Group:
         lines += [f"here: {status}"] if status else []
         grid.add_row(Text(init.record.name + star), Text("\n".join(lines)), end_section=True)
     made = receipts.made(root)
-    also = "Also timm:<architecture>.<tag> for any weights of timm, and file:<path or address>[@<backbone>]; each takes"
-    also += " +<dataset>, see `pretrain`."
+    also = "Also timm:<architecture>.<tag> for any weights of timm, file:<path or address>[@<backbone>], and "
+    also += "hf:<owner>/<repo>[@<revision>][/<file>][@<backbone>] of the Hugging Face hub; each takes +<dataset>, see "
+    also += "`pretrain`."
     words = ["", also, *(["", "Pre-trained further here", *made] if made else [])]
     words += ["", "Where they are from", *map(_origin, bound)]
     return Group(grid, *(Text(line, overflow="fold") for line in words))

@@ -96,7 +96,7 @@ class OwnInit:
     """An initialization of the user's own: a checkpoint, and how its keys become the backbone's."""
 
     file: str
-    """path, or an address that begins with http://, https:// or s3://"""
+    """path, an address that begins with http://, https:// or s3://, or hf:<owner>/<repo>[@<revision>][/<file>]"""
     backbone: str
     """timm architecture"""
     prefix: str = ""
