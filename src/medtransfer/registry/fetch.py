@@ -123,10 +123,7 @@ def _fetch(client: MlflowClient, name: str, version: ModelVersion, folder: Path)
                 f"({version.tags['key'][:12]}): its artifacts were changed; use another version"
             )
         entry = _describe(name, json.loads((brought / CONFIG).read_text()), json.loads((brought / RECEIPT).read_text()))
-        tags = version.tags
-        entry = dataclasses.replace(
-            entry, licence=tags.get("licence", "not stated"), datasets=tuple(tags.get("seen", "").split())
-        )
+        entry = dataclasses.replace(entry, datasets=tuple(version.tags.get("seen", "").split()))
         target = folder / f"{parse(name, '', {name: entry}).slug}.safetensors"
         folder.mkdir(parents=True, exist_ok=True)
         target.with_suffix(".receipt.json").unlink(missing_ok=True)
@@ -149,4 +146,5 @@ def _describe(name: str, config: dict[str, Any], receipt: dict[str, Any]) -> Own
         padding=receipt["padding"],
         data=made,
         method=receipt["method"],
+        licence=given.get("license") or "not stated",
     )

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medtransfer.core.errors import UserError
-from medtransfer.weights import receipts, recipes, store
+from medtransfer.weights import licences, receipts, recipes, store
 from medtransfer.weights.backbones import width
 from medtransfer.weights.names import Initialization
 from medtransfer.weights.receipts import Lineage, Receipt
@@ -44,7 +44,7 @@ class Pack:
         """Lists the licences of the weights and of the images that they were trained on here."""
         if isinstance(self.receipt, Lineage):
             return tuple(dict.fromkeys(self.receipt.licences))
-        return (f"weights {self.init.record.name}: {self.receipt.licence}",)
+        return licences.parts(self.receipt.init, self.receipt.licence)
 
 
 def gather(init: Initialization, root: Path) -> Pack | None:
@@ -87,6 +87,6 @@ def config(pack: Pack) -> dict[str, Any]:
             "num_classes": 0,
             "mean": list(pack.mean),
             "std": list(pack.std),
-            "license": "; ".join(pack.licences),
+            "license": licences.joined(pack.licences),
         },
     }

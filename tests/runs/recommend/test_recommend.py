@@ -298,6 +298,18 @@ def test_who_takes_part_is_said_with_a_reason(root: Path) -> None:
     assert "pre-trained on the task's own dataset" in reasons["random@test_resnet+shenzhen"]
 
 
+def test_a_chain_has_the_strictest_licence_of_its_weights_and_images(root: Path) -> None:
+    from medtransfer.weights.names import parse
+
+    def of(name: str) -> str:
+        return candidates.strictest_licence(parse(name, "resnet50"), root)
+
+    assert of("random") == ""
+    assert of("random+chexpert").startswith("images of chexpert: Stanford University")
+    assert of("swav+chestxray14") == "weights swav: CC-BY-NC-4.0"
+    assert of("imagenet+chexpert").startswith("images of chexpert")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
