@@ -447,7 +447,9 @@ def test_contaminated_runs_are_shown_and_the_table_says_that_they_are_not_compar
     markdown = write(cells, published)
     assert f"| {RANDOM} | 74.00 ± 4.00 | **93.00 ± 3.00** |" in markdown
     assert f"| {IMAGENET} | **91.00 ± 1.00** | 94.83 ± 0.76 (contaminated) |" in markdown
-    words = "Shown, and in no test, rank, choice or claim, because pre-trained on images that the test set is taken"
+    words = (
+        "Shown, and in no test, rank, choice or claim, because pre-trained on images of the test set, or on those that "
+    )
     assert f"{words} from (contaminated): {IMAGENET} on montgomery. comparison.as_published: true" in markdown
     rows = read_csv(cells.parent / "comparison.csv")
     assert [row["compared"] for row in rows] == ["true", "true", "true", "false"]

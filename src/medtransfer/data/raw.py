@@ -104,6 +104,28 @@ def fingerprint(source: Source, *, whole: bool = False, keep: bool = True) -> st
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def hashed(source: Source, paths: Sequence[Path], algorithm: str) -> list[str]:
+    """Hashes the contents of some raw files, each once for as long as nothing says that it changed.
+
+    Args:
+        source: whose files; what `fingerprint` keeps of them serves for sha256.
+        paths: of the files.
+        algorithm: as `hashlib` names it.
+    """
+    kept = source.hashes if algorithm == "sha256" else source.hashes.with_suffix(f".{algorithm}.json")
+    known = _known(kept)
+    names = {path: Path(os.path.relpath(path, source.folder)).as_posix() for path in paths}
+    states = {path: _state(path) for path in names}
+    changed = [path for path, name in names.items() if known.get(name, {}).get("state") != states[path]]
+    new = _hash({names[path]: path for path in changed}, [names[path] for path in changed], algorithm)
+    if new and algorithm != "sha256":
+        old = time.time_ns() - SETTLED
+        settled = {path: states[path] for path in changed if max(states[path][1:]) < old}
+        notes = {names[path]: {"state": state, algorithm: new[names[path]]} for path, state in settled.items()}
+        files.write_text(kept, json.dumps({**known, **notes}, indent=0) + "\n")
+    return [new.get(names[path]) or str(known[names[path]][algorithm]) for path in paths]
+
+
 def _known(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text())
@@ -118,11 +140,15 @@ def _state(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
-def _hash(paths: Mapping[str, Path], names: Sequence[str]) -> dict[str, str]:
+def _hash(paths: Mapping[str, Path], names: Sequence[str], algorithm: str = "sha256") -> dict[str, str]:
+    def digest(name: str) -> str:
+        with open(paths[name], "rb") as stream:
+            return hashlib.file_digest(stream, algorithm).hexdigest()
+
     with ThreadPoolExecutor() as pool, bar("reading raw files", len(names), "files") as advance:
         found = {}
-        for name, digest in zip(names, pool.map(lambda name: files.sha256(paths[name]), names), strict=True):
-            found[name] = digest
+        for name, content in zip(names, pool.map(digest, names), strict=True):
+            found[name] = content
             advance()
     return found
 

@@ -33,7 +33,7 @@ Outcome = Literal["champion", "challenger", "kept", "blocked"]
 """kept: it is the champion already; blocked: nothing is registered"""
 BARRED = {
     "partial": "images of a dataset are missing",
-    "contaminated": "its weights saw images that a test set is taken from",
+    "contaminated": "its weights saw images of a test set, or those that one is taken from",
 }
 """mark -> why it makes no champion"""
 LEAKS = ("leak-", "look-alikes-")

@@ -8,8 +8,10 @@ import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from medtransfer.core.errors import UserError
-from medtransfer.data import catalog
+from medtransfer.data import catalog, prepare, raw, training_lists
 from medtransfer.data.tasks import Task, contaminated
 from medtransfer.data.tasks import applicable as fits
 from medtransfer.params import Params, protocol, task_params
@@ -100,6 +102,8 @@ def _unfit(init: Initialization, params: Params, root: Path, task: Task) -> str:
         return "pre-trained on the task's own dataset, so its score says nothing"
     if contaminated(seen(name), task.dataset, catalog.derivations(root)):
         return "pre-trained on images that the task's are taken from"
+    if held := _held(init, params, root, task):
+        return held
     licence = strictest_licence(init, root)
     if settings.use == "commercial" and licence and (allowed := commercial(licence)) != "yes":
         return f"licence of {licence}: commercial use {'is not permitted' if allowed == 'no' else 'is unclear'}"
@@ -111,6 +115,17 @@ def _unfit(init: Initialization, params: Params, root: Path, task: Task) -> str:
     own = protocol(params, task.name, task.segmentation)
     fitting.check(task, own, NetworkSpec.of(init, params.model, side))
     return ""
+
+
+def _held(init: Initialization, params: Params, root: Path, task: Task) -> str:
+    """Says how many images that a choice rests on are in the list of an init's training images; empty: none."""
+    if not init.record.images:
+        return ""
+    listed = training_lists.read(training_lists.place(init.record.images, root))
+    cache = prepare.prepare(task, params, root)
+    rows = np.concatenate([cache.rows(split) for split in ("val", "test")])
+    count = int(training_lists.match(listed, task, cache, raw.source(task, params.data, root)).rows[rows].sum())
+    return f"{count:,} of {len(rows):,} images of val and test are in its training list {listed.name}" if count else ""
 
 
 def strictest_licence(init: Initialization, root: Path) -> str:
