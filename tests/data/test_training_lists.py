@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from pydicom import uid
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from medtransfer import params
 from medtransfer.core.errors import UserError
@@ -35,8 +36,11 @@ def png(path: Path, number: int) -> None:
 
 def dcm(path: Path, number: int) -> None:
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SecondaryCaptureImageStorage, f"{UID}{number}"
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = (
+        uid.SecondaryCaptureImageStorage,
+        uid.UID(f"{UID}{number}"),
+    )
+    meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     file = FileDataset(path, {}, file_meta=meta, preamble=b"\0" * 128)
     file.SOPClassUID, file.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     file.StudyInstanceUID, file.SeriesInstanceUID = f"{UID}9.{number}", f"{UID}8.{number // 2}"
@@ -127,7 +131,7 @@ def test_names_are_found_in_any_column_of_any_form(
 def test_files_are_found_by_their_hashes(
     mine: tuple[Any, Prepared, raw.Source], tmp_path: Path, algorithm: str, kind: str
 ) -> None:
-    sums = hashes(mine, algorithm, SEEN) + [hashlib.new(algorithm, b"other").hexdigest()]
+    sums = [*hashes(mine, algorithm, SEEN), hashlib.new(algorithm, b"other").hexdigest()]
     forms = {"plain": sums, "sums": [f"{one}  other/{k}.png" for k, one in enumerate(sums)]}
     path = write(tmp_path / "sums.txt", forms.get(kind, [one.upper() for one in sums]))
     found = listed(path, mine)
@@ -137,8 +141,6 @@ def test_files_are_found_by_their_hashes(
 def test_hashes_of_raw_files_are_kept_and_a_changed_file_is_hashed_again(tmp_path: Path, top: Path) -> None:
     given = task(tmp_path, top)
     paths = [given[2].folder / f"{stem(n)}.png" for n in (21, 22)]
-    import os
-
     for path in paths:
         os.utime(path, (1e9, 1e9))
     first = raw.hashed(given[2], paths, "md5")

@@ -369,6 +369,27 @@ def test_a_chain_is_registered_under_its_strictest_licence_and_keeps_all_when_it
     assert again.licences == chain
 
 
+def test_the_list_of_images_that_a_registered_backbone_has_seen_comes_back_with_it(root: Path) -> None:
+    own = {"file": "a.safetensors", "backbone": fakes.BACKBONE, "images": "lists/seen.csv"}
+    (root / "lists").mkdir()
+    (root / "lists/seen.csv").write_text("image\na_1.png\n")
+    here, found = finish(root, {"ours": 0.0}, overrides={"inits": json.dumps({"ours": own})})
+    promote(root, here, found)
+    shutil.rmtree(root / "lists")
+    name = f"registry:{MODEL}/1"
+    brought = fetch.bring(here, [name], root)
+    record = parse(f"{name}+chexpert", "", brought.inits).record
+    assert Path(record.images).name == "seen.csv"
+    assert (root / record.images).read_text() == "image\na_1.png\n"
+    (root / record.images).unlink()
+    assert fetch.bring(here, [name], root) == brought
+    assert (root / record.images).is_file()
+    client(root).set_model_version_tag(MODEL, "1", "training_list", "0" * 64)
+    (root / record.images).unlink()
+    with pytest.raises(UserError, match="looked among the artifacts of version 1 for the list of images"):
+        fetch.bring(here, [name], root)
+
+
 def test_an_init_of_ones_own_may_say_what_it_has_seen(root: Path) -> None:
     own = {"file": "a.safetensors", "backbone": fakes.BACKBONE, "datasets": ["chestxray14"]}
     here = promotions.load(root, ["ours"], overrides={"inits": json.dumps({"ours": own})})
