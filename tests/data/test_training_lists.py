@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from pydicom import uid
 from pydicom.dataset import FileDataset, FileMetaDataset
 
 from medtransfer import params
+from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog, prepare, raw, training_lists
 from medtransfer.data.cache import Prepared
@@ -127,26 +127,39 @@ def test_names_are_found_in_any_column_of_any_form(
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5", "sha1"])
-@pytest.mark.parametrize("kind", ["plain", "sums", "upper case"])
+@pytest.mark.parametrize("kind", ["plain", "named", "sums", "upper case"])
 def test_files_are_found_by_their_hashes(
     mine: tuple[Any, Prepared, raw.Source], tmp_path: Path, algorithm: str, kind: str
 ) -> None:
     sums = [*hashes(mine, algorithm, SEEN), hashlib.new(algorithm, b"other").hexdigest()]
-    forms = {"plain": sums, "sums": [f"{one}  other/{k}.png" for k, one in enumerate(sums)]}
+    forms = {"plain": sums, "named": [f"{algorithm}:{one}" for one in sums]}
+    forms |= {"sums": [f"{one}  other/{k}.png" for k, one in enumerate(sums)]}
     path = write(tmp_path / "sums.txt", forms.get(kind, [one.upper() for one in sums]))
     found = listed(path, mine)
     assert (found.held, found.test, found.by) == (3, TEST, (algorithm,))
 
 
-def test_hashes_of_raw_files_are_kept_and_a_changed_file_is_hashed_again(tmp_path: Path, top: Path) -> None:
+def test_hashes_of_raw_files_are_kept_and_a_changed_file_is_hashed_again(
+    tmp_path: Path, top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = task(tmp_path, top)
+    monkeypatch.setattr(raw, "SETTLED", -10_000_000_000)  # as if written long ago
+    read, hashed = list[str](), files.hashed
+
+    def count(path: Path, algorithm: str) -> str:
+        read.append(path.name)
+        return hashed(path, algorithm)
+
+    monkeypatch.setattr(files, "hashed", count)
     paths = [given[2].folder / f"{stem(n)}.png" for n in (21, 22)]
-    for path in paths:
-        os.utime(path, (1e9, 1e9))
     first = raw.hashed(given[2], paths, "md5")
     assert first == hashes(given, "md5", (21, 22))
+    assert sorted(read) == [path.name for path in paths]
+    assert raw.hashed(given[2], paths, "md5") == first
+    assert len(read) == 2
     paths[0].write_bytes(b"another")
     assert raw.hashed(given[2], paths, "md5") == [hashlib.md5(b"another").hexdigest(), first[1]]
+    assert read[2:] == [paths[0].name]
 
 
 def test_a_list_that_names_train_alone_holds_no_test_image_and_is_known_to_fit(

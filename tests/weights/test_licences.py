@@ -19,7 +19,8 @@ Attribution 4.0 International (CC BY 4.0) | http://creativecommons.org/licenses/
 CC-BY-SA-4.0 | cc by sa | CC BY-SA 3.0 Unported | https://creativecommons.org/publicdomain/zero/1.0/
 NVIDIA Open Model License | nvidia-open-model-license | GPL-3.0 | GPLv3 | AGPL-3.0-only | LGPL-2.1+ | MPL-2.0
 GNU General Public License v3 | MIT or Apache-2.0 | MIT/Apache-2.0 | free for commercial use | none
-weights a: MIT | images of x: CC0 | weights registry:medtransfer-backbone-resnet50/champion: Apache-2.0
+Creative Commons Zero v1.0 | weights a: MIT | images of x: CC0
+weights registry:medtransfer-backbone-resnet50/champion: Apache-2.0
 """
 NO = """
 CC-BY-NC-4.0 | cc-by-nc-4.0 | CC BY-NC 4.0 | CC_BY_NC | CCBYNC | CC BY\u2013NC 4.0 | by-nc | Creative Commons BY NC
@@ -52,7 +53,8 @@ Llama 3 Community License | gemma | apple-ascl | mobileone-license | qwen-commun
 NVIDIA Source Code License | permitted | limited | use is permitted and not limited | mit_b2 | MiT-B2 | MiT B2 weights
 BSD.pth | weights in bsd.zip | https://host/mit | CC | Creative Commons | CC BY and others | not MIT | MIT + SSPLv1
 BSL 1.1 | free use with citation (NLM) | free use with attribution | competition rules | MIT; for commercial use ask us
-for research and commercial use | non-NC | all rights reserved | proprietary | open source | None | 4.0 | ; ( )
+for research and commercial use | non-NC | all rights reserved | proprietary | open source | None | zero | 4.0 | ; ( )
+no commercial restrictions | commercial use is not restricted
 weights a: not stated | weights a: MIT; images of b: free use (NLM)
 """
 FORBIDDING = (

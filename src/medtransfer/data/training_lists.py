@@ -32,6 +32,7 @@ from medtransfer.data.tasks import Listed, Task
 
 HASHES = {32: "md5", 40: "sha1", 64: "sha256"}
 """hexadecimal digits -> what they are"""
+NAMED_HASH = re.compile(r"^(?:md5|sha-?1|sha-?256)[:=]\s*", re.IGNORECASE)
 UID = re.compile(r"\d+(?:\.\d+){4,}")
 EXTENSION = re.compile(r"(?:\.nii)?\.[A-Za-z][A-Za-z0-9]{0,4}$")
 """of a file's name; a UID ends in digits, and keeps them"""
@@ -180,7 +181,7 @@ def _match(listed: TrainingList, task: Task, prepared: Prepared, origin: Source)
         raise UserError(
             f"task {task.name}: the files in {origin.folder} are not those that its cache was made of; run `prepare`"
         )
-    values = {value for column in listed.columns.values() for value in column}
+    values = {NAMED_HASH.sub("", value) for column in listed.columns.values() for value in column}
     found = {"name": _by_name(values, ids, samples)}
     splits = prepared.samples.filter(regex=r"^split(\.|$)")
     tested = np.flatnonzero((splits == "test").any(axis=1))

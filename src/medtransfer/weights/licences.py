@@ -56,8 +56,9 @@ _CC = re.compile(
 )
 """a licence of Creative Commons, with or without that name; whether it is one, `_creative` says"""
 _FORBIDDEN = (
-    r"non[- ]?commercial\w*", r"(?:no|not?(?: \w+)? for) commercial\b",
-    r"commercial(?: use| usage| purposes?)?(?: \w+){0,2} (?:not|never|prohibited|forbidden|excluded|disallowed)",
+    r"non[- ]?commercial\w*", r"(?:no|not?(?: \w+)? for) commercial\b(?! restrict| limit)",
+    r"commercial(?: use| usage| purposes?)?(?: (?!not)\w+){0,2} (?:not|never|prohibited|forbidden|excluded)\b"
+    r"(?! restrict| limit| prohibit| forbid| exclu)",
     r"(?:research|academic|education(?:al)?|evaluation)(?: (?!commercial)\w+){0,3}[- ](?:only|purposes?|uses?)",
     r"(?:only|solely) (?:for|to)(?: \w+){0,2} (?:research|academic|education\w*|evaluation|teaching)",
     r"(?:academic|research)[- ]license", r"personal use", r"(?<!non )(?<![\w/-])nc(?![\w/-])", r"msrla",
@@ -76,7 +77,7 @@ _PERMITTED = {
     r"(?:,? \"?(?:new|simplified|revised|modified)\"?(?: or)?)*": "attribution",
     r"isc|zlib|ncsa|boost(?: software)?|bsl-1\.0|odc-by|ecl-2\.0": "attribution",
     r"0bsd|(?:the )?unlicense|public domain(?: dedication)?|pddl|cdla-permissive-2\.0": "",
-    r"(?:creative commons |(?:https?://)?creativecommons\.org/publicdomain/)?(?:cc[- ]?0|cc zero|zero)"
+    r"(?:cc[- ]?0|cc[- ]zero|creative commons (?:cc[- ]?0|zero)|(?:https?://)?creativecommons\.org/publicdomain/zero)"
     r"(?:[-\s/]?(?:v?1\.0)(?: universal)?)?/?": "",
     r"nvidia[- ]open[- ]model": "attribution",
     r"(?:gnu )?(?:affero |lesser )?general public(?: license)?(?: ?,? ?(?:version|v)?[- ]?\d(?:\.\d)?)?": "share_alike",
