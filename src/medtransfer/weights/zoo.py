@@ -27,7 +27,6 @@ _BYOL = (
     "online_params/classifier*", "online_state/projector*", "online_state/predictor*", "online_state/*/hidden",
     "online_state/*/counter",
 )  # fmt: skip
-_HEADS = ("fc.*", "head.*", "classifier.*")
 
 
 def _resnet50(**fields: Any) -> dict[str, Source]:
@@ -84,11 +83,9 @@ def _asu(file: str, prefix: str) -> dict[str, Source]:
     return _resnet50(url=url, nested=("state_dict",), prefix=prefix, drop=(f"{prefix}fc.*",))
 
 
-def _mimic(architecture: str, layout: str) -> Source:
+def _mimic(architecture: str) -> Source:
     url = f"{_MIMIC}_{architecture}_imagenet_mimic_checkpoint.pth.tar?download=1"
-    heads = (*_HEADS, *(f"module.{head}" for head in _HEADS))
-    drop = (*heads, "*.attn_mask", "*.relative_position_index") if layout == "swin" else heads
-    return Source(url=url, nested=None, layout=layout, prefix="module.", drop=drop)
+    return Source(url=url, nested=None, layout="auto")
 
 
 _SUPERVISED = (
@@ -281,9 +278,9 @@ _MEDICAL = (
     _adapted(
         "imagenet+mimic-published", "ImageNet-1k, then MIMIC-CXR",
         {
-            "resnet50": _mimic("resnet50", "found"),
-            "swin_base_patch4_window7_224": _mimic("swin_base", "swin"),
-            "convnext_base": _mimic("convnext_base", "convnext"),
+            "resnet50": _mimic("resnet50"),
+            "swin_base_patch4_window7_224": _mimic("swin_base"),
+            "convnext_base": _mimic("convnext_base"),
         },
     ),
     Record(
