@@ -196,6 +196,18 @@ def test_files_of_one_name_in_many_folders_are_told_apart_by_these(tmp_path: Pat
     assert (listed(bare, given).held, listed(bare, given).by) == (0, ())
 
 
+def test_of_a_fold_its_own_test_images_are_counted(tmp_path: Path, top: Path) -> None:
+    record, prepared, source = task(tmp_path, top, split={"folds": 4, "repeats": 1})
+    found = training_lists.read(write(tmp_path / "list.txt", [f"{stem(n)}.png" for n in SEEN]))
+    rows = training_lists.match(found, record, prepared, source)
+    counts = [training_lists.overlap(found, rows, prepared.of_fold(fold)) for fold in range(4)]
+    assert sum(one.test for one in counts) == COUNT
+    assert sum(one.held for one in counts) == len(SEEN)
+    table = prepared.samples
+    for fold, one in enumerate(counts):
+        assert one.held == (table[f"split.{fold}"].to_numpy()[list(SEEN)] == "test").sum()
+
+
 def test_ids_of_samples_and_of_the_cache_count_as_names(tmp_path: Path, top: Path) -> None:
     given = task(tmp_path, top, id="name")
     assert listed(write(tmp_path / "ids.txt", [f"case-{n}" for n in SEEN]), given).held == 3

@@ -88,8 +88,8 @@ _PERMITTED = {
 """licences that permit commercial use, up to the word `license` -> what they ask for"""
 _PLAIN = (
     r"(?:no|without)(?: a)? license file", r"non-n[cd]", r"card of [^\s();,]+", r"pretrained cfg in config\.json",
-    r"\([\w-]+/license\)",
-    r"(?:license|notice|readme)\.(?:md|txt|rst)", r"code and (?:weights|models?)|(?:weights|models?) and code",
+    r"\([\w-]+/license\)", r"(?:license|notice|readme)\.(?:md|txt|rst)",
+    r"code and (?:weights|models?)|(?:weights|models?) and code",
 )  # fmt: skip
 """phrases that change nothing"""
 _WORDS = (
