@@ -125,6 +125,8 @@ class OwnInit:
     """of the weights; decides whether they can become champion where promotion.use is commercial"""
     datasets: tuple[str, ...] = ()
     """our datasets whose images it has seen"""
+    images: str = ""
+    """path of a list of the images that it has seen: names, hashes or DICOM UIDs, as CSV, text or JSON"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "file", Address(self.file))
