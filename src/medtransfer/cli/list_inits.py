@@ -1,90 +1,260 @@
-"""The list that `medtransfer inits` prints."""
+"""What `medtransfer inits` prints: a line for each initialization, or all that is known of one. Imports no torch."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from medtransfer.core import schema
 from medtransfer.core.errors import UserError
 from medtransfer.params import Params
-from medtransfer.weights import locate, receipts, recipes, store
+from medtransfer.weights import architectures, locate, receipts, recipes, sizes, store
 from medtransfer.weights.licences import commercial
-from medtransfer.weights.names import Initialization, parse
-from medtransfer.weights.zoo import RECORDS
+from medtransfer.weights.names import Initialization, all_records, parse
+from medtransfer.weights.records import MODALITIES, Record
 
-SHOWN = 4
-"""backbones of an initialization that are named; the rest is counted"""
+WIDE = 110
+"""columns of a terminal from which on the licence and the datasets are named too"""
 FAMILIES = ("random", "supervised", "self-supervised", "domain-adapted", "medical", "yours")
+WORDS = {"modality": MODALITIES, "family": FAMILIES, "commercial": ("yes", "no", "unclear"), "open": ("yes", "no")}
+"""option -> what it takes"""
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 
-def listed(params: Params, root: Path) -> Group:
-    """Lays out every initialization: what it was trained on, for which backbones, its licence, and what is here."""
-    grid = Table(title="Initializations", caption="<init>[@<backbone>]; * in the benchmark of params.yaml")
-    grid.add_column("init", overflow="fold", width=24)
-    grid.add_column("pre-trained on, how; backbones; licence; what is here", overflow="fold")
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Which initializations are listed; the empty answer keeps all."""
+
+    modality: str = ""
+    commercial: str = ""
+    family: str = ""
+    max_parameters: int | None = None
+    open: bool = False
+    """only files that a program may fetch, without conditions that a person accepts"""
+
+
+def read_filter(modality: str, commercial: str, family: str, max_parameters: str, openly: str) -> Filter:
+    """Reads the options of the verb; `all` and `none` keep every init.
+
+    Raises:
+        UserError: one is no known word, or no number.
+    """
+    given = {"modality": modality, "family": family, "commercial": commercial, "open": openly}
+    for option, word in given.items():
+        if word not in ("all", *WORDS[option]):
+            raise UserError(f"--{option}: unknown {word}{schema.nearest(word, WORDS[option])}")
+    asked = {option: word for option, word in given.items() if word != "all" and option != "open"}
+    limit = None if max_parameters == "none" else _count(max_parameters)
+    return Filter(max_parameters=limit, open=openly == "yes", **asked)  # type: ignore[arg-type]  # words, by their own names
+
+
+def _count(text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmb]?)", text.strip().lower())
+    if not found:
+        raise UserError(f"--max-parameters must be a number such as 90M, 1.2B or 25000000, got {text!r}")
+    return int(float(found[1]) * UNITS[found[2]])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """An initialization as the list shows it."""
+
+    init: Initialization
+    """bound to the backbone of the parameters where it exists for it, else to the first that is small enough"""
+    backbones: tuple[str, ...]
+    """that are small enough; empty: any of timm"""
+    licence: str
+
+    @property
+    def record(self) -> Record:
+        """Is what is known of it, whatever the backbone."""
+        return self.init.record
+
+    @property
+    def access(self) -> str:
+        """Says what stands before its file."""
+        source = self.record.sources.get(self.init.backbone)
+        return self.record.gate or ("by hand" if source and source.steps else "")
+
+
+def listed(params: Params, root: Path, wanted: Filter, width: int) -> Group:
+    """Lays out the initializations by the images that they were trained on, a line each."""
+    bound = (_row(record, params, wanted) for record in all_records(params.inits).values())
+    every = [row for row in bound if row and _fits(row, wanted)]
+    if not every:
+        raise UserError(f"no init fits {_asked(wanted)}; `medtransfer inits` lists all")
     used = {parse(name, params.model.backbone, params.inits).record.name for name in params.benchmark.inits}
-    bound = sorted((_bound(name, params) for name in (*RECORDS, *params.inits)), key=_family)
     here = store.converted(root)
-    for number, init in enumerate(bound):
-        if number == 0 or _family(init) != _family(bound[number - 1]):
-            grid.add_section()
-            grid.add_row(Text(init.record.family, style="bold"), "")
-        star = " *" if init.record.name in used else ""
-        licence = recipes.licence_of(init)
-        said = f"{licence} (@{init.backbone})" if init.record.name == "imagenet" else licence
-        status = "" if init.random else ", ".join(here.get(init.record.name, ())) or _status(init, root)
-        what = init.record.method if init.random else f"{init.record.data}; {init.record.method}"
-        lines = [what, _backbones(init), f"licence {said}; commercial use: {commercial(licence)}"]
-        lines += [f"here: {status}"] if status else []
-        grid.add_row(Text(init.record.name + star), Text("\n".join(lines)), end_section=True)
+    grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    wide = width >= WIDE
+    grid.add_column("init", overflow="fold", max_width=31 if wide else 25)
+    grid.add_column("backbone", overflow="fold", ratio=1)
+    grid.add_column("size", justify="right", no_wrap=True)
+    if wide:
+        grid.add_column("licence", overflow="fold", max_width=26)
+    grid.add_column("commercial" if wide else "use", no_wrap=True)
+    grid.add_column("gate", no_wrap=True)
+    if wide:
+        grid.add_column("has seen", overflow="fold", max_width=22)
+    grid.add_column("here", overflow="fold", max_width=14 if wide else 10)
+    for modality in MODALITIES:
+        rows = [row for row in every if row.record.modality == modality]
+        if not rows:
+            continue
+        grid.add_row()
+        grid.add_row(Text(f"{modality} ({len(rows)})", style="bold"))
+        for row in rows:
+            name = row.record.name + (" *" if row.record.name in used else "") + (" ?" * bool(row.record.unverified))
+            licence, seen = [row.licence] * wide, [", ".join(row.record.datasets)] * wide
+            cells = [name, _backbone(row), _sizes(row), *licence, commercial(row.licence), row.access, *seen]
+            grid.add_row(*map(Text, cells), Text(", ".join(here.get(row.record.name, ())) or _status(row, root)))
     made = receipts.made(root)
-    also = "Also timm:<architecture>.<tag> for any weights of timm, and file:<path or address>[@<backbone>]; each takes"
-    also += " +<dataset>, see `pretrain`."
-    words = ["", also, *(["", "Pre-trained further here", *made] if made else [])]
-    words += ["", "Where they are from", *map(_origin, bound)]
+    words = [
+        "",
+        f"{len(every)} inits, listed under the images that each was trained on last. * in the benchmark of "
+        "params.yaml; ? something of its file is not known for sure; size: parameters of the backbone; "
+        f"{'commercial' if wide else 'use'}: whether the licence permits commercial use; gate: accept (on the "
+        "publisher's page), form, by hand. `medtransfer inits <init>` says all of one.",
+        "--modality, --family, --commercial, --max-parameters 90M and --open list fewer. <init>@<backbone> takes "
+        "another backbone. Also timm:<architecture>.<tag> and file:<path or address>[@<backbone>]; each takes "
+        "+<dataset>, see `pretrain`.",
+        *(["", "Pre-trained further here", *made] if made else []),
+    ]
     return Group(grid, *(Text(line, overflow="fold") for line in words))
 
 
-def _family(init: Initialization) -> int:
-    return FAMILIES.index(init.record.family)
+def _asked(wanted: Filter) -> str:
+    """Spells a filter as the command line does."""
+    said = {"modality": wanted.modality, "commercial": wanted.commercial, "family": wanted.family}
+    words = [f"--{option} {value}" for option, value in said.items() if value]
+    words += [] if wanted.max_parameters is None else [f"--max-parameters {wanted.max_parameters}"]
+    return " ".join([*words, *(["--open"] if wanted.open else [])])
 
 
-def _bound(name: str, params: Params) -> Initialization:
-    """Binds a record to the default backbone where it exists for it, else to its first."""
+def _row(record: Record, params: Params, wanted: Filter) -> Row | None:
+    """Binds a record to a backbone that is small enough; None: it has none."""
+    every = locate.backbones(Initialization(record=record, backbone=""))
+    limit = wanted.max_parameters
+    fitting = tuple(b for b in every if limit is None or sizes.parameters(b) <= limit)
+    if every and not fitting:
+        return None
+    default = params.model.backbone
+    backbone = default if not every or default in fitting else fitting[0]
+    init = Initialization(record=record, backbone=backbone)
+    return Row(init=init, backbones=fitting, licence=recipes.licence_of(init))
+
+
+def _fits(row: Row, wanted: Filter) -> bool:
+    return (
+        wanted.modality in ("", row.record.modality)
+        and wanted.family in ("", row.record.family)
+        and wanted.commercial in ("", commercial(row.licence))
+        and not (wanted.open and row.access)
+    )
+
+
+def _backbone(row: Row) -> str:
+    if not row.backbones:
+        return "any of timm"
+    more = len(row.backbones) - 1
+    return row.init.backbone + (f" and {more} more" if more else "")
+
+
+def _sizes(row: Row) -> str:
+    counts = [sizes.parameters(backbone) for backbone in row.backbones]
+    if not counts:
+        return ""
+    few, many = short(min(counts)), short(max(counts))
+    return few if few == many else f"{few}-{many}"
+
+
+def short(count: int) -> str:
+    """Writes a number of parameters in three digits: 85.8M, 1.1B."""
+    unit, letter = next(((u, x) for u, x in ((10**9, "B"), (10**6, "M")) if count >= u), (10**3, "k"))
+    value = count / unit
+    return f"{value:.0f}{letter}" if value >= 100 else f"{value:.1f}{letter}"
+
+
+def _status(row: Row, root: Path) -> str:
+    if row.init.random:
+        return ""
     try:
-        init = parse(name, params.model.backbone, params.inits)
-        if not init.random:
-            locate.resolve(init)
-        return init
-    except UserError:
-        first = locate.backbones(Initialization(record=RECORDS[name], backbone=""))[0]
-        return parse(f"{name}@{first}", params.model.backbone)
+        if locate.packaged(row.init):
+            return "installed"
+        return "" if locate.on_disk(row.init, root) is None else "downloaded"
+    except UserError:  # of `imagenet`, where timm has no such weights of the backbone
+        return ""
 
 
-def _backbones(init: Initialization) -> str:
-    listed = locate.backbones(init)
-    if not listed:
-        return "any of timm" if init.random else "any with ImageNet-1k weights in timm"
-    more = len(listed) - SHOWN
-    return ", ".join(listed[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+def described(name: str, params: Params, root: Path) -> Group:
+    """Lays out all that is known of one initialization."""
+    init = parse(name, params.model.backbone, params.inits)
+    record = init.record
+    every = locate.backbones(init)
+    if every and init.backbone not in every:
+        init = parse(f"{record.name}@{every[0]}", params.model.backbone, params.inits)
+    licence = recipes.licence_of(init)
+    mean, std = recipes.normalization(init)
+    facts = {
+        "trained on": f"{record.data}{'' if init.random else f' ({record.modality})'}",
+        "how": record.method,
+        "family": record.family,
+        "backbone": _architecture(init.backbone),
+        "others": ", ".join(f"{each} ({short(sizes.parameters(each))})" for each in every if each != init.backbone),
+        "licence": f"{licence}; commercial use: {commercial(licence)}",
+        "gate": GATES[record.gate],
+        "from": "\n".join(_origin(init)),
+        "input": f"mean {_triple(mean)}, std {_triple(std)} of images in [0, 1]",
+        "has seen": ", ".join(record.datasets),
+        "padding": {"": "", "pool": "SAME in the max-pool", "all": "SAME in every strided operation"}[init.padding],
+        "not known": record.unverified,
+        "note": record.note,
+        "paper": record.paper,
+        "here": ", ".join(store.converted(root).get(record.name, ())) or _status(_bare(init, licence), root) or "no",
+    }  # fmt: skip
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True, style="bold")
+    grid.add_column(overflow="fold")
+    for title, value in facts.items():
+        if value and not (init.random and title in ("here", "gate")):
+            grid.add_row(title, Text(value))
+    return Group(Text(init.canonical, style="bold"), grid)
 
 
-def _status(init: Initialization, root: Path) -> str:
-    if locate.packaged(init):
-        return f"{init.backbone}: installed"
-    return "no" if locate.on_disk(init, root) is None else f"{init.backbone}: downloaded"
+GATES = {
+    "": "",
+    "accept": "log in on its publisher's page and accept the conditions there",
+    "form": "a form, which a person fills in",
+}
+"""what stands before a file -> what a person does"""
 
 
-def _origin(init: Initialization) -> str:
-    name, note, paper = init.record.name, init.record.note, init.record.paper
+def _bare(init: Initialization, licence: str) -> Row:
+    return Row(init=init, backbones=(), licence=licence)
+
+
+def _architecture(backbone: str) -> str:
+    patch = sizes.patch_size(backbone)
+    cut = f", patches of {patch}" if patch > 1 else ""
+    size = short(sizes.parameters(backbone))
+    return f"{backbone}: {size} parameters, {architectures.published_side(backbone)} pixels{cut}"
+
+
+def _triple(values: Iterable[float]) -> str:
+    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
+
+
+def _origin(init: Initialization) -> list[str]:
+    """Says where a file is published, or what a person does to get it."""
     if init.random:
-        where = "drawn from the seed, as timm does"
-    elif name == "imagenet":
-        where = "timm's tags that were trained on ImageNet-1k alone"
-    else:
-        where = locate.resolve(init).url or f"by hand, `medtransfer weights {name}` prints how"
-        where += f" ({init.backbone})" if len(locate.backbones(init)) > 1 else ""
-    return "\n    ".join(filter(None, (f"{name}: {where}", note, paper)))
+        return ["drawn from the seed, as timm does"]
+    source = locate.resolve(init)
+    if not source.url:
+        return [f"{number}. {step}" for number, step in enumerate(source.steps, 1)]
+    return [source.url, *source.beside]

@@ -286,6 +286,7 @@ def _own_record(name: str, entry: OwnInit) -> Record:
         std=entry.std,
         padding=entry.padding,
         datasets=entry.datasets,
+        modality="not-stated",
     )
 
 

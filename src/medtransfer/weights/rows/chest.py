@@ -25,7 +25,7 @@ def _adapted(name: str, data: str, sources: dict[str, Source], datasets: tuple[s
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         datasets=datasets,
-        modality="chest x-ray",
+        modality="chest-x-ray",
     )
 
 
@@ -42,7 +42,7 @@ def _mimic(architecture: str, layout: str) -> Source:
 
 
 def _chest(name: str, method: str, paper: str, licence: str, sources: dict[str, Source], **other: Any) -> Record:
-    norm: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "family": "medical", "modality": "chest x-ray"}
+    norm: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "family": "medical", "modality": "chest-x-ray"}
     known: dict[str, Any] = {"name": name, "method": method, "paper": paper, "licence": licence, "sources": sources}
     return Record(**(norm | known | other))
 
