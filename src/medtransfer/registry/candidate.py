@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def gather(selected: Selected, findings: Findings, params: Params, root: Path) -
 def _backbone(
     selected: Selected, init: Initialization, findings: Findings, origin: Sequence[str], root: Path
 ) -> Subject:
-    name, pack = BACKBONE + init.backbone, timm_folder.gather(init, root)
+    name, pack = BACKBONE + re.sub(r"[:=]", "-", init.backbone), timm_folder.gather(init, root)
     if pack is None:
         why = f"{init.canonical} is best on val, and its weights are drawn from the seed: start without pre-training"
         nothing = Candidate(model=name, key="", parameters=0, hindrance=why)

@@ -16,6 +16,7 @@ from medtransfer.report.sections.scores import score_grid
 from medtransfer.report.tables import Entry, Grid
 from medtransfer.report.tables import grid as plain_grid
 from medtransfer.results.result import Result
+from medtransfer.weights import variants
 from medtransfer.weights.names import seen
 
 USE = "### Use"
@@ -43,6 +44,12 @@ PADDED = (
     "Pre-trained with TensorFlow's SAME padding ({padding}), which timm does not know of: medtransfer keeps it, "
     "elsewhere the features differ a little."
 )
+
+
+def backbone_use(backbone: str) -> str:
+    """Shows how other code loads a backbone; timm takes the class of its layers from the caller alone."""
+    layer = variants.split(backbone)[1].get("mlp_layer")
+    return BACKBONE_USE.replace("=True", f"=True, mlp_layer=timm.layers.{layer}") if layer else BACKBONE_USE
 
 
 def summary(decision: Decision, findings: Findings, version: str) -> str:

@@ -143,7 +143,7 @@ def _describe(name: str, config: dict[str, Any], receipt: dict[str, Any]) -> Own
     made = f"{receipt['parent']}, then {receipt['dataset']}" if "parent" in receipt else receipt["data"]
     return OwnInit(
         file=name,
-        backbone=config["architecture"],
+        backbone=receipt["backbone"],
         mean=tuple(given["mean"]),
         std=tuple(given["std"]),
         padding=receipt["padding"],

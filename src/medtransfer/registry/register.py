@@ -190,7 +190,7 @@ def _version(client: MlflowClient, subject: Subject, decision: Decision, run_id:
     if version is None:
         version = _make(client, subject, decision, run_id, when)
     if decision.outcome != "kept":
-        uses = cards.BACKBONE_USE if subject.pack else cards.MODEL_USE
+        uses = cards.backbone_use(subject.init.backbone) if subject.pack else cards.MODEL_USE
         origin = cards.origin(subject.origin, version.tags)
         padding = subject.init.padding if subject.pack else ""
         text = cards.version_card(decision, when.findings, str(version.version), uses, origin, padding)

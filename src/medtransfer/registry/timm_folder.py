@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medtransfer.core.errors import UserError
-from medtransfer.weights import receipts, recipes, store
+from medtransfer.weights import architectures, receipts, recipes, store, variants
 from medtransfer.weights.backbones import width
 from medtransfer.weights.names import Initialization
 from medtransfer.weights.receipts import Lineage, Receipt
@@ -27,6 +27,8 @@ from medtransfer.weights.records import Triple
 CONFIG, WEIGHTS, RECEIPT = "config.json", "model.safetensors", "receipt.json"
 INHERITED = ("input_size", "fixed_input_size", "pool_size", "crop_pct", "interpolation", "first_conv", "classifier")
 """fields of timm's own configuration of an architecture"""
+NOT_WRITTEN = ("mlp_layer",)
+"""arguments of a backbone whose value timm takes as a class, not by its name"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +76,18 @@ def write(folder: Path, pack: Pack, root: Path) -> None:
 
 def config(pack: Pack) -> dict[str, Any]:
     """Describes the backbone as timm reads it."""
-    known = timm.models.get_pretrained_cfg(pack.init.backbone).to_dict()
-    side = known["input_size"][-1]
+    architecture, arguments = variants.split(pack.init.backbone)
+    known = timm.models.get_pretrained_cfg(architecture).to_dict()
+    side = architectures.published_side(pack.init.backbone)
+    told = {key: value for key, value in arguments.items() if key not in NOT_WRITTEN}
     return {
-        "architecture": pack.init.backbone,
+        "architecture": architecture,
         "num_classes": 0,
         "num_features": width(pack.init.backbone, side),
+        **({"model_args": told} if told else {}),
         "pretrained_cfg": {
             **{name: known[name] for name in INHERITED if name in known},
+            "input_size": [3, side, side],
             "tag": "medtransfer",
             "custom_load": False,
             "num_classes": 0,

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import segmentation_models_pytorch as smp
-import timm
 import torch
 import torch.nn.functional as F
 from segmentation_models_pytorch.base import SegmentationHead, initialization
@@ -47,8 +46,7 @@ class Pyramid(nn.Module):
     def __init__(self, backbone: str, image_size: int) -> None:
         super().__init__()
         self.name = backbone
-        arguments = architectures.size_arguments(backbone, image_size)
-        self.model: Any = timm.create_model(backbone, pretrained=False, features_only=True, **arguments)
+        self.model: Any = architectures.create(backbone, image_size, features_only=True)
         self.channels_last = getattr(self.model, "output_fmt", None) == "NHWC"
         self.skipped = sum(stride < 4 for stride in self.model.feature_info.reduction())
         self.out_channels = [3, 0, *self.model.feature_info.channels()[self.skipped :]]
@@ -151,6 +149,7 @@ def segmenter(spec: NetworkSpec, labels: int, tensors: Mapping[str, Tensor], hea
         torch.manual_seed(head_seed)  # once more: encoders differ in what they draw before the decoder
         initialization.initialize_decoder(model.decoder)
         initialization.initialize_head(model.segmentation_head)
+    model.encoder.name = spec.backbone  # with what timm was told of it
     _fill(model.encoder.model, tensors, spec)
     return cast(nn.Module, model)
 
@@ -163,8 +162,8 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], spec: BackboneSpec) 
 
 def _unet(backbone: str, labels: int, head_seed: int, image_size: int) -> nn.Module:
     """Builds a U-Net (Ronneberger et al., 2015): depth 5, decoder 256-128-64-32-16."""
-    arguments: Any = architectures.size_arguments(backbone, image_size)
-    model = smp.Unet(f"tu-{backbone}", encoder_weights=None, in_channels=3, classes=labels, **arguments)
+    architecture, arguments = architectures.told(backbone, image_size)
+    model = smp.Unet(f"tu-{architecture}", encoder_weights=None, in_channels=3, classes=labels, **arguments)
     return cast(nn.Module, model)
 
 
@@ -183,8 +182,8 @@ def _dpt(backbone: str, labels: int, head_seed: int, image_size: int) -> nn.Modu
     A block's output is taken as it is: the last norm of the backbone is loaded and not used, as in the paper, in timm's
     feature extractors and in segmentation-models-pytorch. The class token, if there is one, is read out by projection.
     """
-    options: Any = {"num_classes": 0, **architectures.size_arguments(backbone, image_size)}
-    encoder = TimmViTEncoder(backbone, pretrained=False, **options)
+    architecture, arguments = architectures.told(backbone, image_size)
+    encoder = TimmViTEncoder(architecture, pretrained=False, num_classes=0, **arguments)
     if "return_prefix_tokens" not in inspect.signature(encoder.model.forward_intermediates).parameters:
         encoder.has_prefix_tokens = False  # such as CaiT, whose class token enters behind these blocks
     torch.manual_seed(head_seed)

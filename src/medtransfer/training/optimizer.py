@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import timm
 import torch
 from timm.models import group_parameters
 from torch import nn
@@ -13,7 +12,7 @@ from torch import nn
 from medtransfer.core.errors import UserError
 from medtransfer.params import Training
 from medtransfer.training import networks
-from medtransfer.weights import backbones
+from medtransfer.weights import architectures, backbones
 
 
 def build_optimizer(model: nn.Module, protocol: Training) -> torch.optim.Optimizer:
@@ -92,7 +91,7 @@ def depth_of(backbone: str) -> dict[str, int]:
         UserError: timm does not know the architecture's layers.
     """
     with torch.device("meta"):
-        model: Any = timm.create_model(backbone, pretrained=False, num_classes=1)  # the classifier marks the end
+        model = architectures.create(backbone, num_classes=1)  # the classifier marks the end
     if not hasattr(model, "group_matcher"):
         raise UserError(
             f"layer_decay < 1 and the protocol partial need to know the layers of {backbone}, which timm does not: set "

@@ -10,7 +10,7 @@ from typing import Any
 
 from medtransfer.core.errors import UserError, one_line
 from medtransfer.core.remembered import remembered
-from medtransfer.weights import timm_index
+from medtransfer.weights import timm_index, variants
 
 REFUSALS = (RuntimeError, AssertionError, ValueError, TypeError, KeyError, IndexError, AttributeError)
 """what timm and segmentation-models-pytorch raise where an architecture cannot be used as asked"""
@@ -23,9 +23,59 @@ def published(name: str) -> timm_index.Tag:
     return found
 
 
-def size_arguments(name: str, image_size: int | None) -> dict[str, int]:
-    """Says what timm must be told of the input's side, in pixels: nothing for architectures that take any."""
-    return {"img_size": image_size} if image_size and published(name).fixed_input_size else {}
+def sized(name: str) -> bool:
+    """Says whether the side of the input decides the shape of some tensors of a backbone."""
+    return published(name).fixed_input_size
+
+
+def told(name: str, image_size: int | None = None) -> tuple[str, dict[str, Any]]:
+    """Says how timm builds a backbone: by which architecture, and what it is told.
+
+    Args:
+        name: of the backbone.
+        image_size: side of the input, in pixels; None: that of the published weights.
+
+    Raises:
+        UserError: the name holds what is no argument.
+    """
+    architecture, arguments = variants.split(name)
+    if image_size and sized(name):
+        arguments["img_size"] = image_size
+    found: dict[str, Any] = dict(arguments)
+    if "mlp_layer" in found:
+        import timm.layers
+
+        found["mlp_layer"] = getattr(timm.layers, found["mlp_layer"])
+    return architecture, found
+
+
+def create(name: str, image_size: int | None = None, **options: Any) -> Any:
+    """Builds a backbone by timm, with its random weights.
+
+    Args:
+        name: of the backbone.
+        image_size: side of the input, in pixels; None: that of the published weights.
+        options: of `timm.create_model`, as `num_classes` and `features_only`.
+
+    Raises:
+        UserError: timm does not take an argument that the name holds.
+    """
+    import timm
+
+    architecture, arguments = told(name, image_size)
+    side = published_side(name)
+    if side != published(architecture).input_size[-1]:  # what timm's own code asks of the side then agrees
+        options["pretrained_cfg_overlay"] = {
+            **options.get("pretrained_cfg_overlay", {}),
+            "input_size": published(name).input_size,
+        }
+    try:
+        return timm.create_model(architecture, **{"pretrained": False, **arguments, **options})
+    except REFUSALS as error:
+        if architecture == name:
+            raise
+        reason = one_line(error) or type(error).__name__
+        raise UserError(f"timm does not build {architecture} with the arguments of {name}: {reason}") from error
 
 
 def published_side(name: str) -> int:
@@ -44,12 +94,11 @@ def strides(name: str) -> tuple[int, ...]:
 
 @remembered("timm", "torch")
 def _strides(name: str) -> list[int]:
-    import timm
     import torch
 
     try:
         with torch.device("meta"):
-            model: Any = timm.create_model(name, pretrained=False, features_only=True)
+            model = create(name, features_only=True)
     except REFUSALS as error:
         raise UserError(f"backbone {name} offers no feature maps, so it cannot segment: {one_line(error)}") from error
     return list(model.feature_info.reduction())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-import timm
 import torch
 from timm.layers import Conv2dSame, create_pool2d, resample_abs_pos_embed
 from torch import Tensor, nn
@@ -14,12 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from medtransfer.core.errors import UserError, some
 from medtransfer.weights import architectures
-from medtransfer.weights.architectures import size_arguments
 
 
 def bare_backbone(name: str, image_size: int | None = None) -> nn.Module:
     """Builds a timm backbone without its classifier, with timm's random weights; None: for the published side."""
-    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **size_arguments(name, image_size))
+    model: nn.Module = architectures.create(name, image_size, num_classes=0)
     return model
 
 
@@ -38,7 +37,7 @@ def bare_state(backbone: str, seed: int, random_last_bn: str) -> dict[str, Tenso
 @functools.lru_cache(maxsize=64)
 def shapes(name: str, image_size: int | None = None) -> Mapping[str, torch.Size]:
     """Returns the shape of every tensor of a bare backbone; None: at the published side."""
-    if image_size and not size_arguments(name, image_size):
+    if image_size and not architectures.sized(name):
         return shapes(name)
     with torch.device("meta"):
         return {key: tensor.shape for key, tensor in bare_backbone(name, image_size).state_dict().items()}
@@ -110,9 +109,9 @@ def fitted(module: nn.Module, tensors: Mapping[str, Tensor], backbone: str, imag
     if not sized:
         return tensors
     overlay = {"state_dict": dict(tensors), "custom_load": False, "classifier": None}  # no classifier: loads strictly
-    arguments = {"num_classes": 0, **size_arguments(backbone, image_size)}
+    options: Any = {"num_classes": 0, "pretrained": True, "pretrained_cfg_overlay": overlay}
     try:
-        loaded = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay, **arguments).state_dict()
+        loaded = architectures.create(backbone, image_size, **options).state_dict()
     except RuntimeError:  # a shape that timm's code does not change
         loaded = {key: _regridded(key, tensors[key], here[key], backbone) for key in sized}
     return {**tensors, **{key: loaded[key] for key in sized}}
@@ -139,7 +138,7 @@ def backbone_of(backbone: str, network: Mapping[str, Tensor]) -> dict[str, Tenso
 def _resampled(backbone: str, tensors: Mapping[str, Tensor], sized: Sequence[str]) -> dict[str, Tensor]:
     overlay = {"state_dict": dict(tensors), "custom_load": False, "classifier": None}  # no classifier: loads strictly
     try:
-        model = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0)
+        model = architectures.create(backbone, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0)
     except RuntimeError as error:
         raise UserError(
             f"timm cannot bring {', '.join(sized)} of {backbone} back to the side "

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from medtransfer.core.addresses import Address, holds_secret
 from medtransfer.core.errors import UserError
 from medtransfer.params import Benchmark, OwnInit, Params
-from medtransfer.weights import timm_index
+from medtransfer.weights import timm_index, variants
 from medtransfer.weights.records import Record, Source
 from medtransfer.weights.zoo import RECORDS
 
@@ -167,8 +167,20 @@ def _of_timm(name: str) -> list[str]:
     return [f"timm:{name}"] if timm_index.pretrained(name) else []
 
 
+def normal(backbone: str) -> str:
+    """Spells a backbone's name as every other place does; a side of the input that is the published one is left out."""
+    if ":" not in backbone or not timm_index.is_architecture(backbone):
+        return backbone
+    architecture, arguments = variants.split(backbone)
+    plain = timm_index.find(architecture)
+    if plain and arguments.get("img_size") == plain.input_size[-1]:
+        del arguments["img_size"]
+    return variants.spelled(architecture, arguments)
+
+
 def _bind(record: Record, backbone: str, default: str) -> Initialization:
     """Finds the backbone; of a record with timm tags too, only timm can say which exist."""
+    backbone, default = normal(backbone), normal(default)
     known = list(record.sources)
     only = known[0] if len(known) == 1 and not record.tags else ""
     chosen = backbone or only or default
@@ -208,7 +220,7 @@ def registered(name: str) -> str:
 def _parse_file(name: str, default_backbone: str) -> Initialization:
     """Splits `@<backbone>` off a file name only if what follows is a timm architecture."""
     path, backbone = _split_file(name)
-    backbone = backbone or default_backbone
+    backbone = normal(backbone or default_backbone)
     record = Record(
         name=f"file:{path}",
         family="yours",
@@ -278,7 +290,7 @@ def _own_record(name: str, entry: OwnInit) -> Record:
     return Record(
         name=name,
         family="yours",
-        sources={entry.backbone: source},
+        sources={normal(entry.backbone): source},
         data=entry.data,
         method=entry.method,
         licence=entry.licence,
@@ -309,13 +321,14 @@ def expected(params: Params) -> Benchmark:
 
 
 def check_backbone(name: str) -> None:
-    """Checks that timm knows an architecture.
+    """Checks that timm knows an architecture, and that what it is told of it are arguments.
 
     Raises:
         UserError: timm has no such architecture; the message names near ones.
     """
+    bare = variants.split(name)[0]
     if timm_index.is_architecture(name):
         return
-    near = difflib.get_close_matches(name, timm_index.architectures(), n=3)
+    near = difflib.get_close_matches(bare, timm_index.architectures(), n=3)
     hint = f"; near names: {', '.join(near)}" if near else ""
     raise UserError(f"unknown backbone {name!r}: timm has no such architecture{hint}")

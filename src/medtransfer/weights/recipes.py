@@ -6,7 +6,7 @@ import dataclasses
 import json
 from typing import Any
 
-from medtransfer.weights import locate, timm_index
+from medtransfer.weights import locate, timm_index, variants
 from medtransfer.weights.names import Initialization
 from medtransfer.weights.receipts import Lineage
 from medtransfer.weights.records import IMAGENET_MEAN, IMAGENET_STD, UNIT_RANGE, Triple
@@ -69,6 +69,7 @@ def assumed(init: Initialization) -> str:
 
 def _reference(backbone: str) -> timm_index.Tag | None:
     """Finds what `imagenet` is for a backbone; None where timm has no such weights."""
-    tags = [name.partition(".")[2] for name in timm_index.pretrained(f"{backbone}.*")]
-    plain = locate.imagenet_tags(backbone, tags)
-    return timm_index.find(f"{backbone}.{plain[0]}") if plain else None
+    architecture = variants.base(backbone)
+    tags = [name.partition(".")[2] for name in timm_index.pretrained(f"{architecture}.*")]
+    plain = locate.imagenet_tags(architecture, tags)
+    return timm_index.find(f"{architecture}.{plain[0]}") if plain else None

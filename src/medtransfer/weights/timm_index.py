@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import functools
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from medtransfer.core.remembered import remembered
+from medtransfer.weights import variants
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,11 @@ def architectures() -> tuple[str, ...]:
 
 @functools.cache
 def is_architecture(name: str) -> bool:
-    """Says whether a name is an architecture, as `timm.is_model` does, and no tag."""
-    return "." not in name and (name in architectures() or name in _names("renamed"))
+    """Says whether a name is a backbone's: an architecture, as `timm.is_model` says, with arguments or without."""
+    if not variants.well_formed(name):
+        return False
+    bare = variants.base(name)
+    return bare in architectures() or bare in _names("renamed")
 
 
 def pretrained(pattern: str) -> list[str]:
@@ -79,9 +84,20 @@ def pretrained(pattern: str) -> list[str]:
 
 @functools.cache
 def find(name: str) -> Tag | None:
-    """Returns what timm says of `<architecture>.<tag>`, or of an architecture's default weights; None: nothing."""
+    """Returns what timm says of `<architecture>.<tag>`, or of a backbone's default weights; None: nothing."""
+    if name not in _tags() and variants.well_formed(name):
+        return _told(*variants.split(name))
     said: Any = _tags().get(name)
     if said is None:
         return None
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
     return Tag(**values)
+
+
+def _told(architecture: str, arguments: Mapping[str, variants.Value]) -> Tag | None:
+    """Returns what timm says of an architecture, of the side that it is told."""
+    plain = find(architecture) if architecture in _tags() else None
+    side = arguments.get("img_size")
+    if plain is None or not isinstance(side, int):
+        return plain
+    return dataclasses.replace(plain, input_size=(plain.input_size[0], side, side))
