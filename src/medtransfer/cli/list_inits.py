@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from medtransfer.core import schema
 from medtransfer.core.errors import UserError
@@ -18,9 +15,11 @@ from medtransfer.weights import architectures, locate, receipts, recipes, sizes,
 from medtransfer.weights.licences import commercial
 from medtransfer.weights.names import Initialization, all_records, parse
 from medtransfer.weights.records import MODALITIES, Record
+from medtransfer.weights.zoo import PACKAGED
 
-WIDE = 110
-"""columns of a terminal from which on the licence and the datasets are named too"""
+WIDTHS = {"init": 30, "backbone": 36, "size": 10, "licence": 20, "use": 7, "file": 10, "has seen": 20}
+"""title of a column -> its letters in a wide terminal"""
+NARROW = {"init": 28, "backbone": 21, "size": 10, "use": 7, "file": 10}
 FAMILIES = ("random", "supervised", "self-supervised", "domain-adapted", "medical", "yours")
 WORDS = {"modality": MODALITIES, "family": FAMILIES, "commercial": ("yes", "no", "unclear"), "open": ("yes", "no")}
 """option -> what it takes"""
@@ -51,7 +50,7 @@ def read_filter(modality: str, commercial: str, family: str, max_parameters: str
             raise UserError(f"--{option}: unknown {word}{schema.nearest(word, WORDS[option])}")
     asked = {option: word for option, word in given.items() if word != "all" and option != "open"}
     limit = None if max_parameters == "none" else _count(max_parameters)
-    return Filter(max_parameters=limit, open=openly == "yes", **asked)  # type: ignore[arg-type]  # words, by their own names
+    return Filter(max_parameters=limit, open=openly == "yes", **asked)
 
 
 def _count(text: str) -> int:
@@ -83,50 +82,71 @@ class Row:
         return self.record.gate or ("by hand" if source and source.steps else "")
 
 
-def listed(params: Params, root: Path, wanted: Filter, width: int) -> Group:
-    """Lays out the initializations by the images that they were trained on, a line each."""
+def listed(params: Params, root: Path, wanted: Filter, width: int) -> list[str]:
+    """Lists the initializations by the images that they were trained on, in lines of at most `width` letters.
+
+    Raises:
+        UserError: no initialization is as wanted.
+    """
     bound = (_row(record, params, wanted) for record in all_records(params.inits).values())
     every = [row for row in bound if row and _fits(row, wanted)]
     if not every:
         raise UserError(f"no init fits {_asked(wanted)}; `medtransfer inits` lists all")
     used = {parse(name, params.model.backbone, params.inits).record.name for name in params.benchmark.inits}
     here = store.converted(root)
-    grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    wide = width >= WIDE
-    grid.add_column("init", overflow="fold", max_width=31 if wide else 25)
-    grid.add_column("backbone", overflow="fold", ratio=1)
-    grid.add_column("size", justify="right", no_wrap=True)
-    if wide:
-        grid.add_column("licence", overflow="fold", max_width=26)
-    grid.add_column("commercial" if wide else "use", no_wrap=True)
-    grid.add_column("gate", no_wrap=True)
-    if wide:
-        grid.add_column("has seen", overflow="fold", max_width=22)
-    grid.add_column("here", overflow="fold", max_width=14 if wide else 10)
+    widths = WIDTHS if width >= sum(WIDTHS.values()) + len(WIDTHS) - 1 else NARROW
+    lines = _folded({title: title for title in widths}, widths)
     for modality in MODALITIES:
         rows = [row for row in every if row.record.modality == modality]
-        if not rows:
-            continue
-        grid.add_row()
-        grid.add_row(Text(f"{modality} ({len(rows)})", style="bold"))
+        lines += ["", f"{modality} ({len(rows)})"] if rows else []
         for row in rows:
-            name = row.record.name + (" *" if row.record.name in used else "") + (" ?" * bool(row.record.unverified))
-            licence, seen = [row.licence] * wide, [", ".join(row.record.datasets)] * wide
-            cells = [name, _backbone(row), _sizes(row), *licence, commercial(row.licence), row.access, *seen]
-            grid.add_row(*map(Text, cells), Text(", ".join(here.get(row.record.name, ())) or _status(row, root)))
+            record = row.record
+            cells = {
+                "init": record.name + " *" * (record.name in used) + " ?" * bool(record.unverified),
+                "backbone": _backbone(row),
+                "size": _sizes(row),
+                "licence": re.sub(r" \(.*", " (...)", row.licence),
+                "use": commercial(row.licence),
+                "file": _status(row, root, here),
+                "has seen": " ".join(record.datasets),
+            }
+            lines += _folded(cells, widths)
     made = receipts.made(root)
-    words = [
-        "",
-        f"{len(every)} inits, listed under the images that each was trained on last. * in the benchmark of "
-        "params.yaml; ? something of its file is not known for sure; size: parameters of the backbone; "
-        f"{'commercial' if wide else 'use'}: whether the licence permits commercial use; gate: accept (on the "
-        "publisher's page), form, by hand. `medtransfer inits <init>` says all of one.",
-        "--modality, --family, --commercial, --max-parameters 90M and --open list fewer. <init>@<backbone> takes "
-        "another backbone. Also timm:<architecture>.<tag> and file:<path or address>[@<backbone>]; each takes "
-        "+<dataset>, see `pretrain`.",
-        *(["", "Pre-trained further here", *made] if made else []),
+    count = f"{len(every)} {'init' if len(every) == 1 else 'inits'}"
+    said = [
+        f"{count}, each under the kind of images that it was trained on last. *: in the benchmark of params.yaml. ?: "
+        "something of its file is not known for sure. size: parameters of the backbone. use: whether the licence "
+        "permits commercial use. file: accept conditions on its page, fill in a form, fetch it by hand, or what of it "
+        "is here.",
+        "`medtransfer inits <init>` says all of one. --modality, --family, --commercial, --max-parameters 90M and "
+        "--open list fewer. <init>@<backbone> takes another backbone. Also timm:<architecture>.<tag>, and "
+        "file:<path or address>[@<backbone>]; each takes +<dataset>, see `pretrain`.",
     ]
-    return Group(grid, *(Text(line, overflow="fold") for line in words))
+    also = ["", "Pre-trained further here", *made] if made else []
+    return [*lines, "", *(line for words in said for line in textwrap.wrap(words, width)), *also]
+
+
+def _folded(cells: Mapping[str, str], widths: Mapping[str, int]) -> list[str]:
+    """Lays cells out in columns; what is longer than its column goes on in the next line."""
+    parts = {title: _parts(cells[title], width) for title, width in widths.items()}
+    height = max(map(len, parts.values()))
+    filled = {title: [*lines, *[""] * (height - len(lines))] for title, lines in parts.items()}
+    columns = [
+        [line.rjust(widths[title]) if title == "size" else line.ljust(widths[title]) for line in filled[title]]
+        for title in widths
+    ]
+    return [" ".join(row).rstrip() for row in zip(*columns, strict=True)]
+
+
+def _parts(text: str, width: int) -> list[str]:
+    """Cuts a cell into lines, between words and behind the _ and : of an architecture's name where it can."""
+    lines: list[str] = []
+    line = ""
+    for word in re.findall(r"[^\s_:-]*[_:-]|[^\s_:-]+\s*|\s+", text):
+        if line and len((line + word).rstrip()) > width:
+            lines, line = [*lines, line.rstrip()], ""
+        line += word
+    return [*lines, line.rstrip()]
 
 
 def _asked(wanted: Filter) -> str:
@@ -163,7 +183,7 @@ def _backbone(row: Row) -> str:
     if not row.backbones:
         return "any of timm"
     more = len(row.backbones) - 1
-    return row.init.backbone + (f" and {more} more" if more else "")
+    return row.init.backbone + (f" +{more}" if more else "")
 
 
 def _sizes(row: Row) -> str:
@@ -175,25 +195,28 @@ def _sizes(row: Row) -> str:
 
 
 def short(count: int) -> str:
-    """Writes a number of parameters in three digits: 85.8M, 1.1B."""
+    """Writes a number of parameters in two or three digits: 86M, 1.1B."""
     unit, letter = next(((u, x) for u, x in ((10**9, "B"), (10**6, "M")) if count >= u), (10**3, "k"))
     value = count / unit
-    return f"{value:.0f}{letter}" if value >= 100 else f"{value:.1f}{letter}"
+    return f"{value:.0f}{letter}" if value >= 10 else f"{value:.1f}{letter}"
 
 
-def _status(row: Row, root: Path) -> str:
+def _status(row: Row, root: Path, here: Mapping[str, Sequence[str]]) -> str:
+    """Says what of an initialization is on disk, else what stands before its file."""
     if row.init.random:
         return ""
     try:
+        if row.record.name in here:
+            return "here"
         if locate.packaged(row.init):
             return "installed"
-        return "" if locate.on_disk(row.init, root) is None else "downloaded"
+        return row.access if locate.on_disk(row.init, root) is None else "downloaded"
     except UserError:  # of `imagenet`, where timm has no such weights of the backbone
         return ""
 
 
-def described(name: str, params: Params, root: Path) -> Group:
-    """Lays out all that is known of one initialization."""
+def described(name: str, params: Params, root: Path, width: int) -> list[str]:
+    """Says all that is known of one initialization, in lines of at most `width` letters but for addresses."""
     init = parse(name, params.model.backbone, params.inits)
     record = init.record
     every = locate.backbones(init)
@@ -209,22 +232,21 @@ def described(name: str, params: Params, root: Path) -> Group:
         "others": ", ".join(f"{each} ({short(sizes.parameters(each))})" for each in every if each != init.backbone),
         "licence": f"{licence}; commercial use: {commercial(licence)}",
         "gate": GATES[record.gate],
-        "from": "\n".join(_origin(init)),
+        "from": "\n".join(_origin(init, root)),
         "input": f"mean {_triple(mean)}, std {_triple(std)} of images in [0, 1]",
         "has seen": ", ".join(record.datasets),
         "padding": {"": "", "pool": "SAME in the max-pool", "all": "SAME in every strided operation"}[init.padding],
         "not known": record.unverified,
         "note": record.note,
         "paper": record.paper,
-        "here": ", ".join(store.converted(root).get(record.name, ())) or _status(_bare(init, licence), root) or "no",
+        "here": _here(init, root),
     }  # fmt: skip
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True, style="bold")
-    grid.add_column(overflow="fold")
+    wrapper = textwrap.TextWrapper(width, subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False)
+    lines = [init.canonical]
     for title, value in facts.items():
-        if value and not (init.random and title in ("here", "gate")):
-            grid.add_row(title, Text(value))
-    return Group(Text(init.canonical, style="bold"), grid)
+        for number, part in enumerate(value.splitlines()):
+            lines += wrapper.wrap(f"{'' if number else title:12}{part}")
+    return lines
 
 
 GATES = {
@@ -235,8 +257,14 @@ GATES = {
 """what stands before a file -> what a person does"""
 
 
-def _bare(init: Initialization, licence: str) -> Row:
-    return Row(init=init, backbones=(), licence=licence)
+def _here(init: Initialization, root: Path) -> str:
+    """Says what of an initialization is on disk."""
+    if init.random:
+        return ""
+    converted = store.converted(root).get(init.record.name, ())
+    if converted or locate.packaged(init):
+        return ", ".join(f"{backbone}, converted" for backbone in converted) or "in an installed package"
+    return "no" if locate.on_disk(init, root) is None else f"{init.backbone}, downloaded"
 
 
 def _architecture(backbone: str) -> str:
@@ -250,11 +278,14 @@ def _triple(values: Iterable[float]) -> str:
     return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
 
 
-def _origin(init: Initialization) -> list[str]:
+def _origin(init: Initialization, root: Path) -> list[str]:
     """Says where a file is published, or what a person does to get it."""
     if init.random:
         return ["drawn from the seed, as timm does"]
+    if locate.packaged(init):
+        return [f"the package {' '.join(PACKAGED[init.backbone])}"]
     source = locate.resolve(init)
     if not source.url:
-        return [f"{number}. {step}" for number, step in enumerate(source.steps, 1)]
+        place = locate.place(init, source, "", root)
+        return [f"{number}. {step.format(place=place)}" for number, step in enumerate(source.steps, 1)]
     return [source.url, *source.beside]

@@ -46,11 +46,12 @@ def inits(
     wanted = list_inits.read_filter(modality, commercial, family, max_parameters, open)
     console = Console()
     if init == "all":
-        console.print(list_inits.listed(params, root, wanted, console.width))
-    elif wanted != list_inits.Filter():
-        raise UserError(f"inits {init} says all of one init; --modality, --open and the like are for the list")
+        lines = list_inits.listed(params, root, wanted, console.width)
+    elif wanted == list_inits.Filter():
+        lines = list_inits.described(init, params, root, console.width)
     else:
-        console.print(list_inits.described(init, params, root))
+        raise UserError(f"inits {init} says all of one init; --modality, --open and the like are for the list")
+    console.out("\n".join(lines), highlight=False)
 
 
 @verb("model", "inits", "benchmark")

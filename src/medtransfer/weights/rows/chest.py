@@ -52,7 +52,7 @@ def _eva_x(size: str) -> Record:
     grays: dict[str, Any] = {"mean": (0.49185243,) * 3, "std": (0.28509309,) * 3}
     return _chest(
         f"eva-x-{size}", "EVA-X, masked image modelling", "Yao et al., 2024, arXiv 2405.05237", "MIT",
-        {f"eva02_{size}_patch14_224:patch_size=16": hub("MapleF/eva_x", file, file=file, nested=None)},
+        {f"eva02_{size}_patch16_224_eva_x": hub("MapleF/eva_x", file, file=file, nested=None)},
         data="520,000 chest X-rays", datasets=("chestxray14", "chexpert"), **grays,
         unverified="which of the three mean and std of its code pre-training used; that its X-rays are those of "
         "ChestX-ray14, CheXpert and MIMIC-CXR; the licence is of the README, without a licence file",

@@ -61,7 +61,7 @@ ROWS = (
     ),
     _slides(
         "prov-gigapath", "DINOv2 (the tile encoder)", "Xu et al., Nature 2024",
-        "vit_giant_patch14_dinov2:img_size=224:patch_size=16", hub("prov-gigapath/prov-gigapath", _BIN),
+        "vit_giant_patch16_224_gigapath", hub("prov-gigapath/prov-gigapath", _BIN),
         gate="accept", unverified=_FILE,
     ),
     _slides("phikon", "iBOT", "Filiot et al., 2023, medRxiv", "vit_base_patch16_224", hub("owkin/phikon")),
