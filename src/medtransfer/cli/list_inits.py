@@ -13,13 +13,15 @@ from medtransfer.core.errors import UserError
 from medtransfer.params import Params
 from medtransfer.weights import architectures, locate, receipts, recipes, sizes, store
 from medtransfer.weights.licences import commercial
-from medtransfer.weights.names import Initialization, all_records, parse
+from medtransfer.weights.names import Initialization, all_records, parse, seen
 from medtransfer.weights.records import MODALITIES, Record
 from medtransfer.weights.zoo import PACKAGED
 
 WIDTHS = {"init": 30, "backbone": 36, "size": 10, "licence": 20, "use": 7, "file": 10, "has seen": 20}
 """title of a column -> its letters in a wide terminal"""
-NARROW = {"init": 28, "backbone": 21, "size": 10, "use": 7, "file": 10}
+INDENT = 12
+"""letters of the titles in what is said of one initialization"""
+NARROW = {"init": 30, "backbone": 19, "size": 10, "use": 7, "file": 10}
 FAMILIES = ("random", "supervised", "self-supervised", "domain-adapted", "medical", "yours")
 WORDS = {"modality": MODALITIES, "family": FAMILIES, "commercial": ("yes", "no", "unclear"), "open": ("yes", "no")}
 """option -> what it takes"""
@@ -104,7 +106,7 @@ def listed(params: Params, root: Path, wanted: Filter, width: int) -> list[str]:
             cells = {
                 "init": record.name + " *" * (record.name in used) + " ?" * bool(record.unverified),
                 "backbone": _backbone(row),
-                "size": _sizes(row),
+                "size": few_to_many([sizes.parameters(backbone) for backbone in row.backbones]),
                 "licence": re.sub(r" \(.*", " (...)", row.licence),
                 "use": commercial(row.licence),
                 "file": _status(row, root, here),
@@ -164,10 +166,14 @@ def _row(record: Record, params: Params, wanted: Filter) -> Row | None:
     fitting = tuple(b for b in every if limit is None or sizes.parameters(b) <= limit)
     if every and not fitting:
         return None
-    default = params.model.backbone
-    backbone = default if not every or default in fitting else fitting[0]
-    init = Initialization(record=record, backbone=backbone)
+    init = _bound(record, fitting, params)
     return Row(init=init, backbones=fitting, licence=recipes.licence_of(init))
+
+
+def _bound(record: Record, backbones: Sequence[str], params: Params) -> Initialization:
+    """Binds a record to the backbone of the parameters where it exists for it, else to its first."""
+    default = params.model.backbone
+    return Initialization(record=record, backbone=default if not backbones or default in backbones else backbones[0])
 
 
 def _fits(row: Row, wanted: Filter) -> bool:
@@ -186,12 +192,9 @@ def _backbone(row: Row) -> str:
     return row.init.backbone + (f" +{more}" if more else "")
 
 
-def _sizes(row: Row) -> str:
-    counts = [sizes.parameters(backbone) for backbone in row.backbones]
-    if not counts:
-        return ""
-    few, many = short(min(counts)), short(max(counts))
-    return few if few == many else f"{few}-{many}"
+def few_to_many(counts: Sequence[int]) -> str:
+    """Writes the fewest and the most of several numbers of parameters."""
+    return "-".join(dict.fromkeys((short(min(counts)), short(max(counts))))) if counts else ""
 
 
 def short(count: int) -> str:
@@ -217,11 +220,14 @@ def _status(row: Row, root: Path, here: Mapping[str, Sequence[str]]) -> str:
 
 def described(name: str, params: Params, root: Path, width: int) -> list[str]:
     """Says all that is known of one initialization, in lines of at most `width` letters but for addresses."""
-    init = parse(name, params.model.backbone, params.inits)
-    record = init.record
-    every = locate.backbones(init)
-    if every and init.backbone not in every:
-        init = parse(f"{record.name}@{every[0]}", params.model.backbone, params.inits)
+    known = all_records(params.inits).get(name)
+    unbound = Initialization(record=known, backbone="") if known else None
+    init = (
+        _bound(unbound.record, locate.backbones(unbound), params)
+        if unbound
+        else parse(name, params.model.backbone, params.inits)
+    )
+    record, every = init.record, locate.backbones(init)
     licence = recipes.licence_of(init)
     mean, std = recipes.normalization(init)
     facts = {
@@ -234,18 +240,19 @@ def described(name: str, params: Params, root: Path, width: int) -> list[str]:
         "gate": GATES[record.gate],
         "from": "\n".join(_origin(init, root)),
         "input": f"mean {_triple(mean)}, std {_triple(std)} of images in [0, 1]",
-        "has seen": ", ".join(record.datasets),
+        "further": f"pre-trained here on {', then '.join(init.chain)}" if init.chain else "",
+        "has seen": ", ".join(sorted(seen(init.canonical))),
         "padding": {"": "", "pool": "SAME in the max-pool", "all": "SAME in every strided operation"}[init.padding],
         "not known": record.unverified,
         "note": record.note,
         "paper": record.paper,
         "here": _here(init, root),
     }  # fmt: skip
-    wrapper = textwrap.TextWrapper(width, subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False)
+    wrapper = textwrap.TextWrapper(max(width - INDENT, 20), break_long_words=False, break_on_hyphens=False)
     lines = [init.canonical]
     for title, value in facts.items():
-        for number, part in enumerate(value.splitlines()):
-            lines += wrapper.wrap(f"{'' if number else title:12}{part}")
+        parts = [line for part in value.splitlines() for line in wrapper.wrap(part)]
+        lines += [f"{'' if number else title:{INDENT}}{part}" for number, part in enumerate(parts)]
     return lines
 
 

@@ -32,7 +32,7 @@ def check(verb: str, params: Params, root: Path, identity: Mapping[str, str]) ->
 
     _check_seen(params, root)
     init, task = identity.get("init", "all"), identity.get("task", "")
-    if init != "all":
+    if init != "all" and verb != "inits":  # which takes a name without a backbone, too
         check_backbone(parse(init, params.model.backbone, params.inits).backbone)
     if task not in ("", "all"):
         catalog.lookup(task, root)
