@@ -115,7 +115,7 @@ def test_an_init_of_ones_own_is_a_name_like_others() -> None:
     init = parse("ours", "resnet50", {"ours": entry})
     assert (init.canonical, init.slug, init.local) == ("ours@resnet18", "ours--resnet18", "")
     assert init.source is not None
-    assert (init.source.prefix, init.source.drop, init.source.layout) == ("encoder.", ("decoder.*",), "names")
+    assert (init.source.prefix, init.source.drop, init.source.layout) == ("encoder.", ("decoder.*",), "auto")
     with pytest.raises(UserError, match="only, got 'resnet50'"):
         parse("ours@resnet50", "resnet50", {"ours": entry})
 

@@ -77,7 +77,7 @@ def broken(tensors: dict[str, Tensor], what: str) -> dict[str, Tensor]:
         ("missing", "1 are missing (layer1.0.conv1.weight)"),
         ("unexpected", "1 unexpected (layer9.weight)"),
         ("shape", "1 have another shape (layer1.0.conv1.weight (2, 2) for (64, 64, 3, 3))"),
-        ("twice", "stands in it twice, under 'encoder_q.' and 'encoder_k.'"),
+        ("twice", "stands in it twice: by timm's names, prefix 'encoder_q.', and by timm's names, prefix 'encoder_k.'"),
     ],
 )
 def test_files_that_do_not_account_for_the_backbone_are_refused(
@@ -411,8 +411,8 @@ def test_heads_beside_the_backbone_are_left_out_and_nothing_else(
     assert receipt is not None
     assert receipt.tensors_sha256 == convert.digest(tensors)
     assert {key for keys in receipt.dropped.values() for key in keys} == {root + head for root in roots}
-    torch.save(content | {"decoder.0.weight": torch.ones(3)}, path)
-    with pytest.raises(UserError, match=r"1 unexpected \(decoder\.0\.weight\)"):
+    torch.save(content | {"neck.0.weight": torch.ones(3)}, path)
+    with pytest.raises(UserError, match=r"1 unexpected \(neck\.0\.weight\)"):
         store.obtain(file_init(path), tmp_path)
 
 

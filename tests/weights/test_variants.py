@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -78,7 +79,8 @@ def test_equal_backbones_have_one_name() -> None:
 def test_networks_of_a_variant_are_timms_to_the_bit(name: str) -> None:
     side = architectures.published_side(name)
     assert side == variants.split(name)[1]["img_size"]
-    assert backbones.bare_backbone(name).pretrained_cfg["input_size"][-1] == side
+    config: Any = backbones.bare_backbone(name).pretrained_cfg
+    assert config["input_size"][-1] == side
     tensors = backbones.bare_state(name, 3, "one")
     architecture, arguments = variants.split(name)
     reference = timm.create_model(architecture, num_classes=0, **arguments)
@@ -111,7 +113,9 @@ def test_other_code_loads_a_registered_variant(tmp_path: Path) -> None:
     init = parse(f"file:{tmp_path}/w.safetensors@{name}", "resnet50")
     store.obtain(init, tmp_path)
     folder = tmp_path / "backbone"
-    timm_folder.write(folder, timm_folder.gather(init, tmp_path), tmp_path)
+    pack = timm_folder.gather(init, tmp_path)
+    assert pack is not None
+    timm_folder.write(folder, pack, tmp_path)
     use = cards.backbone_use(name)
     assert "mlp_layer=timm.layers.SwiGLUPacked" in use
     model = timm.create_model(f"local-dir:{folder}", pretrained=True, mlp_layer=timm.layers.SwiGLUPacked)

@@ -17,7 +17,7 @@ from torch import Tensor
 from medtransfer.core.errors import UserError
 from medtransfer.training import fitting, networks
 from medtransfer.training.fitting import NetworkSpec
-from medtransfer.weights import convert, fingerprint, key_rules, recipes, store
+from medtransfer.weights import convert, fingerprint, recipes, recognise, store
 from medtransfer.weights import locate as places
 from medtransfer.weights.backbones import bare_backbone, load_into, same_padding
 from medtransfer.weights.formats import read
@@ -194,14 +194,12 @@ def test_what_does_not_account_for_the_backbone_is_refused_with_file_and_keys(
 
 
 @pytest.mark.parametrize("architecture", ["test_convnext", "swin_tiny_patch4_window7_224"])
-def test_original_layouts_take_timms_own_names_too(architecture: str) -> None:
+def test_what_is_known_by_its_original_names_may_have_timms_too(architecture: str) -> None:
     """The chest X-ray ConvNeXt and Swin may have been trained by timm's classes."""
     state = stands_in(architecture)
-    layout = key_rules.LAYOUTS["swin" if architecture.startswith("swin") else "convnext"]
-    if architecture.startswith("swin"):  # whose timm names of today say where a stage begins, not ends
-        state = {key: tensor for key, tensor in state.items() if ".downsample." not in key}
-    found = layout({f"module.{key}": tensor for key, tensor in state.items()}, state, architecture, "module.")
-    assert {key: source for key, (source, _) in found.items()} == {key: f"module.{key}" for key in state}
+    reading = recognise.recognise({f"module.{key}": tensor for key, tensor in state.items()}, state, architecture)
+    assert {key: source for key, (source, _) in reading.found.items()} == {key: (f"module.{key}",) for key in state}
+    assert reading.fits
 
 
 def test_a_file_of_another_hash_is_refused_and_nothing_converted(root: Path, resnet50: dict[str, Tensor]) -> None:

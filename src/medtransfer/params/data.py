@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from medtransfer.core.addresses import Address
+from medtransfer.core.errors import UserError
 from medtransfer.params.limits import require, require_names
 
 
@@ -98,7 +100,9 @@ class OwnInit:
     backbone: str
     """timm architecture"""
     prefix: str = ""
-    """leading part of the backbone's keys in the file; where neither it nor `drop` is given, it is looked for"""
+    """leading part of the backbone's keys in the file; empty: looked for"""
+    rename: Mapping[str, str] = field(default_factory=dict)
+    """regular expressions and what they become, in keys behind the prefix, one after the other"""
     drop: tuple[str, ...] = ()
     """patterns of whole keys that are left out, as `module.fc.*`; `*` is any text"""
     nested: tuple[str, ...] | None = None
@@ -125,4 +129,20 @@ class OwnInit:
     def __post_init__(self) -> None:
         object.__setattr__(self, "file", Address(self.file))
         require(bool(self.file), "inits.*.file is a path or an address", file=self.file)
+        for expression, name in self.rename.items():
+            _check_expression(expression, name)
         require(all(s > 0 for s in self.std or ()), "inits.*.std > 0", std=self.std)
+
+
+def _check_expression(expression: str, name: str) -> None:
+    """Refuses a rule that cannot rename.
+
+    Raises:
+        UserError: it is no regular expression, or its replacement names a group that it lacks.
+    """
+    try:
+        re.compile(f"{expression}|").sub(name, "")
+    except (re.error, IndexError) as error:
+        raise UserError(
+            f"inits.*.rename: {expression!r} -> {name!r} is no regular expression and its replacement ({error})"
+        ) from error

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import timm
@@ -16,35 +17,21 @@ import torch
 from torch import Tensor
 
 from medtransfer.core.errors import UserError, some
-from medtransfer.weights import architectures, recipes
+from medtransfer.weights import recipes, recognise
 from medtransfer.weights.backbones import bare_backbone
 from medtransfer.weights.fingerprint import fingerprint
 from medtransfer.weights.formats import read
 from medtransfer.weights.formats.read import Content
-from medtransfer.weights.key_rules import LAYOUTS, Found, spread_gray
+from medtransfer.weights.key_rules import LAYOUTS
 from medtransfer.weights.licences import commercial
 from medtransfer.weights.locate import Checkpoint
 from medtransfer.weights.names import Initialization
+from medtransfer.weights.provenance import Found
 from medtransfer.weights.receipts import Receipt
+from medtransfer.weights.records import Source
 
-HEADS = (
-    "fc.*",
-    "classifier.*",
-    "cls_head.*",
-    "head.*",
-    "head_dist.*",
-    "heads.*",
-    "mlp_head.*",
-    "dino_head.*",
-    "ibot_head.*",
-    "projector.*",
-    "projection.*",
-    "projection_head.*",
-    "predictor.*",
-    "prediction_head.*",
-    "prototypes.*",
-)
-"""keys behind the backbone's prefix, or beside the backbone, that are left out of users' own files"""
+LEAST = 256
+"""numbers of the smallest matrix that is looked for twice in a file"""
 
 
 def convert(init: Initialization, checkpoint: Checkpoint) -> tuple[Receipt, dict[str, Tensor]]:
@@ -55,27 +42,31 @@ def convert(init: Initialization, checkpoint: Checkpoint) -> tuple[Receipt, dict
     """
     source = checkpoint.source
     content = read.read(checkpoint.path, source.nested, source.member)
-    wanted = dict(bare_backbone(init.backbone).state_dict())
+    with torch.device("meta"):
+        wanted = dict(bare_backbone(init.backbone).state_dict())
     try:
         taken = _by_timm(source.tag, content) if source.tag else _by_layout(init, checkpoint, content, wanted)
-        tensors, adapted = _fit(init, taken.found, wanted)
+        tensors = _fit(init, taken, wanted)
         _check_finite(tensors, taken.found)
+        _check_copies(tensors, taken.found)
     except UserError as error:
         raise UserError(f"{checkpoint.path} is not the checkpoint of {init.canonical}: {error}") from error
-    used = {key for key, _ in taken.found.values()}
+    used = {key for keys, _ in taken.found.values() for key in keys}
     gone = {key for keys in taken.dropped.values() for key in keys}
     unexpected = tuple(key for key in content.tensors if key not in used | gone)
     if unexpected:
         raise UserError(
             f"{checkpoint.path} is not the checkpoint of {init.canonical}: {len(unexpected)} unexpected "
-            f"{some(unexpected)} that no rule leaves out. {_advice(init)}"
+            f"{some(unexpected)} that no rule leaves out. {_advice(init, taken.advice)}"
         )
-    adapted = (*_choice(init, content), *adapted)
+    adapted = (*_choice(init, content), *taken.adapted)
     return _receipt(init, checkpoint, content, taken, tensors, adapted), tensors
 
 
 def _check_finite(tensors: Mapping[str, Tensor], found: Found) -> None:
-    bad = [found[name][0] for name, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+    bad = [
+        found[name][0][0] for name, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())
+    ]
     if bad:
         raise UserError(
             f"{len(bad)} tensors hold values that are not finite (NaN or infinite) {some(bad)}: the training that "
@@ -95,31 +86,79 @@ def _choice(init: Initialization, content: Content) -> tuple[str, ...]:
     )
 
 
+def _check_copies(tensors: Mapping[str, Tensor], found: Found) -> None:
+    """Refuses a file in which one matrix stands in two places: a slip in saving makes that, training never does."""
+    met: dict[tuple[object, ...], list[str]] = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim > 1 and tensor.numel() >= LEAST and name in found:
+            met.setdefault((tensor.shape, *tensor.flatten()[:8].tolist()), []).append(name)
+    for names in met.values():
+        for first, second in itertools.combinations(names, 2):
+            one = tensors[first]
+            if torch.equal(one, tensors[second]) and not bool((one == one.flatten()[0]).all()):
+                keys = " and ".join(found[name][0][0] for name in (first, second))
+                raise UserError(
+                    f"{keys} hold the same numbers: a copy of one stands in the other's place, so one of them is lost; "
+                    "get the file again"
+                )
+
+
 @dataclass(frozen=True)
 class _Taken:
     found: Found
     dropped: dict[str, tuple[str, ...]]
     rule: str
+    adapted: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    shapes: tuple[str, ...] = ()
+    failure: str = ""
+    advice: tuple[str, ...] = ()
 
 
 def _by_layout(init: Initialization, checkpoint: Checkpoint, content: Content, wanted: Mapping[str, Tensor]) -> _Taken:
     source, tensors = checkpoint.source, content.tensors
-    found = LAYOUTS[source.layout](tensors, wanted, init.backbone, source.prefix)
-    found = {name: value for name, value in found.items() if name in wanted}
-    used = {key for key, _ in found.values()}
-    prefix, drop = source.prefix, source.drop
-    if source.layout == "found":
-        prefix = next((key.removesuffix(name) for name, (key, _) in found.items()), "")
-        parts = prefix.split(".")[:-1]  # of `module.backbone.` heads stand under itself, `module.` and the top
-        roots = [".".join((*parts[:count], "")) for count in range(len(parts), -1, -1)] if parts else [prefix]
-        drop = tuple(root + head for root in roots for head in HEADS)
-    left = [key for key in tensors if key not in used]
-    dropped: dict[str, tuple[str, ...]] = {}
-    for rule in drop:
+    dropped = {rule: tuple(fnmatch.filter(tensors, rule)) for rule in source.drop}
+    if source.layout == "auto":
+        return _recognised(init, source, tensors, dropped, wanted)
+    found: Found = {
+        name: ((key,), tensor)
+        for name, (key, tensor) in LAYOUTS[source.layout](tensors, wanted, init.backbone, source.prefix).items()
+        if name in wanted
+    }
+    left = [key for key in tensors if key not in {key for keys, _ in found.values() for key in keys}]
+    dropped = {}
+    for rule in source.drop:
         matched = tuple(key for key in left if fnmatch.fnmatchcase(key, rule))
         left = [key for key in left if key not in matched]
         dropped |= {rule: matched} if matched else {}
-    return _Taken(found, dropped, f"{source.layout}, prefix {prefix!r}")
+    adapted = ("conv1: channels turned round, trained on BGR",) if source.layout == "radimagenet" else ()
+    return _Taken(found, dropped, f"{source.layout}, prefix {source.prefix!r}", adapted)
+
+
+def _recognised(
+    init: Initialization,
+    source: Source,
+    tensors: Mapping[str, Tensor],
+    dropped: Mapping[str, tuple[str, ...]],
+    wanted: Mapping[str, Tensor],
+) -> _Taken:
+    """Looks for the naming, of what no rule of the source leaves out."""
+    gone = {key for keys in dropped.values() for key in keys}
+    kept = {key: tensor for key, tensor in tensors.items() if key not in gone}
+    reading = recognise.recognise(kept, wanted, init.backbone, prefix=source.prefix, rename=source.rename)
+    used = {key for keys, _ in reading.found.values() for key in keys}
+    rules = {rule: keys for rule, keys in dropped.items() if keys}
+    rules |= recognise.leave_out([key for key in kept if key not in used], reading)
+    return _Taken(
+        reading.found,
+        rules,
+        f"{reading.words}" + (f", renamed by {len(source.rename)} rules" if source.rename else ""),
+        tuple(reading.adapted),
+        tuple(reading.missing),
+        tuple(reading.shapes),
+        reading.failure,
+        tuple(recognise.advice(reading, kept, wanted, init.backbone)),
+    )
 
 
 def _by_timm(tag: str, content: Content) -> _Taken:
@@ -131,53 +170,40 @@ def _by_timm(tag: str, content: Content) -> _Taken:
         raise UserError(f"timm cannot load it as {tag}: {' '.join(str(error).split())[:600]}") from error
     whole = model.state_dict()
     bare = bare_backbone(tag.partition(".")[0]).state_dict()
-    same = {name: (name, whole[name]) for name in bare if name in whole}
+    same: Found = {name: ((name,), whole[name]) for name in bare if name in whole}
     classifier = tuple(key for key in content.tensors if key in whole and key not in bare)
     renamed = tuple(key for key in content.tensors if key not in whole)
     dropped = {"timm's classifier": classifier} if classifier else {}
     return _Taken(same, dropped | ({"renamed or left out by timm": renamed} if renamed else {}), f"timm's {tag}")
 
 
-def _fit(init: Initialization, found: Found, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def _fit(init: Initialization, taken: _Taken, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Holds what was found to the backbone's names and shapes."""
-    adapted: list[str] = []
-    if init.record.family == "yours":
-        found, adapted = _spread(init, found, wanted)
+    found = taken.found
     missing = [k for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
-    shapes = [
-        f"{found[k][0]} {tuple(found[k][1].shape)} for {tuple(w.shape)}"
+    shapes = taken.shapes or [
+        f"{found[k][0][0]} {tuple(found[k][1].shape)} for {tuple(w.shape)}"
         for k, w in wanted.items()
         if k in found and found[k][1].shape != w.shape
     ]
-    if missing or shapes:
+    if missing or shapes or taken.failure:
         named = {"are missing": missing, "have another shape": shapes}
         words = ", ".join(f"{len(keys)} {what} {some(keys)}" for what, keys in named.items() if keys)
-        raise UserError(f"of the {len(wanted)} tensors of the backbone {init.backbone}, {words}. {_advice(init)}")
-    if init.source is not None and init.source.layout == "radimagenet":
-        adapted.append("conv1: channels turned round, trained on BGR")
+        words = words or taken.failure
+        raise UserError(
+            f"of the {len(wanted)} tensors of the backbone {init.backbone}, {words}. {_advice(init, taken.advice)}"
+        )
     return {
-        k: found[k][1].to(w.dtype).contiguous().clone() if k in found else torch.zeros_like(w)
+        k: found[k][1].to(w.dtype).contiguous().clone() if k in found else torch.zeros(w.shape, dtype=w.dtype)
         for k, w in wanted.items()
-    }, tuple(adapted)
+    }
 
 
-def _spread(init: Initialization, found: Found, wanted: Mapping[str, Tensor]) -> tuple[Found, list[str]]:
-    """Lets a first convolution of gray images take three equal channels."""
-    first = architectures.published(init.backbone).first_conv
-    name = f"{first}.weight"
-    if not isinstance(first, str) or name not in found or name not in wanted:
-        return found, []
-    key, tensor = found[name]
-    like = wanted[name]
-    if tensor.ndim != 4 or tensor.shape[1] != 1 or tensor[:, 0].shape != like[:, 0].shape:
-        return found, []
-    return {**found, name: (key, spread_gray(tensor, like))}, [f"{name}: one channel spread over three by thirds"]
-
-
-def _advice(init: Initialization) -> str:
+def _advice(init: Initialization, shown: Sequence[str] = ()) -> str:
+    hints = "".join(f"It looks as if {one}. " for one in shown)
     if init.record.family == "yours":
-        return "Name its backbone with @<backbone>, or give a key rule under `inits` of params.yaml."
-    return "Its publisher may have changed it: get it again, or use file:<path> for a file of your own."
+        return f"{hints}Name its backbone with @<backbone>, or give a key rule under `inits` of params.yaml."
+    return f"{hints}Its publisher may have changed it: get it again, or use file:<path> for a file of your own."
 
 
 def _receipt(
@@ -199,7 +225,7 @@ def _receipt(
         beside=content.beside,
         layout=taken.rule,
         recipe=recipes.recipe(init),
-        keys={name: key for name, (key, _) in taken.found.items()},
+        keys={name: " + ".join(keys) for name, (keys, _) in taken.found.items()},
         dropped=taken.dropped,
         filled=tuple(name for name in tensors if name not in taken.found),
         missing=(),

@@ -1,4 +1,4 @@
-"""How the keys of a published file become timm's: one rule per layout, each a pure function.
+"""How the keys of a published file become timm's where its layout is known: one rule per layout, a pure function.
 
 A layout returns, for every backbone tensor that it found, timm's key, the key in the file and the tensor. What it
 leaves is the caller's to account for.
@@ -7,14 +7,11 @@ leaves is the caller's to account for.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 
-from timm.models import convnext, swin_transformer
 from torch import Tensor
 
 from medtransfer.core.errors import UserError
-from medtransfer.weights.backbones import bare_backbone
 
 Found = dict[str, tuple[str, Tensor]]
 """timm's key -> (key in the file, tensor)"""
@@ -26,27 +23,6 @@ Layout = Callable[[Tensors, Tensors, str, str], Found]
 def names(tensors: Tensors, wanted: Tensors, backbone: str, prefix: str) -> Found:
     """Takes the file's names, less a prefix."""
     return {key.removeprefix(prefix): (key, t) for key, t in tensors.items() if key.startswith(prefix)}
-
-
-def found(tensors: Tensors, wanted: Tensors, backbone: str, prefix: str) -> Found:
-    """Looks for the prefix under which most of the backbone's keys stand.
-
-    Raises:
-        UserError: two prefixes hold the same number of them, as the two encoders of a MoCo checkpoint do.
-    """
-    stands = Counter(key[: len(key) - len(name)] for name in wanted for key in tensors if _ends(key, name))
-    ranked = stands.most_common(2)
-    if len(ranked) == 2 and ranked[0][1] == ranked[1][1] and ranked[0][1] > len(wanted) // 2:
-        raise UserError(
-            f"the backbone {backbone} stands in it twice, under {ranked[0][0]!r} and {ranked[1][0]!r}; choose one by "
-            "an entry under `inits` of params.yaml with `prefix:` and `drop:`"
-        )
-    chosen = ranked[0][0] if ranked else ""
-    return {name: (chosen + name, tensors[chosen + name]) for name in wanted if chosen + name in tensors}
-
-
-def _ends(key: str, name: str) -> bool:
-    return key.endswith(name) and (len(key) == len(name) or key[-len(name) - 1] == ".")
 
 
 def lite0(tensors: Tensors, wanted: Tensors, backbone: str, prefix: str) -> Found:
@@ -68,24 +44,6 @@ def radimagenet(tensors: Tensors, wanted: Tensors, backbone: str, prefix: str) -
             turned = tensor.flip(1) if match[1] == "0" and tensor.ndim == 4 else tensor
             result[f"{RADIMAGENET[match[1]]}.{match[2]}"] = (key, turned)
     return result
-
-
-def convnext_original(tensors: Tensors, wanted: Tensors, backbone: str, prefix: str) -> Found:
-    """Renames the original ConvNeXt's keys by timm's own rule for them."""
-    return _by_timm(convnext.checkpoint_filter_fn, tensors, backbone, prefix)
-
-
-def swin_original(tensors: Tensors, wanted: Tensors, backbone: str, prefix: str) -> Found:
-    """Renames the original Swin's keys by timm's own rule for them."""
-    return _by_timm(swin_transformer.checkpoint_filter_fn, tensors, backbone, prefix)
-
-
-def _by_timm(rule: Callable[..., dict[str, Tensor]], tensors: Tensors, backbone: str, prefix: str) -> Found:
-    """Applies a `checkpoint_filter_fn` of timm; a tensor that it only renames is followed by its memory."""
-    bare = {key.removeprefix(prefix): tensor.clone() for key, tensor in tensors.items()}  # each its own memory
-    origin = {tensor.data_ptr(): prefix * (prefix + key in tensors) + key for key, tensor in bare.items()}
-    renamed = rule(dict(bare), bare_backbone(backbone))
-    return {key: (origin[t.data_ptr()], t) for key, t in renamed.items()}
 
 
 def byol(tensors: Tensors, wanted: Tensors, backbone: str, prefix: str) -> Found:
@@ -175,11 +133,8 @@ def _simclr_order(wanted: Tensors) -> list[tuple[str, str]]:
 
 LAYOUTS: dict[str, Layout] = {
     "names": names,
-    "found": found,
     "lite0": lite0,
     "radimagenet": radimagenet,
-    "convnext": convnext_original,
-    "swin": swin_original,
     "byol": byol,
     "simclr": simclr,
 }

@@ -224,7 +224,7 @@ def _parse_file(name: str, default_backbone: str) -> Initialization:
     record = Record(
         name=f"file:{path}",
         family="yours",
-        sources={backbone: Source(url=path, nested=None, layout="found")},
+        sources={backbone: Source(url=path, nested=None, layout="auto")},
         data="not stated",
         method=f"read from {path}",
         licence="not stated",
@@ -277,14 +277,14 @@ def _own_record(name: str, entry: OwnInit) -> Record:
     if name in RECORDS or not named:
         taken = "is the name of a published init" if name in RECORDS else "may hold letters, digits, . _ and - only"
         raise UserError(f"inits.{name}: the name {taken}; choose another")
-    ruled = bool(entry.prefix or entry.drop)
     source = Source(
         url=entry.file,
         sha256=entry.sha256,
         member=entry.member,
         nested=entry.nested,
-        layout="names" if ruled else "found",
+        layout="auto",
         prefix=entry.prefix,
+        rename=tuple(entry.rename.items()),
         drop=entry.drop,
     )
     return Record(

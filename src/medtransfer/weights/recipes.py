@@ -15,6 +15,8 @@ from medtransfer.weights.records import IMAGENET_MEAN, IMAGENET_STD, UNIT_RANGE,
 def recipe(init: Initialization) -> dict[str, Any]:
     """Lists all that decides what is made of a checkpoint, as plain data."""
     fields = dataclasses.asdict(locate.resolve(init))
+    if not fields["rename"]:  # younger than receipts that need not be made anew
+        del fields["rename"]
     stated = (init.record.mean, init.record.std) if init.record.family != "yours" else normalization(init)
     fields |= {
         "mean": stated[0],

@@ -45,9 +45,11 @@ class Source:
     nested: tuple[str, ...] | None = ()
     """keys that lead to the tensors inside the file; None: looked for"""
     layout: str = "names"
-    """how its keys become timm's: one of `key_rules.LAYOUTS`"""
+    """how its keys become timm's: one of `key_rules.LAYOUTS`; `auto`: recognised"""
     prefix: str = ""
     """leading part of every backbone key in the file"""
+    rename: tuple[tuple[str, str], ...] = ()
+    """regular expressions and what they become, in keys behind the prefix"""
     drop: tuple[str, ...] = ()
     """patterns of keys that are left out on purpose: heads, key encoders, optimizer slots"""
 

@@ -10,7 +10,6 @@ from medtransfer.weights.rows.hub import by_hand, hub
 _ZENODO = "https://zenodo.org/record/5205234/files"
 _MIMIC = "https://zenodo.org/records/17627332/files/domain_adapted"
 _TXRV = "https://github.com/mlmed/torchxrayvision/releases/download/v1"
-_HEADS = ("fc.*", "head.*", "classifier.*")
 
 
 def _adapted(name: str, data: str, sources: dict[str, Source], datasets: tuple[str, ...] = ()) -> Record:
@@ -34,11 +33,9 @@ def _asu(file: str, prefix: str) -> dict[str, Source]:
     return {"resnet50": Source(url=url, nested=("state_dict",), prefix=prefix, drop=(f"{prefix}fc.*",))}
 
 
-def _mimic(architecture: str, layout: str) -> Source:
+def _mimic(architecture: str) -> Source:
     url = f"{_MIMIC}_{architecture}_imagenet_mimic_checkpoint.pth.tar?download=1"
-    heads = (*_HEADS, *(f"module.{head}" for head in _HEADS))
-    drop = (*heads, "*.attn_mask", "*.relative_position_index") if layout == "swin" else heads
-    return Source(url=url, nested=None, layout=layout, prefix="module.", drop=drop)
+    return Source(url=url, nested=None, layout="auto")
 
 
 def _chest(name: str, method: str, paper: str, licence: str, sources: dict[str, Source], **other: Any) -> Record:
@@ -61,14 +58,10 @@ def _eva_x(size: str) -> Record:
 
 _ARK_FORM = "https://forms.gle/qkoDGXNiKRPTDdCe8"
 _ARK_SAW = "MIMIC-CXR, CheXpert, ChestX-ray14, RSNA Pneumonia, VinDr-CXR and Shenzhen"
-_ARK_HEADS = tuple(
-    f"*{head}"
-    for head in ("head.*", "head_dist.*", "omni_heads.*", "projector.*", "attn_mask", "relative_position_index")
-)
 
 
 def _ark(name: str, method: str, paper: str, backbone: str, file: str, unverified: str) -> Record:
-    source = by_hand(f"the form {_ARK_FORM}", file, drop=_ARK_HEADS)
+    source = by_hand(f"the form {_ARK_FORM}", file)
     return _chest(
         name, method, paper, "ASU non-commercial", {backbone: source}, gate="form", data=_ARK_SAW,
         datasets=("chestxray14", "chexpert", "shenzhen"), unverified=unverified,
@@ -91,11 +84,10 @@ def _medical_mae(name: str, backbone: str, file: str, data: str) -> Record:
 
 def _medmae(start: str, backbone: str, data: str, *, target: str = "CXR", datasets: tuple[str, ...]) -> Record:
     repository = f"1aurent/{backbone}.medmae_{start}_ft_{target}"
-    drop = ("fc.*",) if backbone == "resnet50" else ("head.*",)
     vit = backbone != "resnet50"
     return _chest(
         f"medmae-{start}-ft-{target}".lower().replace("_", "-"), "fine-tuned, supervised", _XIAO, "Apache-2.0",
-        {backbone: hub(repository, drop=drop)}, data=data, datasets=datasets,
+        {backbone: hub(repository)}, data=data, datasets=datasets,
         unverified="mean and std, in a config.json that was not seen: ImageNet's are taken"
         + (f"; {_WHICH}" if vit else ""),
         note="a conversion to timm's names by 1aurent",
@@ -116,16 +108,16 @@ ROWS = (
     _adapted(
         "imagenet+mimic-published", "ImageNet-1k, then MIMIC-CXR",
         {
-            "resnet50": _mimic("resnet50", "found"),
-            "swin_base_patch4_window7_224": _mimic("swin_base", "swin"),
-            "convnext_base": _mimic("convnext_base", "convnext"),
+            "resnet50": _mimic("resnet50"),
+            "swin_base_patch4_window7_224": _mimic("swin_base"),
+            "convnext_base": _mimic("convnext_base"),
         },
     ),
     _chest(
         "rad-dino", "DINOv2, continued", "Pérez-García et al., Nature Machine Intelligence 2025", "MIT",
         {
             "vit_base_patch14_dinov2": hub(
-                "microsoft/rad-dino", "backbone_compatible.safetensors", drop=("mask_token",),
+                "microsoft/rad-dino", "backbone_compatible.safetensors",
                 sha256="1eac0464b2a00d368aa3eea1dc029964b10320fbabc59a8a4e768c43a23d26f4",
             )
         },
@@ -183,7 +175,7 @@ ROWS = (
         "txrv-resnet50", "supervised, 18 findings", "Cohen et al., MIDL 2022", "Apache-2.0",
         {
             "resnet50": Source(
-                url=f"{_TXRV}/pc-nih-rsna-siim-vin-resnet50-test512-e400-state.pt", layout="auto", drop=("fc.*",),
+                url=f"{_TXRV}/pc-nih-rsna-siim-vin-resnet50-test512-e400-state.pt", layout="auto",
             )
         },
         data="PadChest, ChestX-ray14, RSNA Pneumonia, SIIM-ACR and VinDr-CXR",

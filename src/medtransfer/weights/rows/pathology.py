@@ -76,7 +76,7 @@ ROWS = (
     _slides("openmidnight", "DINOv2", "", _OPTIMUS_G, hub("SophontAI/OpenMidnight", "teacher_checkpoint_load.pt")),
     _slides(
         "gpfm", "distilled from several", "Ma et al., 2024, arXiv 2407.18449", "vit_large_patch14_dinov2:img_size=224",
-        hub("majiabo/GPFM", "GPFM.pth", drop=("mask_token", "dino_head.*")),
+        hub("majiabo/GPFM", "GPFM.pth"),
     ),
     _kaiko("vits16", "vit_small_patch16_224"),
     _kaiko("vits8", "vit_small_patch8_224"),
