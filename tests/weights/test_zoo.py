@@ -17,14 +17,14 @@ from torch import Tensor
 from medtransfer.core.errors import UserError
 from medtransfer.training import fitting, networks
 from medtransfer.training.fitting import NetworkSpec
-from medtransfer.weights import convert, fingerprint, recipes, recognise, store
+from medtransfer.weights import convert, fingerprint, recipes, recognise, sizes, store, variants
 from medtransfer.weights import locate as places
 from medtransfer.weights.backbones import bare_backbone, load_into, same_padding
 from medtransfer.weights.formats import read
 from medtransfer.weights.licences import commercial
 from medtransfer.weights.names import Initialization, parse
 from medtransfer.weights.zoo import RECORDS
-from tests.support import checkpoints
+from tests.support import checkpoints, layouts
 
 TAGGED = [
     ("imagenet", "resnet50"), ("imagenet", "convnext_tiny"), ("imagenet", "swin_tiny_patch4_window7_224"),
@@ -37,9 +37,20 @@ TAGGED = [
 """initializations that are a tag of timm's"""
 
 
+LATER = [
+    (name, backbone)
+    for name in layouts.WRITERS
+    for backbone in RECORDS[name].sources
+    if sizes.parameters(backbone) < 60_000_000
+]
+"""files whose layouts are those of `layouts`, of a size that can be written in a test"""
+SMALL = {name for name in layouts.WRITERS if "resnet50" not in RECORDS[name].sources}
+"""likewise, as a smaller network of the same architecture"""
 QUICK = {
     ("swav", "resnet50"),
     ("imagenet", "deit_tiny_patch16_224"),
+    ("vissl-swav", "resnet50"),
+    ("txrv-resnet50", "resnet50"),
 }  # fmt: skip
 """a file of each kind; all of them take minutes"""
 
@@ -71,6 +82,13 @@ def stands_in(backbone: str) -> dict[str, Tensor]:
     return dict(state)
 
 
+def smaller(backbone: str) -> str:
+    """Spells a backbone of the same architecture with few channels, and two blocks where their number can be told."""
+    architecture, told = variants.split(backbone)
+    less = {"embed_dim": 48} if architecture.startswith("swin") else {"embed_dim": 48, "num_heads": 3, "depth": 2}
+    return variants.spelled(architecture, {**told, **less})
+
+
 @pytest.fixture(scope="module")
 def resnet50() -> dict[str, Tensor]:
     return stands_in("resnet50")
@@ -91,6 +109,9 @@ def published(init: Initialization, tensors: dict[str, Tensor], root: Path) -> P
     """Writes the fake file where the published one is to be put."""
     source = places.resolve(init)
     path = places.place(init, source, source.url, root)
+    if init.record.name in layouts.WRITERS:
+        layouts.write(init.record.name, tensors, path)
+        return path
     if not source.tag:
         checkpoints.write(init.record.name, init.backbone, tensors, path)
         return path
@@ -111,12 +132,28 @@ def source_features(init: Initialization, tensors: dict[str, Tensor]) -> tuple[f
     return fingerprint.features(model)
 
 
-@pytest.mark.parametrize(("name", "backbone"), cases([*checkpoints.NAMES, *TAGGED]))
+@pytest.mark.parametrize(("name", "backbone"), cases([*checkpoints.NAMES, *TAGGED, *LATER]))
 def test_a_published_file_becomes_the_backbone_it_holds(
     root: Path, resnet50: dict[str, Tensor], name: str, backbone: str
 ) -> None:
     init = bound(name, backbone)
-    tensors = resnet50 if backbone == "resnet50" else stands_in(backbone)
+    becomes_what_it_holds(init, resnet50 if backbone == "resnet50" else stands_in(backbone), root)
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_a_smaller_network_in_the_published_layout_becomes_the_backbone_it_holds(root: Path, name: str) -> None:
+    record = RECORDS[name]
+    ((backbone, source),) = record.sources.items()
+    less = smaller(backbone)
+    sources = {less: replace(source, sha256="", md5="")}
+    init = Initialization(record=replace(record, sources=sources), backbone=less)
+    becomes_what_it_holds(init, stands_in(less), root)
+
+
+def becomes_what_it_holds(init: Initialization, tensors: dict[str, Tensor], root: Path) -> None:
+    """Converts a fake file and holds every number, key and feature to what it was made of."""
+    if init.record.name == "txrv-resnet50":  # of one channel
+        tensors = tensors | {"conv1.weight": tensors["conv1.weight"][:, :1].expand(-1, 3, -1, -1).contiguous()}
     path = published(init, tensors, root)
     receipt = store.obtain(init, root)
     assert receipt is not None
@@ -127,13 +164,15 @@ def test_a_published_file_becomes_the_backbone_it_holds(
     assert all(key.endswith("num_batches_tracked") for key in receipt.filled)
     assert fingerprint.deviation(receipt.fingerprint, source_features(init, tensors)) < 1e-5
     assert store.verify(init, root) < 1e-5
-    accounted = set(receipt.keys.values()) | {key for keys in receipt.dropped.values() for key in keys}
+    used = {part for keys in receipt.keys.values() for part in keys.split(" + ")}
+    accounted = used | {key for keys in receipt.dropped.values() for key in keys}
     content = read.read(path, places.resolve(init).nested, places.resolve(init).member)
     assert accounted >= set(content.tensors)
-    assert receipt.parameters == sum(p.numel() for p in bare_backbone(backbone).parameters())
+    assert receipt.parameters == sum(p.numel() for p in bare_backbone(init.backbone).parameters())
     assert receipt.files[0].bytes == path.stat().st_size
+    assert receipt.unverified == init.record.unverified
     assert store.obtain(init, root) == receipt
-    one_step(backbone, back)
+    one_step(init.backbone, back)
 
 
 def one_step(backbone: str, tensors: dict[str, Tensor]) -> None:
@@ -230,9 +269,12 @@ def test_records_are_complete_and_their_files_have_names_of_their_own() -> None:
         assert record.name == name
         assert record.data
         assert record.method
-        assert record.licence or record.tags or name == "imagenet", name
+        timms = bool(record.tags) or any(source.tag for source in record.sources.values())
+        assert record.licence or timms or name == "imagenet", name
         for backbone, source in record.sources.items():
-            assert bool(source.url) != bool(source.steps), name
+            assert [bool(source.url), bool(source.steps), bool(source.tag)].count(True) == 1, name
+            if source.tag:
+                continue
             file = places.place(parse(f"{name}@{backbone}", backbone), source, source.url, Path()).name
             assert files.setdefault(file, name) == name, f"{file} is of {name} and {files[file]}"
             assert len(source.sha256) in (0, 8, 64)
