@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import random
 import re
 from collections.abc import Callable
@@ -80,35 +81,44 @@ def _first(output: Any) -> Tensor:
     return token
 
 
+def _mean(output: Any) -> Tensor:
+    mean: Tensor = output.last_hidden_state.mean((2, 3))
+    return mean
+
+
 TRANSFORMERS: dict[str, tuple[str, str, dict[str, Any], Callable[[Any], Tensor]]] = {
-    "ViT": (VIT, "vision transformer", {**TINY, "layer_norm_eps": 1e-6}, _first),
+    "ViT": (VIT, "names of a vision transformer", {**TINY, "layer_norm_eps": 1e-6}, _first),
     "Dinov2": (
-        DINOV2, "vision transformer",
+        DINOV2, "names of a vision transformer",
         {"hidden_size": 384, "num_attention_heads": 6, "num_hidden_layers": 3, "image_size": 56, "patch_size": 14},
         _first,
     ),
     "Dinov2WithRegisters": (
-        REGISTERS, "vision transformer",
+        REGISTERS, "names of a vision transformer",
         {"hidden_size": 384, "num_attention_heads": 6, "num_hidden_layers": 3, "image_size": 56, "patch_size": 14},
         _first,
     ),
     "SiglipVision": (
-        "vit_base_patch16_siglip_224:depth=3:img_size=64", "vision transformer",
+        "vit_base_patch16_siglip_224:act_layer=gelu_tanh:depth=3:img_size=64", "names of a vision transformer",
         {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072, **SIZES,
          "hidden_act": "gelu_pytorch_tanh"},
         _pooled,
     ),
     "CLIPVision": (
-        "vit_base_patch16_clip_quickgelu_224:depth=3:img_size=64", "vision transformer",
+        "vit_base_patch16_clip_quickgelu_224:depth=3:img_size=64", "names of a vision transformer",
         {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072, **SIZES}, _pooled,
     ),
     "Swin": (
-        "swin_tiny_patch4_window7_224", "Swin",
+        "swin_tiny_patch4_window7_224", "names of Swin",
         {"image_size": 224, "embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "window_size": 7},
         _pooled,
     ),
-    "ConvNext": ("convnext_atto", "ConvNeXt", ATTO, _pooled),
-    "ConvNextV2": ("convnextv2_atto", "ConvNeXt", ATTO, _pooled),
+    "ConvNext": ("convnext_atto", "names of ConvNeXt", ATTO, _pooled),
+    "ConvNextV2": ("convnextv2_atto", "names of ConvNeXt", ATTO, _pooled),
+    "SamVision": (
+        "samvit_base_patch16:depth=2:img_size=64", "SAM's names",
+        {"num_hidden_layers": 2, "image_size": 64, "global_attn_indexes": [], "use_abs_pos": True}, _mean,
+    ),
 }  # fmt: skip
 QUICK = {"ViT", "Dinov2WithRegisters", "ConvNextV2"}
 
@@ -131,15 +141,13 @@ def made_by_transformers(kind: str, folder: Path) -> tuple[str, str, nn.Module, 
 def test_a_file_of_transformers_gives_the_features_that_transformers_computes(kind: str, tmp_path: Path) -> None:
     backbone, word, model, output = made_by_transformers(kind, tmp_path)
     receipt, tensors = obtained(tmp_path / "model.safetensors", backbone)
-    assert (
-        f"transformers' names of {word if word != 'vision transformer' else 'a vision transformer'}" in receipt.layout
-    )
+    assert word in receipt.layout
     side = architectures.published_side(backbone)
     images = fixed_input(side)
     with torch.inference_mode():
         expected = output(model(images))
     found = features(backbone, tensors, images)
-    assert torch.allclose(found, expected, atol=2e-5 * float(expected.abs().max())), float(
+    assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max())), float(
         (found - expected).abs().max()
     )
     torch.save(model.state_dict(), tmp_path / "in_memory.pth")  # the names that its version 5 has in memory
@@ -298,7 +306,8 @@ def test_position_embeddings_of_another_side_are_resampled_and_said(tmp_path: Pa
     torch.save(state, tmp_path / "w.pth")
     other = DINOV2.replace("img_size=56", "img_size=112")
     receipt, tensors = obtained(tmp_path / "w.pth", other)
-    assert receipt.adapted == ("pos_embed: 4 x 4 places resampled to 8 x 8",)
+    said = f"pos_embed: 4 x 4 places resampled to 8 x 8; @{DINOV2} takes them as they are"
+    assert receipt.adapted == (said,)
     model = timm.create_model("vit_small_patch14_dinov2", num_classes=0, depth=3, img_size=112)
     expected = timm.models.vision_transformer.checkpoint_filter_fn(dict(state), model)["pos_embed"]
     assert torch.equal(tensors["pos_embed"], expected)
@@ -359,6 +368,35 @@ def test_a_rule_renames(tmp_path: Path) -> None:
         OwnInit(file="w.pth", backbone=VIT, rename={"a": r"\2"})
 
 
+def test_a_checkpoint_in_several_files_is_read_by_its_index(tmp_path: Path) -> None:
+    state = drawn(VIT)
+    names = list(state)
+    parts = {f"model-0000{n}-of-00003.safetensors": names[n - 1 :: 3] for n in (1, 2, 3)}
+    for name, keys in parts.items():
+        save_file({key: state[key] for key in keys}, tmp_path / name)
+    index = tmp_path / "model.safetensors.index.json"
+    places = {key: name for name, keys in parts.items() for key in keys}
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    receipt, _ = obtained(index, VIT)
+    assert receipt.tensors_sha256 == convert.digest(state)
+    assert [Path(file.address).name for file in receipt.files] == [index.name, *parts]
+    assert receipt.container == "shards"
+    first, second, third = (tmp_path / name for name in parts)
+    with pytest.raises(UserError, match="name their index"):
+        obtained(first, VIT)
+    save_file({key: state[key] + 1 for key in parts[second.name]}, second)  # a part that changed is read again
+    assert obtained(index, VIT)[0].tensors_sha256 != receipt.tensors_sha256
+    save_file({key: state[key] for key in parts[second.name][1:]}, second)
+    with pytest.raises(UserError, match=rf"{second.name} holds 1 tensors that it does not hold"):
+        obtained(index, VIT)
+    third.unlink()
+    with pytest.raises(UserError, match=rf"lists 3 files, 1 of which are not beside it \({third.name}\)"):
+        obtained(index, VIT)
+    index.write_text(json.dumps({"weight_map": {"a": "../elsewhere.safetensors"}}))
+    with pytest.raises(UserError, match="outside of its folder"):
+        obtained(index, VIT)
+
+
 # ---- damaged files
 
 BROKEN = (
@@ -394,13 +432,13 @@ def damaged(state: State, used: list[str], what: str, dice: random.Random) -> tu
 
 
 @pytest.mark.parametrize(
-    "count", [pytest.param(12, id="a few"), pytest.param(1000, id="a thousand", marks=pytest.mark.slow)]
+    "count", [pytest.param(32, id="a few"), pytest.param(1000, id="a thousand", marks=pytest.mark.slow)]
 )
 def test_no_damaged_file_loads(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file whose backbone lacks a tensor is refused, or every tensor is still the one that was saved."""
     dice = random.Random(11)
     whole: list[tuple[Initialization, locate.Checkpoint, read.Content, str, list[str]]] = []
-    for name in BROKEN if count > 100 else BROKEN[-3:]:
+    for name in BROKEN if count > 100 else BROKEN[-4:]:
         folder = tmp_path / name.replace(" ", "_")
         folder.mkdir()
         if name == "transformers":

@@ -140,7 +140,9 @@ def test_a_published_file_becomes_the_backbone_it_holds(
     becomes_what_it_holds(init, resnet50 if backbone == "resnet50" else stands_in(backbone), root)
 
 
-@pytest.mark.parametrize("name", sorted(SMALL))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("ark")) for name in sorted(SMALL)]
+)
 def test_a_smaller_network_in_the_published_layout_becomes_the_backbone_it_holds(root: Path, name: str) -> None:
     record = RECORDS[name]
     ((backbone, source),) = record.sources.items()
@@ -176,7 +178,7 @@ def becomes_what_it_holds(init: Initialization, tensors: dict[str, Tensor], root
 
 
 def one_step(backbone: str, tensors: dict[str, Tensor]) -> None:
-    specs = (NetworkSpec(backbone=backbone, image_size=side) for side in (64, 112, 128, 224))
+    specs = (NetworkSpec(backbone=backbone, image_size=side) for side in (64, 112, 128, 224, 1024))
     spec = next(spec for spec in specs if not fitting.misfit(spec))
     model, size = networks.classifier(spec, 2, tensors, 0), spec.image_size
     before = [p.detach().clone() for p in model.parameters()]

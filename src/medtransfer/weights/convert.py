@@ -9,7 +9,8 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import timm
@@ -48,10 +49,13 @@ def convert(init: Initialization, checkpoint: Checkpoint) -> tuple[Receipt, dict
         taken = _by_timm(source.tag, content) if source.tag else _by_layout(init, checkpoint, content, wanted)
         tensors = _fit(init, taken, wanted)
         _check_finite(tensors, taken.found)
-        _check_copies(tensors, taken.found)
+        used = {key for keys, _ in taken.found.values() for key in keys}
+        if not source.tag:  # whose tensors are those that timm loaded
+            _check_copies(content.tensors, used)
     except UserError as error:
-        raise UserError(f"{checkpoint.path} is not the checkpoint of {init.canonical}: {error}") from error
-    used = {key for keys, _ in taken.found.values() for key in keys}
+        part = re.search(r"-\d+-of-\d+\.", checkpoint.path.name)
+        index = " It is one of several parts: name their index, the .json beside them." if part else ""
+        raise UserError(f"{checkpoint.path} is not the checkpoint of {init.canonical}: {error}{index}") from error
     gone = {key for keys in taken.dropped.values() for key in keys}
     unexpected = tuple(key for key in content.tensors if key not in used | gone)
     if unexpected:
@@ -86,20 +90,20 @@ def _choice(init: Initialization, content: Content) -> tuple[str, ...]:
     )
 
 
-def _check_copies(tensors: Mapping[str, Tensor], found: Found) -> None:
+def _check_copies(tensors: Mapping[str, Tensor], used: Collection[str]) -> None:
     """Refuses a file in which one matrix stands in two places: a slip in saving makes that, training never does."""
     met: dict[tuple[object, ...], list[str]] = {}
-    for name, tensor in tensors.items():
-        if tensor.ndim > 1 and tensor.numel() >= LEAST and name in found:
-            met.setdefault((tensor.shape, *tensor.flatten()[:8].tolist()), []).append(name)
-    for names in met.values():
-        for first, second in itertools.combinations(names, 2):
+    for key in used:
+        tensor = tensors[key]
+        if tensor.ndim > 1 and tensor.numel() >= LEAST:
+            met.setdefault((tensor.shape, *tensor.flatten()[:8].tolist()), []).append(key)
+    for keys in met.values():
+        for first, second in itertools.combinations(keys, 2):
             one = tensors[first]
             if torch.equal(one, tensors[second]) and not bool((one == one.flatten()[0]).all()):
-                keys = " and ".join(found[name][0][0] for name in (first, second))
                 raise UserError(
-                    f"{keys} hold the same numbers: a copy of one stands in the other's place, so one of them is lost; "
-                    "get the file again"
+                    f"{first} and {second} hold the same numbers: a copy of one stands in the other's place, so one of "
+                    "them is lost; get the file again"
                 )
 
 

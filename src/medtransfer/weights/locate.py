@@ -47,7 +47,7 @@ def find(init: Initialization, root: Path) -> Checkpoint:
         path = Path(init.local)
         if not path.is_file():
             raise UserError(f"init {init.record.name}: looked for the file {path.resolve()}, {_instead(path)}")
-        return Checkpoint(path, source, (_measured(source.url, path),))
+        return Checkpoint(path, source, (_measured(source.url, path), *_shards(init, path)))
     if packaged(init):
         package, name = PACKAGED[init.backbone]
         path = _packaged_file(init.backbone)
@@ -56,6 +56,18 @@ def find(init: Initialization, root: Path) -> Checkpoint:
     places = [place(init, source, address, root) for address in addresses]
     found = [_bring(init, source, address, where, root) for address, where in zip(addresses, places, strict=True)]
     return Checkpoint(places[0], source, tuple(found))
+
+
+def _shards(init: Initialization, path: Path) -> list[File]:
+    """Measures the files that a user's own index names."""
+    if path.suffix != ".json":
+        return []
+    from medtransfer.weights.formats import shards  # torch's second, for who only asks where files are
+
+    try:
+        return [_measured(str(shard), shard) for shard in shards.files(path)]
+    except UserError as error:
+        raise UserError(f"init {init.record.name}: {path} {error}") from error
 
 
 def _instead(path: Path) -> str:

@@ -54,12 +54,12 @@ _VIT = (
     (_LAYERS + r"(?:output\.dense|mlp\.fc2|mlp\.weights_out|mlp\.down_proj)\.", r"blocks.\1.mlp.fc2."),
     (_LAYERS + r"layer_scale([12])\.lambda1$", r"blocks.\1.ls\2.gamma"),
     (r"(^|\.)pre_layrnorm\.", r"\1norm_pre."),
-    (r"(^|\.)(?:post_layernorm|layernorm)\.(weight|bias)$", r"\1norm.\2"),
     (r"(^|\.)head\.probe$", r"\1attn_pool.latent"),
     (r"(^|\.)head\.attention\.out_proj\.", r"\1attn_pool.proj."),
     (r"(^|\.)head\.attention\.in_proj_", r"\1attn_pool.in_proj_"),
     (r"(^|\.)head\.layernorm\.", r"\1attn_pool.norm."),
     (r"(^|\.)head\.mlp\.", r"\1attn_pool.mlp."),
+    (r"(^|\.)(?:post_layernorm|layernorm)\.(weight|bias)$", r"\1norm.\2"),
 )
 _SWIN_BLOCK = r"(?:encoder\.)?layers\.(\d+)\.blocks\.(\d+)\."
 _SWIN = (

@@ -26,7 +26,7 @@ from medtransfer.weights.provenance import Found
 HEADS = (
     "fc.*", "classifier.*", "cls_head.*", "head.*", "head_dist.*", "heads.*", "mlp_head.*", "lm_head.*",
     "dino_head.*", "ibot_head.*", "omni_heads.*", "projector.*", "projectors.*", "projection.*", "projection_head.*",
-    "predictor.*", "prediction_head.*", "prototypes.*", "pooler.*", "op_threshs", "queue", "queue_ptr",
+    "predictor.*", "prediction_head.*", "prototypes.*", "pooler.*", "op_threshs", "queue", "queue_ptr", "visual.proj",
 )  # fmt: skip
 """keys behind the backbone's prefix, or beside the backbone, that are left out: what ends a network"""
 BESIDE = (
@@ -205,7 +205,7 @@ def _read(
         elif tensor.shape != like.shape or not _same(name, tensor, sources):
             reading.shapes.append(f"{keys[0]} {tuple(sources[0].shape)} for {tuple(like.shape)}")
         elif note := _changed(name, tensor, sources[-1]):
-            reading.adapted.append(note)
+            reading.adapted.append(note + _as_they_are(name, sources[-1], wanted, backbone))
         reading.found[name] = (keys, tensor)
     return reading
 
@@ -255,8 +255,9 @@ def _same(name: str, tensor: Tensor, sources: Sequence[Tensor]) -> bool:
         return _on_a_grid(name, tensor, source)
     if name.endswith("cls_token") and len(sources) == 2:
         return source.ndim > 1 and source.shape[-1] == tensor.shape[-1]
-    if len(sources) == 1 and name.startswith(("attn_pool.q.", "attn_pool.kv.")) and len(source) == 3 * tensor.shape[-1]:
-        return source.shape[1:] == tensor.shape[1:]
+    if len(sources) == 1 and name.startswith(("attn_pool.q.", "attn_pool.kv.")) and source.shape != tensor.shape:
+        third = 3 * len(tensor) in (len(source), 2 * len(source))
+        return third and source.shape[1:] == tensor.shape[1:]
     if len(sources) == 1:
         return _bare(source) == _bare(tensor)
     rows = sum(len(one) for one in sources)
@@ -293,6 +294,16 @@ def _changed(name: str, tensor: Tensor, source: Tensor) -> str:
     if name.endswith(("rel_pos_h", "rel_pos_w")):
         return f"{name}: {len(source)} places resampled to {len(tensor)}"
     return f"{name}: {sides[0]} x {sides[0]} places resampled to {sides[1]} x {sides[1]}"
+
+
+def _as_they_are(name: str, source: Tensor, wanted: Mapping[str, Tensor], backbone: str) -> str:
+    """Says by which name of the backbone its position embeddings are taken as they are."""
+    patch = wanted.get("patch_embed.proj.weight")
+    if name != "pos_embed" or patch is None or source.ndim > 3:
+        return ""
+    architecture, told = variants.split(backbone)
+    side = math.isqrt(source.numel() // source.shape[-1]) * patch.shape[-1]
+    return f"; @{variants.spelled(architecture, {**told, 'img_size': side})} takes them as they are"
 
 
 def _square(count: int) -> bool:

@@ -97,8 +97,14 @@ def stale(init: Initialization, converted: Path) -> bool:
         receipt = read_receipt(converted)
     except UserError:  # of an earlier version of this program, or cut off
         return True
-    changed = bool(init.local) and files.sha256(Path(init.local)) != receipt.files[0].sha256
+    changed = bool(init.local) and any(_differs(file, init) for file in receipt.files)
     return changed or receipt.recipe != recipes.recipe(init)
+
+
+def _differs(file: File, init: Initialization) -> bool:
+    """Says whether one of a user's own files is another than when it was converted."""
+    path = Path(init.local).with_name(Path(file.address).name)
+    return not path.is_file() or files.sha256(path) != file.sha256
 
 
 def _receipt(init: Initialization, root: Path) -> Receipt | Lineage | None:

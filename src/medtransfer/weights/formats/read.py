@@ -1,8 +1,9 @@
 """Reads the tensors out of a published checkpoint file; nothing in a file can run code.
 
-The format is told by the file's content: safetensors, torch's zip, pickle and tar formats, TensorFlow checkpoints, and
-pickles of arrays such as BYOL's. The modules beside this one read one family each; a `UserError` of theirs is the end
-of a sentence that begins with the file's name, any other exception of theirs means that the file is damaged.
+The format is told by the file's content: safetensors, an index of several files, torch's zip, pickle and tar formats,
+TensorFlow checkpoints, and pickles of arrays such as BYOL's. The modules beside this one read one family each; a
+`UserError` of theirs is the end of a sentence that begins with the file's name, any other exception of theirs means
+that the file is damaged.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from medtransfer.core.errors import UserError
-from medtransfer.weights.formats import archives, pickles, tensorflow, torch_files
+from medtransfer.weights.formats import archives, pickles, shards, tensorflow, torch_files
 
 EMA = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 """keys under which training code puts the averaged weights, which timm takes before the raw ones"""
@@ -101,6 +102,8 @@ def _parse(path: Path) -> tuple[str, Any, list[str]]:
         return pickles.read(path)
     if head[257:262] == b"ustar":
         return "legacy tar", torch_files.read_tar(path), []
+    if head.startswith(b"{") and shards.is_index(path):
+        return "shards", shards.read(path), []
     text = head.decode("latin1").lower()
     meaning = next((meaning for pattern, meaning in HEADS.items() if re.match(pattern, text)), "")
     if tail == tensorflow.END or (path.suffix == ".index" and not meaning):

@@ -60,8 +60,10 @@ _ARK_FORM = "https://forms.gle/qkoDGXNiKRPTDdCe8"
 _ARK_SAW = "MIMIC-CXR, CheXpert, ChestX-ray14, RSNA Pneumonia, VinDr-CXR and Shenzhen"
 
 
-def _ark(name: str, method: str, paper: str, backbone: str, file: str, unverified: str) -> Record:
-    source = by_hand(f"the form {_ARK_FORM}", file)
+def _ark(
+    name: str, method: str, paper: str, backbone: str, file: str, unverified: str, nested: tuple[str, ...]
+) -> Record:
+    source = by_hand(f"the form {_ARK_FORM}", file, nested=nested)
     return _chest(
         name, method, paper, "ASU non-commercial", {backbone: source}, gate="form", data=_ARK_SAW,
         datasets=("chestxray14", "chexpert", "shenzhen"), unverified=unverified,
@@ -143,12 +145,12 @@ ROWS = (
     _ark(
         "ark-plus", "Ark+: supervised, one head per set of labels, teacher and student", "Ma et al., Nature 2025",
         "swin_large_patch4_window12_384:img_size=768", "Ark6_swinLarge768_ep50.pth.tar",
-        "the prefix of its keys and the names of what is left out",
+        "the prefix of its keys and the names of what is left out", ("teacher",),
     ),
     _ark(
         "ark-6", "Ark: supervised, one head per set of labels, teacher and student", "Ma et al., MICCAI 2023",
         "swin_base_patch4_window7_224", "ark6_teacher_ep200_swinb_projector1376_mlp.pth.tar",
-        "the name of its projector",
+        "the name of its projector", (),
     ),
     _chest(
         "chexfound", "DINOv2", "Yang et al., 2025, arXiv 2502.05142", "not stated",
