@@ -33,6 +33,14 @@ TAGGED = [
     ("dinov2", "vit_small_patch14_dinov2"), ("dinov2", "vit_small_patch14_reg4_dinov2"),
     ("dinov3", "vit_small_patch16_dinov3"), ("dinov3", "convnext_tiny"), ("clip", "resnet50_clip_gap"),
     ("clip", "vit_base_patch32_clip_224"), ("timm:resnet18.a1_in1k", "resnet18"),
+    ("imagenet-22k", "vit_small_patch16_224"), ("imagenet-22k", "resnetv2_50x1_bit"), ("imagenet-12k", "convnext_nano"),
+    ("swsl", "resnet18"), ("ssl-yfcc", "resnet18"), ("noisy-student", "tf_efficientnet_b0"),
+    ("convnext-v2-22k", "convnextv2_nano"), ("beit-v2-22k", "beitv2_base_patch16_224"),
+    ("openclip", "vit_base_patch32_clip_224"), ("siglip", "vit_base_patch16_siglip_224"),
+    ("siglip-2", "vit_base_patch32_siglip_256"), ("tips-v2", "vit_base_patch14_reg1_tipsv2"),
+    ("perception-encoder", "vit_pe_core_tiny_patch16_384"), ("eva02", "eva02_tiny_patch14_224"),
+    ("perception-encoder-spatial", "vit_pe_spatial_tiny_patch16_512"), ("sam", "samvit_base_patch16"),
+    ("sam-2", "sam2_hiera_tiny"), ("eupe", "vit_tiny_patch16_dinov3_qkvb"), ("c-radio", "vit_base_patch16_radio_v3"),
 ]  # fmt: skip
 """initializations that are a tag of timm's"""
 

@@ -154,8 +154,8 @@ def _parse_start(name: str, default_backbone: str, records: Mapping[str, Record]
         near = _of_timm(head) or difflib.get_close_matches(head, records, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UserError(
-            f"unknown init {head!r}.{hint} Valid inits: {', '.join(sorted(records))}, timm:<architecture>.<tag>, "
-            "file:<path or address>; `inits` lists them"
+            f"unknown init {head!r}.{hint} `medtransfer inits` lists the {len(records)} that have a name; also "
+            "timm:<architecture>.<tag> and file:<path or address>"
         )
     return _bind(records[head], backbone if at else "", default_backbone)
 
