@@ -152,8 +152,8 @@ def _resampled(backbone: str, tensors: Mapping[str, Tensor], sized: Sequence[str
 def _regridded(key: str, tensor: Tensor, shape: torch.Size, backbone: str) -> Tensor:
     """Resamples a square grid of position embeddings, (1, side * side, channels), or those of SAM.
 
-    SAM's embeddings are (1, height, width, channels), its places relative to a token (2 * side - 1, channels), which its
-    own code interpolates along the side.
+    SAM's embeddings are (1, height, width, channels), its places relative to a token (2 * side - 1, channels), which
+    its own code interpolates along the side.
     """
     if tensor.ndim == 4 and key.endswith("pos_embed") and tensor.shape[-1] == shape[-1]:
         moved: Tensor = resample_abs_pos_embed_nhwc(tensor, list(shape[1:3]))
