@@ -48,6 +48,7 @@ def test_every_init_has_its_line_under_its_modality_and_nothing_is_cut_off(
     place = lines.index(next(line for line in lines if line.startswith("ark-plus")))
     words = " ".join(lines[place : place + 3]).split()
     assert words[:2] == ["ark-plus", "?"]
+    assert ("Swin-L/4" in words) == (width < 140)
     assert {"195M", "no", "form"} <= set(words)
     assert ({"chestxray14", "chexpert", "shenzhen", "ASU", "non-commercial"} <= set(words)) == (width >= 140)
 
@@ -68,6 +69,21 @@ def test_a_line_of_the_list_says_what_is_known(params: parameters.Params, tmp_pa
     assert lines["moco-v1"] == ["moco-v1", "resnet50", "24M", "MIT", "(...)", "unclear"]
     assert lines["dinov2"] == ["dinov2", "vit_base_patch14_dinov2", "+7", "22M-1.1B", "apache-2.0", "yes"]
     assert lines["inat2021"][-2:] == ["by", "hand"]
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("rad-dino", "ViT-B/14"), ("siglip-2", "ViT-B/16 +31"), ("eva-x-tiny", "EVA02-Ti/16"), ("medsam", "SAM-B/16"),
+        ("uni2-h", "ViT-g/14"), ("swav", "resnet50"), ("sam-2", "sam2_hiera_tiny +3"), ("random", "any of timm"),
+        ("medsiglip-448", "ViT-So400m/14"),
+    ],
+)  # fmt: skip
+def test_a_narrow_list_names_backbones_briefly(
+    params: parameters.Params, tmp_path: Path, name: str, short: str
+) -> None:
+    lines = {line.partition(" ")[0]: line for line in listed(params, tmp_path, Filter(), 80)}
+    assert lines[name][31:50].rstrip() == short
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,12 @@ from medtransfer.weights.zoo import PACKAGED
 
 WIDTHS = {"init": 30, "backbone": 36, "size": 10, "licence": 20, "use": 7, "file": 10, "has seen": 20}
 """title of a column -> its letters in a wide terminal"""
+LETTERS = {
+    "tiny": "Ti", "small": "S", "base": "B", "large": "L", "so400m": "So400m", "huge": "H", "giant": "g",
+    "gigantic": "G",
+}  # fmt: skip
+"""size in timm's names -> how the field abbreviates it"""
+KINDS = {"vit": "ViT", "samvit": "SAM", "swin": "Swin", "eva02": "EVA02", "beitv2": "BEiTv2"}
 INDENT = 12
 """letters of the titles in what is said of one initialization"""
 NARROW = {"init": 30, "backbone": 19, "size": 10, "use": 7, "file": 10}
@@ -105,7 +111,7 @@ def listed(params: Params, root: Path, wanted: Filter, width: int) -> list[str]:
             record = row.record
             cells = {
                 "init": record.name + " *" * (record.name in used) + " ?" * bool(record.unverified),
-                "backbone": _backbone(row),
+                "backbone": _backbone(row, widths is NARROW),
                 "size": few_to_many([sizes.parameters(backbone) for backbone in row.backbones]),
                 "licence": re.sub(r" \(.*", " (...)", row.licence),
                 "use": commercial(row.licence),
@@ -185,11 +191,15 @@ def _fits(row: Row, wanted: Filter) -> bool:
     )
 
 
-def _backbone(row: Row) -> str:
+def _backbone(row: Row, briefly: bool) -> str:
+    """Names the backbone and counts the others; briefly, as in ViT-B/16: of base size, with patches of 16 pixels."""
     if not row.backbones:
         return "any of timm"
-    more = len(row.backbones) - 1
-    return row.init.backbone + (f" +{more}" if more else "")
+    name, more = row.init.backbone, len(row.backbones) - 1
+    found = re.match(rf"([a-z0-9]+)_(?:\w+_)?({'|'.join(LETTERS)})_patch(\d+)", name) if briefly else None
+    if found:
+        name = f"{KINDS.get(found[1], found[1])}-{LETTERS[found[2]]}/{found[3]}"
+    return name + (f" +{more}" if more else "")
 
 
 def few_to_many(counts: Sequence[int]) -> str:
