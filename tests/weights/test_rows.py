@@ -5,6 +5,7 @@ from collections import Counter
 from types import ModuleType
 
 import pytest
+import timm
 import torch
 
 from medtransfer.data import catalog
@@ -57,6 +58,19 @@ def test_every_tag_has_weights_in_timm() -> None:
         for backbone, source in record.sources.items():
             assert not source.tag or source.tag.partition(".")[0] == backbone
             assert not source.tag or timm_index.pretrained(source.tag), source.tag
+
+
+TAGGED = sorted({name for init in bound() if (name := locate.timm_name(init))})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tag", TAGGED)
+def test_the_network_of_a_tag_holds_its_backbone(tag: str) -> None:
+    """A file of timm's is loaded into the whole network, classifier and all, and the backbone taken out of that."""
+    with torch.device("meta"):
+        whole = {name: tensor.shape for name, tensor in timm.create_model(tag).state_dict().items()}
+        bare = {name: tensor.shape for name, tensor in bare_backbone(tag.partition(".")[0]).state_dict().items()}
+    assert bare.items() <= whole.items()
 
 
 def test_every_file_has_an_address_and_a_licence() -> None:
@@ -131,10 +145,7 @@ def test_the_table_of_sizes_holds_every_backbone_of_the_table_and_no_other() -> 
 
 @pytest.mark.parametrize(
     "backbone",
-    [
-        pytest.param(backbone, marks=[] if backbone in variants.VARIANTS or ":" in backbone else [pytest.mark.slow])
-        for backbone in EVERY
-    ],
+    [pytest.param(backbone, marks=[] if backbone in variants.VARIANTS else [pytest.mark.slow]) for backbone in EVERY],
 )
 def test_sizes_are_those_of_the_built_network(backbone: str) -> None:
     with torch.device("meta"):
