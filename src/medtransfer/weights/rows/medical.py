@@ -32,7 +32,7 @@ def _retfound(name: str, modality: str, backbone: str, repository: str, method: 
     )  # fmt: skip
 
 
-_MAE = ("vit_large_patch16_224", "masked autoencoder, started from ImageNet-1k")
+_MAE = ("vit_large_patch16_224", "masked autoencoder")
 _DINOV2 = ("vit_large_patch14_dinov2:img_size=224", "DINOv2")
 _HEADS = "the names of the heads that are left out"
 
@@ -41,14 +41,14 @@ def _radio_dino(size: str, architecture: str) -> Record:
     return _medical(
         f"radio-dino-{size}", "radiology", "RadImageNet: CT, MRI and ultrasound", "DINO", "", "CC-BY-4.0",
         architecture, hub(f"Snarcy/RadioDino-{size}"),
-        unverified="the architecture, taken from its name, " + _ITS_CONFIG
+        unverified="the architecture, taken from its name; " + _ITS_CONFIG
         + ("" if size == "s16" else "; the licence is that of the card of s16"),
     )  # fmt: skip
 
 
 def _omnirad(size: str, **other: Any) -> Record:
     return _medical(
-        f"omnirad-{size}", "radiology", "over a million radiological images", "DINOv2", "", "CC-BY-NC-4.0",
+        f"omnirad-{size}", "radiology", "over a million radiological images", "self-supervised", "", "CC-BY-NC-4.0",
         f"vit_{size}_patch14_dinov2:img_size=224", hub(f"Snarcy/OmniRad-{size}"), **other,
     )  # fmt: skip
 
@@ -95,11 +95,11 @@ ROWS = (
         unverified="mean and std: ImageNet's are taken",
     ),
     _retfound(
-        "retfound-cfp", "fundus", _MAE[0], "RETFound_mae_natureCFP", _MAE[1], data="retinal images, 1.6 M with OCT",
+        "retfound-cfp", "fundus", _MAE[0], "RETFound_mae_natureCFP", _MAE[1], data="1.6 M retinal images",
         sha256="e1e4f66a1b792eeb6e2efaf158f33be35c8255f36b3d17ed67cd5129da246485",
     ),
     _retfound(
-        "retfound-oct", "oct", _MAE[0], "RETFound_mae_natureOCT", _MAE[1], data="OCT, 1.6 M with retinal images",
+        "retfound-oct", "oct", _MAE[0], "RETFound_mae_natureOCT", _MAE[1], data="1.6 M retinal images, OCT",
         sha256="e9ff7864f40334885062953cb3894739d9fff52aaeb22c8b4f47d92270068d18",
     ),
     _retfound("retfound-meh", "fundus", _MAE[0], "RETFound_mae_meh", _MAE[1]),
@@ -109,7 +109,7 @@ ROWS = (
         "retfound-dinov2-shanghai", "fundus", _DINOV2[0], "RETFound_dinov2_shanghai", _DINOV2[1], unverified=_HEADS
     ),
     _medical(
-        "retfound-green", "fundus", "75,000 public retinal images", "token reconstruction",
+        "retfound-green", "fundus", "75,000 public retinal images", "self-supervised",
         "Engelmann and Bernabeu, 2024, arXiv 2405.00117", "non-commercial research",
         "vit_small_patch14_reg4_dinov2:img_size=392",
         Source(
@@ -144,7 +144,7 @@ ROWS = (
         unverified="the file's name", note="the image tower",
     ),
     _medical(
-        "medsam", "medical", "SA-1B, then 1.5 M pairs of medical image and mask", "Segment Anything, fine-tuned",
+        "medsam", "medical", "1.5 M medical images with masks", "Segment Anything, fine-tuned",
         "Ma et al., Nature Communications 2024", "Apache-2.0", "samvit_base_patch16",
         by_hand("https://github.com/bowang-lab/MedSAM", "medsam_vit_b.pth"),
         unverified="mean and std: ImageNet's are taken; the licence is said by its users",

@@ -52,8 +52,13 @@ ROWS = (
         "virchow2", "DINOv2", "Zimmermann et al., 2024, arXiv 2408.00738", "vit_huge_patch14_reg4_virchow2",
         hub("paige-ai/Virchow2", _BIN), gate="accept", unverified=_FILE,
     ),
-    _slides("h-optimus-0", "DINOv2", "", _OPTIMUS_G, hub("bioptimus/H-optimus-0", _BIN), gate="accept", **_OPTIMUS),
-    _slides("h-optimus-1", "DINOv2", "", _OPTIMUS_G, hub("bioptimus/H-optimus-1", _BIN), gate="accept", **_OPTIMUS),
+    *(
+        _slides(
+            f"h-optimus-{n}", "self-supervised", "", _OPTIMUS_G, hub(f"bioptimus/H-optimus-{n}", _BIN), gate="accept",
+            **_OPTIMUS,
+        )
+        for n in (0, 1)
+    ),
     _slides(
         "h0-mini", "distilled from h-optimus-0", "", "vit_base_patch14_reg4_h0mini", hub("bioptimus/H0-mini"),
         gate="accept", **_OPTIMUS,
@@ -73,7 +78,10 @@ ROWS = (
         "midnight-12k", "DINOv2", "Karasikov et al., 2025, arXiv 2504.05186",
         "vit_giant_patch14_dinov2:img_size=224", hub("kaiko-ai/midnight"), **_HALF,
     ),
-    _slides("openmidnight", "DINOv2", "", _OPTIMUS_G, hub("SophontAI/OpenMidnight", "teacher_checkpoint_load.pt")),
+    _slides(
+        "openmidnight", "self-supervised", "", _OPTIMUS_G,
+        hub("SophontAI/OpenMidnight", "teacher_checkpoint_load.pt"),
+    ),
     _slides(
         "gpfm", "distilled from several", "Ma et al., 2024, arXiv 2407.18449", "vit_large_patch14_dinov2:img_size=224",
         hub("majiabo/GPFM", "GPFM.pth"),
