@@ -20,7 +20,7 @@ from typing import Any, Literal
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from medtransfer.cli import VERBS
+from medtransfer.cli import VERBS, list_inits
 from medtransfer.comparison.wording import margin_words
 from medtransfer.core import schema
 from medtransfer.data import catalog
@@ -28,8 +28,10 @@ from medtransfer.data.tasks import Layout, Task
 from medtransfer.params import Params, TaskParams
 from medtransfer.params.tuning import Dimension
 from medtransfer.statistics.metrics import METRICS, PREFIXES
+from medtransfer.weights import locate, sizes
 from medtransfer.weights.licences import commercial
-from medtransfer.weights.records import Record
+from medtransfer.weights.names import Initialization
+from medtransfer.weights.records import MODALITIES, Record
 from medtransfer.weights.zoo import RECORDS
 
 KEYS = {"tasks": "<task>", "inits": "<init>", "claims": "<claim>", "space": "<field>"}
@@ -356,31 +358,40 @@ def inits() -> str:
         "# Inits",
         "The initializations that medtransfer knows by name: `<init>` or `<init>@<backbone>`, and with further "
         "pre-training `<init>+<dataset>`. Also `timm:<architecture>.<tag>`, `file:<path or address>` and "
-        "`registry:<model>/<alias or version>`; see [Weights](../how-to/weights.md). `medtransfer inits` also says "
-        "what is on disk.",
+        "`registry:<model>/<alias or version>`; see [Weights](../how-to/weights.md). They stand under the kind of "
+        "images that they were trained on last. `medtransfer inits` also says what is on disk, `medtransfer inits "
+        "<init>` where a file is from.",
     ]
-    families: dict[str, list[Record]] = {}
-    for record in RECORDS.values():
-        families.setdefault(record.family, []).append(record)
-    for family, records in families.items():
-        rows = [
-            (
-                f"`{r.name}`", _cell(f"{r.data}; {r.method}".strip("; ")), _backbones(r),
-                _cell(r.licence or "the timm tag's own"), commercial(r.licence) if r.licence else "by tag",
-                _cell(". ".join(filter(None, (r.paper, r.note)))) or "-",
-            )
-            for r in records
-        ]  # fmt: skip
-        titles = ("init", "pre-trained on; how", "backbones", "licence", "commercial use", "paper, notes")
-        text += [f"## {family}", _table(titles, rows)]
+    for modality in MODALITIES:
+        rows = [_init(r) for r in RECORDS.values() if r.modality == modality]
+        titles = ("init", "pre-trained on; how", "backbones", "parameters", "licence", "commercial use", "notes")
+        text += [f"## {modality}", _table(titles, rows)] if rows else []
     return _page(text)
 
 
+def _init(record: Record) -> tuple[str, ...]:
+    """Writes the row of an initialization."""
+    counts = [sizes.parameters(backbone) for backbone in locate.backbones(Initialization(record=record, backbone=""))]
+    notes = (
+        f"has seen {', '.join(record.datasets)}" if record.datasets else "",
+        f"not known: {record.unverified}" if record.unverified else "",
+        {"": "", "accept": "conditions to accept on its page", "form": "a form to fill in"}[record.gate],
+        record.note,
+        record.paper,
+    )
+    return (
+        f"`{record.name}`", _cell(f"{record.data}; {record.method} ({record.family})"), _backbones(record),
+        list_inits.few_to_many(counts) or "-", _cell(record.licence or "the timm tag's own"),
+        commercial(record.licence) if record.licence else "by tag", _cell(". ".join(filter(None, notes))) or "-",
+    )  # fmt: skip
+
+
 def _backbones(record: Record) -> str:
-    if record.sources:
-        return ", ".join(f"`{name}`" for name in record.sources)
+    own = ", ".join(f"`{name}`" for name in record.sources)
+    if own and not record.tags:
+        return own
     tags = ", ".join(f"`{tag}`" for tag in record.tags)
-    return f"those of timm with a tag {tags}" if tags else "any of timm"
+    return ", ".join(filter(None, (own, f"those of timm with a tag {tags}" if tags else ""))) or "any of timm"
 
 
 def metrics() -> str:

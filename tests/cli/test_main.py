@@ -22,7 +22,8 @@ HEAVY = (
 """what takes a third of a second or more to import"""
 
 LIGHT = [
-    ["tasks"], ["inits"], ["status"], ["show"], ["compare"], ["promote"], ["benchmark"], ["tune"],
+    ["tasks"], ["inits"], ["inits", "rad-dino"], ["inits", "--max-parameters", "90M", "--open"], ["status"], ["show"],
+    ["compare"], ["promote"], ["benchmark"], ["tune"],
     ["finetune", "--init", "resnet50"], ["finetune", "--init", "random", "--task", "drive"],
     ["pretrain", "--init", "imagenet"], ["prepare", "shenzen"], ["audit", "drive"], ["weights", "imgenet"],
     ["demote", "medtransfer-backbone"], ["export", "medtransfer-drive"], ["finetune", "--init", "random", "--lr", "1"],

@@ -76,8 +76,8 @@ def test_file_names_keep_their_own_at_signs() -> None:
     ("name", "words"),
     [
         ("imgenet", "Did you mean imagenet?"),
-        ("moco", "Did you mean moco-v3?"),
-        ("nothing", "hf:<owner>/<repo>; `inits` lists them"),
+        ("moco", "Did you mean moco-v"),
+        ("nothing-like-it", "unknown init 'nothing-like-it'. `medtransfer inits` lists the "),
         ("moco-v3@resnet18", "exists for the backbones resnet50, vit_base_patch16_224 only, got 'resnet18'"),
         ("timm:resnet50", "must be timm:<architecture>.<tag>"),
         ("timm:resnet50.a1_in1k@resnet50", "must be timm:<architecture>.<tag>"),

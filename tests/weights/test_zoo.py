@@ -17,14 +17,14 @@ from torch import Tensor
 from medtransfer.core.errors import UserError
 from medtransfer.training import fitting, networks
 from medtransfer.training.fitting import NetworkSpec
-from medtransfer.weights import convert, fingerprint, recipes, recognise, store
+from medtransfer.weights import convert, fingerprint, recipes, recognise, sizes, store, variants
 from medtransfer.weights import locate as places
 from medtransfer.weights.backbones import bare_backbone, load_into, same_padding
 from medtransfer.weights.formats import read
 from medtransfer.weights.licences import commercial
 from medtransfer.weights.names import Initialization, parse
 from medtransfer.weights.zoo import RECORDS
-from tests.support import checkpoints
+from tests.support import checkpoints, layouts
 
 TAGGED = [
     ("imagenet", "resnet50"), ("imagenet", "convnext_tiny"), ("imagenet", "swin_tiny_patch4_window7_224"),
@@ -33,13 +33,35 @@ TAGGED = [
     ("dinov2", "vit_small_patch14_dinov2"), ("dinov2", "vit_small_patch14_reg4_dinov2"),
     ("dinov3", "vit_small_patch16_dinov3"), ("dinov3", "convnext_tiny"), ("clip", "resnet50_clip_gap"),
     ("clip", "vit_base_patch32_clip_224"), ("timm:resnet18.a1_in1k", "resnet18"),
+    ("imagenet-22k", "vit_small_patch16_224"), ("imagenet-22k", "resnetv2_50x1_bit"), ("imagenet-12k", "convnext_nano"),
+    ("swsl", "resnet18"), ("ssl-yfcc", "resnet18"), ("noisy-student", "tf_efficientnet_b0"),
+    ("convnext-v2-22k", "convnextv2_nano"), ("beit-v2-22k", "beitv2_base_patch16_224"),
+    ("openclip", "vit_base_patch32_clip_224"), ("siglip", "vit_base_patch16_siglip_224"),
+    ("siglip-2", "vit_base_patch32_siglip_256"), ("tips-v2", "vit_base_patch14_reg1_tipsv2"),
+    ("perception-encoder", "vit_pe_core_tiny_patch16_384"), ("eva02", "eva02_tiny_patch14_224"),
+    ("perception-encoder-spatial", "vit_pe_spatial_tiny_patch16_512"), ("sam", "samvit_base_patch16"),
+    ("sam-2", "sam2_hiera_tiny"), ("eupe", "vit_tiny_patch16_dinov3_qkvb"), ("c-radio", "vit_base_patch16_radio_v3"),
 ]  # fmt: skip
 """initializations that are a tag of timm's"""
 
 
+LATER = [
+    (name, backbone)
+    for name in layouts.WRITERS
+    for backbone in RECORDS[name].sources
+    if sizes.parameters(backbone) < 60_000_000
+]
+"""files whose layouts are those of `layouts`, of a size that can be written in a test"""
+SMALL = sorted(name for name in layouts.WRITERS if "resnet50" not in RECORDS[name].sources)
+"""likewise, as a smaller network of the same architecture"""
+FIRST = {writer: name for name, writer in reversed(layouts.WRITERS.items()) if name in SMALL}
+QUICK_SMALL = {*FIRST.values(), "uni2-h", "virchow2", "midnight-12k", "eva-x-base"} - {"ark-plus", "ark-6"}
+"""one of each layout, and those whose parts have other names; Swin's take long"""
 QUICK = {
     ("swav", "resnet50"),
     ("imagenet", "deit_tiny_patch16_224"),
+    ("vissl-swav", "resnet50"),
+    ("txrv-resnet50", "resnet50"),
 }  # fmt: skip
 """a file of each kind; all of them take minutes"""
 
@@ -71,6 +93,13 @@ def stands_in(backbone: str) -> dict[str, Tensor]:
     return dict(state)
 
 
+def smaller(backbone: str) -> str:
+    """Spells a backbone of the same architecture with few channels, and two blocks where their number can be told."""
+    architecture, told = variants.split(backbone)
+    less = {"embed_dim": 48} if architecture.startswith("swin") else {"embed_dim": 48, "num_heads": 3, "depth": 2}
+    return variants.spelled(architecture, {**told, **less})
+
+
 @pytest.fixture(scope="module")
 def resnet50() -> dict[str, Tensor]:
     return stands_in("resnet50")
@@ -91,6 +120,9 @@ def published(init: Initialization, tensors: dict[str, Tensor], root: Path) -> P
     """Writes the fake file where the published one is to be put."""
     source = places.resolve(init)
     path = places.place(init, source, source.url, root)
+    if init.record.name in layouts.WRITERS:
+        layouts.write(init.record.name, tensors, path)
+        return path
     if not source.tag:
         checkpoints.write(init.record.name, init.backbone, tensors, path)
         return path
@@ -111,12 +143,30 @@ def source_features(init: Initialization, tensors: dict[str, Tensor]) -> tuple[f
     return fingerprint.features(model)
 
 
-@pytest.mark.parametrize(("name", "backbone"), cases([*checkpoints.NAMES, *TAGGED]))
+@pytest.mark.parametrize(("name", "backbone"), cases([*checkpoints.NAMES, *TAGGED, *LATER]))
 def test_a_published_file_becomes_the_backbone_it_holds(
     root: Path, resnet50: dict[str, Tensor], name: str, backbone: str
 ) -> None:
     init = bound(name, backbone)
-    tensors = resnet50 if backbone == "resnet50" else stands_in(backbone)
+    becomes_what_it_holds(init, resnet50 if backbone == "resnet50" else stands_in(backbone), root)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK_SMALL)) for name in SMALL]
+)
+def test_a_smaller_network_in_the_published_layout_becomes_the_backbone_it_holds(root: Path, name: str) -> None:
+    record = RECORDS[name]
+    ((backbone, source),) = record.sources.items()
+    less = smaller(backbone)
+    sources = {less: replace(source, sha256="", md5="")}
+    init = Initialization(record=replace(record, sources=sources), backbone=less)
+    becomes_what_it_holds(init, stands_in(less), root)
+
+
+def becomes_what_it_holds(init: Initialization, tensors: dict[str, Tensor], root: Path) -> None:
+    """Converts a fake file and holds every number, key and feature to what it was made of."""
+    if init.record.name == "txrv-resnet50":  # of one channel
+        tensors = tensors | {"conv1.weight": tensors["conv1.weight"][:, :1].expand(-1, 3, -1, -1).contiguous()}
     path = published(init, tensors, root)
     receipt = store.obtain(init, root)
     assert receipt is not None
@@ -127,17 +177,19 @@ def test_a_published_file_becomes_the_backbone_it_holds(
     assert all(key.endswith("num_batches_tracked") for key in receipt.filled)
     assert fingerprint.deviation(receipt.fingerprint, source_features(init, tensors)) < 1e-5
     assert store.verify(init, root) < 1e-5
-    accounted = set(receipt.keys.values()) | {key for keys in receipt.dropped.values() for key in keys}
+    used = {part for keys in receipt.keys.values() for part in keys.split(" + ")}
+    accounted = used | {key for keys in receipt.dropped.values() for key in keys}
     content = read.read(path, places.resolve(init).nested, places.resolve(init).member)
     assert accounted >= set(content.tensors)
-    assert receipt.parameters == sum(p.numel() for p in bare_backbone(backbone).parameters())
+    assert receipt.parameters == sum(p.numel() for p in bare_backbone(init.backbone).parameters())
     assert receipt.files[0].bytes == path.stat().st_size
+    assert receipt.unverified == init.record.unverified
     assert store.obtain(init, root) == receipt
-    one_step(backbone, back)
+    one_step(init.backbone, back)
 
 
 def one_step(backbone: str, tensors: dict[str, Tensor]) -> None:
-    specs = (NetworkSpec(backbone=backbone, image_size=side) for side in (64, 112, 128, 224))
+    specs = (NetworkSpec(backbone=backbone, image_size=side) for side in (64, 112, 128, 224, 1024))
     spec = next(spec for spec in specs if not fitting.misfit(spec))
     model, size = networks.classifier(spec, 2, tensors, 0), spec.image_size
     before = [p.detach().clone() for p in model.parameters()]
@@ -230,9 +282,12 @@ def test_records_are_complete_and_their_files_have_names_of_their_own() -> None:
         assert record.name == name
         assert record.data
         assert record.method
-        assert record.licence or record.tags or name == "imagenet", name
+        timms = bool(record.tags) or any(source.tag for source in record.sources.values())
+        assert record.licence or timms or name == "imagenet", name
         for backbone, source in record.sources.items():
-            assert bool(source.url) != bool(source.steps), name
+            assert [bool(source.url), bool(source.steps), bool(source.tag)].count(True) == 1, name
+            if source.tag:
+                continue
             file = places.place(parse(f"{name}@{backbone}", backbone), source, source.url, Path()).name
             assert files.setdefault(file, name) == name, f"{file} is of {name} and {files[file]}"
             assert len(source.sha256) in (0, 8, 64)

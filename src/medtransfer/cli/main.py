@@ -53,7 +53,7 @@ def build_parser(completing: bool = False) -> argparse.ArgumentParser:
         command.add_argument("--skip-bad", metavar="N", help="short for --data.skip_bad N: samples that may be bad")
         for option, default in entry.identity.items():
             words = f"{entry.help_of(option)} ({f'default: {default}' if default is not None else 'required'})"
-            if option in ("check", "race"):  # also without a value
+            if option in ("check", "race", "open"):  # also without a value
                 command.add_argument(f"--{option}", nargs="?", const="yes", default=default, help=words)
             else:
                 names = dict.fromkeys((f"--{option.replace('_', '-')}", f"--{option}"))  # MLflow's -P takes no hyphen
@@ -75,6 +75,10 @@ def _candidates(option: str, **_: object) -> list[str]:
         from medtransfer.weights.zoo import RECORDS
 
         return ["all", *RECORDS]
+    if option in ("modality", "family", "commercial"):
+        from medtransfer.cli import list_inits
+
+        return ["all", *list_inits.WORDS[option]]
     if option in ("task", "dataset"):
         from medtransfer.data import catalog
 

@@ -35,7 +35,7 @@ def check(verb: str, params: Params, root: Path, identity: Mapping[str, str]) ->
         if entry.images:
             training_lists.read(training_lists.place(entry.images, root))
     init, task = identity.get("init") or "all", identity.get("task", "")
-    if init != "all":
+    if init != "all" and verb != "inits":  # which takes a name without a backbone, too
         check_backbone(parse(init, params.model.backbone, params.inits).backbone)
     if task not in ("", "all"):
         catalog.lookup(task, root)

@@ -17,13 +17,41 @@ log = logging.getLogger("medtransfer")
 
 
 @verb("model", "inits", "benchmark")
-def inits(params: Params, root: Path) -> None:
-    """List the initializations: backbones, pre-training, licence, and what is on disk or where to get it."""
+def inits(
+    params: Params,
+    root: Path,
+    init: str = "all",
+    modality: str = "all",
+    family: str = "all",
+    commercial: str = "all",
+    max_parameters: str = "none",
+    open: str = "no",  # noqa: A002  # the option's name is the argument's
+) -> None:
+    """List the initializations by the images that they were trained on, or say all that is known of one.
+
+    Args:
+        params: of the study.
+        root: the study's folder.
+        init: init that all is said of, or all: the list.
+        modality: of the images that it was trained on last: chest-x-ray, fundus, pathology, ...; all: any.
+        family: supervised, self-supervised, domain-adapted, medical or yours; all: any.
+        commercial: whether its licence permits commercial use: yes, no or unclear; all: any.
+        max_parameters: of the backbone at most, as in 90M; none: any number.
+        open: yes: only files that a program may fetch without conditions that a person accepts.
+    """
     from rich.console import Console
 
     from medtransfer.cli import list_inits
 
-    Console().print(list_inits.listed(params, root))
+    wanted = list_inits.read_filter(modality, commercial, family, max_parameters, open)
+    console = Console()
+    if init == "all":
+        lines = list_inits.listed(params, root, wanted, console.width)
+    elif wanted == list_inits.Filter():
+        lines = list_inits.described(init, params, root, console.width)
+    else:
+        raise UserError(f"inits {init} says all of one init; --modality, --open and the like are for the list")
+    console.out("\n".join(lines), highlight=False)
 
 
 @verb("model", "inits", "benchmark")

@@ -147,11 +147,16 @@ def _convert_section(value: Any, kind: type, name: str) -> Any:
     return kind(**{key: _convert(value[key], hint, f"{prefix}{key}") for key, hint in hints.items() if key in value})
 
 
+MOST = 40
+"""valid names that a message lists"""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Words a hint at the valid name nearest to an unknown one, or lists them all."""
+    """Words a hint at the valid name nearest to an unknown one, or lists the valid ones."""
     names = list(valid)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; the nearest valid name is {near[0]}" if near else f"; valid names: {', '.join(names)}"
+    more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
+    return f"; the nearest valid name is {near[0]}" if near else f"; valid names: {', '.join(names[:MOST])}{more}"
 
 
 def flatten(node: object, prefix: str = "") -> dict[str, Any]:

@@ -92,11 +92,11 @@ def misfit(spec: NetworkSpec) -> str:
     unit, law = _unit(spec)
     if spec.image_size % unit:
         return f"it must be a multiple of {law}"
-    return _refusal(spec.backbone, spec.image_size, spec.decoder, spec.padding)
+    return _misfit(spec.backbone, spec.image_size, spec.decoder, spec.padding)
 
 
 @remembered("timm", "torch", "segmentation-models-pytorch")
-def _refusal(backbone: str, image_size: int, decoder: str, padding: str) -> str:
+def _misfit(backbone: str, image_size: int, decoder: str, padding: str) -> str:
     import torch
 
     from medtransfer.training import networks

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from timm.layers import Conv2dSame, create_pool2d, resample_abs_pos_embed
+from timm.layers import Conv2dSame, create_pool2d, resample_abs_pos_embed, resample_abs_pos_embed_nhwc
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from medtransfer.core.errors import UserError, some
@@ -92,7 +93,8 @@ def fitted(module: nn.Module, tensors: Mapping[str, Tensor], backbone: str, imag
     """Resamples those tensors of the published side whose shape depends on the input's side; no other is touched.
 
     The resampling is timm's own: that of its loading code for the architecture or, for a square grid of position
-    embeddings without class token that this leaves alone (as Hiera's), `timm.layers.resample_abs_pos_embed`.
+    embeddings without class token that this leaves alone (as Hiera's), `timm.layers.resample_abs_pos_embed`; SAM's are
+    resampled as its own code does.
 
     Args:
         module: what is filled: the backbone built for `image_size`, or a feature extractor of it.
@@ -112,7 +114,7 @@ def fitted(module: nn.Module, tensors: Mapping[str, Tensor], backbone: str, imag
     options: Any = {"num_classes": 0, "pretrained": True, "pretrained_cfg_overlay": overlay}
     try:
         loaded = architectures.create(backbone, image_size, **options).state_dict()
-    except RuntimeError:  # a shape that timm's code does not change
+    except (RuntimeError, UserError):  # a shape that timm's code does not change
         loaded = {key: _regridded(key, tensors[key], here[key], backbone) for key in sized}
     return {**tensors, **{key: loaded[key] for key in sized}}
 
@@ -148,7 +150,16 @@ def _resampled(backbone: str, tensors: Mapping[str, Tensor], sized: Sequence[str
 
 
 def _regridded(key: str, tensor: Tensor, shape: torch.Size, backbone: str) -> Tensor:
-    """Resamples a square grid of position embeddings, (1, side * side, channels)."""
+    """Resamples a square grid of position embeddings, (1, side * side, channels), or those of SAM.
+
+    SAM's embeddings are (1, height, width, channels), its places relative to a token (2 * side - 1, channels), which
+    its own code interpolates along the side.
+    """
+    if tensor.ndim == 4 and key.endswith("pos_embed") and tensor.shape[-1] == shape[-1]:
+        moved: Tensor = resample_abs_pos_embed_nhwc(tensor, list(shape[1:3]))
+        return moved
+    if tensor.ndim == 2 and key.endswith(("rel_pos_h", "rel_pos_w")):
+        return functional.interpolate(tensor.T[None], size=shape[0], mode="linear")[0].T.contiguous()
     tokens = (tensor.shape[1], shape[1])
     square = tensor.ndim == 3 and len(tensor) == 1 and all(math.isqrt(count) ** 2 == count for count in tokens)
     if not square or not key.endswith("pos_embed"):

@@ -250,6 +250,7 @@ def _receipt(
         versions={"timm": timm.__version__, "torch": torch.__version__},
         input=recipes.assumed(init),
         datasets=record.datasets,
+        unverified=record.unverified,
     )
 
 

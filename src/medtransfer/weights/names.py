@@ -158,8 +158,8 @@ def _parse_start(name: str, default_backbone: str, records: Mapping[str, Record]
         near = _of_timm(head) or difflib.get_close_matches(head, records, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UserError(
-            f"unknown init {head!r}.{hint} Valid inits: {', '.join(sorted(records))}, timm:<architecture>.<tag>, "
-            "file:<path or address>, hf:<owner>/<repo>; `inits` lists them"
+            f"unknown init {head!r}.{hint} `medtransfer inits` lists the {len(records)} that have a name; also "
+            "timm:<architecture>.<tag>, file:<path or address> and hf:<owner>/<repo>"
         )
     return _bind(records[head], backbone if at else "", default_backbone)
 
@@ -338,6 +338,7 @@ def _own_record(name: str, entry: OwnInit) -> Record:
         padding=entry.padding,
         datasets=entry.datasets,
         images=entry.images,
+        modality="not-stated",
     )
 
 

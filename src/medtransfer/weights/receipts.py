@@ -65,6 +65,8 @@ class Receipt:
     """where mean and std are from, if the init does not state them"""
     datasets: tuple[str, ...] = ()
     """of ours, whose images the weights have seen"""
+    unverified: str = ""
+    """what is not known for sure of the file"""
 
     @property
     def source(self) -> str:

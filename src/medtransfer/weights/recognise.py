@@ -26,7 +26,7 @@ from medtransfer.weights.provenance import Found
 HEADS = (
     "fc.*", "classifier.*", "cls_head.*", "head.*", "head_dist.*", "heads.*", "mlp_head.*", "lm_head.*",
     "dino_head.*", "ibot_head.*", "omni_heads.*", "projector.*", "projectors.*", "projection.*", "projection_head.*",
-    "predictor.*", "prediction_head.*", "prototypes.*", "pooler.*", "op_threshs", "queue", "queue_ptr",
+    "predictor.*", "prediction_head.*", "prototypes.*", "pooler.*", "op_threshs", "queue", "queue_ptr", "visual.proj",
 )  # fmt: skip
 """keys behind the backbone's prefix, or beside the backbone, that are left out: what ends a network"""
 BESIDE = (

@@ -16,6 +16,13 @@ SWAV_STD = (0.228, 0.224, 0.225)
 """what the code of SwAV, DeepCluster-v2 and SeLa-v2 divides by"""
 
 
+MODALITIES = (
+    "none", "natural", "chest-x-ray", "radiology", "ct", "fundus", "oct", "ultrasound", "dermatology", "endoscopy",
+    "pathology", "medical", "not-stated",
+)  # fmt: skip
+"""kinds of images; `radiology` is several of it, `medical` several of all"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """One published file: where it is, what it must be, how it is packed."""
@@ -75,7 +82,7 @@ class Record:
     note: str = ""
     """what a user should know of the file"""
     modality: str = "natural"
-    """of the images it was pre-trained on last"""
+    """of the images it was pre-trained on last: one of `MODALITIES`"""
     gate: Literal["", "accept", "form"] = ""
     """what stands before the file: nothing, conditions that a person accepts on the hub's page, or a form"""
     unverified: str = ""

@@ -250,6 +250,7 @@ def summary(receipt: Receipt | Lineage) -> list[str]:
         *receipt.adapted,
         f"{_input(receipt)}; SAME padding: {receipt.padding or 'none'}",
         f"licence {receipt.licence}, commercial use: {commercial(receipt.licence)}",
+        *([f"not known for sure: {receipt.unverified}"] if receipt.unverified else []),
         f"sha256 of the tensors {receipt.tensors_sha256}",
     ]
 

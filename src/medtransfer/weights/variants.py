@@ -22,7 +22,19 @@ ARGUMENTS = {
 """those of timm's that decide which tensors an architecture has, or what it computes of them"""
 LAYERS = ("Mlp", "GluMlp", "SwiGLU", "SwiGLUPacked")
 """values of `mlp_layer`: classes of `timm.layers`"""
-VARIANTS: dict[str, str] = {}
+_EVA_X = ("tiny", "small", "base")
+_PACKED = "act_layer=silu:mlp_layer=SwiGLUPacked"
+VARIANTS: dict[str, str] = {
+    **{f"eva02_{size}_patch16_224_eva_x": f"eva02_{size}_patch14_224:patch_size=16" for size in _EVA_X},
+    "vit_base_patch14_reg4_h0mini": f"vit_base_patch14_reg4_dinov2:img_size=224:mlp_ratio=5.33334:{_PACKED}",
+    "vit_large_patch16_reg4_chexfound": "vit_large_patch14_reg4_dinov2:patch_size=16:img_size=512:mlp_ratio=5.34375:"
+    + _PACKED,
+    "vit_huge_patch14_virchow": f"vit_huge_patch14_224:init_values=1e-05:mlp_ratio=5.3375:{_PACKED}",
+    "vit_huge_patch14_reg4_virchow2": "vit_huge_patch14_224:init_values=1e-05:mlp_ratio=5.3375:reg_tokens=4:" + _PACKED,
+    "vit_giant_patch16_224_gigapath": "vit_giant_patch14_dinov2:img_size=224:patch_size=16",
+    "vit_giant_patch14_reg8_uni2": "vit_giant_patch14_224:depth=24:embed_dim=1536:init_values=1e-05:mlp_ratio=5.33334:"
+    f"no_embed_class=true:num_heads=24:reg_tokens=8:{_PACKED}",
+}
 """short name -> what it stands for"""
 
 

@@ -1,0 +1,1 @@
+"""The rows of the table of starting weights, by what they were trained on."""
