@@ -25,6 +25,8 @@ from medtransfer.tracking.store import brief, connect, masked
 
 PAGE = 1000
 """runs of one answer"""
+OLDEST_FIRST = ["attributes.start_time ASC"]
+"""so that tables name what is compared in the order in which it was first run"""
 KEY = re.compile(r"(params|tags|attributes)\.(.+)")
 ATTRIBUTES = ("run_id", "run_name", "user_id", "start_time", "end_time")
 
@@ -145,7 +147,7 @@ def _all(client: MlflowClient, places: list[str], filter_string: str) -> list[Ru
     found: list[Run] = []
     token = None
     while True:
-        page = client.search_runs(places, filter_string, ViewType.ALL, PAGE, page_token=token)
+        page = client.search_runs(places, filter_string, ViewType.ALL, PAGE, OLDEST_FIRST, token)
         found += page
         token = page.token
         if not token:
