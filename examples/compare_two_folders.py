@@ -19,9 +19,9 @@ def compare(one: str, other: str) -> pd.DataFrame:
     """Returns one row per task and init: both means over the seeds and what the first has more."""
     means = {}
     for folder in (one, other):
-        findings = mt.compare(folder, **NO_INTERVALS)
-        means[folder] = {(row.task, row.init): row.summary.mean for row in findings.rows if row.summary}
-        print(f"{folder}: {findings.answers[0].text}")
+        comparison = mt.compare(folder, **NO_INTERVALS)
+        means[folder] = comparison.table().dropna(subset="mean").set_index(["task", "init"])["mean"]
+        print(f"{folder}: {comparison.answer}")
     table = pd.DataFrame(means)
     table.index.names = ["task", "init"]
     table["difference"] = table[one] - table[other]

@@ -167,7 +167,9 @@ def test_scores_are_one_row_per_run_and_metric(top: Path, compared: Path) -> Non
 
 
 def test_a_comparison_is_that_of_the_verb(top: Path, compared: Path) -> None:
-    found = mt.compare(compared, root=top, **CHOSEN)
+    whole = mt.compare(compared, root=top, **CHOSEN)
+    found = whole.findings
+    assert whole.answer == found.answers[0].text
     here = parameters.load(top / "params.yaml", {"comparison.resamples": "100"})
     seeds, recipes = (0, 1, 2), here.benchmark.recipes
     benchmark = parameters.Benchmark(inits=(RANDOM, IMAGENET), tasks=("shenzhen",), seeds=seeds, recipes=recipes)
@@ -206,7 +208,7 @@ def test_the_page_on_python_can_be_followed(root: Path, top: Path, monkeypatch: 
         exec(re.sub(r'"imagenet"', f'"random@{fakes.BACKBONE}"', block), names)
     assert names["result"].init == f"random@{fakes.BACKBONE}"
     assert names["mean"] == (0.5, 0.5, 0.5)
-    assert {row.init for row in names["findings"].rows} == {RANDOM, IMAGENET}
+    assert {*names["comparison"].table().init} == {RANDOM, IMAGENET}
 
 
 def example(top: Path, name: str) -> dict[str, Any]:

@@ -7,8 +7,9 @@ them, as in `**{"segmentation.lr": 3e-4}`. Nothing heavy is imported before it i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medtransfer.core.errors import UserError
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-    from medtransfer.comparison.findings import Findings
     from medtransfer.data.tasks import Task
     from medtransfer.params import Params
+    from medtransfer.report.comparison import Comparison
     from medtransfer.results.result import Result
     from medtransfer.weights.records import Record, Triple
 
@@ -177,36 +178,128 @@ def scores(folder: str | Path = "data/results", *, root: str | Path = ".") -> pd
 
 
 def compare(
-    folder: str | Path = "data/results", *, root: str | Path = ".", params: str = "params.yaml", **dotted: Any
-) -> Findings:
-    """Compares the benchmark's finished runs in a folder, as the verb of this name, and writes nothing.
+    runs: pd.DataFrame | str | Path = "data/results",
+    *,
+    metric: str = "",
+    val: str = "",
+    columns: Mapping[str, str] = MappingProxyType({}),
+    reference: str = "",
+    margin: float | Mapping[str, float] | None = None,
+    alpha: float = 0.05,
+    percent: bool = False,
+    root: str | Path = ".",
+    params: str = "params.yaml",
+    **dotted: Any,
+) -> Comparison:
+    """Compares every two inits, and says which to start from: of a table of anybody's scores, or of runs of ours.
 
-    As with `show`, this is not noted as a look at the runs: only the verb `compare` does that.
+    Nothing is written, and as with `show` this is not noted as a look at the runs: only the verb `compare` does that.
 
     Args:
-        folder: as in `scores`.
-        root: the repository's top folder, where tasks, studies and published numbers are.
-        params: parameter file in it; its sections `benchmark` and `comparison` say what is compared, and how.
-        **dotted: parameters by dotted name, such as `comparison.reference` or `benchmark.inits`.
+        runs: a table with a row per run (columns init, task, seed and one per score) or per run and score (metric,
+            value); the path of such a CSV file; or a folder of runs of ours, as in `scores`.
+        metric: of a table: name of the score on test, higher is better; needed where there are several.
+        val: of a table: name of the score on val, which picks among equals.
+        columns: of a table: init, task, seed, fold, metric, value -> the column that holds it.
+        reference: init that the others stand beside; empty: `comparison.reference`, of a table `random` or the first.
+        margin: of a table: smallest difference that matters, in the unit of the scores, of all tasks or by task.
+        alpha: of a table: level of all comparisons together.
+        percent: of a table: its scores and margins are in percent.
+        root: the repository's top folder, where tasks, studies and published numbers of our own runs are.
+        params: parameter file in it; its sections `benchmark` and `comparison` say what is compared of our own runs.
+        **dotted: parameters by dotted name, such as `benchmark.inits`.
 
     Returns:
-        All that the runs say: `rows` (mean and std of each init on each task), `contrasts` (every two inits:
-        difference, interval, verdict), `answers` (which weights to start from, in words), `claims`, `ranks`.
+        The comparison: `answer`, `table()`, `contrasts()`, `figure("forest")`, `to_html()`, `to_latex()`; all that the
+        report reads is `findings`. A notebook shows it.
 
     Raises:
-        UserError: no run is one of the benchmark's, or runs are damaged, twice there or mixed.
+        UserError: no run is one of the benchmark's, or runs are damaged, twice there or mixed; a column is missing, or
+            a score is no share.
 
     Example:
         ```python
-        findings = mt.compare(**{"comparison.reference": "random"})
-        for answer in findings.answers:
-            print(answer.scope, answer.text)
+        frame = pd.DataFrame({"init": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1], "auc": [0.8, 0.81, 0.9, 0.92]})
+        print(mt.compare(frame, margin=0.01).answer)
         ```
     """
-    from medtransfer.comparison import findings
+    import pandas as pd
 
+    from medtransfer.comparison import findings, foreign
+    from medtransfer.report.comparison import Comparison
+
+    if isinstance(runs, (str, Path)) and str(runs).endswith(".csv"):
+        runs = foreign.read_csv(Path(root) / runs)
+    if isinstance(runs, pd.DataFrame):
+        if dotted:
+            raise UserError(f"{', '.join(dotted)}: parameters are of runs of ours, not of a table")
+        named = foreign.columns(columns)
+        found = foreign.compare(
+            runs,
+            metric=metric,
+            val=val,
+            columns=named,
+            reference=reference,
+            margin=margin,
+            alpha=alpha,
+            percent=percent,
+        )
+        return Comparison(found)
+    if metric or val or columns or margin is not None or percent:
+        raise UserError("metric, val, columns, margin and percent are of a table; of runs of ours the task states them")
     top = Path(root).resolve()
-    return findings.of_benchmark(_cells(folder, top), _parameters(top, params, dotted), top)
+    chosen = {"comparison.reference": reference} if reference else {}
+    return Comparison(findings.of_benchmark(_cells(runs, top), _parameters(top, params, dotted | chosen), top))
+
+
+def logged_runs(
+    experiment: str | Sequence[str],
+    *,
+    init: str,
+    seed: str,
+    metric: str | Sequence[str],
+    task: str = "=scores",
+    fold: str = "",
+    val: str | Sequence[str] = (),
+    filter_string: str = "",
+    tracking_uri: str = "",
+) -> pd.DataFrame:
+    """Reads the finished runs of any MLflow experiment as a table of scores, which `compare` takes.
+
+    Args:
+        experiment: its name, or several.
+        init: under which key a run says what is compared: `params.backbone`, `tags.model`, `attributes.run_name`.
+        seed: likewise, its seed.
+        metric: name of its score on test; several where some runs call it otherwise.
+        task: likewise; `=name` is the task of all of them.
+        fold: likewise, of a cross-validation; empty: there is none.
+        val: name of its score on val.
+        filter_string: MLflow's search syntax.
+        tracking_uri: address of the server; empty: MLFLOW_TRACKING_URI, else the store of this folder.
+
+    Returns:
+        A row per run: init, task, seed, score, val, run_id, and fold where there is one. What was left out (runs that
+        are not finished, deleted, or lack a key) is said in warnings.
+
+    Raises:
+        UserError: the server is away, there is no such experiment, a run was logged twice, or none says what is asked.
+
+    Example:
+        ```python
+        table = mt.logged_runs("timm-sweep", init="params.model", seed="params.seed", metric="test_acc")
+        mt.compare(table, metric="score").figure("forest")
+        ```
+    """
+    import warnings
+
+    from medtransfer.tracking import foreign
+
+    names = [(one,) if isinstance(one, str) else tuple(one) for one in (experiment, metric, val)]
+    keys = foreign.Keys(init=init, seed=seed, task=task, fold=fold, metric=names[1], val=tuple(filter(None, names[2])))
+    found = foreign.runs(names[0], keys, tracking_uri=tracking_uri, filter_string=filter_string)
+    for note in found.notes:
+        warnings.warn(note, stacklevel=2)
+    return found.table
 
 
 def tasks(root: str | Path = ".") -> dict[str, Task]:
@@ -250,21 +343,22 @@ def inits(root: str | Path = ".", params: str = "params.yaml") -> dict[str, Reco
 
 
 def _parameters(root: Path, file: str, dotted: Mapping[str, Any], init: str = "", task: str | None = None) -> Params:
-    """Reads the parameters as the command line does, and fetches backbones that they name by the model registry."""
+    """Reads the parameters as the command line does, and describes what they name of the model registry or a hub."""
     from medtransfer import params
     from medtransfer.data import catalog
+    from medtransfer.weights import hub
     from medtransfer.weights.names import REGISTRY, hide_all
 
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in dotted.items()}
     values = hide_all(params.load(root / file, texts, catalog.sizes(root)))
     params.refuse_shadowed(values, texts, task)
-    named = (init, values.comparison.reference, *values.benchmark.inits, *values.tuning.inits)
+    named = (*filter(None, [init]), values.comparison.reference, *values.benchmark.inits, *values.tuning.inits)
     registered = [name for name in named if name.startswith(REGISTRY)]
-    if not registered:
-        return values
-    from medtransfer.registry import fetch
+    if registered:
+        from medtransfer.registry import fetch
 
-    return fetch.bring(values, registered, root)
+        values = fetch.bring(values, registered, root)
+    return hub.bring(values, named, root)
 
 
 def _cells(folder: str | Path, root: Path) -> Path:

@@ -17,7 +17,7 @@ from medtransfer.params import dotted_names
 HEAVY = (
     "torch", "torchvision", "timm", "segmentation_models_pytorch", "lightly", "mlflow", "optuna", "ray", "pandas",
     "pyarrow", "scipy", "sklearn", "matplotlib", "jinja2", "sqlalchemy", "psycopg", "boto3", "requests", "pydicom",
-    "nibabel", "tifffile",
+    "nibabel", "tifffile", "huggingface_hub",
 )  # fmt: skip
 """what takes a third of a second or more to import"""
 

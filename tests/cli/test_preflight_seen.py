@@ -31,6 +31,16 @@ def test_a_misspelt_dataset_that_weights_saw_is_refused_because_it_would_keep_th
     assert "no task here is of padchest" in caplog.text
 
 
+def test_a_bad_list_of_training_images_is_refused_before_work_starts(top: Path, tmp_path: Path) -> None:
+    own = parameters.OwnInit(file="mine.pth", backbone="resnet18", images="seen.csv")
+    here = dataclasses.replace(parameters.load(top / "params.yaml"), inits={"ours": own})
+    with pytest.raises(UserError, match=r"looked for the list of training images .*seen\.csv, found none"):
+        preflight.check("inits", here, tmp_path, {})
+    (tmp_path / "seen.csv").write_text("id,age\n1,50\n")
+    with pytest.raises(UserError, match="no column of file names, hashes or DICOM UIDs"):
+        preflight.check("inits", here, tmp_path, {})
+
+
 @pytest.mark.parametrize(
     ("licence", "answer"),
     [("CC BY 4.0", "yes"), ("Apache 2.0", "yes"), ("MIT", "yes"), ("cc-by-nc-4.0", "no"), ("CC BY-NC 4.0", "no"),

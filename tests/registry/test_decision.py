@@ -16,7 +16,7 @@ from medtransfer.comparison.contrasts import ALL
 from medtransfer.comparison.findings import Findings
 from medtransfer.data import catalog
 from medtransfer.params import Promotion
-from medtransfer.registry.decision import Decision, decide, permits, select
+from medtransfer.registry.decision import Decision, decide, select
 from medtransfer.registry.gate import Candidate, Holder, Selected
 from tests.support import results
 
@@ -298,9 +298,3 @@ def test_what_a_person_demoted_does_not_come_back_by_itself(clear: Findings) -> 
     decision = judge(clear, holder(IMAGENET), demoted="fails on portable X-rays")
     assert decision.outcome == "challenger"
     assert "it was demoted: fails on portable X-rays" in decision.reasons[0]
-
-
-def test_licences_are_read_behind_their_names() -> None:
-    assert [permits(text) for text in ("apache-2.0", "weights a: MIT", "ASU non-commercial", "free use (NLM)")] == [
-        "yes", "yes", "no", "unclear",
-    ]  # fmt: skip

@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 from medtransfer import tracking
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
-from medtransfer.registry import aliases, demote, fetch, register
+from medtransfer.registry import aliases, demote, fetch, register, timm_folder
 from medtransfer.registry import promote as promoting
 from medtransfer.runs.pretrain import link
-from medtransfer.weights import backbones, recipes, store
+from medtransfer.weights import backbones, licences, recipes, store
 from medtransfer.weights.names import parse, seen
 from medtransfer.weights.receipts import Lineage
 from tests.support import fakes, promotions
@@ -102,7 +102,10 @@ def test_who_when_why_and_by_what_stands_in_the_decision_and_in_the_version(root
     assert sha is not None
     assert version.tags["weights_sha256"] == version.tags["key"] == sha.tensors_sha256
     assert version.tags["manifest.shenzhen"] == "m-shenzhen"
-    assert version.tags["licence"] == "weights file:a.safetensors: not stated"
+    licence = "weights file:a.safetensors: not stated"
+    assert [version.tags[name] for name in ("licence", "licences", "commercial")] == [licence, licence, "unclear"]
+    words = "### Licence\n\nThe strictest licence of what this model is made of is not stated (of the weights file:"
+    assert words in version.description
     for words in (
         "better than random@test_resnet, which one starts from without a champion",
         "local-dir:",
@@ -345,6 +348,46 @@ def test_what_a_registered_backbone_has_seen_its_input_and_its_marks_go_with_it(
     assert brought.inits[name].licence == "not stated; images of chestxray14: CC0"
     with pytest.raises(UserError, match="have seen chestxray14 before"):
         link.check(parse(f"{name}+chestxray14", "", brought.inits), brought, root)
+
+
+def test_a_chain_is_registered_under_its_strictest_licence_and_keeps_all_when_it_comes_back(root: Path) -> None:
+    images = [f"images of set{number}: a licence of many words, {'word ' * 40}." for number in range(30)]
+    chain = ("weights a: MIT", *images, "images of chestxray14: CC BY-NC-SA 4.0")
+    chained = promotions.pretrain(root, "a", "chestxray14", ["synthetic"], chain)
+    here, found = finish(root, {chained: 0.0})
+    promote(root, here, found)
+    version = client(root).get_model_version(MODEL, "1")
+    assert (version.tags["licence"], version.tags["commercial"]) == (chain[-1], "no")
+    assert "CC BY-NC-SA 4.0 (of the images of chestxray14): it forbids commercial use" in version.description
+    assert "keep it under the same licence" in version.description
+    name = f"registry:{MODEL}/1"
+    brought = fetch.bring(here, [name], root)
+    assert brought.inits[name].licence == licences.joined(chain)
+    assert licences.commercial(brought.inits[name].licence) == "no"
+    again = timm_folder.gather(parse(name, "", brought.inits), root)
+    assert again is not None
+    assert again.licences == chain
+
+
+def test_the_list_of_images_that_a_registered_backbone_has_seen_comes_back_with_it(root: Path) -> None:
+    own = {"file": "a.safetensors", "backbone": fakes.BACKBONE, "images": "lists/seen.csv"}
+    (root / "lists").mkdir()
+    (root / "lists/seen.csv").write_text("image\na_1.png\n")
+    here, found = finish(root, {"ours": 0.0}, overrides={"inits": json.dumps({"ours": own})})
+    promote(root, here, found)
+    shutil.rmtree(root / "lists")
+    name = f"registry:{MODEL}/1"
+    brought = fetch.bring(here, [name], root)
+    record = parse(f"{name}+chexpert", "", brought.inits).record
+    assert Path(record.images).name == "seen.csv"
+    assert (root / record.images).read_text() == "image\na_1.png\n"
+    (root / record.images).unlink()
+    assert fetch.bring(here, [name], root) == brought
+    assert (root / record.images).is_file()
+    client(root).set_model_version_tag(MODEL, "1", "training_list", "0" * 64)
+    (root / record.images).unlink()
+    with pytest.raises(UserError, match="looked among the artifacts of version 1 for the list of images"):
+        fetch.bring(here, [name], root)
 
 
 def test_an_init_of_ones_own_may_say_what_it_has_seen(root: Path) -> None:

@@ -447,11 +447,37 @@ def test_contaminated_runs_are_shown_and_the_table_says_that_they_are_not_compar
     markdown = write(cells, published)
     assert f"| {RANDOM} | 74.00 ± 4.00 | **93.00 ± 3.00** |" in markdown
     assert f"| {IMAGENET} | **91.00 ± 1.00** | 94.83 ± 0.76 (contaminated) |" in markdown
-    words = "Shown, and in no test, rank, choice or claim, because pre-trained on images that the test set is taken"
-    assert f"{words} from (contaminated): {IMAGENET} on montgomery. comparison.as_published: true" in markdown
+    words = "Shown, and in no test, rank, choice or claim, because pre-trained on images of the test set, or on those"
+    assert (
+        f"{words} that it is taken from (contaminated): {IMAGENET} on montgomery. comparison.as_published: true"
+        in markdown
+    )
     rows = read_csv(cells.parent / "comparison.csv")
     assert [row["compared"] for row in rows] == ["true", "true", "true", "false"]
     assert (rows[3]["mean"] != "", rows[3]["p"], rows[3]["difference"]) == (True, "", "")
+
+
+def test_test_images_in_a_training_list_are_counted_beside_the_score_and_named_below(
+    cells: Path, published: params.Params
+) -> None:
+    def of(held: int, *by: str) -> dict[str, Any]:
+        sizes = {"entries": 9000, "held": held, "test": 1000, "by": by}
+        return {"name": "seen.csv", "sha256": "0123456789abcdef", **sizes}
+
+    for seed in range(3):
+        edit(find(cells, "montgomery", IMAGENET, seed), listed=of(10 + seed, "name"))
+        edit(find(cells, "shenzhen", IMAGENET, seed), listed=of(0))
+        edit(find(cells, "shenzhen", RANDOM, seed), listed=of(0, "md5"))
+    markdown = write(cells, published)
+    assert "94.83 ± 0.76 (contaminated: 12 of 1,000 test images) |" in markdown
+    words = "12 of 1,000 test images are in its training list seen.csv (sha256 0123456789ab), by name."
+    assert f"{IMAGENET} on montgomery: {words}" in markdown
+    assert f"(contaminated): {IMAGENET} on montgomery. comparison" in markdown
+    assert f"{IMAGENET} on shenzhen: cannot tell whether it saw the 1,000 test images: none of the 9,000" in markdown
+    assert f"{RANDOM} on shenzhen: 0 of 1,000 test images are in its training list" in markdown
+    rows = read_csv(cells.parent / "comparison.csv")
+    assert [row["compared"] for row in rows] == ["true", "true", "true", "false"]
+    assert rows[3]["training_list"] == words.removesuffix(".")
 
 
 def test_as_published_contaminated_runs_are_compared(cells: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ import pytest
 import torch
 
 from medtransfer.core.errors import UserError
+from medtransfer.data.cache import load
 from medtransfer.data.catalog import TASKS
 from medtransfer.params import OwnInit
-from medtransfer.runs import run
+from medtransfer.runs import dry_run, run
 from medtransfer.runs.run import Run
 from medtransfer.weights import backbones, store
 from medtransfer.weights.names import Initialization, parse
@@ -78,6 +80,42 @@ def test_runs_on_images_that_an_init_has_seen_are_marked(
         store, "obtain", lambda *_: store.read_receipt(next(root.glob("data/weights/adhoc/*.safetensors")))
     )
     assert "contaminated" in run.plan(params, root, ["ours"], ["siim"], [0])[0].marked
+
+
+def test_test_images_in_a_training_list_mark_the_runs_of_an_init_and_of_chains_from_it(
+    top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = workspace.make(tmp_path, top, "shenzhen")
+    torch.save(backbones.bare_state(fakes.BACKBONE, 1, "one"), tmp_path / "w.pth")
+    plain = {"file": "w.pth", "backbone": fakes.BACKBONE}
+
+    def planned(**images: str) -> Run:
+        here = fakes.load_params(root, inits=json.dumps({"ours": plain | images}))
+        return run.plan(here, root, ["ours"], ["shenzhen"], [0])[0]
+
+    bare = planned()
+    samples = load(bare.prepared).samples
+    test, train = (samples["id"][samples["split"] == split].tolist() for split in ("test", "train"))
+    seen = tmp_path / "seen.txt"
+    (tmp_path / "other.csv").write_text("image,age\n" + "".join(f"{name}.png,5\n" for name in train))
+    seen.write_text("".join(f"set/{name}.png\n" for name in (*test[:3], *train)))
+    found, clean = planned(images="seen.txt"), planned(images="other.csv")
+    assert bare.listed is None
+    assert found.listed is not None
+    assert (found.listed.held, found.listed.test, found.marked[-1]) == (3, len(test), "contaminated")
+    assert clean.listed is not None
+    assert (clean.listed.held, clean.listed.by) == (0, ("name",))
+    assert "contaminated" not in clean.marked
+    assert len({bare.digest, found.digest, clean.digest}) == 3
+    assert replace(found, listed=None).digest == bare.digest
+    (line,) = dry_run.list_lines([bare, found])
+    assert line.startswith(f"ours@{fakes.BACKBONE} on shenzhen: 3 of {len(test)} test images are in its training list")
+    chain = parse("ours+chexpert", "", {"ours": OwnInit(file="w.pth", backbone=fakes.BACKBONE, images="seen.txt")})
+    assert run._listed(chain, load(bare.prepared), bare.params, root) == found.listed
+    seen.unlink()
+    with pytest.raises(UserError, match=r"looked for the list of training images .*seen\.txt, found none"):
+        planned(images="seen.txt")
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ def promote(root: Path, here: Params, found: Findings, *, dry: bool = False) -> 
     return promoting.promote(found, here, root, dry=dry)
 
 
-def pretrain(root: Path, letter: str, dataset: str, marks: Sequence[str]) -> str:
+def pretrain(root: Path, letter: str, dataset: str, marks: Sequence[str], licences: Sequence[str] = ()) -> str:
     """Lays out weights that were trained further on a dataset, without training; returns their init's name."""
     name = f"{name_of(letter)}+{dataset}"
     init = parse(name, fakes.BACKBONE)
@@ -117,8 +117,8 @@ def pretrain(root: Path, letter: str, dataset: str, marks: Sequence[str]) -> str
         dataset=dataset, manifest_digest="m", dropped=(), targets={}, images={"train": 10}, marks=tuple(marks),
         method="supervised", monitor="val_loss", best_epoch=0, best=0.5, epochs=1, seconds=1.0,
         tensors_sha256=convert.digest(tensors), parameters=below.parameters, mean=(0.1, 0.2, 0.3),
-        std=(0.4, 0.5, 0.6), padding="", licences=("not stated", f"images of {dataset}: CC0"), fingerprint=(0.0,),
-        versions={}, mlflow_run_id="r",
+        std=(0.4, 0.5, 0.6), padding="", licences=tuple(licences or ("not stated", f"images of {dataset}: CC0")),
+        fingerprint=(0.0,), versions={}, mlflow_run_id="r",
     )  # fmt: skip
     receipts.write(made, tensors, init, root)
     return name

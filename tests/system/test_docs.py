@@ -229,7 +229,7 @@ def check_verb(words: list[str], top: Path) -> None:
     overrides = read_overrides(rest, options.verb)
     literal = {name: value for name, value in overrides.items() if not value.startswith("$")}
     params.load(top / "params.yaml", literal)
-    if options.verb != "services":
+    if options.verb not in ("services", "compare"):  # whose tasks are of a server, or of a table
         tasks = {"tb_screening", "lungs", *catalog.TASKS}
         assert getattr(options, "task", "all") in {"all", *tasks}
 
@@ -237,7 +237,7 @@ def check_verb(words: list[str], top: Path) -> None:
 @documents
 def test_no_text_names_a_verb_or_a_parameter_that_the_code_does_not_have(path: Path, hooks: types.ModuleType) -> None:
     text = path.read_text()
-    for word in re.findall(r"`medtransfer (\w+)|^(?:srun )?medtransfer (\w+)", text, re.MULTILINE):
+    for word in re.findall(r"`medtransfer (\w[\w-]*)|^(?:srun )?medtransfer (\w[\w-]*)", text, re.MULTILINE):
         assert "".join(word) in {*VERBS, "VERB"}, word
     every = {p.name for found in hooks.sections().values() for p in found}
     known = {*params.dotted_names(), *every, *(".".join(p.split(".")[:n]) for p in every for n in (2, 3))}

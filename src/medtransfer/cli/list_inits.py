@@ -127,8 +127,9 @@ def listed(params: Params, root: Path, wanted: Filter, width: int) -> list[str]:
         "permits commercial use. file: accept conditions on its page, fill in a form, fetch it by hand, or what of it "
         "is here.",
         "`medtransfer inits <init>` says all of one. --modality, --family, --commercial, --max-parameters 90M and "
-        "--open list fewer. <init>@<backbone> takes another backbone. Also timm:<architecture>.<tag>, and "
-        "file:<path or address>[@<backbone>]; each takes +<dataset>, see `pretrain`.",
+        "--open list fewer. <init>@<backbone> takes another backbone. Also timm:<architecture>.<tag>, "
+        "file:<path or address>[@<backbone>] and hf:<owner>/<repo>[@<revision>][/<file>][@<backbone>] of the Hugging "
+        "Face hub; each takes +<dataset>, see `pretrain`.",
     ]
     also = ["", "Pre-trained further here", *made] if made else []
     return [*lines, "", *(line for words in said for line in textwrap.wrap(words, width)), *also]

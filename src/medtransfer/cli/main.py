@@ -11,20 +11,23 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from medtransfer import params as parameters
-from medtransfer.cli import VERBS, preflight
+from medtransfer.cli import VERBS, preflight, results
 from medtransfer.core import arithmetic
 from medtransfer.core.addresses import Scrubbed, hide, holds_secret, scrub
 from medtransfer.core.errors import UserError
 
 log = logging.getLogger("medtransfer")
 
-SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY")
+SECRETS = (
+    "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+)  # fmt: skip
 """variables of the environment that nothing may print"""
 
 
@@ -186,25 +189,32 @@ def run(arguments: Sequence[str], root: Path) -> None:
             "address and keeps it to itself"
         )
     identity = {name: hidden(value) for name, value in identity.items()}
+    if options.verb == "compare" and (identity["csv"] or identity["experiment"]):
+        results.compare_others(root, identity)  # of scores of other code, which need no study
+        return
     params = parameters.load(root / options.params, overrides, catalog.sizes(root))
     params = hide_all(params)
     parameters.refuse_shadowed(params, overrides, identity.get("task"))
     arithmetic.check_environment(params.engine.portable)
     if "inits" in entry.sections:
-        params = fetch_registered(params, identity, root)
+        given = [name for option in ("init", "reference") if (name := identity.get(option, ""))]
+        candidates = params.recommend.candidates if "recommend" in entry.sections else ()
+        params = describe_named(params, (*given, *candidates), root)
     preflight.check(options.verb, params, root, identity)
     entry.function(params, root, **identity)
 
 
-def fetch_registered(params: parameters.Params, identity: Mapping[str, str], root: Path) -> parameters.Params:
-    """Fetches the backbones that the parameters or the command line name by the model registry."""
-    said = (identity.get("init", ""), identity.get("reference", ""), params.comparison.reference)
-    names = [name for name in (*said, *params.benchmark.inits, *params.tuning.inits) if name.startswith("registry:")]
-    if not names:
-        return params
-    from medtransfer.registry import fetch
+def describe_named(params: parameters.Params, given: Sequence[str], root: Path) -> parameters.Params:
+    """Describes what the command line or the parameters name of the model registry, or of a model hub."""
+    from medtransfer.weights import hub
 
-    return fetch.bring(params, names, root)
+    names = [*given, params.comparison.reference, *params.benchmark.inits, *params.tuning.inits]
+    registered = [name for name in names if name.startswith("registry:")]
+    if registered:
+        from medtransfer.registry import fetch
+
+        params = fetch.bring(params, registered, root)
+    return hub.bring(params, names, root)
 
 
 def main() -> None:

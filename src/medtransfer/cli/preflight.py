@@ -25,13 +25,16 @@ def check(verb: str, params: Params, root: Path, identity: Mapping[str, str]) ->
         UserError: an init, a backbone or a task that there is not, data that are not here, or a registered model where
             nothing was ever registered.
     """
-    from medtransfer.data import catalog, raw
+    from medtransfer.data import catalog, raw, training_lists
     from medtransfer.results import result
     from medtransfer.tracking.address import untouched, uri
     from medtransfer.weights.names import check_backbone, parse
 
     _check_seen(params, root)
-    init, task = identity.get("init", "all"), identity.get("task", "")
+    for entry in params.inits.values():
+        if entry.images:
+            training_lists.read(training_lists.place(entry.images, root))
+    init, task = identity.get("init") or "all", identity.get("task", "")
     if init != "all" and verb != "inits":  # which takes a name without a backbone, too
         check_backbone(parse(init, params.model.backbone, params.inits).backbone)
     if task not in ("", "all"):

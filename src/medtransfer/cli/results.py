@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from medtransfer.core.errors import UserError
 from medtransfer.params import Params
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from medtransfer.comparison.findings import Findings
 
 log = logging.getLogger("medtransfer")
@@ -24,15 +27,48 @@ COMPARED = ("benchmark", "comparison", "claims", "model", "inits")
 
 
 @verb(*COMPARED)
-def compare(params: Params, root: Path, reference: str = "params", against: str = "params") -> None:
+def compare(
+    params: Params,
+    root: Path,
+    reference: str = "params",
+    against: str = "params",
+    csv: str = "",
+    experiment: str = "",
+    init: str = "",
+    task: str = "",
+    seed: str = "",
+    fold: str = "",
+    metric: str = "",
+    val: str = "",
+    where: str = "",
+    margin: str = "",
+    out: str = "",
+) -> None:
     """Turn the benchmark's finished runs into tables, figures and a report under data/results.
+
+    With --csv or --experiment, in any folder, compare scores that other code measured, by the same statistics.
 
     Args:
         params: of the study.
         root: the study's folder.
         reference: init that the others are compared with; params: comparison.reference.
         against: CSV file of published numbers, or none; params: comparison.against.
+        csv: table of scores of other code, a row per run or per run and score.
+        experiment: MLflow experiment of other code's runs; several with commas between.
+        init: column of the table, or key of the runs (params.x, tags.x), that says what is compared.
+        task: likewise, the task; =name: of all of them.
+        seed: likewise, the seed.
+        fold: likewise, the fold of a cross-validation.
+        metric: name of the score on test, higher is better; several with commas between.
+        val: name of the score on val, which picks among equals.
+        where: which runs of the experiment, in MLflow's search syntax.
+        margin: smallest difference that matters, in the unit of the scores.
+        out: folder for tables and figures of such a comparison.
     """
+    given = {"init": init, "task": task, "seed": seed, "fold": fold, "metric": metric, "val": val, "where": where}
+    given |= {"margin": margin, "out": out, "csv": csv, "experiment": experiment}
+    if odd := [f"--{name}" for name, value in given.items() if value]:
+        raise UserError(f"{', '.join(odd)}: of scores that other code measured, with --csv or --experiment")
     from medtransfer.comparison import record
     from medtransfer.report import console, write
     from medtransfer.results import looks
@@ -40,7 +76,7 @@ def compare(params: Params, root: Path, reference: str = "params", against: str 
     from medtransfer.tracking import comparison, sync
     from medtransfer.tracking.launcher import Launcher
 
-    launcher, out, began = Launcher(root), root / "data/results", time.time()
+    launcher, folder, began = Launcher(root), root / "data/results", time.time()
     with launcher:
         launcher.start("compare", {"verb": "compare"})
         sync.sweep(root, leases.claims(leases.address(params.execution)))
@@ -49,14 +85,66 @@ def compare(params: Params, root: Path, reference: str = "params", against: str 
         for line in comparison.differences(root, findings.results, missing):
             log.warning("%s", line)
         published = parameters.load(root / "presets/paper.yaml")
-        write.write(findings, published, out / "cells", out, _links(root, findings))
+        write.write(findings, published, folder / "cells", folder, _links(root, findings))
         for answer in findings.answers:
             log.info("%s: %s", answer.scope, answer.text)
         looks.record(root, params.benchmark.seeds, params.benchmark.splits)
         if (reference, against) == ("params", "params"):
             console.save(console.summarize(findings, console.inputs(params, COMPARED, root)), root)
-        comparison.record(root, out, parent=launcher.run_id, start=began, **record.comparison_run(findings))
+        comparison.record(root, folder, parent=launcher.run_id, start=began, **record.comparison_run(findings))
     log.info("wrote data/results/*.csv and data/results/report/index.html; `medtransfer show` prints the table")
+
+
+def compare_others(root: Path, given: Mapping[str, str]) -> None:
+    """Compares scores that other code measured: prints what they say, and writes it where a folder is named.
+
+    Args:
+        root: the folder that paths are relative to.
+        given: the options of `compare`.
+
+    Raises:
+        UserError: an option is missing or does not fit, or the scores cannot be compared.
+    """
+    from rich.console import Console
+
+    from medtransfer.comparison import foreign
+    from medtransfer.report import console
+    from medtransfer.report.comparison import Comparison
+
+    try:
+        margin = float(given["margin"]) if given["margin"] else None
+    except ValueError as error:
+        raise UserError(f"margin is a number in the unit of the scores, got {given['margin']!r}") from error
+    if given["csv"] and given["experiment"]:
+        raise UserError("compare takes --csv or --experiment, got both")
+    keys = {name: given[name] for name in ("init", "task", "seed", "fold") if given[name]}
+    metric, val = given["metric"], given["val"]
+    if given["csv"]:
+        table, columns = foreign.read_csv(root / given["csv"]), foreign.columns(keys)
+    else:
+        table, columns, metric, val = _logged(root, given, keys), foreign.Columns(), "score", "val" if val else ""
+    found = foreign.compare(
+        table, metric=metric, val=val, columns=columns, margin=margin, title=given["metric"].split(",")[0],
+        reference="" if given["reference"] == "params" else given["reference"],
+    )  # fmt: skip
+    Console().print(console.layout(console.summarize(found), every_task=True))
+    if given["out"]:
+        Comparison(found).save(root / given["out"])
+        log.info("wrote %s/index.html, scores.csv, contrasts.csv and the figures", given["out"])
+
+
+def _logged(root: Path, given: Mapping[str, str], keys: Mapping[str, str]) -> pd.DataFrame:
+    """Reads an experiment's runs and says what was left out."""
+    from medtransfer.tracking import foreign as logged
+
+    if lacking := [f"--{name}" for name in ("init", "seed", "metric") if not given[name]]:
+        raise UserError(f"compare --experiment needs {', '.join(lacking)}: under which key its runs say it")
+    metric, val = (tuple(filter(None, given[name].split(","))) for name in ("metric", "val"))
+    wanted = logged.Keys(**{**keys, "metric": metric, "val": val})  # type: ignore[arg-type]  # texts, and two tuples
+    found = logged.runs(given["experiment"].split(","), wanted, root=root, filter_string=given["where"])
+    for note in found.notes:
+        log.warning("%s", note)
+    return found.table
 
 
 NEXT = (

@@ -42,10 +42,10 @@ VERBS: dict[str, Verb] = {}
 
 
 def verb(*sections: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Registers a function as the verb of its name."""
+    """Registers a function as the verb of its name, with a hyphen where that has an underscore."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        VERBS[function.__name__] = Verb(function, sections)
+        VERBS[function.__name__.replace("_", "-")] = Verb(function, sections)
         return function
 
     return register

@@ -21,6 +21,7 @@ from medtransfer.comparison.published import Published
 from medtransfer.comparison.published_form import Row, eligible
 from medtransfer.comparison.selection import belongs, collect, select
 from medtransfer.comparison.training_times import TrainingTime, training_times
+from medtransfer.comparison.wording import names
 from medtransfer.core import progress
 from medtransfer.data.catalog import TASKS
 from medtransfer.results import looks, stopped, study
@@ -123,29 +124,64 @@ def find(
     found = collect(folder, root)
     chosen = settings.comparison
     results = select(found, benchmark, chosen.recipe, chosen.unbalanced, chosen.protocol)
-    compared = {result.digest for result in results}
-    beside = [one for one in found if one.digest not in compared and belongs(one, benchmark)]
+    digests = {result.digest for result in results}
+    beside = [one for one in found if one.digest not in digests and belongs(one, benchmark)]
     claims.check(settings.claims, {*TASKS, *benchmark.tasks}, settings.inits)
     printed = [row for name in settings.comparison.against for row in _read(root / name, settings.comparison)]
     one_test = [task for task in benchmark.tasks if locked(of_task(results, task), folder)]
     early = {task: stopped.read(folder, task) for task in benchmark.tasks}
     rows = published_form.compare(results, benchmark, settings.comparison, one_test, early)
     evidence = _evidence(results, rows, folder, benchmark, settings.comparison)
-    test_ranks, val_ranks, ranked = _ranks(results, rows, benchmark, settings.comparison)
+    cells, sure = gather_cells(results, beside, rows, evidence, benchmark, chosen, folder), 1 - chosen.alpha
+    whole = compare(results, rows, evidence, benchmark, chosen, reference, look)
+    return replace(
+        whole,
+        left_out=len(found) - len(results) - len(beside),
+        claims=_weigh(settings, _task_scores(results, rows, evidence, benchmark), printed, look),
+        published=tuple(printed),
+        beside=tuple(beside),
+        studies=tuple(_studies(root, benchmark)),
+        points=label_curves.points(cells, sure),
+        savings=label_curves.savings(cells, reference, sure),
+        times=training_times(cells, reference, sure),
+        agreements=agreements.agreements(cells, sure, SEED),
+    )
+
+
+def compare(
+    results: Sequence[Result],
+    rows: Sequence[Row],
+    evidence: Mapping[str, Evidence],
+    benchmark: params.Benchmark,
+    settings: params.Comparison,
+    reference: str,
+    look: int = 1,
+) -> Findings:
+    """Compares every two inits on every task and over all of them, ranks them and answers.
+
+    Args:
+        results: finished runs, of which no two are the same run.
+        rows: of these runs.
+        evidence: task -> what its predictions say; of tasks that have a complete initialization.
+        benchmark: the expected runs.
+        settings: of the comparison.
+        reference: canonical name of the init that every other is compared with in the tables.
+        look: its number, see `looks`.
+    """
+    test_ranks, val_ranks, ranked = _ranks(results, rows, benchmark, settings)
     untested = _columns(results, rows, evidence, benchmark)
-    alpha = level(settings.comparison.alpha, look)
+    alpha = level(settings.alpha, look)
     columns = {column.scope: column for column in contrasts.at_level(untested, alpha)}
-    later = contrasts.at_level(untested, level(settings.comparison.alpha, look + 1))
+    later = contrasts.at_level(untested, level(settings.alpha, look + 1))
     next_share = later[0].share if later else 0.0
     answered = _answers(rows, benchmark, columns, next_share, dict(zip(ranked, val_ranks.mean, strict=False)), results)
-    cells, sure = gather_cells(results, beside, rows, evidence, benchmark, chosen, folder), 1 - chosen.alpha
     overall = next((answer.chosen for answer in answered if answer.scope == ALL), "")
     return Findings(
         benchmark=benchmark,
-        settings=settings.comparison,
+        settings=settings,
         reference=reference,
         results=tuple(results),
-        left_out=len(found) - len(results) - len(beside),
+        left_out=0,
         rows=tuple(rows),
         evidence=evidence,
         columns=columns,
@@ -155,17 +191,11 @@ def find(
         ranks=test_ranks,
         val_ranks=val_ranks,
         friedman=ranks.friedman(test_ranks),
-        nemenyi=ranks.nemenyi(test_ranks, alpha=settings.comparison.alpha),
+        nemenyi=ranks.nemenyi(test_ranks, alpha=settings.alpha),
         posterior=_posterior(results, columns, overall, reference),
         answers=answered,
-        claims=_weigh(settings, _task_scores(results, rows, evidence, benchmark), printed, look),
-        published=tuple(printed),
-        beside=tuple(beside),
-        studies=tuple(_studies(root, benchmark)),
-        points=label_curves.points(cells, sure),
-        savings=label_curves.savings(cells, reference, sure),
-        times=training_times(cells, reference, sure),
-        agreements=agreements.agreements(cells, sure, SEED),
+        claims={},
+        published=(),
     )
 
 
@@ -301,7 +331,12 @@ def _answers(
             text = "No answer: no initialization free of contamination has all its runs."
         found.append(replace(answer, scope=task, text=text + words + beside))
     if len(benchmark.tasks) > 1:
+        bare = [task for task in benchmark.tasks if task in columns and columns[task].margin is None]
         why = "the initializations have no two tasks in common on which all runs are there"
+        if bare:
+            why = (
+                f"{names(bare, 3)} states no margin, the smallest difference that matters, in which tasks are added up"
+            )
         whole = answers.over_tasks(columns.get(ALL), val_ranks, labels=named, next_share=next_share, why=why)
         found.insert(0, whole)
     return tuple(found)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from medtransfer import params
-from medtransfer.data.tasks import applicable
+from medtransfer.data.tasks import Listed, applicable
 from medtransfer.results.result import CONTAMINATED, Result
 from medtransfer.statistics import randomization, t_tests
 from medtransfer.weights.names import seen
@@ -64,6 +64,8 @@ class Row:
     summary: t_tests.Summary | None
     """None unless every seed (or fold) has a score: an incomplete row is named, not averaged"""
     marks: tuple[str, ...]
+    listed: Listed | None = None
+    """what a list of the weights' training images holds of the test images, of the run of which it holds most"""
     barred: bool = False
     """a run is contaminated and comparison.as_published is false: shown, and compared with nothing"""
     best: bool = False
@@ -130,6 +132,7 @@ def _row(
     every = [run for group in runs.values() for run in group]
     vals = _vals(runs.values()) if every and len(scores) == len(groups) else ()
     marks = {mark for run in every for mark in run.marks}
+    listed = max((run.listed for run in every if run.listed), key=lambda one: one.held, default=None)
     return Row(
         task=task,
         init=init,
@@ -147,6 +150,7 @@ def _row(
         each=len(seeds) if folds else 1,
         summary=t_tests.summary(list(scores.values())) if scores and len(scores) == len(groups) else None,
         marks=tuple(sorted(marks)),
+        listed=listed,
         barred=CONTAMINATED in marks and not as_published,
     )
 

@@ -85,6 +85,7 @@ def _comparison(findings: Findings, row: Row) -> Record:
         "undefined": " ".join(map(str, row.undefined)),
         "missing": " ".join(map(str, row.missing)),
         "marks": " ".join(row.marks),
+        "training_list": row.listed.words if row.listed else "",
         "note": row.stopped or (test.note if test else ""),
     }
 

@@ -75,7 +75,8 @@ def _with(result: Result, facts: Facts | None, derived: Derived) -> Result:
 
 
 def _contaminated(result: Result, derived: Derived) -> bool:
-    return contaminated(seen(result.init, result.spared), result.dataset, derived)
+    held = result.listed is not None and result.listed.held > 0
+    return held or contaminated(seen(result.init, result.spared), result.dataset, derived)
 
 
 def _facts(task: str, folder: Path, root: Path) -> Facts | None:

@@ -61,7 +61,7 @@ def names(every: Sequence[str], most: int, last: str = "and") -> str:
 FIRST_LINES = {
     "synthetic": "Synthetic phantoms: this tests the software and says nothing about weights.",
     "partial": "Partial data: images of a dataset are missing, so no number stands beside a published one.",
-    "contaminated": "Contaminated: an initialization was pre-trained on the dataset that a test set is taken from.",
+    "contaminated": "Contaminated: an initialization saw images of a test set, or of the dataset that it is from.",
     "patients unknown": "Patients unknown: images of one patient may be in several splits; the unit is the image.",
 }
 """mark -> the sentence that stands over every table and figure with such a run"""

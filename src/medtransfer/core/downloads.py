@@ -30,7 +30,8 @@ from medtransfer.core.errors import UserError
 log = logging.getLogger("medtransfer")
 
 LOCK_FILE = "downloads.lock.json"
-"""at the repository's top, in git: name of a file whose publisher gives no checksum -> its sha256"""
+"""at the repository's top, in git: name of a file whose publisher gives no checksum -> its sha256; name of a file on a
+hub -> its address with the commit"""
 TIMEOUT = (15.0, 60.0)
 """seconds to connect, and between two pieces"""
 ATTEMPTS = 5
@@ -90,7 +91,7 @@ def download(url: str, target: Path, *, sha256: str = "", md5: str = "", size: i
         raise job.refuse(f"cannot write to {target.parent}: {error.strerror or error}") from error
 
 
-def remember(lock_file: Path, name: str, sha256: str, where: Path) -> None:
+def remember(lock_file: Path, name: str, sha256: str, where: Path | str) -> None:
     """Notes the hash of a file at its first download and holds later ones to it.
 
     Raises:
@@ -109,8 +110,23 @@ def remember(lock_file: Path, name: str, sha256: str, where: Path) -> None:
             )
 
 
+def pin(lock_file: Path, name: str, address: str) -> bool:
+    """Notes what a name stands for on a hub where it was not noted yet; says whether it was not.
+
+    Raises:
+        UserError: the lock file cannot be read.
+    """
+    with files.lock(lock_file.with_name(f".{lock_file.name}.lock")):
+        noted = _noted(lock_file)
+        if name in noted:
+            return False
+        files.write_text(lock_file, json.dumps({**noted, name: address}, indent=1, sort_keys=True) + "\n")
+    log.info("noted what %s is in %s: commit that file", name, lock_file.name)
+    return True
+
+
 def known(lock_file: Path, name: str) -> str:
-    """Looks up the sha256 that was noted of a file at its first download; empty where none was.
+    """Looks up what was noted of a file at its first download, its sha256 or its address; empty where nothing was.
 
     Raises:
         UserError: the lock file cannot be read.

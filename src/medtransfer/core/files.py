@@ -57,8 +57,13 @@ def write_text(target: Path, text: str) -> None:
 
 def sha256(path: Path) -> str:
     """Hashes a file's bytes."""
+    return hashed(path, "sha256")
+
+
+def hashed(path: Path, algorithm: str) -> str:
+    """Hashes a file's bytes by an algorithm that `hashlib` has."""
     with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 def checked(path: Path, sha256: str) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,7 @@ class Build:
         task = self.task
         self.samples = list(reading.read(task, self.origin.folder))
         checks.check_samples(task, self.samples, self.origin.folder)
-        names = [_hashed(task.dataset, s.id) if task.hashed_ids else s.id for s in self.samples]
-        self.ids = np.array(names, dtype=np.str_)
+        self.ids = np.array(row_ids(task, self.samples), dtype=np.str_)
         self.units = np.array([_hashed(task.dataset, sample.patient) for sample in self.samples], dtype=np.str_)
         self.pools = np.array([sample.split for sample in self.samples], dtype="<U8")
         given = [sample.labels or (0,) * len(task.labels) for sample in self.samples]
@@ -293,6 +293,11 @@ class Build:
             notes = notes.copy()
             notes["native"][~assignment.tested] = 0
         return manifest.digest(digested, self.ids, self.units, self.labels, assignment, notes)
+
+
+def row_ids(task: Task, samples: Sequence[Sample]) -> list[str]:
+    """Names the rows of a cache after their samples."""
+    return [_hashed(task.dataset, sample.id) if task.hashed_ids else sample.id for sample in samples]
 
 
 def _hashed(dataset: str, name: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,7 @@ def fingerprint(source: Source, *, whole: bool = False, keep: bool = True) -> st
     paths = {name: paths[name] for name in sorted(paths) if name != catalog.FILE}
     states = {name: _state(path) for name, path in paths.items()}
     changed = [name for name in paths if former.get(name, {}).get("state") != states[name]]
-    found = {name: former[name]["sha256"] for name in paths.keys() - set(changed)} | _hash(paths, changed)
+    found = {name: former[name]["sha256"] for name in paths.keys() - set(changed)} | _hash(paths, changed, files.sha256)
     if whole:
         _say_unseen(source, states, found)
     if keep and changed:
@@ -102,6 +103,29 @@ def fingerprint(source: Source, *, whole: bool = False, keep: bool = True) -> st
         files.write_text(source.hashes, json.dumps(notes, indent=0) + "\n")
     lines = (f"{name}\0{found[name]}\n" for name in paths)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def hashed(source: Source, paths: Sequence[Path], algorithm: str) -> list[str]:
+    """Hashes the contents of some raw files, each once for as long as nothing says that it changed.
+
+    Args:
+        source: whose files; what `fingerprint` keeps of them serves for sha256.
+        paths: of the files.
+        algorithm: as `hashlib` names it.
+    """
+    kept = source.hashes if algorithm == "sha256" else source.hashes.with_suffix(f".{algorithm}.json")
+    known = _known(kept)
+    names = {path: Path(os.path.relpath(path, source.folder)).as_posix() for path in paths}
+    states = {path: _state(path) for path in names}
+    changed = [path for path, name in names.items() if known.get(name, {}).get("state") != states[path]]
+    hashing = functools.partial(files.hashed, algorithm=algorithm)
+    new = _hash({names[path]: path for path in changed}, [names[path] for path in changed], hashing)
+    if new and algorithm != "sha256":
+        old = time.time_ns() - SETTLED
+        settled = {path: states[path] for path in changed if max(states[path][1:]) < old}
+        notes = {names[path]: {"state": state, algorithm: new[names[path]]} for path, state in settled.items()}
+        files.write_text(kept, json.dumps({**known, **notes}, indent=0) + "\n")
+    return [new.get(names[path]) or str(known[names[path]][algorithm]) for path in paths]
 
 
 def _known(path: Path) -> dict[str, Any]:
@@ -118,10 +142,10 @@ def _state(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
-def _hash(paths: Mapping[str, Path], names: Sequence[str]) -> dict[str, str]:
+def _hash(paths: Mapping[str, Path], names: Sequence[str], hashing: Callable[[Path], str]) -> dict[str, str]:
     with ThreadPoolExecutor() as pool, bar("reading raw files", len(names), "files") as advance:
         found = {}
-        for name, digest in zip(names, pool.map(lambda name: files.sha256(paths[name]), names), strict=True):
+        for name, digest in zip(names, pool.map(lambda name: hashing(paths[name]), names), strict=True):
             found[name] = digest
             advance()
     return found

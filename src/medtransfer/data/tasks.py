@@ -164,6 +164,34 @@ def contaminated(seen: Iterable[str], dataset: str, derived: Derived) -> bool:
     return any(origins(name, derived) & own for name in set(seen) - {dataset})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """What a published list of the training images of weights holds of the test images of a run."""
+
+    name: str
+    """of the list's file"""
+    sha256: str
+    """of its content"""
+    entries: int
+    held: int
+    """test images that it names"""
+    test: int
+    """test images that there are"""
+    by: tuple[str, ...]
+    """what told: `name`, `sha256`, ...; empty: no image of the task is in it, so that it may be of another form"""
+
+    @property
+    def words(self) -> str:
+        """Says it in a sentence's second half."""
+        listed = f"its training list {self.name} (sha256 {self.sha256[:12]})"
+        if not self.by:
+            return (
+                f"cannot tell whether it saw the {self.test:,} test images: none of the {self.entries:,} entries of "
+                f"{listed} is a name, hash or UID of an image of this task, which may be listed in another form"
+            )
+        return f"{self.held:,} of {self.test:,} test images are in {listed}, by {' and '.join(self.by)}"
+
+
 def image_groups(images: Mapping[str, Collection[str]]) -> dict[str, str]:
     """Gives the datasets that share images one name: tasks on them count once.
 

@@ -96,7 +96,7 @@ class OwnInit:
     """An initialization of the user's own: a checkpoint, and how its keys become the backbone's."""
 
     file: str
-    """path, or an address that begins with http://, https:// or s3://"""
+    """path, an address that begins with http://, https:// or s3://, or hf:<owner>/<repo>[@<revision>][/<file>]"""
     backbone: str
     """timm architecture"""
     prefix: str = ""
@@ -125,6 +125,8 @@ class OwnInit:
     """of the weights; decides whether they can become champion where promotion.use is commercial"""
     datasets: tuple[str, ...] = ()
     """our datasets whose images it has seen"""
+    images: str = ""
+    """path of a list of the images that it has seen: names, hashes or DICOM UIDs, as CSV, text or JSON"""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "file", Address(self.file))

@@ -53,7 +53,8 @@ class Params:
 
     def __post_init__(self) -> None:
         require_names(self.tasks, "tasks")
-        require_names([name for name in self.inits if not name.startswith("registry:")], "inits")  # fetched ones
+        described = ("registry:", "hf:")  # such names stand for themselves, their entries are made by a command
+        require_names([name for name in self.inits if not name.startswith(described)], "inits")
         for name, dimension in self.tuning.space.items():
             _check_dimension(name, dimension, self)
         if self.tuning.inits:

@@ -10,7 +10,7 @@ from pathlib import Path
 from medtransfer.comparison.contrasts import ALL
 from medtransfer.comparison.findings import Findings
 from medtransfer.core.errors import UserError
-from medtransfer.data import catalog
+from medtransfer.data import catalog, training_lists
 from medtransfer.params import Params
 from medtransfer.registry import network, timm_folder
 from medtransfer.registry.gate import Candidate, Selected
@@ -74,6 +74,8 @@ def _backbone(
         )
     candidate = Candidate(model=name, key=found, parameters=pack.receipt.parameters, licences=pack.licences)
     facts = {"weights_sha256": found, "backbone": init.backbone}
+    if init.record.images:
+        facts["training_list"] = training_lists.read(training_lists.place(init.record.images, root)).sha256
     return Subject(selected=selected, candidate=candidate, init=init, pack=pack, facts=facts, origin=origin)
 
 

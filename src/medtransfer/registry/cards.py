@@ -16,7 +16,7 @@ from medtransfer.report.sections.scores import score_grid
 from medtransfer.report.tables import Entry, Grid
 from medtransfer.report.tables import grid as plain_grid
 from medtransfer.results.result import Result
-from medtransfer.weights import variants
+from medtransfer.weights import licences, variants
 from medtransfer.weights.names import seen
 
 USE = "### Use"
@@ -39,6 +39,8 @@ curl -H 'Content-Type: application/json' http://127.0.0.1:5001/invocations \\
 ```
 
 PNG, JPEG or DICOM in base64, or arrays of pixels. To train it further: `medtransfer.registry.network.load(folder)`."""
+LONGEST = 5000
+"""letters that MLflow's registry takes in a tag"""
 WIDE = "&emsp;"
 PADDED = (
     "Pre-trained with TensorFlow's SAME padding ({padding}), which timm does not know of: medtransfer keeps it, "
@@ -91,10 +93,19 @@ def version_card(
             USE,
             uses.format(model=decision.candidate.model, version=version),
             *([PADDED.format(padding=padding)] if padding else []),
+            *_licence_section(decision.candidate.licences),
             "### Origin",
-            "\n".join(f"- {line}" for line in origin),
+            _lines(origin),
         ]
     )
+
+
+def _licence_section(chain: Sequence[str]) -> list[str]:
+    return ["### Licence", licences.sentence(chain), _lines(chain)] if chain else []
+
+
+def _lines(words: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in words)
 
 
 def model_card(model: str, champions: Mapping[str, str]) -> str:
@@ -125,7 +136,7 @@ def tags(decision: Decision, findings: Findings, root: Path) -> dict[str, str]:
         "key": candidate.key,
         "parameters": str(candidate.parameters),
         "marks": ", ".join(selected.marks),
-        "licence": "; ".join(candidate.licences)[:5000],
+        **_licence(candidate.licences),
         "seen": " ".join(sorted(seen(selected.init))),
         "git_commit": files.git_commit(root),
     }
@@ -138,6 +149,18 @@ def tags(decision: Decision, findings: Findings, root: Path) -> dict[str, str]:
     for name in ("benchmark", "pretrained"):
         found[f"dvc.weights.{name}"] = files.dvc_hash(root, f"data/weights/{name}")
     return {name: text for name, text in found.items() if text}
+
+
+def _licence(chain: Sequence[str]) -> dict[str, str]:
+    """Names the strictest licence of a chain, what it says of commercial use, and all of them."""
+    if not chain:
+        return {}
+    found = licences.strictest(chain)
+    return {
+        "licence": found.part[:LONGEST],
+        "commercial": found.terms.commercial,
+        "licences": licences.joined(chain)[:LONGEST],
+    }
 
 
 def manifest(results: Sequence[Result], task: str) -> str:

@@ -33,13 +33,11 @@ Outcome = Literal["champion", "challenger", "kept", "blocked"]
 """kept: it is the champion already; blocked: nothing is registered"""
 BARRED = {
     "partial": "images of a dataset are missing",
-    "contaminated": "its weights saw images that a test set is taken from",
+    "contaminated": "its weights saw images of a test set, or those that one is taken from",
 }
 """mark -> why it makes no champion"""
 LEAKS = ("leak-", "look-alikes-")
 """what the marks of an audit that is not clean begin with"""
-FORBIDDING = ("non-commercial", "noncommercial", "research use", "research only", "no-derivatives")
-"""words of a licence that forbid commercial use"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,14 +161,9 @@ def _base(init: str, findings: Findings) -> str:
 def _forbidden(licences: Sequence[str], use: str) -> list[str]:
     if use == "research":
         return []
-    return [f"promotion.use is {use}, which this licence forbids: {name}" for name in licences if permits(name) == "no"]
-
-
-def permits(licence: str) -> str:
-    """Says whether a licence, or a sentence about one, permits commercial use: `yes`, `no` or `unclear`."""
-    known = commercial(licence.rpartition(": ")[2])
-    forbids = any(word in licence.lower() for word in FORBIDDING)
-    return "no" if known == "unclear" and forbids else known
+    return [
+        f"promotion.use is {use}, which this licence forbids: {name}" for name in licences if commercial(name) == "no"
+    ]
 
 
 def _bars(selected: Selected, candidate: Candidate, settings: params.Promotion) -> list[str]:
@@ -183,6 +176,6 @@ def _bars(selected: Selected, candidate: Candidate, settings: params.Promotion) 
     if settings.require_complete and selected.gaps:
         found.append(f"the benchmark has runs to do: {'; '.join(selected.gaps)}")
     if settings.use == "commercial":
-        unclear = [name for name in candidate.licences if permits(name) == "unclear"]
+        unclear = [name for name in candidate.licences if commercial(name) == "unclear"]
         found += [f"whether this licence permits commercial use is unclear, read it: {name}" for name in unclear]
     return found

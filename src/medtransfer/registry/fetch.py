@@ -27,7 +27,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.core.schema import read_json
 from medtransfer.params import OwnInit, Params
 from medtransfer.registry import aliases
-from medtransfer.registry.timm_folder import CONFIG, RECEIPT, WEIGHTS
+from medtransfer.registry.timm_folder import CONFIG, LIST, RECEIPT, WEIGHTS
 from medtransfer.tracking.store import masked
 from medtransfer.weights import convert
 from medtransfer.weights.names import REGISTRY, parse, registered
@@ -71,11 +71,16 @@ def _entry(name: str, root: Path) -> OwnInit:
         log.warning("%s: %s; version %s, fetched before, is used", name, error, before.version)
         return before.entry
     found = _version(client, name)
-    if before is None or before.key != found.tags["key"] or not (root / before.entry.file).is_file():
+    if before is None or before.key != found.tags["key"] or not _here(before.entry, root):
         before = _fetch(client, name, found, folder)
         files.write_text(note, json.dumps(dataclasses.asdict(before), indent=1) + "\n")
         log.info("%s: fetched version %s, sha256 of its tensors %s", name, found.version, before.key)
     return before.entry
+
+
+def _here(entry: OwnInit, root: Path) -> bool:
+    """Says whether all files that an entry names were fetched."""
+    return all((root / name).is_file() for name in (entry.file, entry.images) if name)
 
 
 def _noted(note: Path) -> Fetched | None:
@@ -123,14 +128,23 @@ def _fetch(client: MlflowClient, name: str, version: ModelVersion, folder: Path)
                 f"({version.tags['key'][:12]}): its artifacts were changed; use another version"
             )
         entry = _describe(name, json.loads((brought / CONFIG).read_text()), json.loads((brought / RECEIPT).read_text()))
-        tags = version.tags
-        entry = dataclasses.replace(
-            entry, licence=tags.get("licence", "not stated"), datasets=tuple(tags.get("seen", "").split())
-        )
+        entry = dataclasses.replace(entry, datasets=tuple(version.tags.get("seen", "").split()))
         target = folder / f"{parse(name, '', {name: entry}).slug}.safetensors"
         folder.mkdir(parents=True, exist_ok=True)
         target.with_suffix(".receipt.json").unlink(missing_ok=True)
-        for source, end in ((brought / WEIGHTS, target), (brought / RECEIPT, target.with_suffix(".receipt.json"))):
+        pairs = [(brought / WEIGHTS, target), (brought / RECEIPT, target.with_suffix(".receipt.json"))]
+        if seen := version.tags.get("training_list"):
+            images = next((brought / LIST).glob("*"), brought / LIST)
+            if not images.is_file() or files.sha256(images) != seen:
+                raise UserError(
+                    f"{name}: looked among the artifacts of version {version.version} for the list of images that it "
+                    f"has seen (sha256 {seen[:12]}), found none; use another version"
+                )
+            beside = f"{target.stem}-images"
+            (folder / beside).mkdir(exist_ok=True)
+            pairs.append((images, folder / beside / images.name))
+            entry = dataclasses.replace(entry, images=f"data/weights/{REGISTRY_FOLDER}/{beside}/{images.name}")
+        for source, end in pairs:
             with files.replacing(end) as partial:
                 shutil.copyfile(source, partial)
     file = f"data/weights/{REGISTRY_FOLDER}/{target.name}"
@@ -149,4 +163,5 @@ def _describe(name: str, config: dict[str, Any], receipt: dict[str, Any]) -> Own
         padding=receipt["padding"],
         data=made,
         method=receipt["method"],
+        licence=given.get("license") or "not stated",
     )

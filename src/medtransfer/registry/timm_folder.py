@@ -18,13 +18,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medtransfer.core.errors import UserError
-from medtransfer.weights import architectures, receipts, recipes, store, variants
+from medtransfer.data import training_lists
+from medtransfer.weights import architectures, licences, receipts, recipes, store, variants
 from medtransfer.weights.backbones import width
 from medtransfer.weights.names import Initialization
 from medtransfer.weights.receipts import Lineage, Receipt
 from medtransfer.weights.records import Triple
 
-CONFIG, WEIGHTS, RECEIPT = "config.json", "model.safetensors", "receipt.json"
+CONFIG, WEIGHTS, RECEIPT, LIST = "config.json", "model.safetensors", "receipt.json", "training_images"
 INHERITED = ("input_size", "fixed_input_size", "pool_size", "crop_pct", "interpolation", "first_conv", "classifier")
 """fields of timm's own configuration of an architecture"""
 NOT_WRITTEN = ("mlp_layer",)
@@ -46,7 +47,7 @@ class Pack:
         """Lists the licences of the weights and of the images that they were trained on here."""
         if isinstance(self.receipt, Lineage):
             return tuple(dict.fromkeys(self.receipt.licences))
-        return (f"weights {self.init.record.name}: {self.receipt.licence}",)
+        return licences.parts(self.receipt.init, self.receipt.licence)
 
 
 def gather(init: Initialization, root: Path) -> Pack | None:
@@ -72,6 +73,10 @@ def write(folder: Path, pack: Pack, root: Path) -> None:
     receipt = store.receipt_file(pack.init, root)
     if receipt is not None:
         shutil.copyfile(receipt, folder / RECEIPT)
+    if pack.init.record.images:
+        images = training_lists.place(pack.init.record.images, root)
+        (folder / LIST).mkdir()
+        shutil.copyfile(images, folder / LIST / images.name)
 
 
 def config(pack: Pack) -> dict[str, Any]:
@@ -93,6 +98,6 @@ def config(pack: Pack) -> dict[str, Any]:
             "num_classes": 0,
             "mean": list(pack.mean),
             "std": list(pack.std),
-            "license": "; ".join(pack.licences),
+            "license": licences.joined(pack.licences),
         },
     }

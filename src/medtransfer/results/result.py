@@ -13,10 +13,12 @@ from typing import Any, Literal
 
 from medtransfer.core import files, schema
 from medtransfer.core.errors import UserError
-from medtransfer.data.tasks import Task, origins
+from medtransfer.data.tasks import Listed, Task, origins
 from medtransfer.statistics import metrics
 
 CONTAMINATED = "contaminated"
+ELSEWHERE = "elsewhere"
+"""in place of the verb, of a run that other code did: a row of a table of scores"""
 FACTS = "facts.json"
 """beside a task's runs: what was declared of it when they were put there, for who has not its `task.yaml`"""
 
@@ -78,6 +80,8 @@ class Result:
     """metrics of the kind that the run measured, also where their score came out undefined"""
     spared: tuple[str, ...] = ()
     """datasets of the init's chain that were searched for whoever this task tests, and left them out"""
+    listed: Listed | None = None
+    """what a list of the weights' training images holds of its test images; None: none is named"""
     recipe: str = "fixed"
     """or `tuned`: trained with the values that the study of init and task found"""
     protocol: str = "finetune"

@@ -21,6 +21,7 @@ from rich.text import Text
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog, prepare, splits
 from medtransfer.data.cache import Prepared
+from medtransfer.data.tasks import Listed
 from medtransfer.params import Execution, Params, task_params
 from medtransfer.results import looks
 from medtransfer.runs.execution import pull
@@ -192,7 +193,7 @@ def shown(found: Survey, params: Params, root: Path) -> Group:
     words = f"Known: {span(total)} of one worker{_spread(total, params.execution, len(found.runs))}, from the rates of"
     words += " finished runs of the same task, backbone, image size and epochs on the same device."
     missing = [f"Missing, {gap.name}: {gap.words}" for gap in found.gaps]
-    lines = (*missing, *split_lines(found), words, chances(params), "Nothing was written.")
+    lines = (*missing, *split_lines(found), *list_lines(found.runs), words, chances(params), "Nothing was written.")
     return Group(grid, *(Text(line, overflow="fold") for line in lines))
 
 
@@ -237,6 +238,16 @@ def split_lines(found: Survey) -> list[str]:
     for task, words in found.splits.items():
         kinds.setdefault(words, []).append(task)
     return [f"Splits of {', '.join(tasks)}: {words}." for words, tasks in kinds.items()]
+
+
+def list_lines(runs: Iterable[Run]) -> list[str]:
+    """Says of each init and task what a list of the init's training images holds of the test images."""
+    most: dict[tuple[str, str], Listed] = {}
+    for run in runs:
+        key = run.init.canonical, run.task
+        if run.listed and (key not in most or run.listed.held > most[key].held):
+            most[key] = run.listed
+    return [f"{init} on {task}: {listed.words}." for (init, task), listed in most.items()]
 
 
 def _spread(seconds: float, settings: Execution, runs: int) -> str:

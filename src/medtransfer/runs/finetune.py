@@ -152,6 +152,7 @@ def _identity(run: Run) -> tracking.Identity:
         "dvc_prepared": files.dvc_hash(run.root, f"data/prepared/{run.task}"),
         "dvc_weights": files.dvc_hash(run.root, "data/weights/benchmark"),
     }
+    tags |= {"training_list": run.listed.words} if run.listed else {}
     params = {"from": run.init.label, "init": run.init.canonical, "task": run.task, "seed": run.seed, **run.shown}
     params |= {"protocol": run.protocol, "fraction": str(run.fraction)}
     params |= {f"tuning.{name}": value for name, value in run.study.items()}
@@ -385,6 +386,7 @@ def _result(run: Run, prepared: Prepared, fit: Fit, scores: dict[str, float], co
         "dataset": task.dataset,
         "marks": list(run.marks),
         "spared": list(run.spared),
+        **({"listed": dataclasses.asdict(run.listed)} if run.listed else {}),
         "labels": len(tested or task.labels),
         "undefined": metrics.undefined_labels(test[tested].to_numpy(), tested),
         "tested": [slug(label) for label in tested or task.labels],

@@ -13,9 +13,9 @@ from typing import Any, Literal
 from medtransfer.core import arithmetic, schema
 from medtransfer.core.errors import UserError
 from medtransfer.core.identity import PROTOCOL_VERSION, digest
-from medtransfer.data import catalog, prepare
+from medtransfer.data import catalog, prepare, raw, training_lists
 from medtransfer.data.cache import Prepared, load
-from medtransfer.data.tasks import Task, contaminated
+from medtransfer.data.tasks import Listed, Task, contaminated
 from medtransfer.data.tasks import applicable as fits
 from medtransfer.params import (
     FROZEN,
@@ -58,7 +58,9 @@ class Run:
     marks: tuple[str, ...]
     """what is said of the data: synthetic, partial, ..."""
     spared: tuple[str, ...] = ()
-    """see `Cell`"""
+    """see `Result`"""
+    listed: Listed | None = None
+    """what a list of the weights' training images holds of its test images; None: none is named"""
     weights_sha256: str
     """of the converted tensors; `random` for weights that the seed draws"""
     root: Path
@@ -112,6 +114,7 @@ class Run:
         """Adds to the marks whether the weights saw images of the task, as far as is known today."""
         before = seen(self.init.canonical, self.spared)
         found = contaminated(before, self.record.dataset, catalog.derivations(self.root))
+        found = found or (self.listed is not None and self.listed.held > 0)
         return (*self.marks, "contaminated") if found else self.marks
 
     @property
@@ -175,6 +178,8 @@ class Run:
             "protocol_version": PROTOCOL_VERSION,
         }
         identity |= self.part
+        if self.listed is not None:
+            identity["training_list"] = self.listed.sha256
         if self.protocol != "finetune":
             identity["protocol"] = self.protocol
         if not self.fraction.whole:
@@ -228,6 +233,9 @@ def plan(
             spec = NetworkSpec(backbone=backbone, image_size=size, decoder=params.model.decoder)
             fitting.check(task, protocol(params, name, task.segmentation), spec)
     pairs = applicable(starts, found)
+    for init in starts:
+        if init.record.images:
+            training_lists.read(training_lists.place(init.record.images, root))
     receipts = {init: store.ready(init, root, weights_folder) for init in starts}
     caches = {name: prepare.prepare(task, params, root) for name, task in found.items()}
     fixed = [
@@ -241,6 +249,7 @@ def plan(
             manifest_digest=digest,
             marks=_marks(receipts[init], caches[task]),
             spared=_spared(receipts[init], caches[task].every_split),
+            listed=_listed(init, caches[task].of_fold(fold), params, root),
             weights_sha256=receipt.tensors_sha256 if (receipt := receipts[init]) else "random",
             root=root.resolve(),
             parent=parent,
@@ -326,6 +335,16 @@ def _spared(receipt: Receipt | Lineage | None, manifest_digest: str) -> tuple[st
             found.append(link["dataset"])
         link = link["parent_receipt"]
     return tuple(found)
+
+
+def _listed(init: Initialization, cache: Prepared, params: Params, root: Path) -> Listed | None:
+    """Counts the test images of a cache that the list of an init's training images names; None: none is named."""
+    if not init.record.images:
+        return None
+    task = catalog.lookup(cache.manifest["task"], root)
+    listed = training_lists.read(training_lists.place(init.record.images, root))
+    found = training_lists.match(listed, task, cache, raw.source(task, params.data, root))
+    return training_lists.overlap(listed, found, cache)
 
 
 def check_engine(params: Params, device: str) -> None:

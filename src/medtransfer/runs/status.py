@@ -76,6 +76,7 @@ def shown(params: Params, root: Path, tasks: Sequence[str]) -> Group:
     """Lays out the grid, what runs where, and how long the rest will take."""
     now = standing(params, root, tasks)
     said = [f"Missing, {gap.name}: {gap.words}" for gap in now.survey.gaps] + dry_run.split_lines(now.survey)
+    said += dry_run.list_lines(now.survey.runs)
     gaps = [Text(line, overflow="fold") for line in said]
     running = [run for run in now.survey.runs if now.states[run.digest] == "running"]
     total = Counter(now.states.values())

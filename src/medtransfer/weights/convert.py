@@ -249,6 +249,7 @@ def _receipt(
         fingerprint=fingerprint(init.backbone, tensors, init.padding),
         versions={"timm": timm.__version__, "torch": torch.__version__},
         input=recipes.assumed(init),
+        datasets=record.datasets,
         unverified=record.unverified,
     )
 

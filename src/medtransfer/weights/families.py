@@ -65,7 +65,7 @@ def check_entry(entry: str, own: Sequence[str], datasets: Sequence[str], place: 
         UserError: with `place` and the nearest valid name.
     """
     bare, _ = split(entry)
-    if bare in (*RECORDS, *own, *FAMILIES) or bare.startswith(("timm:", "file:")):
+    if bare in (*RECORDS, *own, *FAMILIES) or bare.startswith(("timm:", "file:", "hf:")):
         return
     head, *further = bare.split("+")
     heads = [*RECORDS, *own, *([] if further else FAMILIES)]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from medtransfer.core import files
 from medtransfer.core.errors import UserError, some
-from medtransfer.weights import timm_index
+from medtransfer.weights import hub_names, timm_index
+from medtransfer.weights.hub_names import HubFile
 from medtransfer.weights.names import Initialization
 from medtransfer.weights.records import Source
 from medtransfer.weights.zoo import IMAGENET_TAGS, PACKAGED, TIMM_SHA256
@@ -52,10 +53,22 @@ def find(init: Initialization, root: Path) -> Checkpoint:
         package, name = PACKAGED[init.backbone]
         path = _packaged_file(init.backbone)
         return Checkpoint(path, source, (_measured(f"package {package}, {name}", path),))
-    addresses = (source.url, *source.beside)
-    places = [place(init, source, address, root) for address in addresses]
-    found = [_bring(init, source, address, where, root) for address, where in zip(addresses, places, strict=True)]
-    return Checkpoint(places[0], source, tuple(found))
+    found = [_bring(init, source, address, root) for address in (source.url, *source.beside)]
+    path = found[0][0]
+    if hub_names.addressed(source.url) and path.suffix == ".json":
+        found += [_bring(init, source, address, root) for address in _shard_addresses(init, source.url, path)]
+    return Checkpoint(path, source, tuple(file for _, file in found))
+
+
+def _shard_addresses(init: Initialization, address: str, index: Path) -> list[str]:
+    """Lists the addresses of the files that an index on a hub names."""
+    from medtransfer.weights.formats import shards
+
+    try:
+        names = shards.names(index)
+    except UserError as error:
+        raise UserError(f"init {init.record.name}: {address} {error}") from error
+    return [f"{address.rpartition('/')[0]}/{name}" for name in names]
 
 
 def _shards(init: Initialization, path: Path) -> list[File]:
@@ -83,15 +96,22 @@ def _measured(address: str, path: Path) -> File:
     return File(address, files.sha256(path), path.stat().st_size)
 
 
-def _bring(init: Initialization, source: Source, address: str, where: Path, root: Path) -> File:
+def _bring(init: Initialization, source: Source, address: str, root: Path) -> tuple[Path, File]:
     from medtransfer.core import downloads  # half a second, for who only asks where files are
 
-    first = address == source.url
+    if hub_names.addressed(address):
+        return _of_hub(init, source, address, hub_names.read(address), address, root)
+    first, where = address == source.url, place(init, source, address, root)
     if not address and not where.is_file():
         steps = "\n".join(f"  {n}. {step.format(place=where)}" for n, step in enumerate(source.steps, 1))
         raise UserError(f"init {init.canonical}: looked for {where}, found none. No program may fetch it:\n{steps}")
     if not address:
-        return _measured(source.steps[0], where)
+        return where, _measured(source.steps[0], where)
+    if not where.is_file() and (spec := _better_by_hub(init, source, address)):
+        try:
+            return _of_hub(init, source, address, spec, where.name, root)
+        except UserError as error:
+            raise UserError(f"{error}. Or fetch {address} by hand and put it at {where}") from error
     stated = source.sha256 if first else ""
     noted = "" if len(stated) == 64 else downloads.known(root / downloads.LOCK_FILE, where.name)
     try:
@@ -109,7 +129,30 @@ def _bring(init: Initialization, source: Source, address: str, where: Path, root
                 f"its publisher changed, take the line {where.name!r} out of it"
             ) from error
         raise
-    return File(address, sha256, where.stat().st_size)
+    return where, File(address, sha256, where.stat().st_size)
+
+
+def _better_by_hub(init: Initialization, source: Source, address: str) -> HubFile | None:
+    """Says as what file of the hub a web address is fetched; None where a plain download does, as for timm's tags."""
+    spec = None if source.tag else hub_names.of_web(address)
+    if spec is None:
+        return None
+    from medtransfer.weights import hub_client
+
+    return spec if init.record.gate or hub_client.wanted() else None
+
+
+def _of_hub(
+    init: Initialization, source: Source, address: str, spec: HubFile, noted_as: str, root: Path
+) -> tuple[Path, File]:
+    """Fetches a file of a hub, held to the table's hash, the noted one, or what the hub states."""
+    from medtransfer.core import downloads
+    from medtransfer.weights import hub_client
+
+    stated = source.sha256 if address == source.url else ""
+    noted = "" if len(stated) == 64 else downloads.known(root / downloads.LOCK_FILE, noted_as)
+    path, sha256 = hub_client.fetch(spec, noted or stated, f"init {init.canonical}")
+    return path, File(address, sha256, path.stat().st_size)
 
 
 def note(checkpoint: Checkpoint, init: Initialization, root: Path) -> None:
@@ -118,8 +161,11 @@ def note(checkpoint: Checkpoint, init: Initialization, root: Path) -> None:
         return
     from medtransfer.core import downloads
 
-    for file, address in zip(checkpoint.files, (checkpoint.source.url, *checkpoint.source.beside), strict=True):
-        if file.sha256 != checkpoint.source.sha256:
+    for file in checkpoint.files:
+        if hub_names.addressed(file.address):
+            downloads.remember(root / downloads.LOCK_FILE, file.address, file.sha256, file.address)
+        elif file.sha256 != checkpoint.source.sha256:
+            address = "" if file.address in checkpoint.source.steps else file.address
             where = place(init, checkpoint.source, address, root)
             downloads.remember(root / downloads.LOCK_FILE, where.name, file.sha256, where)
 
@@ -220,5 +266,9 @@ def tag_config(init: Initialization) -> timm_index.Tag | None:
 def on_disk(init: Initialization, root: Path) -> Path | None:
     """Finds the first file of a checkpoint without fetching anything."""
     source = resolve(init)
+    if hub_names.addressed(source.url):
+        from medtransfer.weights import hub_client
+
+        return hub_client.on_disk(hub_names.read(source.url))
     path = Path(init.local) if init.local else place(init, source, source.url, root)
     return path if path.is_file() else None

@@ -1,7 +1,8 @@
 """Names of initializations: `<init>[@<backbone>]`, `timm:<architecture>.<tag>`, `file:<path or address>[@<backbone>]`.
 
-A backbone in the model registry is `registry:<registered model>/<alias or version>`. Any of them takes `+<dataset>`,
-once or more: continual pre-training, made by the verb `pretrain`.
+A backbone in the model registry is `registry:<registered model>/<alias or version>`, a file on a model hub
+`hf:<owner>/<repo>[@<revision>][/<file>][@<backbone>]`. Any of them takes `+<dataset>`, once or more: continual
+pre-training, made by the verb `pretrain`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 from medtransfer.core.addresses import Address, holds_secret
 from medtransfer.core.errors import UserError
 from medtransfer.params import Benchmark, OwnInit, Params
-from medtransfer.weights import timm_index, variants
+from medtransfer.weights import hub_names, timm_index, variants
+from medtransfer.weights.hub_names import HubFile
 from medtransfer.weights.records import Record, Source
 from medtransfer.weights.zoo import RECORDS
 
@@ -43,7 +45,7 @@ class Initialization:
     def label(self) -> str:
         """Names the initialization for narrow places: what differs comes first, a chain's start is cut to its head."""
         kind, colon, rest = self.record.name.partition(":")
-        bare = re.split(r"[/\\]", rest)[-1] if colon and kind in ("file", "registry") else rest or kind
+        bare = re.split(r"[/\\]", rest)[-1] if colon and kind in ("file", "registry", "hf") else rest or kind
         return "+".join((bare[:HEAD] if self.chain else bare, *self.chain))
 
     @property
@@ -90,7 +92,7 @@ class Initialization:
     def local(self) -> str:
         """Is the path of a file of the user's own on this machine, or empty; `~` is the user's home."""
         url = self.source.url if self.source and self.record.family == "yours" else ""
-        return "" if "://" in url else os.path.expanduser(url)
+        return "" if "://" in url or hub_names.named(url) else os.path.expanduser(url)
 
 
 def parse(name: str, default_backbone: str, own: Mapping[str, OwnInit] | None = None) -> Initialization:
@@ -127,10 +129,10 @@ def all_records(own: Mapping[str, OwnInit]) -> dict[str, Record]:
     return RECORDS | theirs
 
 
-def _split_chain(name: str, records: Mapping[str, Record]) -> tuple[str, tuple[str, ...]]:
+def _split_chain(name: str, records: Collection[str]) -> tuple[str, tuple[str, ...]]:
     """Splits `<start>+<dataset>...`; the name of a record or of a file may hold a + of its own."""
     head, at, rest = name.partition("@")
-    if name.startswith(("file:", REGISTRY)):
+    if name.startswith(("file:", REGISTRY)) or hub_names.named(name):
         parts = name.split("+")
         count = next(k for k in range(len(parts), 0, -1) if k == 1 or parts[k - 1] not in DATASETS)
     elif at or name.startswith("timm:"):
@@ -147,6 +149,8 @@ def _parse_start(name: str, default_backbone: str, records: Mapping[str, Record]
         return _parse_file(name, default_backbone)
     if name.startswith("timm:"):
         return _parse_timm(name)
+    if hub_names.named(name):
+        return _parse_hub(name, records)
     if name.startswith(REGISTRY) and registered(name) not in records:
         raise UserError(f"init {name} is not fetched: looked for it in the model registry at the start of the command")
     head, at, backbone = name.partition("@")
@@ -155,7 +159,7 @@ def _parse_start(name: str, default_backbone: str, records: Mapping[str, Record]
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UserError(
             f"unknown init {head!r}.{hint} `medtransfer inits` lists the {len(records)} that have a name; also "
-            "timm:<architecture>.<tag> and file:<path or address>"
+            "timm:<architecture>.<tag>, file:<path or address> and hf:<owner>/<repo>"
         )
     return _bind(records[head], backbone if at else "", default_backbone)
 
@@ -208,13 +212,48 @@ def registered(name: str) -> str:
     """
     if not name.startswith(REGISTRY):
         return ""
-    start, _ = _split_chain(name, {})
+    start, _ = _split_chain(name, ())
     whole, at, backbone = start.rpartition("@")
     found = whole if at and timm_index.is_architecture(backbone) else start
     model, _, version = found.removeprefix(REGISTRY).partition("/")
     if not model or not version:
         raise UserError(f"init {name!r} must be {REGISTRY}<registered model>/<alias or version>, as in .../champion")
     return found
+
+
+def on_hub(name: str) -> tuple[HubFile | None, str]:
+    """Takes what is on a model hub out of an init's name, and the backbone if it names one; None for any other init.
+
+    Raises:
+        UserError: the name has another form.
+    """
+    if not hub_names.named(name):
+        return None, ""
+    start, _ = _split_chain(name, ())
+    whole, at, backbone = start.rpartition("@")
+    if at and timm_index.is_architecture(backbone):
+        return hub_names.read(whole), normal(backbone)
+    return hub_names.read(start), ""
+
+
+def start_of(name: str, own: Mapping[str, OwnInit]) -> str:
+    """Returns an init's name without backbone and chain, which may be that of an entry of `inits`.
+
+    Args:
+        name: of the init.
+        own: section `inits` of the parameters.
+    """
+    return _split_chain(name, {*RECORDS, *own})[0].partition("@")[0]
+
+
+def _parse_hub(name: str, records: Mapping[str, Record]) -> Initialization:
+    """Finds what was described of a file on a hub, under its name with the backbone or without."""
+    spec, backbone = on_hub(name)
+    assert spec is not None, name
+    found = records.get(f"{spec.name}@{backbone}") or records.get(spec.name)
+    if found is None or (backbone and backbone not in found.sources):
+        raise UserError(f"init {name} is not described: looked for it on the hub at the start of the command")
+    return Initialization(record=dataclasses.replace(found, name=spec.name), backbone=next(iter(found.sources)))
 
 
 def _parse_file(name: str, default_backbone: str) -> Initialization:
@@ -244,7 +283,7 @@ def hidden(name: str) -> str:
     """Returns an init's name without what is secret in its address, which this process goes on to know."""
     if not name.startswith("file:") or not holds_secret(name):
         return name
-    start, chain = _split_chain(name, {})
+    start, chain = _split_chain(name, ())
     path, backbone = _split_file(start)
     return "+".join((f"file:{path}" + (f"@{backbone}" if backbone else ""), *chain))
 
@@ -273,7 +312,7 @@ def hide_all(params: Params) -> Params:
 
 
 def _own_record(name: str, entry: OwnInit) -> Record:
-    named = name.startswith(REGISTRY) or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)
+    named = name.startswith(REGISTRY) or hub_names.named(name) or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name)
     if name in RECORDS or not named:
         taken = "is the name of a published init" if name in RECORDS else "may hold letters, digits, . _ and - only"
         raise UserError(f"inits.{name}: the name {taken}; choose another")
@@ -298,6 +337,7 @@ def _own_record(name: str, entry: OwnInit) -> Record:
         std=entry.std,
         padding=entry.padding,
         datasets=entry.datasets,
+        images=entry.images,
         modality="not-stated",
     )
 
@@ -310,7 +350,7 @@ def seen(canonical: str, spared: Collection[str] = ()) -> set[str]:
         spared: datasets of its chain that do not count, because whoever a task tests was left out of them.
     """
     name, _, rest = canonical.rpartition("@")
-    record = RECORDS.get(name) or _met.get(name)
+    record = RECORDS.get(name) or _met.get(name) or _met.get(_split_chain(canonical, ())[0])
     return set(record.datasets if record else ()) | (set(rest.split("+")[1:]) - set(spared))
 
 

@@ -63,6 +63,8 @@ class Receipt:
     versions: Mapping[str, str]
     input: str = ""
     """where mean and std are from, if the init does not state them"""
+    datasets: tuple[str, ...] = ()
+    """of ours, whose images the weights have seen"""
     unverified: str = ""
     """what is not known for sure of the file"""
 

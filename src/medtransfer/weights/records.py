@@ -77,6 +77,8 @@ class Record:
     """what was padded as TensorFlow's SAME does in pre-training: nothing, the max-pool, or every strided operation"""
     datasets: tuple[str, ...] = ()
     """our datasets whose images it has seen"""
+    images: str = ""
+    """path of a list of the images that it has seen, see `data/training_lists.py`"""
     note: str = ""
     """what a user should know of the file"""
     modality: str = "natural"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from medtransfer.core import files, schema
 from medtransfer.core.errors import UserError
 from medtransfer.weights import locate, receipts, recipes
+from medtransfer.weights.licences import commercial
 from medtransfer.weights.locate import File
 from medtransfer.weights.names import Initialization
 from medtransfer.weights.receipts import Lineage, Receipt
@@ -248,7 +249,7 @@ def summary(receipt: Receipt | Lineage) -> list[str]:
         f"{counters} counters at zero, 0 missing, 0 unexpected; {receipt.parameters} parameters",
         *receipt.adapted,
         f"{_input(receipt)}; SAME padding: {receipt.padding or 'none'}",
-        f"licence {receipt.licence}, commercial use: {receipt.commercial}",
+        f"licence {receipt.licence}, commercial use: {commercial(receipt.licence)}",
         *([f"not known for sure: {receipt.unverified}"] if receipt.unverified else []),
         f"sha256 of the tensors {receipt.tensors_sha256}",
     ]

@@ -22,6 +22,7 @@ from timm.layers import resample_abs_pos_embed
 from medtransfer import params, tracking
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
+from medtransfer.data.catalog import TASKS
 from medtransfer.runs import finetune
 from medtransfer.runs import run as runs
 from medtransfer.runs.pretrain import contamination, pretrain
@@ -29,6 +30,7 @@ from medtransfer.runs.pretrain import link as links
 from medtransfer.training import fitting, networks
 from medtransfer.training.trainer import Trainer
 from medtransfer.weights import backbones, receipts, store
+from medtransfer.weights.licences import strictest
 from medtransfer.weights.names import parse
 from medtransfer.weights.records import IMAGENET_MEAN, IMAGENET_STD
 from tests.support import fakes, workspace
@@ -118,6 +120,17 @@ def test_a_missing_link_is_made_first_and_the_receipt_carries_the_chain(root: Pa
     words = "\n".join(receipts.summary(found))
     assert f"started from {first.init}, sha256 of the tensors {first.tensors_sha256}" in words
     assert len(found.licences) == 2
+
+
+def test_a_chain_keeps_the_licences_of_its_weights_and_of_its_images(root: Path) -> None:
+    torch.save(backbones.bare_state(fakes.BACKBONE, 1, "one"), root / "w.pth")
+    entry = {"file": str(root / "w.pth"), "backbone": fakes.BACKBONE, "licence": "CC BY-NC 4.0"}
+    settings = load(root, inits=json.dumps({"ours": entry}), pretraining__max_epochs="1")
+    init = parse("ours+chestxray14", "", settings.inits)
+    found = pretrain.make(init, settings, root, ("shenzhen",))
+    images = f"images of chestxray14: {TASKS['chestxray14'].licence}"
+    assert found.licences == ("weights ours: CC BY-NC 4.0", images)
+    assert strictest(found.licences).part == "weights ours: CC BY-NC 4.0"
 
 
 def test_what_is_made_is_not_made_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

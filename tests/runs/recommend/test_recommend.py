@@ -16,7 +16,9 @@ from medtransfer import params as parameters
 from medtransfer import tracking
 from medtransfer.cli.main import run as command
 from medtransfer.core.errors import UserError
+from medtransfer.data import catalog, prepare
 from medtransfer.data.cache import load as load_cache
+from medtransfer.params import OwnInit
 from medtransfer.results import recommendation
 from medtransfer.results.recommendation import Recommendation
 from medtransfer.runs import benchmark, finetune
@@ -25,6 +27,7 @@ from medtransfer.runs.recommend import recommend as race
 from medtransfer.runs.recommend.rates import Rates, enter
 from medtransfer.runs.run import plan
 from medtransfer.statistics.race import Rules
+from medtransfer.weights.names import parse
 from tests.support import workspace
 
 FIELD = "random,random@test_nfnet,random@test_efficientnet"
@@ -288,7 +291,6 @@ def test_who_takes_part_is_said_with_a_reason(root: Path) -> None:
         params.recommend, candidates=("random@resnet18", "moco-v2", "random@test_nfnet", "random", "random+shenzhen")
     )
     params = dataclasses.replace(params, recommend=settings)
-    from medtransfer.data import catalog
 
     found, out = candidates.choose(params, root, catalog.lookup("shenzhen", root))
     assert {init.canonical for init in found} == {"random@test_resnet", "random@test_nfnet"}
@@ -296,6 +298,31 @@ def test_who_takes_part_is_said_with_a_reason(root: Path) -> None:
     assert "11.2 million parameters, at most 1" in reasons["random@resnet18"]
     assert "commercial use is unclear" in reasons["moco-v2@resnet50"]
     assert "pre-trained on the task's own dataset" in reasons["random@test_resnet+shenzhen"]
+
+
+def test_weights_whose_training_list_holds_images_of_val_or_test_take_no_part(root: Path) -> None:
+    task, params = catalog.lookup("shenzhen", root), load(root)
+    samples = prepare.prepare(task, params, root).samples
+    names = samples["id"][samples["split"].isin(["val", "test"])].tolist()
+    (root / "seen.txt").write_text("\n".join(names[:4]))
+    (root / "train.txt").write_text("\n".join(samples["id"][samples["split"] == "train"]))
+
+    def why(name: str) -> str:
+        entries = {name: OwnInit(file="w.pth", backbone="test_resnet", images=f"{name}.txt")}
+        return candidates._unfit(parse(name, "", entries), params, root, task)
+
+    assert why("seen") == f"4 of {len(names)} images of val and test are in its training list seen.txt"
+    assert not why("train")
+
+
+def test_a_chain_has_the_strictest_licence_of_its_weights_and_images(root: Path) -> None:
+    def of(name: str) -> str:
+        return candidates.strictest_licence(parse(name, "resnet50"), root)
+
+    assert of("random") == ""
+    assert of("random+chexpert").startswith("images of chexpert: Stanford University")
+    assert of("swav+chestxray14") == "weights swav: CC-BY-NC-4.0"
+    assert of("imagenet+chexpert").startswith("images of chexpert")
 
 
 @pytest.mark.parametrize(

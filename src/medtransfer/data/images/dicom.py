@@ -6,6 +6,7 @@ import logging
 import warnings
 import zlib
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -59,6 +60,16 @@ def _pydicom() -> Any:
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"pydicom\.")
     return pydicom
+
+
+def uids(path: Path) -> set[str]:
+    """Reads by which UIDs a file's image is known: its own, its series', its study's; none where it is no DICOM."""
+    with open(path, "rb") as stream:
+        if stream.read(132)[128:] != b"DICM":
+            return set()
+    names = ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"]
+    header = _pydicom().dcmread(path, stop_before_pixels=True, specific_tags=names)
+    return {str(header.get(name)) for name in names} - {"None", ""}
 
 
 def read_frame(file: BinaryIO, head: bytes, frame: int | None) -> tuple[NDArray[Any], Dataset]:

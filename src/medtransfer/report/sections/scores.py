@@ -12,7 +12,7 @@ from medtransfer.comparison.published_form import TEST_NAMES, Row
 from medtransfer.comparison.selection import imbalances
 from medtransfer.comparison.wording import percent, points, shared_marks
 from medtransfer.report.tables import Entry, Grid, Section, column_title
-from medtransfer.results.result import Result, of_task
+from medtransfer.results.result import CONTAMINATED, ELSEWHERE, Result, of_task
 from medtransfer.statistics import metrics, t_tests
 from medtransfer.statistics.randomization import RandomizationTest
 from medtransfer.weights.families import split
@@ -62,9 +62,16 @@ def _score_entry(row: Row, shared: set[str], entry: Callable[[Row, str], Entry])
         if row.stopped:
             return Entry("stopped")
         return Entry(f"{row.expected - len(row.missing)} of {row.expected} {row.unit}s" if row.seeds else "-")
-    own = sorted(set(row.marks) - shared)
+    own = [_mark(row, mark) for mark in sorted(set(row.marks) - shared)]
     made = entry(row, percent(row.summary))
     return replace(made, text=made.text + (f" ({', '.join(own)})" if own else ""))
+
+
+def _mark(row: Row, mark: str) -> str:
+    """Writes a mark beside a score; what was counted of the test images, too."""
+    if mark != CONTAMINATED or row.listed is None or not row.listed.held:
+        return mark
+    return f"{mark}: {row.listed.held:,} of {row.listed.test:,} test images"
 
 
 def score_notes(findings: Findings) -> list[str]:
@@ -80,7 +87,9 @@ def score_notes(findings: Findings) -> list[str]:
     if early:
         notes.append(f"Stopped by the race on val, so without a final score and in no mean: {'; '.join(early)}.")
     if any(row.undefined for row in rows):
-        notes.append(f"Undefined (no test label has both classes): {_runs(rows, 'undefined')}.")
+        elsewhere = any(result.verb == ELSEWHERE for result in results)
+        why = "not a number in the table" if elsewhere else "no test label has both classes"
+        notes.append(f"Undefined ({why}): {_runs(rows, 'undefined')}.")
     notes += _label_notes(results, findings.benchmark.tasks)
     unsuited = [f"{row.init} on {row.task}" for row in rows if not row.applicable]
     if unsuited:
@@ -88,9 +97,11 @@ def score_notes(findings: Findings) -> list[str]:
     barred = [f"{row.init} on {row.task}" for row in rows if row.barred]
     if barred:
         notes.append(
-            "Shown, and in no test, rank, choice or claim, because pre-trained on images that the test set is taken "
-            f"from (contaminated): {'; '.join(barred)}. comparison.as_published: true compares them, as published."
+            "Shown, and in no test, rank, choice or claim, because pre-trained on images of the test set, or on those "
+            f"that it is taken from (contaminated): {'; '.join(barred)}. comparison.as_published: true compares them, "
+            "as published."
         )
+    notes += [f"{row.init} on {row.task}: {row.listed.words}." for row in rows if row.listed]
     if count := findings.left_out:
         notes.append(f"{count} finished {'run' if count == 1 else 'runs'} outside this benchmark left out.")
     for condition, runs in imbalances(results).items():

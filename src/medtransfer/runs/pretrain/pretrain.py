@@ -34,7 +34,7 @@ from medtransfer.training.loader import Cache, Loader
 from medtransfer.training.ssl import methods
 from medtransfer.training.ssl.probe import Probe
 from medtransfer.training.trainer import Trainer, choose_kernels
-from medtransfer.weights import backbones, convert, fingerprint, receipts, store
+from medtransfer.weights import backbones, convert, fingerprint, licences, receipts, store
 from medtransfer.weights.names import Initialization, parse
 from medtransfer.weights.receipts import Lineage
 
@@ -265,7 +265,7 @@ def _lineage(
     receipt = store.receipt_file(link.init.parent, link.root)
     below = json.loads(receipt.read_text()) if receipt else None
     mean, std = link.normalization
-    licences = below.get("licences", [below.get("licence", "")]) if below else []
+    own = (below.get("licences") or licences.parts(below["init"], below["licence"])) if below else ()
     fit = built.fit
     return Lineage(
         init=link.init.canonical,
@@ -292,7 +292,7 @@ def _lineage(
         mean=mean,
         std=std,
         padding=link.init.padding,
-        licences=(*licences, f"images of {link.task.dataset}: {link.task.licence}"),
+        licences=(*own, f"images of {link.task.dataset}: {link.task.licence}"),
         fingerprint=fingerprint.fingerprint(link.init.backbone, tensors, link.init.padding),
         versions={"timm": timm.__version__, "torch": torch.__version__},
         arithmetic=fit.arithmetic,

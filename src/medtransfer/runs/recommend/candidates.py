@@ -8,15 +8,17 @@ import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from medtransfer.core.errors import UserError
-from medtransfer.data import catalog
+from medtransfer.data import catalog, prepare, raw, training_lists
 from medtransfer.data.tasks import Task, contaminated
 from medtransfer.data.tasks import applicable as fits
 from medtransfer.params import Params, protocol, task_params
 from medtransfer.training import fitting
 from medtransfer.training.fitting import NetworkSpec
 from medtransfer.weights import architectures, locate, receipts, recipes, store
-from medtransfer.weights.licences import commercial
+from medtransfer.weights.licences import commercial, parts, strictest
 from medtransfer.weights.names import Initialization, all_records, check_backbone, parse, seen
 
 log = logging.getLogger("medtransfer")
@@ -100,9 +102,11 @@ def _unfit(init: Initialization, params: Params, root: Path, task: Task) -> str:
         return "pre-trained on the task's own dataset, so its score says nothing"
     if contaminated(seen(name), task.dataset, catalog.derivations(root)):
         return "pre-trained on images that the task's are taken from"
-    licence = "" if init.random else recipes.licence_of(init)
+    if held := _held(init, params, root, task):
+        return held
+    licence = strictest_licence(init, root)
     if settings.use == "commercial" and licence and (allowed := commercial(licence)) != "yes":
-        return f"licence {licence}: commercial use {'is not permitted' if allowed == 'no' else 'is unclear'}"
+        return f"licence of {licence}: commercial use {'is not permitted' if allowed == 'no' else 'is unclear'}"
     check_backbone(init.backbone)
     size = architectures.parameters(init.backbone)
     if settings.max_parameters and size > settings.max_parameters:
@@ -111,6 +115,27 @@ def _unfit(init: Initialization, params: Params, root: Path, task: Task) -> str:
     own = protocol(params, task.name, task.segmentation)
     fitting.check(task, own, NetworkSpec.of(init, params.model, side))
     return ""
+
+
+def _held(init: Initialization, params: Params, root: Path, task: Task) -> str:
+    """Says how many images that a choice rests on are in the list of an init's training images; empty: none."""
+    if not init.record.images:
+        return ""
+    listed = training_lists.read(training_lists.place(init.record.images, root))
+    cache = prepare.prepare(task, params, root)
+    rows = np.concatenate([cache.rows(split) for split in ("val", "test")])
+    count = int(training_lists.match(listed, task, cache, raw.source(task, params.data, root)).rows[rows].sum())
+    return f"{count:,} of {len(rows):,} images of val and test are in its training list {listed.name}" if count else ""
+
+
+def strictest_licence(init: Initialization, root: Path) -> str:
+    """Names the strictest licence of an init's chain, of weights or of images; empty: it is made of neither."""
+    made = receipts.read(init, root) if init.chain else None
+    start = dataclasses.replace(init, chain=())
+    own = () if start.random else parts(start.record.name, recipes.licence_of(start))
+    images = (f"images of {name}: {catalog.lookup(name, root).licence}" for name in init.chain)
+    chain = made.licences if made else (*own, *images)
+    return strictest(chain).part if chain else ""
 
 
 def _away(init: Initialization, root: Path, away: dict[str, str]) -> str:

@@ -37,7 +37,6 @@ from medtransfer.runs.recommend.rates import Rates, enter
 from medtransfer.runs.run import Run, plan
 from medtransfer.statistics import cheap_ranking, race
 from medtransfer.statistics.race import Race, Rules
-from medtransfer.weights import recipes
 
 log = logging.getLogger("medtransfer")
 
@@ -604,7 +603,7 @@ class Recommender:
             yield Candidate(
                 init=init, status=status, why=why, val=mean, seeds=len(rung.seeds) if rung else 0,
                 epochs=rung.epochs if rung else 0, seconds=sum(trained), parameters=self.field.sizes[init],
-                licence="" if self.first[init].init.random else recipes.licence_of(self.first[init].init),
+                licence=candidates.strictest_licence(self.first[init].init, self.root),
                 scores={name: None if math.isnan(v := self._cheap(init, name)) else v for name in CHEAP},
                 place=self.ledger.ranking.get(init),
             )  # fmt: skip

@@ -17,22 +17,32 @@ def is_index(path: Path) -> bool:
     return bool(_places(path))
 
 
+def names(path: Path) -> list[str]:
+    """Lists the names of the files that an index names, which lie beside it; of any other file, none.
+
+    Raises:
+        UserError: one is named as if it were in another folder; the end of a sentence.
+    """
+    found = sorted(set(_places(path).values()))
+    outside = [name for name in found if Path(name).name != name]
+    if outside:
+        raise UserError(f"names files outside of its folder {some(outside)}; they are looked for beside it alone")
+    return found
+
+
 def files(path: Path) -> list[Path]:
     """Lists the files that an index names, beside it; of any other file, none.
 
     Raises:
         UserError: one is not there, or is named as if it were in another folder; the end of a sentence.
     """
-    names = sorted(set(_places(path).values()))
-    outside = [name for name in names if Path(name).name != name]
-    if outside:
-        raise UserError(f"names files outside of its folder {some(outside)}; they are looked for beside it alone")
-    missing = [name for name in names if not path.with_name(name).is_file()]
+    listed = names(path)
+    missing = [name for name in listed if not path.with_name(name).is_file()]
     if missing:
         raise UserError(
-            f"lists {len(names)} files, {len(missing)} of which are not beside it {some(missing)}: get all of them"
+            f"lists {len(listed)} files, {len(missing)} of which are not beside it {some(missing)}: get all of them"
         )
-    return [path.with_name(name) for name in names]
+    return [path.with_name(name) for name in listed]
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -1,0 +1,260 @@
+"""Scores that other code measured, in a table -> findings, by the same statistics as our own runs.
+
+A row is a run: an initialization (or whatever is compared), a task, a seed, a score on test. A run that stands there
+twice is refused; seeds that are missing and scores that are no number are named, and their init is not averaged.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from medtransfer import params
+from medtransfer.comparison import findings, published_form
+from medtransfer.comparison.findings import Findings
+from medtransfer.comparison.patients import Evidence
+from medtransfer.core.errors import UserError, one_line, some
+from medtransfer.core.schema import nearest
+from medtransfer.results.result import ELSEWHERE, Result
+from medtransfer.statistics.metrics import METRICS
+
+NOTE = "no predictions of single patients; seeds alone count"
+ONE_TASK = "scores"
+"""name of the task of a table that names none"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Which column of a table holds what."""
+
+    init: str = "init"
+    task: str = "task"
+    seed: str = "seed"
+    fold: str = "fold"
+    """of a cross-validation; a table may lack it"""
+    metric: str = "metric"
+    """of a long table, with `value`: name of the row's score; a table that lacks both is wide, a column each"""
+    value: str = "value"
+
+
+def compare(
+    table: pd.DataFrame,
+    *,
+    metric: str = "",
+    val: str = "",
+    columns: Columns | None = None,
+    reference: str = "",
+    margin: float | Mapping[str, float] | None = None,
+    alpha: float = 0.05,
+    percent: bool = False,
+    title: str = "",
+) -> Findings:
+    """Compares every two inits of a table of scores, on every task and over all of them.
+
+    Args:
+        table: long (a row per run and score) or wide (a row per run, a column per score).
+        metric: name of the score on test; needed where the table has several. Higher is better.
+        val: name of the score on val, which picks among equals; empty: nothing picks.
+        columns: which column holds what.
+        reference: init that the others stand beside; empty: `random` where there is one, else the first.
+        margin: smallest difference that matters, in the unit of the scores, of all tasks or by task; None: nothing is
+            called equivalent, and nothing is said over tasks.
+        alpha: level of all comparisons together.
+        percent: scores and margins are in percent.
+        title: what the score is called; empty: as its column.
+
+    Raises:
+        UserError: a column is missing, a run stands in it twice, a score is no share, or nothing can be compared.
+    """
+    named = columns or Columns()
+    _check_columns(table, named)
+    scores = _scores(table, named, metric, val)
+    whole = 100.0 if percent else 1.0
+    _check_shares(scores, whole, percent)
+    scores["metric"] = title or scores["metric"]
+    inits, tasks = list(dict.fromkeys(scores["init"])), list(dict.fromkeys(scores["task"]))
+    if reference and reference not in inits:
+        raise UserError(f"reference {reference!r} is no init of the table{nearest(reference, inits)}")
+    margins = _margins(margin, tasks, whole)
+    results = _results(scores, margins, whole)
+    benchmark = params.Benchmark(
+        inits=tuple(inits), tasks=tuple(tasks), seeds=tuple(sorted({one.seed for one in results})), recipes=("fixed",)
+    )
+    settings = params.Comparison(
+        test="welch", recipe="fixed", protocol="finetune", alpha=alpha, resamples=0, against=(), published_n=2,
+        images="none", unbalanced=(), as_published=True,
+        reference=reference or ("random" if "random" in inits else inits[0]),
+    )  # fmt: skip
+    rows = published_form.compare(results, benchmark, settings)
+    whole_tasks = {row.task for row in rows if row.summary is not None}
+    evidence = {task: Evidence(task=task, unit="run", note=NOTE) for task in tasks if task in whole_tasks}
+    return findings.compare(results, rows, evidence, benchmark, settings, settings.reference)
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Reads a table of scores.
+
+    Raises:
+        UserError: there is no such file, or it is no table.
+    """
+    if not path.is_file():
+        raise UserError(f"looked for a table of scores in {path}, found none")
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=["", "nan", "NaN"])
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no CSV table: {one_line(error)}") from error
+
+
+def columns(named: Mapping[str, str]) -> Columns:
+    """Says which column of a table holds what.
+
+    Raises:
+        UserError: what is named is none of those that a table has.
+    """
+    valid = [field.name for field in fields(Columns)]
+    unknown = [name for name in named if name not in valid]
+    if unknown:
+        raise UserError(f"columns: unknown {unknown[0]!r}{nearest(unknown[0], valid)}")
+    return Columns(**named)
+
+
+def _check_columns(table: pd.DataFrame, named: Columns) -> None:
+    present = [str(column) for column in table.columns]
+    missing = [name for name in (named.init, named.seed) if name not in present]
+    if missing:
+        raise UserError(
+            f"the table lacks the column {' and '.join(missing)}; it has {', '.join(present) or 'none'}: name the one "
+            "that says what is compared, and that of the seed"
+        )
+    if table.empty:
+        raise UserError("the table has no row")
+
+
+def _scores(table: pd.DataFrame, named: Columns, metric: str, val: str) -> pd.DataFrame:
+    """Brings a table to init, task, seed, fold, score, val, a row per run."""
+    keys = {"init": table[named.init].astype(str), "seed": table[named.seed]}
+    keys["task"] = table[named.task].astype(str) if named.task in table else pd.Series(ONE_TASK, index=table.index)
+    folds = table[named.fold] if named.fold in table else pd.Series(pd.NA, index=table.index)
+    runs = pd.DataFrame({**keys, "fold": folds})
+    if runs[["init", "seed", "task"]].isna().any(axis=None) or table[[named.init, named.seed]].isna().any(axis=None):
+        raise UserError(f"{int(table[[named.init, named.seed]].isna().any(axis=1).sum())} rows name no init or no seed")
+    if named.metric in table and named.value in table:
+        found = list(dict.fromkeys(table[named.metric].astype(str)))
+        chosen = _metric(metric, found, f"the column {named.metric}")
+        test = _of_metric(runs, table, named, chosen)
+        if not val:
+            return test.assign(val=math.nan, metric=chosen)
+        if val not in found:
+            raise UserError(f"no row of the column {named.metric} is {val!r}{nearest(val, found)}")
+        other = _of_metric(runs, table, named, val).rename(columns={"score": "val"})
+        return test.merge(other, on=KEYS, how="left").assign(metric=chosen)
+    taken = {named.init, named.seed, named.task, named.fold, *([val] if val and not metric else [])}
+    numbers = [str(name) for name in table.columns if name not in taken and pd.api.types.is_numeric_dtype(table[name])]
+    chosen = _metric(metric, numbers, "the columns of numbers")
+    if val and val not in table:
+        raise UserError(f"the table has no column {val!r}{nearest(val, numbers)}")
+    whole = runs.assign(score=table[chosen], val=table[val] if val else math.nan, metric=chosen)
+    return _once(whole)
+
+
+KEYS = ["init", "task", "seed", "fold"]
+"""what says which run a row is"""
+
+
+def _metric(wanted: str, found: Sequence[str], where: str) -> str:
+    if wanted:
+        if wanted not in found:
+            raise UserError(f"{where} have no {wanted!r}{nearest(wanted, found)}")
+        return wanted
+    if len(found) != 1:
+        raise UserError(
+            f"{where} hold {len(found)} scores ({', '.join(found) or 'none'}): name the one on test as metric"
+        )
+    return found[0]
+
+
+def _of_metric(runs: pd.DataFrame, table: pd.DataFrame, named: Columns, metric: str) -> pd.DataFrame:
+    mine = table[named.metric].astype(str) == metric
+    return _once(runs[mine].assign(score=table.loc[mine, named.value]))
+
+
+def _once(rows: pd.DataFrame) -> pd.DataFrame:
+    """Refuses a run that stands there twice."""
+    twice = rows[rows.duplicated(KEYS, keep=False)]
+    if len(twice):
+        runs = [_named(run) for run in twice[KEYS].drop_duplicates().itertuples(index=False)]
+        raise UserError(
+            f"{len(runs)} runs stand in the table more than once {some(runs)}: a mean over seeds would count one run "
+            "twice; leave one of each, or give each a seed of its own"
+        )
+    return rows
+
+
+def _named(run: Any) -> str:
+    return f"{run.init} on {run.task}, seed {run.seed}" + ("" if pd.isna(run.fold) else f", fold {run.fold}")
+
+
+def _check_shares(scores: pd.DataFrame, whole: float, percent: bool) -> None:
+    """Refuses scores that are no shares: sentences and margins speak of percentage points."""
+    try:
+        values = scores["score"].astype(float)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"a score is no number ({error})") from error
+    outside = values[(values.abs() > whole) | values.abs().map(math.isinf)]
+    if len(outside):
+        hint = "" if percent else "; scores in percent are compared with percent=True"
+        raise UserError(
+            f"{len(outside)} scores are not between -{whole:g} and {whole:g}, such as {outside.iloc[0]:g} of "
+            f"{_named(scores.loc[outside.index[0]])}; a score is a share, and higher is better{hint}"
+        )
+
+
+def _margins(margin: float | Mapping[str, float] | None, tasks: Sequence[str], whole: float) -> dict[str, float | None]:
+    given = dict(margin) if isinstance(margin, Mapping) else dict.fromkeys(tasks, margin)
+    unknown = [task for task in given if task not in tasks]
+    if unknown:
+        raise UserError(
+            f"a margin is given for {', '.join(unknown)}, which the table has not{nearest(unknown[0], tasks)}"
+        )
+    found = {task: None if given.get(task) is None else float(given[task] or 0) / whole for task in tasks}
+    wrong = [task for task, value in found.items() if value is not None and not 0 < value < 1]
+    if wrong:
+        raise UserError(f"0 < margin < {whole:g} must hold, got {given[wrong[0]]} for {wrong[0]}")
+    return found
+
+
+def _results(scores: pd.DataFrame, margins: Mapping[str, float | None], whole: float) -> list[Result]:
+    seeds = _numbered(scores["seed"])
+    folds = _numbered(scores["fold"].dropna()) if scores["fold"].notna().any() else {}
+    return [_result(row, seeds, folds, margins, whole) for row in scores.itertuples(index=False)]
+
+
+def _numbered(values: pd.Series[Any]) -> dict[Any, int]:
+    """Numbers seeds, or folds, as they are where they are whole numbers, else in their order."""
+    found = sorted(set(values), key=str)
+    whole = all(re.fullmatch(r"\d+(\.0)?", str(value)) for value in found)
+    return {value: int(float(value)) if whole else place for place, value in enumerate(found)}
+
+
+def _result(
+    row: Any, seeds: Mapping[Any, int], folds: Mapping[Any, int], margins: Mapping[str, float | None], whole: float
+) -> Result:
+    metric = re.sub(r"^test_", "", row.metric)
+    known = METRICS.get(metric)
+    values = {f"test_{metric}": float(row.score) / whole, f"best_val_{metric}": float(row.val) / whole}
+    values = {name: value for name, value in values.items() if not math.isnan(value)}
+    return Result(
+        digest=_named(row), verb=ELSEWHERE, init=row.init, task=row.task, seed=seeds[row.seed],
+        fold=folds[row.fold] if folds else None, folds=len(folds), marks=(),
+        kind="segmentation" if metric == "dice" else "binary", scores=values, cost={}, params={},
+        labels=1, undefined=(), device="", versions={}, protocol_version="", manifest_digest="", weights_sha256=None,
+        mlflow_run_id=None, counts={"train": max(1, len(folds) - 1), "test": 1}, split="", dataset=row.task,
+        unit="image", history=(), metric=metric, margin=margins[row.task], images=(row.task,), group=row.task,
+        measured=(known.name,) if known else (metric,),
+    )  # fmt: skip

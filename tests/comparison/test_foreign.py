@@ -1,0 +1,195 @@
+"""Scores of other code: a table -> the same findings as of our own runs, and what no table may hold."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import medtransfer as mt
+from medtransfer.comparison import contrasts, foreign, published_form
+from medtransfer.comparison.patients import Evidence
+from medtransfer.statistics import all_pairs
+
+MEANS = {"random": 0.80, "imagenet": 0.85, "dino": 0.9}
+
+
+def wide(tasks: tuple[str, ...] = ("ham", "cxr"), seeds: int = 6, **other: Any) -> pd.DataFrame:
+    dice = np.random.default_rng(4)
+    rows = [
+        {"init": init, "task": task, "seed": seed, "test_auc": mean + 0.01 * dice.normal(), "best_val_auc": mean}
+        for task, (init, mean), seed in itertools.product(tasks, MEANS.items(), range(seeds))
+    ]
+    return pd.DataFrame(rows).assign(**other)
+
+
+def long(table: pd.DataFrame) -> pd.DataFrame:
+    return table.melt(["init", "task", "seed"], var_name="metric", value_name="value")
+
+
+def test_a_table_says_what_the_statistics_say_of_its_numbers() -> None:
+    table = wide()
+    found = foreign.compare(table, metric="test_auc", val="best_val_auc", margin=0.01)
+    for task in ("ham", "cxr"):
+        scores = [table[(table.task == task) & (table.init == init)].test_auc.tolist() for init in MEANS]
+        pairs = all_pairs.over_seeds(scores)
+        assert pairs is not None
+        assert np.array_equal(found.columns[task].pairs.estimate, pairs.estimate)
+        assert np.array_equal(found.columns[task].pairs.seed_error, pairs.seed_error)
+        assert found.columns[task].pairs.patients == 0
+        rows = {row.init: row.summary for row in found.of_task(task)}
+        assert rows["dino"] is not None
+        assert rows["dino"].mean == pytest.approx(np.mean(scores[2]), abs=1e-15)
+        assert rows["dino"].std == pytest.approx(np.std(scores[2], ddof=1), abs=1e-15)
+    assert found.reference == "random"
+    assert found.answers[0].scope == contrasts.ALL
+    assert "better than random and imagenet by more than the tasks' margins" in found.answers[0].text
+    assert "seeds" in found.answers[1].text
+    assert "other test patients may say otherwise" in found.answers[1].text
+
+
+def test_long_and_wide_and_percent_and_other_names_say_the_same() -> None:
+    table = wide()
+    first = mt.compare(table, metric="test_auc", val="best_val_auc", margin=0.01)
+    names = {"init": "model", "task": "dataset", "seed": "run"}
+    others = [
+        mt.compare(long(table), metric="test_auc", val="best_val_auc", margin=0.01),
+        mt.compare(table.rename(columns=names), metric="test_auc", val="best_val_auc", margin=0.01, columns=names),
+    ]
+    for other in others:
+        assert other.answers == first.answers
+        pd.testing.assert_frame_equal(other.table(), first.table())
+        pd.testing.assert_frame_equal(other.contrasts(), first.contrasts())
+    hundred = table.assign(test_auc=100 * table.test_auc, best_val_auc=100 * table.best_val_auc)
+    percent = mt.compare(hundred, metric="test_auc", val="best_val_auc", margin=1, percent=True)
+    assert percent.answers == first.answers
+    assert np.allclose(percent.table()["mean"], first.table()["mean"], atol=1e-12)
+
+
+def test_a_csv_file_is_the_table(tmp_path: Path) -> None:
+    table = wide()
+    table.to_csv(tmp_path / "scores.csv", index=False)
+    found = mt.compare("scores.csv", root=tmp_path, metric="test_auc", margin=0.01)
+    assert found.answers == mt.compare(table, metric="test_auc", margin=0.01).answers
+    said = subprocess.run(
+        [sys.executable, "-m", "medtransfer", "compare", "--csv", "scores.csv", "--metric", "test_auc",
+         "--margin", "0.01", "--out", "compared"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for sentence in found.answers.values():
+        assert " ".join(sentence.split()) in " ".join(said.stdout.split())
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "compared/scores.csv")[["task", "init", "mean", "n"]],
+        found.table()[["task", "init", "mean", "n"]],
+    )
+    page = (tmp_path / "compared/index.html").read_text()
+    assert "forest-ham.svg" in page
+    assert (tmp_path / "compared/forest-cxr.svg").is_file()
+
+
+def test_what_is_missing_or_undefined_is_named_and_not_averaged() -> None:
+    table = wide(tasks=("ham",))
+    lost = table[~((table.init == "dino") & (table.seed == 3))].copy()
+    lost.loc[(lost.init == "random") & (lost.seed == 2), "test_auc"] = float("nan")
+    found = mt.compare(lost, metric="test_auc", margin=0.01)
+    rows = found.table().set_index("init")
+    assert rows.loc["dino", "missing"] == "3"
+    assert rows.loc["random", "undefined"] == "2"
+    assert rows["mean"].notna().to_dict() == {"random": False, "imagenet": True, "dino": False}
+    text = str(found)
+    assert "ham dino seed 3" in text
+    assert "Undefined (not a number in the table): ham random seed 2" in " ".join(text.split())
+    assert "No answer" in found.answer
+
+
+def test_without_a_margin_nothing_is_equivalent_and_nothing_is_said_over_tasks() -> None:
+    found = foreign.compare(wide(), metric="test_auc")
+    assert "states no margin" in found.answers[0].text
+    assert not any(contrast.within for contrast in found.contrasts)
+
+
+def test_folds_are_tested_as_folds() -> None:
+    dice = np.random.default_rng(1)
+    rows = [
+        {"init": init, "seed": 0, "fold": fold, "auc": mean + 0.02 * dice.normal()}
+        for init, mean in (("a", 0.8), ("b", 0.83))
+        for fold in range(5)
+    ]
+    found = foreign.compare(pd.DataFrame(rows))
+    pairs = all_pairs.over_seeds([[row["auc"] for row in rows if row["init"] == init] for init in "ab"], ratio=0.25)
+    assert pairs is not None
+    assert np.array_equal(found.columns["scores"].pairs.seed_error, pairs.seed_error)
+    assert found.columns["scores"].unit == "fold"
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "words"),
+    [
+        (lambda t: t.drop(columns="seed"), {}, "lacks the column seed; it has init, task"),
+        (
+            lambda t: pd.concat([t, t.iloc[:2]]),
+            {},
+            r"2 runs stand in the table more than once \(random on ham, seed 0, ",
+        ),
+        (lambda t: t.assign(test_auc=100 * t.test_auc), {}, "36 scores are not between -1 and 1.*percent=True"),
+        (lambda t: t, {"metric": ""}, r"2 scores \(test_auc, best_val_auc\): name the one on test"),
+        (lambda t: t, {"metric": "test_acu"}, "nearest valid name is test_auc"),
+        (lambda t: t, {"val": "val_auc"}, "no column 'val_auc'"),
+        (lambda t: t, {"reference": "imagnet"}, "nearest valid name is imagenet"),
+        (lambda t: t, {"margin": {"hma": 0.1}}, "hma, which the table has not"),
+        (lambda t: t, {"margin": 2.0}, "0 < margin < 1"),
+        (lambda t: t.iloc[:0], {}, "no row"),
+        (lambda t: t.assign(init=t.init.where(t.seed > 0)), {}, "6 rows name no init or no seed"),
+        (lambda t: t.assign(test_auc=t.test_auc.astype(str)), {}, "test_auc"),
+        (lambda t: long(t).assign(value="x"), {}, "no number"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(change: Any, arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(mt.UserError, match=words):
+        mt.compare(change(wide()), **{"metric": "test_auc", **arguments})
+
+
+def test_a_table_takes_no_parameters_of_runs_and_runs_none_of_a_table() -> None:
+    dotted: dict[str, Any] = {"comparison.alpha": 0.1}
+    with pytest.raises(mt.UserError, match=r"comparison\.alpha: parameters are of runs of ours"):
+        mt.compare(wide(), metric="test_auc", **dotted)
+    with pytest.raises(mt.UserError, match="of runs of ours the task states them"):
+        mt.compare("data/results", margin=0.1)
+    with pytest.raises(mt.UserError, match="unknown 'sed'; the nearest valid name is seed"):
+        mt.compare(wide(), metric="test_auc", columns={"sed": "seed"})
+
+
+def test_it_shows_itself_and_draws() -> None:
+    found = mt.compare(wide(), metric="test_auc", margin=0.01)
+    assert found._repr_html_() == found.to_html()
+    assert "<b>" in found.to_html()
+    assert r"\begin{tabular}" in found.to_latex()
+    assert found.figure("forest", task="cxr").axes
+    assert found.figure("scores").axes
+    with pytest.raises(mt.UserError, match="no figure 'forst'"):
+        found.figure("forst")
+
+
+def test_equal_runs_are_no_evidence_of_a_difference() -> None:
+    """A hundred tables without any difference: an init is called better in few of them."""
+    wrong = 0
+    for number in range(100):
+        dice = np.random.default_rng(number)
+        rows = [{"init": init, "seed": seed, "auc": 0.8 + 0.02 * dice.normal()} for init in "abcd" for seed in range(5)]
+        found = foreign.compare(pd.DataFrame(rows), margin=0.01)
+        wrong += any(contrast.better or contrast.worse for contrast in found.contrasts)
+    assert wrong <= 8
+
+
+def test_a_row_of_a_table_has_no_evidence_over_patients() -> None:
+    found = foreign.compare(wide(), metric="test_auc")
+    assert all(
+        evidence == Evidence(task=task, unit="run", note=foreign.NOTE) for task, evidence in found.evidence.items()
+    )
+    assert {row.unit for row in published_form.eligible(found.rows)} == {"seed"}
