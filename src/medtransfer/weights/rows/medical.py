@@ -126,7 +126,8 @@ ROWS = (
     _medical(
         "dermlip", "dermatology", "Derm1M: pairs of skin image and text", "CLIP", "Yan et al., ICCV 2025",
         "CC-BY-NC-ND-4.0", "vit_base_patch16_clip_224",
-        hub("redlessone/DermLIP_ViT-B-16", "open_clip_pytorch_model.bin"), **_CLIP, unverified="the file's name",
+        hub("redlessone/DermLIP_ViT-B-16", "open_clip_pytorch_model.bin"), **_CLIP,
+        unverified="the file's name, and whether its activation is GELU or QuickGELU",
     ),
     _gastronet("dino", "RN50_Billion-Scale-SWSL%2BGastroNet-5M_DINOv1.pth"),
     _gastronet("simclr-v2", "RN50_GastroNet-5M_SIMCLRv2.pth"),
