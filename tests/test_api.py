@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from timm.data import resolve_model_data_config
 
 import medtransfer as mt
 from medtransfer import params as parameters
@@ -102,6 +103,19 @@ def test_a_random_backbone_is_that_of_a_run_with_its_seed(root: Path) -> None:
 def test_a_transformer_is_fitted_to_the_side(root: Path) -> None:
     network = mt.backbone("random@test_vit", image_size=96, root=root).network.eval()
     assert network(torch.zeros(1, 3, 96, 96)).shape == (1, 64)
+
+
+def test_a_model_is_the_backbone_with_a_classifier(root: Path) -> None:
+    bare = mt.backbone("random@test_vit", seed=4, image_size=96, root=root)
+    model: Any = mt.create_model("random@test_vit", num_classes=14, seed=4, image_size=96, root=root)
+    images = torch.randn(2, 3, 96, 96)
+    assert model(images).shape == (2, 14)
+    again: Any = mt.create_model("random@test_vit", num_classes=14, seed=4, image_size=96, root=root)
+    assert all(torch.equal(tensor, again.state_dict()[key]) for key, tensor in model.state_dict().items())
+    assert resolve_model_data_config(model)["mean"] == bare.mean
+    model.reset_classifier(0)
+    with torch.inference_mode():
+        assert torch.equal(model.eval()(images), bare.network.eval()(images))
 
 
 def test_weights_that_are_not_those_of_the_receipt_are_refused(root: Path) -> None:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medtransfer import statistics
-    from medtransfer.api import Backbone, backbone, compare, finetune, inits, logged_runs, scores, tasks
+    from medtransfer.api import Backbone, backbone, compare, create_model, finetune, inits, logged_runs, scores, tasks
     from medtransfer.comparison.findings import Findings
     from medtransfer.core.errors import UserError
     from medtransfer.report.comparison import Comparison
     from medtransfer.results.result import Result
 
 __all__ = [
-    "Backbone", "Comparison", "Findings", "Result", "UserError", "backbone", "compare", "finetune", "inits",
-    "logged_runs", "scores", "statistics", "tasks",
+    "Backbone", "Comparison", "Findings", "Result", "UserError", "backbone", "compare", "create_model", "finetune",
+    "inits", "logged_runs", "scores", "statistics", "tasks",
 ]  # fmt: skip
 
 _ELSEWHERE = {

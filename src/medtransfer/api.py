@@ -85,6 +85,52 @@ def backbone(
     return Backbone(network, *recipes.normalization(start, made=receipts.read(start, top)))
 
 
+def create_model(
+    init: str,
+    *,
+    num_classes: int = 0,
+    seed: int = 0,
+    image_size: int | None = None,
+    root: str | Path = ".",
+    params: str = "params.yaml",
+    **dotted: Any,
+) -> nn.Module:
+    """Makes timm's module of an initialization, its weights held to their receipt, with a new classifier.
+
+    Args:
+        init: as on the command line.
+        num_classes: of the classifier, drawn from the seed as timm draws it; 0: none.
+        seed: of the classifier, and of what `random` is drawn from.
+        image_size: side of the inputs in pixels, as in `backbone`.
+        root: the repository's top folder, with `data/weights`.
+        params: parameter file in it.
+        **dotted: parameters by dotted name, such as `model.padding`.
+
+    Returns:
+        timm's module in training mode, (B, 3, S, S) -> logits (B, num_classes); `timm.data.resolve_model_data_config`
+        gives the mean and std of its inputs.
+
+    Raises:
+        UserError: as in `backbone`.
+
+    Example:
+        ```python
+        model = mt.create_model("swav", num_classes=14)
+        ```
+    """
+    import torch
+
+    from medtransfer.core import rng
+
+    found = backbone(init, seed=seed, image_size=image_size, root=root, params=params, **dotted)
+    model: Any = found.network
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.seed_of(seed, "head"))
+        model.reset_classifier(num_classes)
+    model.pretrained_cfg |= {"mean": found.mean, "std": found.std}
+    return found.network
+
+
 def finetune(
     init: str,
     task: str,
