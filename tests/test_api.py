@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import ast
 import importlib
+import json
 import re
 import runpy
 import subprocess
@@ -261,3 +263,22 @@ def test_comparing_two_folders(root: Path, top: Path, compared: Path, monkeypatc
     table = example(top, "compare_two_folders")["compare"](str(compared), "other")
     assert table.loc[("shenzhen", RANDOM), "difference"] == 0
     assert table.loc[("shenzhen", IMAGENET), "difference"] > 0.01
+
+
+def test_the_notebook_goes_from_scores_to_a_figure_in_ten_lines(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(top / "examples")
+    cells = json.loads(Path("compare.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert sum(bool(line.strip()) for cell in code for line in cell.splitlines()) <= 10
+    names: dict[str, Any] = {}
+    shown = []
+    for cell in code:
+        *before, last = ast.parse(cell).body
+        exec(compile(ast.Module(before, []), "compare.ipynb", "exec"), names)
+        assert isinstance(last, ast.Expr)
+        shown.append(eval(compile(ast.Expression(last.value), "compare.ipynb", "eval"), names))
+    comparison, figure, contrasts = shown
+    assert "Start from logistic" in comparison.answer
+    assert "Start from logistic" in comparison._repr_html_()
+    assert figure._repr_svg_().startswith("<?xml")
+    assert list(contrasts.columns) == ["init", "against", "estimate", "low", "high", "verdict"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medtransfer.comparison.contrasts import ALL
 from medtransfer.comparison.findings import Findings
@@ -98,6 +98,8 @@ class Comparison:
         slug = name if name in found else f"{name}-{task or self.findings.benchmark.tasks[0]}"
         if slug not in found:
             raise UserError(f"there is no figure {name!r} of these runs{nearest(slug, found)}")
+        picture: Any = found[slug]
+        picture._repr_svg_ = lambda: drawings.to_svg(picture).decode()  # so that a notebook shows it without pyplot
         return found[slug]
 
     def to_html(self) -> str:
