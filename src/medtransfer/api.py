@@ -233,6 +233,7 @@ def compare(
     margin: float | Mapping[str, float] | None = None,
     alpha: float = 0.05,
     percent: bool = False,
+    predictions: str = "",
     root: str | Path = ".",
     params: str = "params.yaml",
     **dotted: Any,
@@ -251,6 +252,8 @@ def compare(
         margin: of a table: smallest difference that matters, in the unit of the scores, of all tasks or by task.
         alpha: of a table: level of all comparisons together.
         percent: of a table: its scores and margins are in percent.
+        predictions: of a table: column that holds the path of each run's predictions (CSV or parquet with id, target,
+            probability and patient), with which patients count as seeds do.
         root: the repository's top folder, where tasks, studies and published numbers of our own runs are.
         params: parameter file in it; its sections `benchmark` and `comparison` say what is compared of our own runs.
         **dotted: parameters by dotted name, such as `benchmark.inits`.
@@ -289,10 +292,14 @@ def compare(
             margin=margin,
             alpha=alpha,
             percent=percent,
+            predictions=predictions,
+            root=Path(root),
         )
         return Comparison(found)
-    if metric or val or columns or margin is not None or percent:
-        raise UserError("metric, val, columns, margin and percent are of a table; of runs of ours the task states them")
+    if metric or val or columns or margin is not None or percent or predictions:
+        raise UserError(
+            "metric, val, columns, margin, percent and predictions are of a table; of runs of ours the task states them"
+        )
     top = Path(root).resolve()
     chosen = {"comparison.reference": reference} if reference else {}
     return Comparison(findings.of_benchmark(_cells(runs, top), _parameters(top, params, dotted | chosen), top))

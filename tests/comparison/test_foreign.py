@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 import medtransfer as mt
 from medtransfer.comparison import contrasts, foreign, published_form
@@ -193,3 +194,54 @@ def test_a_row_of_a_table_has_no_evidence_over_patients() -> None:
         evidence == Evidence(task=task, unit="run", note=foreign.NOTE) for task, evidence in found.evidence.items()
     )
     assert {row.unit for row in published_form.eligible(found.rows)} == {"seed"}
+
+
+def with_predictions(folder: Path, patients: int = 120, form: str = "csv") -> pd.DataFrame:
+    """Writes the predictions of some runs: two images of each patient, inits that differ by a little."""
+    truth = np.random.default_rng(0)
+    target = np.repeat(truth.integers(0, 2, patients), 2)
+    common = truth.normal(size=2 * patients)
+    rows = []
+    for place, (init, seed) in enumerate(itertools.product(("random", "imagenet"), range(4))):
+        dice = np.random.default_rng(place + 1)
+        shift = 1.2 if init == "random" else 1.6
+        probability = 1 / (1 + np.exp(-(shift * (target - 0.5) + common + 0.2 * dice.normal(size=2 * patients))))
+        table = pd.DataFrame({"id": [f"{n:04d}" for n in range(len(target))], "target": target})
+        table = table.assign(patient=np.repeat(np.arange(patients), 2), probability=probability)
+        path = folder / f"{init}-{seed}.{form}"
+        shuffled = table.sample(frac=1, random_state=seed)  # a loader's order is its own
+        shuffled.to_csv(path, index=False) if form == "csv" else shuffled.to_parquet(path)
+        rows.append({"init": init, "seed": seed, "auc": roc_auc_score(target, probability), "file": path.name})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_predictions_of_single_images_let_patients_count(tmp_path: Path, form: str) -> None:
+    table = with_predictions(tmp_path, form=form)
+    alone = foreign.compare(table, metric="auc", margin=0.01)
+    both = foreign.compare(table, metric="auc", margin=0.01, predictions="file", root=tmp_path)
+    evidence = both.evidence[foreign.ONE_TASK]
+    assert (evidence.patients, evidence.images, evidence.unit) == (120, 240, "image")
+    assert evidence.contributions["random"].shape == (4, 120)
+    for init in ("random", "imagenet"):  # the mean of what patients add is the score
+        scores = table[table.init == init].auc.to_numpy()
+        assert np.allclose(evidence.contributions[init].mean(axis=1), scores, atol=1e-6)
+    one, two = (found.columns[foreign.ONE_TASK].contrast("imagenet", "random") for found in (alone, both))
+    assert one.estimate == pytest.approx(two.estimate, abs=1e-12)
+    assert two.patient_error > 0 == one.patient_error
+    assert two.patients == 120
+    assert "and 120 test patients" in both.answers[0].text
+    assert "other test patients may say otherwise" in alone.answers[0].text
+
+
+def test_predictions_that_are_not_those_of_the_score_are_refused(tmp_path: Path) -> None:
+    table = with_predictions(tmp_path)
+    swapped = table.assign(file=["random-1.csv", "random-0.csv", *table.file[2:]])
+    with pytest.raises(mt.UserError, match=r"its predictions give auc .*its row says .*another run's"):
+        foreign.compare(swapped, metric="auc", predictions="file", root=tmp_path)
+    lost = table.assign(file=["nowhere.csv", *table.file[1:]])
+    with pytest.raises(mt.UserError, match=r"8 files of predictions, 1 are not there \(.*nowhere\.csv\)"):
+        foreign.compare(lost, metric="auc", predictions="file", root=tmp_path)
+    (tmp_path / "random-0.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(mt.UserError, match="holds the columns a, b: predictions have id, target and probability"):
+        foreign.compare(table, metric="auc", predictions="file", root=tmp_path)

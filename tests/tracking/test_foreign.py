@@ -168,6 +168,20 @@ def test_what_is_not_there_is_said_with_what_is(client: MlflowClient) -> None:
         read(client)
 
 
+def test_predictions_come_as_artifacts_once(client: MlflowClient, tmp_path: Path) -> None:
+    ids = [log(client, model="small", dataset="ham", seed=seed, test_auc=0.8) for seed in range(2)]
+    for number, run_id in enumerate(ids):
+        (tmp_path / "predictions.csv").write_text(f"id,target,probability\na,1,0.{number}\n")
+        client.log_artifact(run_id, str(tmp_path / "predictions.csv"))
+    found = foreign.with_predictions(read(client), "predictions.csv", tmp_path / "here", uri(client))
+    held = {row.run_id: pd.read_csv(str(row.predictions)).probability.tolist() for row in found.table.itertuples()}
+    assert held == {ids[0]: [0.0], ids[1]: [0.1]}
+    client.delete_run(ids[0])  # what was fetched is not asked for again
+    assert foreign.with_predictions(found, "predictions.csv", tmp_path / "here", uri(client)).table.equals(found.table)
+    with pytest.raises(mt.UserError, match=rf"artifact other\.csv of run {ids[0]}|artifact other\.csv of run {ids[1]}"):
+        foreign.with_predictions(found, "other.csv", tmp_path / "here", uri(client))
+
+
 def test_many_runs_are_few_requests(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     log_all(client, seeds=3)
     asked: list[str] = []

@@ -40,6 +40,7 @@ def compare(
     fold: str = "",
     metric: str = "",
     val: str = "",
+    predictions: str = "",
     where: str = "",
     margin: str = "",
     out: str = "",
@@ -61,11 +62,13 @@ def compare(
         fold: likewise, the fold of a cross-validation.
         metric: name of the score on test, higher is better; several with commas between.
         val: name of the score on val, which picks among equals.
+        predictions: column of the table, or artifact of the runs, with what each run says of single test images.
         where: which runs of the experiment, in MLflow's search syntax.
         margin: smallest difference that matters, in the unit of the scores.
         out: folder for tables and figures of such a comparison.
     """
     given = {"init": init, "task": task, "seed": seed, "fold": fold, "metric": metric, "val": val, "where": where}
+    given["predictions"] = predictions
     given |= {"margin": margin, "out": out, "csv": csv, "experiment": experiment}
     if odd := [f"--{name}" for name, value in given.items() if value]:
         raise UserError(f"{', '.join(odd)}: of scores that other code measured, with --csv or --experiment")
@@ -125,7 +128,8 @@ def compare_others(root: Path, given: Mapping[str, str]) -> None:
         table, columns, metric, val = _logged(root, given, keys), foreign.Columns(), "score", "val" if val else ""
     found = foreign.compare(
         table, metric=metric, val=val, columns=columns, margin=margin, title=given["metric"].split(",")[0],
-        reference="" if given["reference"] == "params" else given["reference"],
+        reference="" if given["reference"] == "params" else given["reference"], root=root,
+        predictions=given["predictions"] if given["csv"] else "predictions" if given["predictions"] else "",
     )  # fmt: skip
     Console().print(console.layout(console.summarize(found), every_task=True))
     if given["out"]:
@@ -142,6 +146,8 @@ def _logged(root: Path, given: Mapping[str, str], keys: Mapping[str, str]) -> pd
     metric, val = (tuple(filter(None, given[name].split(","))) for name in ("metric", "val"))
     wanted = logged.Keys(**{**keys, "metric": metric, "val": val})  # type: ignore[arg-type]  # texts, and two tuples
     found = logged.runs(given["experiment"].split(","), wanted, root=root, filter_string=given["where"])
+    if given["predictions"]:
+        found = logged.with_predictions(found, given["predictions"], root)
     for note in found.notes:
         log.warning("%s", note)
     return found.table

@@ -6,19 +6,23 @@ twice is refused; seeds that are missing and scores that are no number are named
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from medtransfer import params
-from medtransfer.comparison import findings, published_form
+from medtransfer.comparison import findings, patients, published_form
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.patients import Evidence
+from medtransfer.comparison.published_form import Row
 from medtransfer.core.errors import UserError, one_line, some
 from medtransfer.core.schema import nearest
 from medtransfer.results.result import ELSEWHERE, Result
@@ -54,6 +58,8 @@ def compare(
     alpha: float = 0.05,
     percent: bool = False,
     title: str = "",
+    predictions: str = "",
+    root: Path = Path(),
 ) -> Findings:
     """Compares every two inits of a table of scores, on every task and over all of them.
 
@@ -68,6 +74,9 @@ def compare(
         alpha: level of all comparisons together.
         percent: scores and margins are in percent.
         title: what the score is called; empty: as its column.
+        predictions: column that holds the path of each run's predictions on test (CSV or parquet, see `_prediction`),
+            with which patients count as seeds do; empty: there are none.
+        root: the folder that those paths are relative to.
 
     Raises:
         UserError: a column is missing, a run stands in it twice, a score is no share, or nothing can be compared.
@@ -94,7 +103,65 @@ def compare(
     rows = published_form.compare(results, benchmark, settings)
     whole_tasks = {row.task for row in rows if row.summary is not None}
     evidence = {task: Evidence(task=task, unit="run", note=NOTE) for task in tasks if task in whole_tasks}
+    if predictions:
+        paths = _paths(table, scores, predictions, root)
+        evidence |= _over_patients([one for one in results if one.task in whole_tasks], rows, paths)
     return findings.compare(results, rows, evidence, benchmark, settings, settings.reference)
+
+
+def _paths(table: pd.DataFrame, scores: pd.DataFrame, column: str, root: Path) -> dict[str, Path]:
+    """Finds each run's file of predictions: digest -> path."""
+    if column not in table:
+        raise UserError(f"the table has no column {column!r}{nearest(column, map(str, table.columns))}")
+    named = table.loc[scores.index, column]
+    if named.isna().any():
+        raise UserError(f"{int(named.isna().sum())} runs name no file of predictions in the column {column}")
+    paths = {_digest(run): root / str(path) for run, path in zip(scores.itertuples(index=False), named, strict=True)}
+    missing = [str(path) for path in paths.values() if not path.is_file()]
+    if missing:
+        raise UserError(f"looked for {len(paths)} files of predictions, {len(missing)} are not there {some(missing)}")
+    return paths
+
+
+def _over_patients(results: Sequence[Result], rows: Sequence[Row], paths: Mapping[str, Path]) -> dict[str, Evidence]:
+    """Reads what the predictions of complete inits say of each patient."""
+    whole = {(row.task, row.init) for row in rows if row.summary is not None}
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for task in dict.fromkeys(result.task for result in results):
+            runs = [one for one in results if one.task == task and (task, one.init) in whole]
+            for run in runs:
+                place = Path(folder) / task / run.digest
+                place.mkdir(parents=True)
+                _prediction(paths[run.digest]).to_parquet(place / "predictions.parquet")
+            rng = np.random.default_rng(findings.SEED)
+            found[task] = patients.gather(runs, Path(folder), resamples=0, level=0.95, rng=rng)
+    return found
+
+
+def _prediction(path: Path) -> pd.DataFrame:
+    """Reads a run's predictions: `id`, `target` (0 or 1) and `probability` of each test image, and its `patient`.
+
+    Of several labels the columns are `target.<label>` and `probability.<label>`. Without a patient each image is one.
+
+    Raises:
+        UserError: it is no table of this form.
+    """
+    try:
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is no table of predictions: {one_line(error)}") from error
+    table = table.rename(columns={"target": "target.positive", "probability": "probability.positive"})
+    labels = [str(name).removeprefix("target.") for name in table.columns if str(name).startswith("target.")]
+    lacking = [f"probability.{label}" for label in labels if f"probability.{label}" not in table]
+    if "id" not in table or not labels or lacking:
+        raise UserError(
+            f"{path} holds the columns {', '.join(map(str, table.columns))}: predictions have id, target and "
+            "probability (of several labels target.<label> and probability.<label>), and patient where images share one"
+        )
+    if "patient" not in table:
+        table["patient"] = table["id"]
+    return table.astype({"id": str, "patient": str}).sort_values("id", ignore_index=True)
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -153,7 +220,7 @@ def _scores(table: pd.DataFrame, named: Columns, metric: str, val: str) -> pd.Da
         if val not in found:
             raise UserError(f"no row of the column {named.metric} is {val!r}{nearest(val, found)}")
         other = _of_metric(runs, table, named, val).rename(columns={"score": "val"})
-        return test.merge(other, on=KEYS, how="left").assign(metric=chosen)
+        return test.merge(other, on=KEYS, how="left").set_axis(test.index).assign(metric=chosen)
     taken = {named.init, named.seed, named.task, named.fold, *([val] if val and not metric else [])}
     numbers = [str(name) for name in table.columns if name not in taken and pd.api.types.is_numeric_dtype(table[name])]
     chosen = _metric(metric, numbers, "the columns of numbers")
@@ -198,6 +265,11 @@ def _once(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _named(run: Any) -> str:
     return f"{run.init} on {run.task}, seed {run.seed}" + ("" if pd.isna(run.fold) else f", fold {run.fold}")
+
+
+def _digest(run: Any) -> str:
+    """Names a run's files."""
+    return hashlib.sha256(_named(run).encode()).hexdigest()[:16]
 
 
 def _check_shares(scores: pd.DataFrame, whole: float, percent: bool) -> None:
@@ -250,7 +322,7 @@ def _result(
     values = {f"test_{metric}": float(row.score) / whole, f"best_val_{metric}": float(row.val) / whole}
     values = {name: value for name, value in values.items() if not math.isnan(value)}
     return Result(
-        digest=_named(row), verb=ELSEWHERE, init=row.init, task=row.task, seed=seeds[row.seed],
+        digest=_digest(row), verb=ELSEWHERE, init=row.init, task=row.task, seed=seeds[row.seed],
         fold=folds[row.fold] if folds else None, folds=len(folds), marks=(),
         kind="segmentation" if metric == "dice" else "binary", scores=values, cost={}, params={},
         labels=1, undefined=(), device="", versions={}, protocol_version="", manifest_digest="", weights_sha256=None,

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from medtransfer.core.errors import UserError
-from medtransfer.results.result import Result, predictions
+from medtransfer.results.result import ELSEWHERE, Result, predictions
 from medtransfer.statistics import bootstrap, delong, metrics
 from medtransfer.statistics.bootstrap import Interval
 from medtransfer.statistics.contributions import Parts, Predictions
@@ -144,9 +144,10 @@ def _read(results: Sequence[Result], folder: Path, columns: Sequence[str]) -> Ar
         table = _table(result, folder, ["id", *columns])
         ids = table["id"] if ids is None else ids
         if not table["id"].equals(ids):
+            own = "; runs of one manifest digest have the same: remove the folder of the odd one and run it again"
             raise UserError(
-                f"{result.label} and {results[0].label} were tested on other images, or in another order; "
-                "runs of one manifest digest have the same: remove the folder of the odd one and run it again"
+                f"{result.label} and {results[0].label} were tested on other images, or in another order"
+                f"{'' if result.verb == ELSEWHERE else own}"
             )
         tables.append(table[list(columns)].to_numpy())
     return np.stack(tables)
@@ -179,7 +180,9 @@ def _check_scores(results: Sequence[Result], statistic: bootstrap.Statistic) -> 
     whole = statistic.score(np.ones((statistic.images, 1), dtype=np.float32))[:, 0]
     for result, own in zip(results, whole, strict=True):
         if result.score is None or abs(result.score - own) > TOLERANCE:
-            raise UserError(
-                f"{result.label}: its predictions give {result.metric} {own:.6f}, its cell.json says {result.score}; "
-                "the files do not belong together: remove the folder and run `benchmark` again"
+            said = (
+                f"cell.json says {result.score}; the files do not belong together: remove the folder and run it again"
             )
+            if result.verb == ELSEWHERE:
+                said = f"row says {result.score}; the file is another run's, or the score was computed otherwise"
+            raise UserError(f"{result.label}: its predictions give {result.metric} {own:.6f}, its {said}")

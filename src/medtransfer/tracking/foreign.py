@@ -120,6 +120,29 @@ def runs(
     return Found(table.drop(columns="fold") if not keys.fold else table, tuple(f"{note}." for note in notes))
 
 
+def with_predictions(found: Found, artifact: str, root: Path, tracking_uri: str = "") -> Found:
+    """Fetches an artifact of every run, its predictions on test, into `data/foreign`; column `predictions` says where.
+
+    Raises:
+        UserError: a run has no such artifact.
+    """
+    client = _client(root, tracking_uri)
+    paths = []
+    for run_id in found.table["run_id"]:
+        place = root / "data/foreign" / run_id
+        kept = place / artifact
+        if not kept.is_file():
+            place.mkdir(parents=True, exist_ok=True)
+            try:
+                client.download_artifacts(run_id, artifact, str(place))
+            except (MlflowException, OSError) as error:
+                raise UserError(
+                    f"looked for the artifact {artifact} of run {run_id}, found none: {masked(error)}"
+                ) from error
+        paths.append(str(kept.resolve()))
+    return Found(found.table.assign(predictions=paths), found.notes)
+
+
 def _client(root: Path, tracking_uri: str) -> MlflowClient:
     if not tracking_uri:
         return connect(root)
