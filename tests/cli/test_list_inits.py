@@ -204,6 +204,12 @@ def test_own_inits_stand_in_the_list_too(params: parameters.Params, tmp_path: Pa
     assert "mine.pth" in fields("from", described("our-mae", mine, tmp_path, 80))
 
 
+def test_of_an_own_init_its_list_of_images_is_said(params: parameters.Params, tmp_path: Path) -> None:
+    entry = parameters.OwnInit(file="w.pth", backbone="resnet18", images="lists/seen.csv")
+    lines = described("ours", dataclasses.replace(params, inits={"ours": entry}), tmp_path, 100)
+    assert fields("its images", lines) == "listed in lists/seen.csv"
+
+
 def test_the_verb_prints_the_list_the_one_and_refuses_both(
     tmp_path: Path, top: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,7 +54,7 @@ NVIDIA Source Code License | permitted | limited | use is permitted and not limi
 BSD.pth | weights in bsd.zip | https://host/mit | CC | Creative Commons | CC BY and others | not MIT | MIT + SSPLv1
 BSL 1.1 | free use with citation (NLM) | free use with attribution | competition rules | MIT; for commercial use ask us
 for research and commercial use | non-NC | all rights reserved | proprietary | open source | None | zero | 4.0 | ; ( )
-no commercial restrictions | commercial use is not restricted
+no commercial restrictions | commercial use is not restricted | MIT? | Apache-2.0 (?)
 weights a: not stated | weights a: MIT; images of b: free use (NLM)
 """
 FORBIDDING = (

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,14 @@ from medtransfer.weights.names import check_backbone, expected, parse, seen
 def test_names_resolve_their_backbone(name: str, canonical: str, slug: str) -> None:
     init = parse(name, "tf_efficientnet_lite0")
     assert (init.canonical, init.slug) == (canonical, slug)
+
+
+def test_a_long_name_gives_a_file_name_that_file_systems_take() -> None:
+    names_ = ["x" * 240 + end for end in "ab"]
+    own = {name: OwnInit(file="w.pth", backbone="resnet18") for name in names_}
+    slugs = [parse(f"{name}{chain}", "resnet50", own).slug for name in names_ for chain in ("", "+chexpert")]
+    assert len(set(slugs)) == 4
+    assert all(len(slug) == 200 and re.fullmatch(r"[A-Za-z0-9._-]+", slug) for slug in slugs)
 
 
 def test_labels_differ_within_ten_letters() -> None:

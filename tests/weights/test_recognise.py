@@ -31,6 +31,7 @@ from medtransfer.weights.names import Initialization, parse
 
 State = dict[str, Tensor]
 VIT = "vit_tiny_patch16_224:depth=3:img_size=64"
+POOLED = "vit_tiny_patch16_224:depth=3:global_pool=avg:img_size=64"
 DINOV2 = "vit_small_patch14_dinov2:depth=3:img_size=56"
 REGISTERS = "vit_small_patch14_reg4_dinov2:depth=3:img_size=56"
 SIZES = {"num_hidden_layers": 3, "image_size": 64, "patch_size": 16}
@@ -324,6 +325,10 @@ def test_position_embeddings_of_another_side_are_resampled_and_said(tmp_path: Pa
         (VIT, "vit_small_patch16_224:depth=3:img_size=64", "3 blocks of width 192, with patches of 16 pixels"),
         (VIT, VIT.replace("depth=3", "depth=2"), "3 blocks of width 192"),
         ("vit_tiny_patch16_224:depth=3:img_size=64:reg_tokens=4", VIT, f"{VIT}:reg_tokens=4"),
+        (f"{VIT}:qkv_bias=false", VIT, f"the file holds {VIT}:qkv_bias=false"),
+        (f"{VIT}:no_embed_class=true", VIT, f"the file holds {VIT}:no_embed_class=true"),
+        (POOLED, VIT, f"the file holds {POOLED}"),
+        (f"{POOLED}:class_token=false", VIT, "the file holds vit_tiny_patch16_224:class_token=false:depth=3:global_p"),
     ],
 )
 def test_a_backbone_of_other_arguments_is_refused_with_those_that_fit(
@@ -333,6 +338,14 @@ def test_a_backbone_of_other_arguments_is_refused_with_those_that_fit(
     with pytest.raises(UserError, match=re.escape(words)):
         obtained(tmp_path / "w.pth", named)
     assert not list((tmp_path / "data").glob("weights/*/*"))
+
+
+def test_a_file_of_unknown_names_is_refused_with_some_of_them(tmp_path: Path) -> None:
+    torch.save({f"feature.{number}.weight": torch.ones(2) for number in range(5)}, tmp_path / "w.pth")
+    with pytest.raises(
+        UserError, match=r"are missing \(.*; the file holds 5 of other names \(feature.0.weight, feature"
+    ):
+        obtained(tmp_path / "w.pth", VIT)
 
 
 def test_two_copies_are_refused_with_both_names_and_a_rule_chooses(tmp_path: Path) -> None:

@@ -370,6 +370,30 @@ def test_a_checkpoint_that_is_not_finite_is_refused(tmp_path: Path, tensors: dic
     assert not list(tmp_path.glob("data/weights/*/*"))
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.bool, torch.float8_e4m3fn, torch.complex64])
+def test_numbers_that_mean_weights_by_a_scale_are_no_weights(
+    tmp_path: Path, tensors: dict[str, Tensor], kind: torch.dtype
+) -> None:
+    first = next(iter(tensors))
+    torch.save(tensors | {first: (tensors[first] * 50).to(kind)}, tmp_path / "w.pth")
+    name = str(kind).removeprefix("torch.")
+    with pytest.raises(UserError, match=rf"1 tensors of the backbone are of the type {name} \({first}\)"):
+        store.obtain(file_init(tmp_path / "w.pth"), tmp_path)
+    for whole in (torch.float16, torch.bfloat16, torch.float64):
+        torch.save({key: t.to(whole) if t.is_floating_point() else t for key, t in tensors.items()}, tmp_path / "w.pth")
+        assert store.obtain(file_init(tmp_path / "w.pth"), tmp_path) is not None
+
+
+@pytest.mark.parametrize(("end", "factor"), [("running_var", -1.0), (".weight", 1e30)])
+def test_a_checkpoint_that_computes_nothing_finite_is_refused(
+    tmp_path: Path, tensors: dict[str, Tensor], end: str, factor: float
+) -> None:
+    torch.save({key: t * factor if key.endswith(end) else t for key, t in tensors.items()}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="computes features that are not finite"):
+        store.obtain(file_init(tmp_path / "w.pth"), tmp_path)
+    assert not list(tmp_path.glob("data/weights/*/*"))
+
+
 @pytest.mark.parametrize(
     ("raw", "averaged"),
     [("state_dict", "state_dict_ema"), ("model", "model_ema"), ("model", "ema"), ("state_dict", "ema_state_dict")],
@@ -398,7 +422,17 @@ def test_of_raw_and_averaged_weights_the_averaged_are_taken_as_timm_does_and_it_
 
 
 @pytest.mark.parametrize("prefix", ["", "backbone.", "module.backbone.", "module.encoder_q."])
-@pytest.mark.parametrize("head", ["projection_head.0.weight", "head.mlp.0.weight", "fc.weight", "predictor.2.bias"])
+@pytest.mark.parametrize(
+    "head",
+    [
+        "projection_head.0.weight",
+        "segmentation_head.0.weight",
+        "aux_classifier.4.bias",
+        "head.mlp.0.weight",
+        "fc.weight",
+        "predictor.2.bias",
+    ],
+)
 def test_heads_beside_the_backbone_are_left_out_and_nothing_else(
     tmp_path: Path, tensors: dict[str, Tensor], prefix: str, head: str
 ) -> None:

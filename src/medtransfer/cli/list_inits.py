@@ -256,6 +256,7 @@ def described(name: str, params: Params, root: Path, width: int) -> list[str]:
         "input": f"mean {_triple(mean)}, std {_triple(std)} of images in [0, 1]",
         "further": f"pre-trained here on {', then '.join(init.chain)}" if init.chain else "",
         "has seen": ", ".join(sorted(seen(init.canonical))),
+        "its images": f"listed in {record.images}" if record.images else "",
         "padding": {"": "", "pool": "SAME in the max-pool", "all": "SAME in every strided operation"}[init.padding],
         "not known": record.unverified,
         "note": record.note,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import itertools
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from medtransfer.weights.provenance import Found
 from medtransfer.weights.receipts import Receipt
 from medtransfer.weights.records import Source
 
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+"""types in which weights are saved as they are; integers, bits and float8 mean them by a scale that stands elsewhere"""
 LEAST = 256
 """numbers of the smallest matrix that is looked for twice in a file"""
 
@@ -117,6 +120,8 @@ class _Taken:
     shapes: tuple[str, ...] = ()
     failure: str = ""
     advice: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    """keys of the file that neither the backbone nor a rule accounts for"""
 
 
 def _by_layout(init: Initialization, checkpoint: Checkpoint, content: Content, wanted: Mapping[str, Tensor]) -> _Taken:
@@ -153,6 +158,7 @@ def _recognised(
     used = {key for keys, _ in reading.found.values() for key in keys}
     rules = {rule: keys for rule, keys in dropped.items() if keys}
     rules |= recognise.leave_out([key for key in kept if key not in used], reading)
+    accounted = {key for keys in rules.values() for key in keys} | used
     return _Taken(
         reading.found,
         rules,
@@ -162,6 +168,7 @@ def _recognised(
         tuple(reading.shapes),
         reading.failure,
         tuple(recognise.advice(reading, kept, wanted, init.backbone)),
+        tuple(key for key in kept if key not in accounted),
     )
 
 
@@ -194,8 +201,18 @@ def _fit(init: Initialization, taken: _Taken, wanted: Mapping[str, Tensor]) -> d
         named = {"are missing": missing, "have another shape": shapes}
         words = ", ".join(f"{len(keys)} {what} {some(keys)}" for what, keys in named.items() if keys)
         words = words or taken.failure
+        left = f"; the file holds {len(taken.left)} of other names {some(taken.left)}" if taken.left else ""
         raise UserError(
-            f"of the {len(wanted)} tensors of the backbone {init.backbone}, {words}. {_advice(init, taken.advice)}"
+            f"of the {len(wanted)} tensors of the backbone {init.backbone}, {words}{left}. "
+            f"{_advice(init, taken.advice)}"
+        )
+    coded = [k for k, w in wanted.items() if k in found and w.is_floating_point() and found[k][1].dtype not in FLOATS]
+    if coded:
+        types = ", ".join(sorted({str(found[k][1].dtype).removeprefix("torch.") for k in coded}))
+        raise UserError(
+            f"{len(coded)} tensors of the backbone are of the type {types} {some([found[k][0][0] for k in coded])}, of "
+            "which nobody knows the scale: get the weights in float32, float16 or bfloat16, or convert them by the "
+            "library that quantized them"
         )
     return {
         k: found[k][1].to(w.dtype).contiguous().clone() if k in found else torch.zeros(w.shape, dtype=w.dtype)
@@ -221,6 +238,13 @@ def _receipt(
     mean, std = recipes.normalization(init)
     licence = recipes.licence_of(init)
     record = init.record
+    computed = fingerprint(init.backbone, tensors, init.padding)
+    if not all(map(math.isfinite, computed)):
+        raise UserError(
+            f"{checkpoint.path}: every tensor fits, and yet {init.canonical} computes features that are not finite "
+            "(NaN or infinite) of a plain image: numbers in the file are too large, or a variance is negative; take "
+            "another checkpoint"
+        )
     return Receipt(
         init=record.name,
         backbone=init.backbone,
@@ -246,7 +270,7 @@ def _receipt(
         licence=licence,
         commercial=commercial(licence),
         note=record.note,
-        fingerprint=fingerprint(init.backbone, tensors, init.padding),
+        fingerprint=computed,
         versions={"timm": timm.__version__, "torch": torch.__version__},
         input=recipes.assumed(init),
         datasets=record.datasets,

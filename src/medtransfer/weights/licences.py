@@ -126,7 +126,7 @@ def terms(text: str) -> Terms:
     no_derivatives = "nd" in elements or bool(re.search(_NO_DERIVATIVES, now))
     forbidden = no_derivatives or "nc" in elements or any(re.search(rule, now) for rule in _FORBIDDEN)
     rest, asked = _read(_BEFORE.sub(" earlier ", _plain(licence)))
-    permitted = bool(asked) and not rest
+    permitted = bool(asked) and not rest and "?" not in licence
     return Terms(
         commercial="no" if forbidden else "yes" if permitted else "unclear",
         attribution="attribution" in asked or "by" in elements,

@@ -28,6 +28,8 @@ DATASETS = frozenset({"chestxray14", "chexpert", "drive", "montgomery", "rsna_pe
 """those that a + may name behind a path, which may hold a + of its own"""
 HEAD = 4
 """letters that a label keeps of where a chain starts: MLflow's tables cut names after ten or so"""
+LONGEST = 200
+"""letters of a file's name without its ending: file systems take 255, and temporary files add to them"""
 _met: dict[str, Record] = {}
 """records of section `inits` that were parsed in this process: `seen` is asked by name alone"""
 
@@ -61,12 +63,15 @@ class Initialization:
 
     @property
     def slug(self) -> str:
-        """Names it in `[A-Za-z0-9._-]`, for files; names with a colon get 8 digest characters."""
+        """Names it in `[A-Za-z0-9._-]`, for files; names with a colon get 8 digest characters, long ones 16."""
         name = self.record.name
         if ":" in name:
             kind, _, rest = name.partition(":")
             name = f"{kind}-{hashlib.sha256(rest.encode()).hexdigest()[:8]}"
-        return "--".join(re.sub(r"[^A-Za-z0-9._-]", "_", part) for part in (name, self.backbone, *self.chain))
+        whole = "--".join(re.sub(r"[^A-Za-z0-9._-]", "_", part) for part in (name, self.backbone, *self.chain))
+        if len(whole) <= LONGEST:
+            return whole
+        return f"{whole[: LONGEST - 18]}--{hashlib.sha256(whole.encode()).hexdigest()[:16]}"
 
     @property
     def source(self) -> Source | None:

@@ -25,6 +25,7 @@ from medtransfer.weights.provenance import Found
 
 HEADS = (
     "fc.*", "classifier.*", "cls_head.*", "head.*", "head_dist.*", "heads.*", "mlp_head.*", "lm_head.*",
+    "segmentation_head.*", "classification_head.*", "decode_head.*", "auxiliary_head.*", "aux_classifier.*",
     "dino_head.*", "ibot_head.*", "omni_heads.*", "projector.*", "projectors.*", "projection.*", "projection_head.*",
     "predictor.*", "prediction_head.*", "prototypes.*", "pooler.*", "op_threshs", "queue", "queue_ptr", "visual.proj",
 )  # fmt: skip
@@ -349,4 +350,13 @@ def advice(reading: Reading, tensors: Mapping[str, Tensor], wanted: Mapping[str,
     registers = shapes.get("reg_token") or shapes.get("register_tokens")
     if registers and "reg_token" not in wanted:
         more["reg_tokens"] = registers[-2]
+    if "fc_norm.weight" in shapes and "fc_norm.weight" not in wanted:
+        more["global_pool"] = "avg"
+        more |= {} if "cls_token" in shapes else {"class_token": False}
+    biases = [name for name in shapes if re.match(r"blocks\.0\.attn\.q.*bias$", name)]
+    if "blocks.0.attn.qkv.weight" in shapes and "blocks.0.attn.qkv.bias" in wanted and not biases:
+        more["qkv_bias"] = False
+    places, wished = shapes.get("pos_embed"), wanted.get("pos_embed")
+    if places and wished is not None and "cls_token" in shapes and places[-2] == wished.shape[-2] - 1:
+        more["no_embed_class"] = True
     return [f"the file holds {variants.spelled(architecture, {**told, **more})}"] if more else []

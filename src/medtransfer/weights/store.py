@@ -218,7 +218,7 @@ def verify(init: Initialization, root: Path) -> float:
     expected = (_made(init, root) if init.chain else _read(path)).fingerprint
     found = fingerprint.fingerprint(init.backbone, state(init, root, 0, "one"), init.padding)
     deviation = fingerprint.deviation(found, expected)
-    if deviation > TOLERANCE:
+    if not deviation <= TOLERANCE:  # NaN is no rounding either
         raise UserError(
             f"{path}: the features of the fixed input deviate from the receipt's by {deviation:.1e} of their size, "
             f"at most {TOLERANCE:.0e} is rounding; compare the versions of torch and timm with the receipt's"

@@ -315,7 +315,12 @@ def test_the_state_dict_is_found_in_the_order_of_usual_names(tree: dict[str, Any
     ("tree", "reason"),
     [
         ({"left": WEIGHTS, "right": OTHER}, "holds 2 dicts of tensors"),
+        ({"left": WEIGHTS, "right": OTHER}, "Choose one by `nested: [left]` or `nested: [right]`"),
+        ({"checkpoint": {"weights": WEIGHTS, "args": {}}, "epoch": 3}, "Choose one by `nested: [checkpoint, weights]`"),
         ({"epoch": 3}, "holds no dicts of tensors"),
+        ({"epoch": 3}, "Save the state dict"),
+        (WEIGHTS | {"a": torch.eye(20).to_sparse()}, "holds 1 tensors that are sparse (a)"),
+        (WEIGHTS | {"a": torch.ones(3, device="meta")}, "holds 1 tensors that are without numbers (meta) (a)"),
         ([WEIGHTS], "there is an object of type list"),
         (torch.ones(3), "there is an object of type Tensor"),
     ],

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from medtransfer.core.errors import UserError
+from medtransfer.core.errors import UserError, some
 from medtransfer.weights.formats import archives, pickles, shards, tensorflow, torch_files
 
 EMA = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
@@ -123,6 +124,12 @@ def _choose(container: str, level: Any, left_out: list[str], nested: tuple[str, 
     tensors = {k: t for k, v in values.items() if isinstance(k, str) and (t := _tensor(v)) is not None}
     if not tensors:
         raise UserError(f"holds no tensors {'at ' + _path(where) if where else 'at its top'}; there is {_kind(level)}")
+    unread = {key: form for key, tensor in tensors.items() if (form := _form(tensor))}
+    if unread:
+        raise UserError(
+            f"holds {len(unread)} tensors that are {', '.join(sorted(set(unread.values())))} {some(list(unread))}; "
+            "save them as plain tensors (`to_dense`, `dequantize`), or take another file"
+        )
     beside += [".".join((*where, str(key))) for key in values if key not in tensors]
     shown = f"{container} {_path(where)}" if where else {"torch": "torch state_dict"}.get(container, container)
     others = tuple(sorted(str(k) for k, v in top.items() if k != where[0] and _holds_tensors(v))) if where else ()
@@ -148,9 +155,28 @@ def _look(top: Any) -> tuple[str, ...]:
     if len(others) != 1:
         raise UserError(
             f"holds {len(others) or 'no'} dicts of tensors where one was looked for; at its top is {_kind(top)}. "
-            "Save the state dict that you want by itself"
+            f"{_hint(top)}"
         )
     return others[0]
+
+
+def _hint(top: Mapping[object, object]) -> str:
+    """Says by which keys dicts of tensors can be chosen, those two and three levels deep, too."""
+    found: list[tuple[str, ...]] = []
+    level: list[tuple[tuple[str, ...], object]] = [((), top)]
+    for _ in range(3):
+        level = [
+            ((*where, key), inner)
+            for where, value in level
+            if isinstance(value, Mapping)
+            for key, inner in value.items()
+            if isinstance(key, str)
+        ]
+        found += [where for where, value in level if _holds_tensors(value)]
+    if not found:
+        return "Save the state dict that you want by itself"
+    ways = " or ".join(f"`nested: [{', '.join(where)}]`" for where in found[:3])
+    return f"Choose one by {ways} of an entry under `inits` of params.yaml" + (", ..." if len(found) > 3 else "")
 
 
 def _holds_tensors(value: object) -> bool:
@@ -160,6 +186,13 @@ def _holds_tensors(value: object) -> bool:
 
 def _tensor(value: object) -> Tensor | None:
     return value.detach() if isinstance(value, Tensor) else pickles.array(value)
+
+
+def _form(tensor: Tensor) -> str:
+    """Names what is no plain tensor: one whose numbers do not stand in the file as they are; empty for others."""
+    if tensor.is_meta:
+        return "without numbers (meta)"
+    return "quantized" if tensor.is_quantized else "sparse" if tensor.layout != torch.strided else ""
 
 
 def _path(where: tuple[str, ...]) -> str:
