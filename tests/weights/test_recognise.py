@@ -307,7 +307,7 @@ def test_position_embeddings_of_another_side_are_resampled_and_said(tmp_path: Pa
     torch.save(state, tmp_path / "w.pth")
     other = DINOV2.replace("img_size=56", "img_size=112")
     receipt, tensors = obtained(tmp_path / "w.pth", other)
-    said = f"pos_embed: 4 x 4 places resampled to 8 x 8; @{DINOV2} takes them as they are"
+    said = f"pos_embed: 4 x 4 places, taken as a square, resampled to 8 x 8; @{DINOV2} takes them as they are"
     assert receipt.adapted == (said,)
     model = timm.create_model("vit_small_patch14_dinov2", num_classes=0, depth=3, img_size=112)
     expected = timm.models.vision_transformer.checkpoint_filter_fn(dict(state), model)["pos_embed"]
@@ -408,6 +408,35 @@ def test_a_checkpoint_in_several_files_is_read_by_its_index(tmp_path: Path) -> N
     index.write_text(json.dumps({"weight_map": {"a": "../elsewhere.safetensors"}}))
     with pytest.raises(UserError, match="outside of its folder"):
         obtained(index, VIT)
+
+
+def test_rotary_positions_that_timm_computes_otherwise_are_refused(tmp_path: Path) -> None:
+    backbone = "vit_small_patch16_dinov3:depth=2:img_size=64"
+    model = backbones.bare_backbone(backbone)
+    own = dict(model.named_buffers())["rope.periods"]
+    state = drawn(backbone) | {"rope_embed.periods": own.bfloat16()}
+    torch.save(state, tmp_path / "w.pth")
+    receipt, _ = obtained(tmp_path / "w.pth", backbone)
+    assert receipt.dropped == {"rope_embed.*": ("rope_embed.periods",)}
+    torch.save(state | {"rope_embed.periods": 3 * own}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"rope_embed\.periods is not what timm computes"):
+        obtained(tmp_path / "other.pth", backbone)
+
+
+def test_a_matrix_of_zeros_was_not_written(tmp_path: Path) -> None:
+    state = drawn(VIT)
+    torch.save(state | {"blocks.1.attn.qkv.weight": torch.zeros(576, 192)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"1 matrices hold zeros alone \(blocks\.1\.attn\.qkv\.weight\)"):
+        obtained(tmp_path / "w.pth", VIT)
+
+
+def test_heads_beside_a_prefix_that_a_rule_gives_are_left_out(tmp_path: Path) -> None:
+    state = renamed(drawn(VIT), prefix="module.encoder_q.")
+    torch.save(state | {"module.queue": torch.ones(3, 3), "module.queue_ptr": torch.ones(1)}, tmp_path / "w.pth")
+    entry = OwnInit(file=str(tmp_path / "w.pth"), backbone=VIT, prefix="module.encoder_q.")
+    receipt = store.obtain(parse("mine", "", {"mine": entry}), tmp_path)
+    assert receipt is not None
+    assert {key for keys in receipt.dropped.values() for key in keys} == {"module.queue", "module.queue_ptr"}
 
 
 # ---- damaged files

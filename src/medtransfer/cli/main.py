@@ -199,7 +199,12 @@ def run(arguments: Sequence[str], root: Path) -> None:
     if "inits" in entry.sections:
         given = [name for option in ("init", "reference") if (name := identity.get(option, ""))]
         candidates = params.recommend.candidates if "recommend" in entry.sections else ()
-        params = describe_named(params, (*given, *candidates), root)
+        try:
+            params = describe_named(params, (*given, *candidates), root)
+        except UserError as error:
+            if options.verb != "inits" or given:
+                raise
+            log.warning("%s", error)  # a list is of the others, too
     preflight.check(options.verb, params, root, identity)
     entry.function(params, root, **identity)
 

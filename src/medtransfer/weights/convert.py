@@ -34,6 +34,10 @@ from medtransfer.weights.records import Source
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 """types in which weights are saved as they are; integers, bits and float8 mean them by a scale that stands elsewhere"""
+TABLES = ("periods", "freqs")
+"""last part of the names of rotary positions, which timm computes"""
+TABLE_TOLERANCE = 0.02
+"""relative: some publishers keep theirs in bfloat16"""
 LEAST = 256
 """numbers of the smallest matrix that is looked for twice in a file"""
 
@@ -52,6 +56,7 @@ def convert(init: Initialization, checkpoint: Checkpoint) -> tuple[Receipt, dict
         taken = _by_timm(source.tag, content) if source.tag else _by_layout(init, checkpoint, content, wanted)
         tensors = _fit(init, taken, wanted)
         _check_finite(tensors, taken.found)
+        _check_zeros(tensors, taken.found)
         used = {key for keys, _ in taken.found.values() for key in keys}
         if not source.tag:  # whose tensors are those that timm loaded
             _check_copies(content.tensors, used)
@@ -91,6 +96,35 @@ def _choice(init: Initialization, content: Content) -> tuple[str, ...]:
         f"took the {kind}, of {'.'.join(content.place)}; the file holds tensors under {others}, too: choose by "
         f"`nested: [{content.others[0]}]` of an entry under `inits` of params.yaml",
     )
+
+
+def _check_tables(backbone: str, dropped: Mapping[str, Tensor]) -> None:
+    """Refuses rotary positions that timm would compute otherwise: the file's own table of them is not loaded."""
+    held = {key: tensor for key, tensor in dropped.items() if key.rpartition(".")[2] in TABLES}
+    buffers = dict(bare_backbone(backbone).named_buffers()) if held else {}
+    for key, tensor in held.items():
+        own = next((b for name, b in buffers.items() if name.endswith(f"rope.{key.rpartition('.')[2]}")), None)
+        if own is None or own.shape != tensor.shape:
+            continue
+        if not torch.allclose(own.float(), tensor.float(), rtol=TABLE_TOLERANCE, atol=0.0):
+            raise UserError(
+                f"{key} is not what timm computes for {backbone}: the positions of its attention have another base, so "
+                "no backbone of timm computes what this file was trained to"
+            )
+
+
+def _check_zeros(tensors: Mapping[str, Tensor], found: Found) -> None:
+    """Refuses matrices that hold nothing: what a file has whose space was taken and never filled."""
+    empty = [
+        found[name][0][0]
+        for name, t in tensors.items()
+        if name.endswith("weight") and t.ndim > 1 and t.numel() >= LEAST and not bool(t.any())
+    ]
+    if empty:
+        raise UserError(
+            f"{len(empty)} matrices hold zeros alone {some(empty)}: the file was not written, or not fetched, to its "
+            "end; get it again"
+        )
 
 
 def _check_copies(tensors: Mapping[str, Tensor], used: Collection[str]) -> None:
@@ -157,7 +191,8 @@ def _recognised(
     reading = recognise.recognise(kept, wanted, init.backbone, prefix=source.prefix, rename=source.rename)
     used = {key for keys, _ in reading.found.values() for key in keys}
     rules = {rule: keys for rule, keys in dropped.items() if keys}
-    rules |= recognise.leave_out([key for key in kept if key not in used], reading)
+    rules |= recognise.leave_out([key for key in kept if key not in used], reading, source.prefix)
+    _check_tables(init.backbone, {key: kept[key] for keys in rules.values() for key in keys if key in kept})
     accounted = {key for keys in rules.values() for key in keys} | used
     return _Taken(
         reading.found,

@@ -294,7 +294,7 @@ def _changed(name: str, tensor: Tensor, source: Tensor) -> str:
         return ""  # the class token's place was moved to the class token
     if name.endswith(("rel_pos_h", "rel_pos_w")):
         return f"{name}: {len(source)} places resampled to {len(tensor)}"
-    return f"{name}: {sides[0]} x {sides[0]} places resampled to {sides[1]} x {sides[1]}"
+    return f"{name}: {sides[0]} x {sides[0]} places, taken as a square, resampled to {sides[1]} x {sides[1]}"
 
 
 def _as_they_are(name: str, source: Tensor, wanted: Mapping[str, Tensor], backbone: str) -> str:
@@ -315,13 +315,19 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def leave_out(keys: Sequence[str], reading: Reading) -> dict[str, tuple[str, ...]]:
+def leave_out(keys: Sequence[str], reading: Reading, given: str = "") -> dict[str, tuple[str, ...]]:
     """Sorts the keys that a reading does not take by the rule that leaves each out; others are no rule's.
 
     Heads stand behind the backbone's prefix or, of `module.backbone.`, under `module.` or at the top.
+
+    Args:
+        keys: of the file, that it does not take.
+        reading: of the file.
+        given: prefix that a rule says, which the reading does not know of.
     """
-    parts = reading.prefix.split(".")[:-1]
-    roots = [".".join((*parts[:count], "")) for count in range(len(parts), -1, -1)] if parts else [reading.prefix, ""]
+    prefix = given + reading.prefix
+    parts = prefix.split(".")[:-1]
+    roots = [".".join((*parts[:count], "")) for count in range(len(parts), -1, -1)] if parts else [prefix, ""]
     left: list[str] = list(keys)
     dropped: dict[str, tuple[str, ...]] = {}
     rules = {root + pattern: root + pattern for root in roots for pattern in (*HEADS, *BESIDE)}

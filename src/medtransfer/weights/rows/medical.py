@@ -148,7 +148,7 @@ ROWS = (
         "medsam", "medical", "1.5 M medical images with masks", "Segment Anything, fine-tuned",
         "Ma et al., Nature Communications 2024", "Apache-2.0", "samvit_base_patch16",
         by_hand("https://github.com/bowang-lab/MedSAM", "medsam_vit_b.pth"),
-        unverified="mean and std: ImageNet's are taken; the licence is said by its users",
+        unverified="the file's name; mean and std: ImageNet's are taken; the licence is said by its users",
         note="the image encoder",
     ),
 )  # fmt: skip
