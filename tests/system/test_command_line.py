@@ -268,11 +268,19 @@ def test_initializations_are_listed_with_what_is_here(
     (root / "data/downloads/swav_800ep_pretrain.pth.tar").write_bytes(b"")
     run(("inits",), root)
     shown = " ".join(capsys.readouterr().out.split())
-    for words in ("random *", "swav", "licence CC-BY-NC-4.0; commercial use: no", "here: resnet50: downloaded",
-                  "our scans; not stated", "licence MIT; commercial use: yes",
-                  "by hand, `medtransfer weights inat2021` prints how", "any with ImageNet-1k weights in timm",
-                  "licence dinov3-license; commercial use: unclear", "timm:<architecture>.<tag>",
-                  "moco-v3/r-50-1000ep"):  # fmt: skip
+    for words in ("random * any of timm", "swav resnet50 24M CC-BY-NC-4.0 no downloaded", "natural (",
+                  "ours test_resnet", "MIT yes", "inat2021 resnet50 24M not stated (...) unclear by hand",
+                  "dinov3-license unclear", "timm:<architecture>.<tag>"):  # fmt: skip
+        assert words in shown, words
+
+
+def test_one_initialization_is_told_whole(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "220")
+    run(("inits", "moco-v3"), root)
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in ("licence CC-BY-NC-4.0; commercial use: no", "moco-v3/r-50-1000ep", "vit_base_patch16_224 (86M)"):
         assert words in shown, words
 
 

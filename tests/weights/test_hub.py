@@ -188,14 +188,14 @@ def test_a_choice_that_is_not_clear_is_asked_for(
     ("name", "words"),
     [
         ("hf:lab/nett", "looked for http.*/lab/nett, found none; if it is a private repository, set HF_TOKEN"),
-        ("hf:lab/hidden", "looked for http.*/lab/hidden, found none; if it is a private repository, set HF_TOKEN"),
+        ("hf:lab/unlisted", "looked for http.*/lab/unlisted, found none; if it is a private repository, set HF_TOKEN"),
         ("hf:lab/net@v3", "has no revision v3; it has .*v1"),
         ("hf:lab/net/model.safetensor", "looked for model.safetensor in .*; near names: model.safetensors"),
         ("hf:lab/gated", r"gated: open http.*/lab/gated, accept its conditions, then set HF_TOKEN .* `hf auth login`"),
     ],
 )
 def test_what_is_not_there_or_not_for_everybody(hub: Hub, plain: Params, tmp_path: Path, name: str, words: str) -> None:
-    for repo, facts in (("lab/net", {}), ("lab/gated", {"gated": True}), ("lab/hidden", {"private": True})):
+    for repo, facts in (("lab/net", {}), ("lab/gated", {"gated": True}), ("lab/unlisted", {"private": True})):
         hub.add(repo, FILES, **facts)
     with pytest.raises(UserError, match=words):
         described(plain, name, tmp_path)
@@ -210,7 +210,7 @@ def test_what_is_not_there_or_not_for_everybody(hub: Hub, plain: Params, tmp_pat
             "hf:lab/gated",
             "was not let in: open http.*/lab/gated as that user",
         ),
-        ("hf_OFSOMEONEELSE", "hf:lab/hidden", "found none that the token opens"),
+        ("hf_OFSOMEONEELSE", "hf:lab/unlisted", "found none that the token opens"),
         ("hf_EXPIREDLONGAGO", "hf:lab/gated", r"does not let it be read \(401\); the token may have expired"),
     ],
 )
@@ -218,7 +218,7 @@ def test_a_token_that_does_not_open_it(
     hub: Hub, plain: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str, name: str, words: str
 ) -> None:
     hub.add("lab/gated", FILES, gated=True)
-    hub.add("lab/hidden", FILES, private=True)
+    hub.add("lab/unlisted", FILES, private=True)
     monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(UserError, match=words) as error:
         described(plain, name, tmp_path)
