@@ -86,6 +86,7 @@ def test_runs_of_an_experiment_say_what_their_numbers_say_as_a_table(client: Mlf
     pd.testing.assert_frame_equal(mine.loc[theirs.index], theirs, check_exact=True)
 
 
+@pytest.mark.slow
 def test_the_verb_prints_what_the_runs_say(client: MlflowClient, tmp_path: Path) -> None:
     log_all(client)
     log(client, status="RUNNING", model="small", dataset="ham", seed=9)

@@ -121,7 +121,7 @@ TRANSFORMERS: dict[str, tuple[str, str, dict[str, Any], Callable[[Any], Tensor]]
         {"num_hidden_layers": 2, "image_size": 64, "global_attn_indexes": [], "use_abs_pos": True}, _mean,
     ),
 }  # fmt: skip
-QUICK = {"ViT", "Dinov2WithRegisters", "ConvNextV2"}
+QUICK = {"ViT"}
 
 
 def made_by_transformers(kind: str, folder: Path) -> tuple[str, str, nn.Module, Callable[[Any], Tensor]]:
@@ -273,7 +273,7 @@ CASES = {
         "timm's names", "", 2,
     ),
 }  # fmt: skip
-SLOW = {"swin of old", "gray"}
+SLOW = {"swin of old", "gray", "dinov2", "teacher", "compiled, in FSDP", "averaged", "layer scale", "sam"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CASES])

@@ -60,8 +60,6 @@ QUICK_SMALL = {*FIRST.values(), "uni2-h", "virchow2", "midnight-12k", "eva-x-bas
 QUICK = {
     ("swav", "resnet50"),
     ("imagenet", "deit_tiny_patch16_224"),
-    ("vissl-swav", "resnet50"),
-    ("txrv-resnet50", "resnet50"),
 }  # fmt: skip
 """a file of each kind; all of them take minutes"""
 

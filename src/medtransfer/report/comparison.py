@@ -95,7 +95,7 @@ class Comparison:
         """
         from medtransfer.report.figures import drawings
 
-        found = drawings.drawings(self.findings)
+        found = drawings.drawings(self.findings, only=name)
         slug = name if name in found else f"{name}-{task or self.findings.benchmark.tasks[0]}"
         if slug not in found:
             raise UserError(f"there is no figure {name!r} of these runs{nearest(slug, found)}")

@@ -53,11 +53,11 @@ _BY_TASK: dict[str, tuple[Callable[[Findings, str], Figure | None], Callable[[Fi
 """name -> how a figure of one task is drawn and captioned; its slug is `<name>-<task>`"""
 
 
-def drawings(findings: Findings) -> dict[str, Figure]:
-    """Draws every figure that has something to show: slug -> figure, in the order of the report."""
+def drawings(findings: Findings, only: str = "") -> dict[str, Figure]:
+    """Draws every figure that has something to show, or those of one name: slug -> figure, in the report's order."""
     found: dict[str, Figure | None] = {}
     with matplotlib.rc_context(palette.RC):
-        for name in _ORDER:
+        for name in (only,) if only in _ORDER else _ORDER:
             if name in _WHOLE:
                 found[name] = _WHOLE[name][0](findings)
             else:
