@@ -125,7 +125,7 @@ def compare_others(root: Path, given: Mapping[str, str]) -> None:
     if given["csv"]:
         table, columns = foreign.read_csv(root / given["csv"]), foreign.columns(keys)
     else:
-        table, columns, metric, val = _logged(root, given, keys), foreign.Columns(), "score", "val" if val else ""
+        table, columns, metric, val = _logged(root, given), foreign.Columns(), "score", "val" if val else ""
     found = foreign.compare(
         table, metric=metric, val=val, columns=columns, margin=margin, title=given["metric"].split(",")[0],
         reference="" if given["reference"] == "params" else given["reference"], root=root,
@@ -137,14 +137,17 @@ def compare_others(root: Path, given: Mapping[str, str]) -> None:
         log.info("wrote %s/index.html, scores.csv, contrasts.csv and the figures", given["out"])
 
 
-def _logged(root: Path, given: Mapping[str, str], keys: Mapping[str, str]) -> pd.DataFrame:
+def _logged(root: Path, given: Mapping[str, str]) -> pd.DataFrame:
     """Reads an experiment's runs and says what was left out."""
     from medtransfer.tracking import foreign as logged
 
     if lacking := [f"--{name}" for name in ("init", "seed", "metric") if not given[name]]:
         raise UserError(f"compare --experiment needs {', '.join(lacking)}: under which key its runs say it")
     metric, val = (tuple(filter(None, given[name].split(","))) for name in ("metric", "val"))
-    wanted = logged.Keys(**{**keys, "metric": metric, "val": val})  # type: ignore[arg-type]  # texts, and two tuples
+    task = given["task"] or logged.ONE_TASK
+    wanted = logged.Keys(
+        init=given["init"], seed=given["seed"], task=task, fold=given["fold"], metric=metric, val=val
+    )  # fmt: skip
     found = logged.runs(given["experiment"].split(","), wanted, root=root, filter_string=given["where"])
     if given["predictions"]:
         found = logged.with_predictions(found, given["predictions"], root)

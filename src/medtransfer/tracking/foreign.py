@@ -28,6 +28,8 @@ PAGE = 1000
 OLDEST_FIRST = ["attributes.start_time ASC"]
 """so that tables name what is compared in the order in which it was first run"""
 KEY = re.compile(r"(params|tags|attributes)\.(.+)")
+ONE_TASK = "=scores"
+"""key of a task where runs name none"""
 ATTRIBUTES = ("run_id", "run_name", "user_id", "start_time", "end_time")
 
 
@@ -37,7 +39,7 @@ class Keys:
 
     init: str
     seed: str
-    task: str = "=scores"
+    task: str = ONE_TASK
     fold: str = ""
     metric: tuple[str, ...]
     """names of the score on test; several where some runs call it otherwise"""
@@ -181,7 +183,7 @@ def _value(run: Run, key: str) -> str | None:
     """Reads what a run says under a key."""
     if key.startswith("=") or not key:
         return key.removeprefix("=") or None
-    kind, name = KEY.fullmatch(key).groups()  # type: ignore[union-attr]  # `Keys` took no other
+    kind, _, name = key.partition(".")
     held: dict[str, Any] = {
         "params": run.data.params,
         "tags": run.data.tags,

@@ -49,7 +49,7 @@ _CONVNEXT = {
     ((3, 3, 27, 3), (256, 512, 1024, 2048)): "xlarge",
 }
 """blocks and widths of the stages -> likewise"""
-_SWIN = {
+_SWIN: dict[object, str] = {
     (96, (2, 2, 6, 2)): "tiny",
     (96, (2, 2, 18, 2)): "small",
     (128, (2, 2, 18, 2)): "base",
@@ -113,7 +113,7 @@ def _of_transformers(kind: str, config: Config) -> str:
     facts = {**_OMITTED.get(family, {}), **config}
     side, patch = facts.get("image_size"), facts.get("patch_size")
     if family == "swin":
-        size = _SWIN.get((facts.get("embed_dim"), tuple(facts.get("depths") or ())), "")  # type: ignore[arg-type]
+        size = _SWIN.get((facts.get("embed_dim"), tuple(facts.get("depths") or ())), "")
         return _one(f"swin_{size}_patch{patch}_window{facts.get('window_size')}_{side}") if size else ""
     width_and_depth = facts.get("hidden_size"), facts.get("num_hidden_layers")
     size = _SIZES.get(family, {}).get(width_and_depth, "")
