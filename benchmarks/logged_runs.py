@@ -8,6 +8,7 @@ The server, its database and its object store are those of `medtransfer services
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import time
 from collections import Counter
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=2000)
     count = parser.parse_args().runs
     with running() as services:
+        os.environ.update(services.environment)
         uri = services.environment["MLFLOW_TRACKING_URI"]
         client = MlflowClient(uri)
         place = client.create_experiment("many")
