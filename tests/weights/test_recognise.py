@@ -121,7 +121,8 @@ TRANSFORMERS: dict[str, tuple[str, str, dict[str, Any], Callable[[Any], Tensor]]
         {"num_hidden_layers": 2, "image_size": 64, "global_attn_indexes": [], "use_abs_pos": True}, _mean,
     ),
 }  # fmt: skip
-QUICK = {"ViT"}
+QUICK: set[str] = set()
+"""its import alone takes seconds; the zoo has rows in its names, which the quick suite converts"""
 
 
 def made_by_transformers(kind: str, folder: Path) -> tuple[str, str, nn.Module, Callable[[Any], Tensor]]:
@@ -480,7 +481,7 @@ def test_no_damaged_file_loads(count: int, tmp_path: Path, monkeypatch: pytest.M
     """A file whose backbone lacks a tensor is refused, or every tensor is still the one that was saved."""
     dice = random.Random(11)
     whole: list[tuple[Initialization, locate.Checkpoint, read.Content, str, list[str]]] = []
-    for name in BROKEN if count > 100 else BROKEN[-4:]:
+    for name in BROKEN if count > 100 else BROKEN[-4:-1]:
         folder = tmp_path / name.replace(" ", "_")
         folder.mkdir()
         if name == "transformers":
