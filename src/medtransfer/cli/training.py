@@ -25,7 +25,7 @@ def inits(
     family: str = "all",
     commercial: str = "all",
     max_parameters: str = "none",
-    open: str = "no",  # noqa: A002  # the option's name is the argument's
+    open: str = "no",  # noqa: A002  # a verb's arguments are its options, and this one is --open
 ) -> None:
     """List the initializations by the images that they were trained on, or say all that is known of one.
 

@@ -29,6 +29,8 @@ from medtransfer.results.result import ELSEWHERE, Result
 from medtransfer.statistics.metrics import METRICS
 
 NOTE = "no predictions of single patients; seeds alone count"
+KEYS = ["init", "task", "seed", "fold"]
+"""what says which run a row is"""
 ONE_TASK = "scores"
 """name of the task of a table that names none"""
 
@@ -193,14 +195,19 @@ def columns(named: Mapping[str, str]) -> Columns:
 
 def _check_columns(table: pd.DataFrame, named: Columns) -> None:
     present = [str(column) for column in table.columns]
-    missing = [name for name in (named.init, named.seed) if name not in present]
+    defaults = {field.name: field.default for field in fields(Columns)}
+    said = [name for what, name in vars(named).items() if what in ("init", "seed") or name != defaults[what]]
+    missing = [name for name in said if name not in present]
     if missing:
         raise UserError(
             f"the table lacks the column {' and '.join(missing)}; it has {', '.join(present) or 'none'}: name the one "
-            "that says what is compared, and that of the seed"
+            "that holds it"
         )
     if table.empty:
         raise UserError("the table has no row")
+    telling = [name for name in (named.init, named.seed, named.task) if name in present]
+    if lost := int(table[telling].isna().any(axis=1).sum()):
+        raise UserError(f"{lost} rows lack one of {', '.join(telling)}, so nobody knows which run they are")
 
 
 def _scores(table: pd.DataFrame, named: Columns, metric: str, val: str) -> pd.DataFrame:
@@ -209,8 +216,6 @@ def _scores(table: pd.DataFrame, named: Columns, metric: str, val: str) -> pd.Da
     keys["task"] = table[named.task].astype(str) if named.task in table else pd.Series(ONE_TASK, index=table.index)
     folds = table[named.fold] if named.fold in table else pd.Series(pd.NA, index=table.index)
     runs = pd.DataFrame({**keys, "fold": folds})
-    if runs[["init", "seed", "task"]].isna().any(axis=None) or table[[named.init, named.seed]].isna().any(axis=None):
-        raise UserError(f"{int(table[[named.init, named.seed]].isna().any(axis=1).sum())} rows name no init or no seed")
     if named.metric in table and named.value in table:
         found = list(dict.fromkeys(table[named.metric].astype(str)))
         chosen = _metric(metric, found, f"the column {named.metric}")
@@ -228,10 +233,6 @@ def _scores(table: pd.DataFrame, named: Columns, metric: str, val: str) -> pd.Da
         raise UserError(f"the table has no column {val!r}{nearest(val, numbers)}")
     whole = runs.assign(score=table[chosen], val=table[val] if val else math.nan, metric=chosen)
     return _once(whole)
-
-
-KEYS = ["init", "task", "seed", "fold"]
-"""what says which run a row is"""
 
 
 def _metric(wanted: str, found: Sequence[str], where: str) -> str:

@@ -150,7 +150,6 @@ class _Taken:
     dropped: dict[str, tuple[str, ...]]
     rule: str
     adapted: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
     shapes: tuple[str, ...] = ()
     failure: str = ""
     advice: tuple[str, ...] = ()
@@ -160,16 +159,15 @@ class _Taken:
 
 def _by_layout(init: Initialization, checkpoint: Checkpoint, content: Content, wanted: Mapping[str, Tensor]) -> _Taken:
     source, tensors = checkpoint.source, content.tensors
-    dropped = {rule: tuple(fnmatch.filter(tensors, rule)) for rule in source.drop}
     if source.layout == "auto":
-        return _recognised(init, source, tensors, dropped, wanted)
+        return _recognised(init, source, tensors, wanted)
     found: Found = {
         name: ((key,), tensor)
         for name, (key, tensor) in LAYOUTS[source.layout](tensors, wanted, init.backbone, source.prefix).items()
         if name in wanted
     }
     left = [key for key in tensors if key not in {key for keys, _ in found.values() for key in keys}]
-    dropped = {}
+    dropped: dict[str, tuple[str, ...]] = {}
     for rule in source.drop:
         matched = tuple(key for key in left if fnmatch.fnmatchcase(key, rule))
         left = [key for key in left if key not in matched]
@@ -182,16 +180,15 @@ def _recognised(
     init: Initialization,
     source: Source,
     tensors: Mapping[str, Tensor],
-    dropped: Mapping[str, tuple[str, ...]],
     wanted: Mapping[str, Tensor],
 ) -> _Taken:
     """Looks for the naming, of what no rule of the source leaves out."""
+    dropped = {rule: keys for rule in source.drop if (keys := tuple(fnmatch.filter(tensors, rule)))}
     gone = {key for keys in dropped.values() for key in keys}
     kept = {key: tensor for key, tensor in tensors.items() if key not in gone}
     reading = recognise.recognise(kept, wanted, init.backbone, prefix=source.prefix, rename=source.rename)
     used = {key for keys, _ in reading.found.values() for key in keys}
-    rules = {rule: keys for rule, keys in dropped.items() if keys}
-    rules |= recognise.leave_out([key for key in kept if key not in used], reading, source.prefix)
+    rules = dropped | recognise.leave_out([key for key in kept if key not in used], reading, source.prefix)
     _check_tables(init.backbone, {key: kept[key] for keys in rules.values() for key in keys if key in kept})
     accounted = {key for keys in rules.values() for key in keys} | used
     return _Taken(
@@ -199,7 +196,6 @@ def _recognised(
         rules,
         f"{reading.words}" + (f", renamed by {len(source.rename)} rules" if source.rename else ""),
         tuple(reading.adapted),
-        tuple(reading.missing),
         tuple(reading.shapes),
         reading.failure,
         tuple(recognise.advice(reading, kept, wanted, init.backbone)),

@@ -29,7 +29,7 @@ class _Traced(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result: Any = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]  # torch's is
+        result: Any = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]  # torch types it not
         keys = tuple(dict.fromkeys(key for one in _tensors((args, kwargs)) for key in one.origin))
         for one in _tensors(result):
             one.origin = keys
