@@ -133,26 +133,24 @@ def _named(tensors: Mapping[str, Tensor], prefix: str, rename: Sequence[tuple[st
     return named
 
 
-def _applicable(named: Mapping[str, str]) -> list[tuple[Naming, str, dict[str, tuple[str, ...]]]]:
+def _applicable(named: Mapping[str, str]) -> list[tuple[Naming, str, dict[str, str]]]:
     """Lists the namings that some key shows, with that key and what becomes of all."""
     found = []
     for naming in NAMINGS:
         sign = next((key for name, key in named.items() if re.search(naming.sign, name)), "") if naming.sign else ""
         if naming.sign and not sign:
             continue
-        renamed: dict[str, list[str]] = {}
-        for name, key in named.items():
-            renamed.setdefault(naming.read(name), []).append(key)
-        if all(len(keys) == 1 for keys in renamed.values()):
-            found.append((naming, sign, {name: tuple(keys) for name, keys in renamed.items()}))
+        renamed = {naming.read(name): key for name, key in named.items()}
+        if len(renamed) == len(named):  # no two keys became one name
+            found.append((naming, sign, renamed))
     return found
 
 
-def _starts(naming: Naming, renamed: Mapping[str, tuple[str, ...]], wanted: Mapping[str, Tensor]) -> list[str]:
+def _starts(naming: Naming, renamed: Mapping[str, str], wanted: Mapping[str, Tensor]) -> list[str]:
     """Lists the prefixes under which the backbone may stand: most of its names do, as many under two at most."""
     if naming.start:
         return [name.removesuffix(naming.start) for name in renamed if _ends(name, naming.start)]
-    whole = {_whole(name): name for name in renamed}
+    whole = {_whole(name) for name in renamed}
     stands = Counter(key[: len(key) - len(name)] for name in wanted for key in whole if _ends(key, name))
     ranked = stands.most_common()
     most = ranked[0][1] if ranked else 0
@@ -173,14 +171,14 @@ def _read(
     sign: str,
     prefix: str,
     tensors: Mapping[str, Tensor],
-    renamed: Mapping[str, tuple[str, ...]],
+    renamed: Mapping[str, str],
     wanted: Mapping[str, Tensor],
     backbone: str,
 ) -> Reading:
     """Tries one naming under one prefix."""
-    reading = Reading(naming, sign, prefix, {keys[0]: name for name, keys in renamed.items()})
+    reading = Reading(naming, sign, prefix, {key: name for name, key in renamed.items()})
     inside: Found = {
-        name.removeprefix(prefix): (keys, tensors[keys[0]]) for name, keys in renamed.items() if name.startswith(prefix)
+        name.removeprefix(prefix): ((key,), tensors[key]) for name, key in renamed.items() if name.startswith(prefix)
     }
     inside = {name: value for name, value in inside.items() if name in wanted or not _matches(name, AROUND)}
     if not naming.start:
