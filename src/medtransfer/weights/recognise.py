@@ -150,7 +150,7 @@ def _starts(naming: Naming, renamed: Mapping[str, str], wanted: Mapping[str, Ten
     """Lists the prefixes under which the backbone may stand: most of its names do, as many under two at most."""
     if naming.start:
         return [name.removesuffix(naming.start) for name in renamed if _ends(name, naming.start)]
-    whole = {_whole(name) for name in renamed}
+    whole = dict.fromkeys(map(_whole, renamed))  # in the order of the file, which messages keep
     stands = Counter(key[: len(key) - len(name)] for name in wanted for key in whole if _ends(key, name))
     ranked = stands.most_common()
     most = ranked[0][1] if ranked else 0
