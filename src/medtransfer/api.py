@@ -274,6 +274,7 @@ def compare(
     """
     import pandas as pd
 
+    from medtransfer.comparison import columns as of_table
     from medtransfer.comparison import findings, foreign
     from medtransfer.report.comparison import Comparison
 
@@ -282,7 +283,7 @@ def compare(
     if isinstance(runs, pd.DataFrame):
         if dotted:
             raise UserError(f"{', '.join(dotted)}: parameters are of runs of ours, not of a table")
-        named = foreign.columns(columns)
+        named = of_table.named(columns)
         found = foreign.compare(
             runs,
             metric=metric,

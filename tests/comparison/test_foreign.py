@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 import medtransfer as mt
 from medtransfer.cli import main
 from medtransfer.comparison import contrasts, foreign, published_form
+from medtransfer.comparison.columns import ONE_TASK
 from medtransfer.comparison.patients import Evidence
 from medtransfer.statistics import all_pairs
 
@@ -216,13 +217,13 @@ def test_predictions_of_single_images_let_patients_count(tmp_path: Path, form: s
     table = with_predictions(tmp_path, form=form)
     alone = foreign.compare(table, metric="auc", margin=0.01)
     both = foreign.compare(table, metric="auc", margin=0.01, predictions="file", root=tmp_path)
-    evidence = both.evidence[foreign.ONE_TASK]
+    evidence = both.evidence[ONE_TASK]
     assert (evidence.patients, evidence.images, evidence.unit) == (120, 240, "image")
     assert evidence.contributions["random"].shape == (4, 120)
     for init in ("random", "imagenet"):  # the mean of what patients add is the score
         scores = table[table.init == init].auc.to_numpy()
         assert np.allclose(evidence.contributions[init].mean(axis=1), scores, atol=1e-6)
-    one, two = (found.columns[foreign.ONE_TASK].contrast("imagenet", "random") for found in (alone, both))
+    one, two = (found.columns[ONE_TASK].contrast("imagenet", "random") for found in (alone, both))
     assert one.estimate == pytest.approx(two.estimate, abs=1e-12)
     assert two.patient_error > 0 == one.patient_error
     assert two.patients == 120
@@ -241,3 +242,60 @@ def test_predictions_that_are_not_those_of_the_score_are_refused(tmp_path: Path)
     (tmp_path / "random-0.csv").write_text("a,b\n1,2\n")
     with pytest.raises(mt.UserError, match="holds the columns a, b: predictions have id, target and probability"):
         foreign.compare(table, metric="auc", predictions="file", root=tmp_path)
+
+
+PRINTED = pd.DataFrame({
+    "init": ["random", "imagenet", "dino", "mae"] * 2, "task": ["ham"] * 4 + ["cxr"] * 4,
+    "mean": [80.1, 85.3, 85.6, 86.0, 70.1, 75.3, 76.6, 76.5], "std": [0.5, 0.4, 0.9, None, 0.5, 0.4, 0.9, 0.3],
+    "n": [5, 5, 3, 1, 5, 5, 3, 5],
+})  # fmt: skip
+
+
+def test_printed_means_are_compared_without_their_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = foreign.compare(PRINTED, percent=True, margin=1.0, metric="auc")
+    pairs = all_pairs.over_summaries([0.801, 0.853, 0.856], [0.005, 0.004, 0.009], [5, 5, 3])
+    assert pairs is not None
+    assert found.columns["ham"].inits == ("random", "imagenet", "dino")
+    for name in ("estimate", "seed_error", "df"):
+        assert np.allclose(getattr(found.columns["ham"].pairs, name), getattr(pairs, name), rtol=1e-12)
+    assert found.columns["ham"].contrast("imagenet", "random").better
+    assert found.columns[contrasts.ALL].inits == ("random", "imagenet", "dino")
+    whole, ham, _ = (answer.text for answer in found.answers)
+    assert "Not among them, because not compared on every task: mae." in whole
+    assert "rests on printed means of 3 runs or more each, taken as independent" in ham
+    assert "Not compared, because no std over two or more runs is printed: mae." in ham
+    assert "before the next look" not in ham  # nobody runs a printed table again
+    assert {row.init: row.summary.n for row in found.of_task("ham") if row.summary} == dict(
+        zip(PRINTED.init[:4], PRINTED.n[:4], strict=True)
+    )
+    PRINTED.to_csv(tmp_path / "paper.csv", index=False)
+    out = tmp_path / "out"
+    main.run(("compare", "--csv", "paper.csv", "--margin", "1", "--percent", "yes", "--out", "out"), tmp_path)
+    assert "Shown, and compared with nothing: no std" in " ".join(capsys.readouterr().out.split())
+    assert (out / "index.html").is_file()
+    scores = pd.read_csv(out / "scores.csv")
+    assert np.allclose(scores["mean"], PRINTED["mean"] / 100)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"n": [5, 5, 3, 1, 5, 5, 3, 0.5]}, "mae on cxr: n, the runs behind a mean, is a whole number from 1 on"),
+        ({"std": [0.5, -0.4, 0.9, None, 0.5, 0.4, 0.9, 0.3]}, "imagenet on ham: the std is a number from 0 on"),
+        ({"std": [0.5, 0.4, 0.9, 0.1, 0.5, 0.4, 0.9, 0.3]}, "mae on ham: a std of 0.1 over a single run"),
+        ({"std": 0.0}, "every std is 0: leave the cell empty"),
+        ({"mean": [80.1, None, *PRINTED["mean"][2:]]}, "imagenet on ham: the mean is missing"),
+        ({"init": "dino"}, r"6 means stand there more than once \(dino on ham"),
+        ({"mean": PRINTED["mean"] * 100}, r"8 scores are not between -100 and 100"),
+    ],
+)  # fmt: skip
+def test_printed_means_that_cannot_be_are_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(mt.UserError, match=words):
+        foreign.compare(PRINTED.assign(**change), percent=True)
+
+
+def test_what_a_table_of_printed_means_lacks_is_named() -> None:
+    with pytest.raises(mt.UserError, match="lacks the column std and n: it needs init, mean, std"):
+        foreign.compare(PRINTED.drop(columns=["std", "n"]))
+    with pytest.raises(mt.UserError, match="printed means has no runs: no scores on val, no predictions"):
+        foreign.compare(PRINTED, val="val_auc")

@@ -206,3 +206,40 @@ def test_the_seeds_that_are_asked_for_find_the_margin_in_four_of_five_cases(pati
             )  # fmt: skip
             found.append(later.p()[0, 1] <= share)
     assert np.mean(found) >= 0.8  # .34 to .60 when the std of a few seeds was taken as the truth
+
+
+def test_printed_means_are_compared_as_welch_does_where_runs_are_equally_many() -> None:
+    means, stds = [0.80, 0.85, 0.86], [0.01, 0.02, 0.005]
+    pairs = all_pairs.over_summaries(means, stds, [5, 5, 5])
+    assert pairs is not None
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        known = stats.ttest_ind_from_stats(means[i], stds[i], 5, means[j], stds[j], 5, equal_var=False)
+        assert pairs.p()[i, j] == pytest.approx(known.pvalue, rel=1e-12)
+        assert pairs.estimate[i, j] == pytest.approx(means[i] - means[j])
+    unequal = all_pairs.over_summaries(means, stds, [3, 20, 5])
+    assert unequal is not None
+    error = np.sqrt(0.01**2 / 3 + 0.02**2 / 20)
+    assert unequal.p()[0, 1] == pytest.approx(2 * stats.t.sf(0.05 / error, 2), rel=1e-12)
+    assert unequal.reach(0.01)[0, 1] == pytest.approx(stats.t.isf(0.005, 2) * error, rel=1e-12)
+    assert all_pairs.over_summaries([0.8], [0.1], [3]) is None
+    for stds, runs in (([0.1, 0.1], [3, 1]), ([0.1, -0.1], [3, 3]), ([0.1, np.nan], [3, 3]), ([0.1], [3, 3])):
+        with pytest.raises(UserError):
+            all_pairs.over_summaries([0.8, 0.9], stds, runs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inits", [2, 5, 20])
+@pytest.mark.parametrize("counts", [(2,), (3,), (10,), (3, 10), (2, 5, 20)])
+@pytest.mark.parametrize("spreads", [(1.0,), (1.0, 4.0)])
+def test_printed_means_of_equals_are_seldom_told_apart(
+    inits: int, counts: tuple[int, ...], spreads: tuple[float, ...]
+) -> None:
+    rng, tables, false = np.random.default_rng(0), 2000, 0
+    runs, spread = np.resize(counts, inits), np.resize(spreads, inits)
+    for _ in range(tables):
+        scores = [rng.normal(0, one, number) for one, number in zip(spread, runs, strict=True)]
+        pairs = all_pairs.over_summaries([s.mean() for s in scores], [s.std(ddof=1) for s in scores], runs)
+        assert pairs is not None
+        found = np.abs(pairs.estimate) > pairs.reach(0.05 / pairs.number)
+        false += bool(found[np.triu_indices(inits, 1)].any())
+    assert false / tables <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / tables)

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from medtransfer import params as parameters
-from medtransfer.cli import VERBS, preflight, results
+from medtransfer.cli import VERBS, preflight
+from medtransfer.cli.compare_others import compare_given
 from medtransfer.core import arithmetic
 from medtransfer.core.addresses import Scrubbed, hide, holds_secret, scrub
 from medtransfer.core.errors import UserError
@@ -190,7 +191,7 @@ def run(arguments: Sequence[str], root: Path) -> None:
         )
     identity = {name: hidden(value) for name, value in identity.items()}
     if options.verb == "compare" and (identity["csv"] or identity["experiment"]):
-        results.compare_others(root, identity)  # of scores of other code, which need no study
+        compare_given(root, identity)  # of scores of other code, which need no study
         return
     params = parameters.load(root / options.params, overrides, catalog.sizes(root))
     params = hide_all(params)

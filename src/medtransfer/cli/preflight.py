@@ -45,7 +45,7 @@ def check(verb: str, params: Params, root: Path, identity: Mapping[str, str]) ->
         of = dataclasses.replace(params, benchmark=tuned) if verb == "tune" else params
         for name in tasks_of(of, task):
             raw.source(catalog.lookup(name, root), params.data, root)
-    if verb in ("compare", "show", "promote"):
+    if verb in ("show", "promote"):
         result.find_results(root / "data/results/cells")
     if verb in ("demote", "export") and untouched(root):
         raise UserError(

@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medtransfer import params as parameters
+from medtransfer.cli.compare_others import compare_sources
+from medtransfer.cli.remote_runs import bring, refuse_none
 from medtransfer.cli.verb import verb
 from medtransfer.core.errors import UserError
 from medtransfer.params import Params
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from medtransfer.comparison.findings import Findings
 
 log = logging.getLogger("medtransfer")
@@ -43,6 +42,7 @@ def compare(
     predictions: str = "",
     where: str = "",
     margin: str = "",
+    percent: str = "no",
     out: str = "",
 ) -> None:
     """Turn the benchmark's finished runs into tables, figures and a report under data/results.
@@ -54,7 +54,7 @@ def compare(
         root: the study's folder.
         reference: init that the others are compared with; params: comparison.reference.
         against: CSV file of published numbers, or none; params: comparison.against.
-        csv: table of scores of other code, a row per run or per run and score.
+        csv: table of scores of other code, a row per run or per run and score; or of printed means (mean, std, n).
         experiment: MLflow experiment of other code's runs; several with commas between.
         init: column of the table, or key of the runs (params.x, tags.x), that says what is compared.
         task: likewise, the task; =name: of all of them.
@@ -65,13 +65,21 @@ def compare(
         predictions: column of the table, or artifact of the runs, with what each run says of single test images.
         where: which runs of the experiment, in MLflow's search syntax.
         margin: smallest difference that matters, in the unit of the scores.
+        percent: yes: scores and margin of other code are in percent.
         out: folder for tables and figures of such a comparison.
     """
     given = {"init": init, "task": task, "seed": seed, "fold": fold, "metric": metric, "val": val, "where": where}
     given["predictions"] = predictions
+    given["percent"] = "" if percent == "no" else percent
     given |= {"margin": margin, "out": out, "csv": csv, "experiment": experiment}
     if odd := [f"--{name}" for name, value in given.items() if value]:
         raise UserError(f"{', '.join(odd)}: of scores that other code measured, with --csv or --experiment")
+    bring(params, root)
+    if params.comparison.sources:
+        compare_sources(params, root)
+        if not any((root / "data/results").glob("*/*/*/cell.json")):
+            return  # there are no runs of ours
+    refuse_none(root)
     from medtransfer.comparison import record
     from medtransfer.report import console, write
     from medtransfer.results import looks
@@ -96,64 +104,6 @@ def compare(
             console.save(console.summarize(findings, console.inputs(params, COMPARED, root)), root)
         comparison.record(root, folder, parent=launcher.run_id, start=began, **record.comparison_run(findings))
     log.info("wrote data/results/*.csv and data/results/report/index.html; `medtransfer show` prints the table")
-
-
-def compare_others(root: Path, given: Mapping[str, str]) -> None:
-    """Compares scores that other code measured: prints what they say, and writes it where a folder is named.
-
-    Args:
-        root: the folder that paths are relative to.
-        given: the options of `compare`.
-
-    Raises:
-        UserError: an option is missing or does not fit, or the scores cannot be compared.
-    """
-    from rich.console import Console
-
-    from medtransfer.comparison import foreign
-    from medtransfer.report import console
-    from medtransfer.report.comparison import Comparison
-
-    try:
-        margin = float(given["margin"]) if given["margin"] else None
-    except ValueError as error:
-        raise UserError(f"margin is a number in the unit of the scores, got {given['margin']!r}") from error
-    if given["csv"] and given["experiment"]:
-        raise UserError("compare takes --csv or --experiment, got both")
-    keys = {name: given[name] for name in ("init", "task", "seed", "fold") if given[name]}
-    metric, val = given["metric"], given["val"]
-    if given["csv"]:
-        table, columns = foreign.read_csv(root / given["csv"]), foreign.columns(keys)
-    else:
-        table, columns, metric, val = _logged(root, given), foreign.Columns(), "score", "val" if val else ""
-    found = foreign.compare(
-        table, metric=metric, val=val, columns=columns, margin=margin, title=given["metric"].split(",")[0],
-        reference="" if given["reference"] == "params" else given["reference"], root=root,
-        predictions=given["predictions"] if given["csv"] else "predictions" if given["predictions"] else "",
-    )  # fmt: skip
-    Console().print(console.layout(console.summarize(found), every_task=True))
-    if given["out"]:
-        Comparison(found).save(root / given["out"])
-        log.info("wrote %s/index.html, scores.csv, contrasts.csv and the figures", given["out"])
-
-
-def _logged(root: Path, given: Mapping[str, str]) -> pd.DataFrame:
-    """Reads an experiment's runs and says what was left out."""
-    from medtransfer.tracking import foreign as logged
-
-    if lacking := [f"--{name}" for name in ("init", "seed", "metric") if not given[name]]:
-        raise UserError(f"compare --experiment needs {', '.join(lacking)}: under which key its runs say it")
-    metric, val = (tuple(filter(None, given[name].split(","))) for name in ("metric", "val"))
-    task = given["task"] or logged.ONE_TASK
-    wanted = logged.Keys(
-        init=given["init"], seed=given["seed"], task=task, fold=given["fold"], metric=metric, val=val
-    )  # fmt: skip
-    found = logged.runs(given["experiment"].split(","), wanted, root=root, filter_string=given["where"])
-    if given["predictions"]:
-        found = logged.with_predictions(found, given["predictions"], root)
-    for note in found.notes:
-        log.warning("%s", note)
-    return found.table
 
 
 NEXT = (

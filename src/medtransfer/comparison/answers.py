@@ -134,7 +134,7 @@ def _answer(
     sentences = _decided(column, pick, settled, labels) if settled else _open(column, picked, labels)
     if score:
         sentences.append(f"What is best on val scores {score}.")
-    seeds, plan = (None, "") if settled else plan_words(column, candidates, next_share)
+    seeds, plan = (None, "") if settled or column.unit == "run" else plan_words(column, candidates, next_share)
     text = " ".join([*sentences, *([plan] if plan else [])]) + tail
     return Answer(
         scope=column.scope, verdict=verdict, candidates=candidates, chosen=pick, score=value, seeds=seeds, text=text
@@ -241,6 +241,9 @@ def _on_what(column: Column, row: Row) -> str:
     """
     patients = column.pairs.patients
     tested = f" and {patients:,} test patients" if patients else ""
+    if row.printed:
+        runs = f"{column.pairs.seeds} runs or more each, taken as independent"
+        return f"This rests on printed means of {runs}; other test patients may say otherwise."
     if column.unit != "split":
         alone = "" if patients else "; other test patients may say otherwise"
         return f"This rests on {column.pairs.seeds} {plural(column.unit)}{tested}, for these training images{alone}."

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medtransfer.comparison.patients import Evidence
-from medtransfer.comparison.published_form import Row
+from medtransfer.comparison.published_form import Row, Unit
 from medtransfer.statistics import all_pairs
 from medtransfer.statistics.all_pairs import Pairs
 
@@ -38,7 +38,7 @@ class Contrast:
     """or `all tasks`"""
     init: str
     against: str
-    unit: Literal["seed", "fold", "split"]
+    unit: Unit
     n: int
     """seeds or folds"""
     patients: int
@@ -99,7 +99,7 @@ class Column:
 
     scope: str
     inits: tuple[str, ...]
-    unit: Literal["seed", "fold", "split"]
+    unit: Unit
     pairs: Pairs
     margin: float | None
     cases: int
@@ -159,7 +159,7 @@ class Untested:
 
     scope: str
     inits: tuple[str, ...]
-    unit: Literal["seed", "fold", "split"]
+    unit: Unit
     pairs: Pairs
     margin: float | None
     cases: int
@@ -181,7 +181,10 @@ def of_task(rows: Sequence[Row], evidence: Evidence, margin: float | None) -> Un
     if known:
         values = np.stack([evidence.contributions[init] for init in inits])
         found = all_pairs.over_seeds_and_patients(values, coarseness=evidence.coarseness)
-    if found is None:
+    if rows[0].printed:
+        known_runs = [row.summary for row in rows if row.summary]
+        found = all_pairs.over_summaries(*zip(*((one.mean, one.std, one.n) for one in known_runs), strict=True))
+    elif found is None:
         found = all_pairs.over_seeds([row.scores for row in rows], ratio=rows[0].ratio if rows[0].redrawn else 0.0)
     if found is None:
         return None

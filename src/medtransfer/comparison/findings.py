@@ -265,7 +265,7 @@ def _ranks(
     test, val = [], []
     for init in inits:
         found = [index.get((task, init)) for task in tasks]
-        test.append([row.scores if row else None for row in found])
+        test.append([(row.scores or _alone(row)) if row else None for row in found])
         val.append([[row.val] if row and row.val is not None else None for row in found])
     if not inits:
         none = Ranks(tasks=(), groups=(), ranks=(), confidence=1 - settings.alpha, draws=0, note="no runs to compare")
@@ -274,6 +274,11 @@ def _ranks(
     paired = all(result.fold is None for result in results)
     tested = ranks.rank(test, rng=rng, groups=groups, paired=paired, confidence=confidence)
     return tested, ranks.rank(val, rng=rng, groups=groups, confidence=confidence), inits
+
+
+def _alone(row: Row) -> tuple[float, ...]:
+    """Stands a published mean for its runs: it has a rank, and no interval of it."""
+    return (row.summary.mean,) if row.summary else ()
 
 
 def _columns(
@@ -326,6 +331,8 @@ def _answers(
         beside = f" Stopped early by the race on val, without a final score: {', '.join(early)}." if early else ""
         barred = [named[row.init] for row in own if row.barred]
         words = f" Not compared, because contaminated: {', '.join(barred)}." if barred else ""
+        bare = [named[row.init] for row in own if row.printed and row.summary and not row.compared]
+        words += f" Not compared, because no std over two or more runs is printed: {', '.join(bare)}." if bare else ""
         text = answer.text
         if barred and not eligible(own):
             text = "No answer: no initialization free of contamination has all its runs."
@@ -338,7 +345,10 @@ def _answers(
                 f"{names(bare, 3)} states no margin, the smallest difference that matters, in which tasks are added up"
             )
         whole = answers.over_tasks(columns.get(ALL), val_ranks, labels=named, next_share=next_share, why=why)
-        found.insert(0, whole)
+        everywhere = columns[ALL].inits if ALL in columns else benchmark.inits
+        some = [named[init] for init in benchmark.inits if init not in everywhere]
+        words = f" Not among them, because not compared on every task: {names(some, answers.NAMED)}." if some else ""
+        found.insert(0, replace(whole, text=whole.text + words))
     return tuple(found)
 
 

@@ -1,7 +1,8 @@
 """Scores that other code measured, in a table -> findings, by the same statistics as our own runs.
 
 A row is a run: an initialization (or whatever is compared), a task, a seed, a score on test. A run that stands there
-twice is refused; seeds that are missing and scores that are no number are named, and their init is not averaged.
+twice is refused; seeds that are missing and scores that are no number are named, and their init is not averaged. Or a
+row is a printed mean, with its std and number of runs.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import numpy as np
 import pandas as pd
 
 from medtransfer import params
-from medtransfer.comparison import findings, patients, published_form
+from medtransfer.comparison import findings, patients, printed, published_form
+from medtransfer.comparison.columns import ONE_TASK, Columns, chosen_metric
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.patients import Evidence
 from medtransfer.comparison.published_form import Row
@@ -31,22 +33,7 @@ from medtransfer.statistics.metrics import METRICS
 NOTE = "no predictions of single patients; seeds alone count"
 KEYS = ["init", "task", "seed", "fold"]
 """what says which run a row is"""
-ONE_TASK = "scores"
-"""name of the task of a table that names none"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """Which column of a table holds what."""
-
-    init: str = "init"
-    task: str = "task"
-    seed: str = "seed"
-    fold: str = "fold"
-    """of a cross-validation; a table may lack it"""
-    metric: str = "metric"
-    """of a long table, with `value`: name of the row's score; a table that lacks both is wide, a column each"""
-    value: str = "value"
+WHOLE = re.compile(r"\d+(\.0)?")
 
 
 def compare(
@@ -66,7 +53,8 @@ def compare(
     """Compares every two inits of a table of scores, on every task and over all of them.
 
     Args:
-        table: long (a row per run and score) or wide (a row per run, a column per score).
+        table: long (a row per run and score) or wide (a row per run, a column per score); or of printed means, a row
+            each, with mean, std and n in place of seed and score.
         metric: name of the score on test; needed where the table has several. Higher is better.
         val: name of the score on val, which picks among equals; empty: nothing picks.
         columns: which column holds what.
@@ -83,17 +71,63 @@ def compare(
     Raises:
         UserError: a column is missing, a run stands in it twice, a score is no share, or nothing can be compared.
     """
-    named = columns or Columns()
-    _check_columns(table, named)
-    scores = _scores(table, named, metric, val)
-    whole = 100.0 if percent else 1.0
+    scores = read(
+        table, metric=metric, val=val, columns=columns, percent=percent, title=title, predictions=predictions, root=root
+    )
+    margins = _margins(margin, list(dict.fromkeys(scores["task"])), 100.0 if percent else 1.0)
+    return compare_scores(scores, margins, reference=reference, alpha=alpha)
+
+
+def read(
+    table: pd.DataFrame, *, metric: str = "", val: str = "", columns: Columns | None = None, percent: bool = False,
+    title: str = "", predictions: str = "", root: Path = Path(),
+) -> pd.DataFrame:  # fmt: skip
+    """Brings a table to init, task, seed, fold, score, val, metric, predictions, a row per run; arguments of `compare`.
+
+    Scores are shares then, and `predictions` a path. Of printed means `std` and `runs` are there, too.
+
+    Raises:
+        UserError: a column is missing, a run stands in it twice, or a score is no share.
+    """
+    named, whole = columns or Columns(), 100.0 if percent else 1.0
+    means = named.mean in table and named.seed not in table
+    if means and (val or predictions):
+        raise UserError("a table of printed means has no runs: no scores on val, no predictions")
+    if means:
+        scores = printed.read(table, named, metric)
+    else:
+        _check_columns(table, named)
+        scores = _scores(table, named, metric, val)
     _check_shares(scores, whole, percent)
-    scores["metric"] = title or scores["metric"]
+    paths = _paths(table, scores, predictions, root) if predictions else ""
+    for column in ("score", "val", "std"):
+        if column in scores:
+            scores[column] = scores[column].astype(float) / whole
+    return scores.assign(metric=title or scores["metric"], predictions=paths, seed=scores["seed"].map(_plain))
+
+
+def compare_scores(
+    scores: pd.DataFrame, margins: Mapping[str, float | None], *, reference: str = "", alpha: float = 0.05
+) -> Findings:
+    """Compares every two inits of what `read` gave; several tables may stand below each other.
+
+    Args:
+        scores: runs, or printed means.
+        margins: task -> smallest difference that matters, a share.
+        reference: as in `compare`.
+        alpha: as in `compare`.
+
+    Raises:
+        UserError: a run stands there twice, a task has two metrics, or nothing can be compared.
+    """
+    _once(scores)
     inits, tasks = list(dict.fromkeys(scores["init"])), list(dict.fromkeys(scores["task"]))
     if reference and reference not in inits:
         raise UserError(f"reference {reference!r} is no init of the table{nearest(reference, inits)}")
-    margins = _margins(margin, tasks, whole)
-    results = _results(scores, margins, whole)
+    for task, own in scores.groupby("task", sort=False):
+        if len(names := list(dict.fromkeys(own["metric"]))) > 1:
+            raise UserError(f"task {task} has the scores {' and '.join(names)}: a task has one score on test")
+    results = _results(scores, margins)
     benchmark = params.Benchmark(
         inits=tuple(inits), tasks=tuple(tasks), seeds=tuple(sorted({one.seed for one in results})), recipes=("fixed",)
     )
@@ -102,27 +136,33 @@ def compare(
         images="none", unbalanced=(), as_published=True,
         reference=reference or ("random" if "random" in inits else inits[0]),
     )  # fmt: skip
+    if "std" in scores:
+        rows = printed.rows(results, printed.summaries(scores), benchmark, settings)
+        evidence = {task: Evidence(task=task, unit="run", note=printed.NOTE) for task in tasks}
+        return findings.compare(results, rows, evidence, benchmark, settings, settings.reference)
     rows = published_form.compare(results, benchmark, settings)
     whole_tasks = {row.task for row in rows if row.summary is not None}
     evidence = {task: Evidence(task=task, unit="run", note=NOTE) for task in tasks if task in whole_tasks}
-    if predictions:
-        paths = _paths(table, scores, predictions, root)
-        evidence |= _over_patients([one for one in results if one.task in whole_tasks], rows, paths)
+    paths = zip(results, scores["predictions"], strict=True)
+    known = {result.digest: Path(path) for result, path in paths if path}
+    told = [one for one in results if one.task in whole_tasks and one.digest in known]
+    bare = {one.task for one in results if one.digest not in known}  # of a task all runs have them, or none counts
+    evidence |= _over_patients([one for one in told if one.task not in bare], rows, known)
     return findings.compare(results, rows, evidence, benchmark, settings, settings.reference)
 
 
-def _paths(table: pd.DataFrame, scores: pd.DataFrame, column: str, root: Path) -> dict[str, Path]:
-    """Finds each run's file of predictions: digest -> path."""
+def _paths(table: pd.DataFrame, scores: pd.DataFrame, column: str, root: Path) -> list[str]:
+    """Finds each run's file of predictions."""
     if column not in table:
         raise UserError(f"the table has no column {column!r}{nearest(column, map(str, table.columns))}")
     named = table.loc[scores.index, column]
     if named.isna().any():
         raise UserError(f"{int(named.isna().sum())} runs name no file of predictions in the column {column}")
-    paths = {_digest(run): root / str(path) for run, path in zip(scores.itertuples(index=False), named, strict=True)}
-    missing = [str(path) for path in paths.values() if not path.is_file()]
+    paths = [root / str(path) for path in named]
+    missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise UserError(f"looked for {len(paths)} files of predictions, {len(missing)} are not there {some(missing)}")
-    return paths
+    return list(map(str, paths))
 
 
 def _over_patients(results: Sequence[Result], rows: Sequence[Row], paths: Mapping[str, Path]) -> dict[str, Evidence]:
@@ -180,19 +220,6 @@ def read_csv(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} is no CSV table: {one_line(error)}") from error
 
 
-def columns(named: Mapping[str, str]) -> Columns:
-    """Says which column of a table holds what.
-
-    Raises:
-        UserError: what is named is none of those that a table has.
-    """
-    valid = [field.name for field in fields(Columns)]
-    unknown = [name for name in named if name not in valid]
-    if unknown:
-        raise UserError(f"columns: unknown {unknown[0]!r}{nearest(unknown[0], valid)}")
-    return Columns(**named)
-
-
 def _check_columns(table: pd.DataFrame, named: Columns) -> None:
     present = [str(column) for column in table.columns]
     defaults = {field.name: field.default for field in fields(Columns)}
@@ -218,7 +245,7 @@ def _scores(table: pd.DataFrame, named: Columns, metric: str, val: str) -> pd.Da
     runs = pd.DataFrame({**keys, "fold": folds})
     if named.metric in table and named.value in table:
         found = list(dict.fromkeys(table[named.metric].astype(str)))
-        chosen = _metric(metric, found, f"the column {named.metric}")
+        chosen = chosen_metric(metric, found, f"the column {named.metric}")
         test = _of_metric(runs, table, named, chosen)
         if not val:
             return test.assign(val=math.nan, metric=chosen)
@@ -228,23 +255,11 @@ def _scores(table: pd.DataFrame, named: Columns, metric: str, val: str) -> pd.Da
         return test.merge(other, on=KEYS, how="left").set_axis(test.index).assign(metric=chosen)
     taken = {named.init, named.seed, named.task, named.fold, *([val] if val and not metric else [])}
     numbers = [str(name) for name in table.columns if name not in taken and pd.api.types.is_numeric_dtype(table[name])]
-    chosen = _metric(metric, numbers, "the columns of numbers")
+    chosen = chosen_metric(metric, numbers, "the columns of numbers")
     if val and val not in table:
         raise UserError(f"the table has no column {val!r}{nearest(val, numbers)}")
     whole = runs.assign(score=table[chosen], val=table[val] if val else math.nan, metric=chosen)
     return _once(whole)
-
-
-def _metric(wanted: str, found: Sequence[str], where: str) -> str:
-    if wanted:
-        if wanted not in found:
-            raise UserError(f"{where} have no {wanted!r}{nearest(wanted, found)}")
-        return wanted
-    if len(found) != 1:
-        raise UserError(
-            f"{where} hold {len(found)} scores ({', '.join(found) or 'none'}): name the one on test as metric"
-        )
-    return found[0]
 
 
 def _of_metric(runs: pd.DataFrame, table: pd.DataFrame, named: Columns, metric: str) -> pd.DataFrame:
@@ -302,25 +317,30 @@ def _margins(margin: float | Mapping[str, float] | None, tasks: Sequence[str], w
     return found
 
 
-def _results(scores: pd.DataFrame, margins: Mapping[str, float | None], whole: float) -> list[Result]:
+def _results(scores: pd.DataFrame, margins: Mapping[str, float | None]) -> list[Result]:
     seeds = _numbered(scores["seed"])
     folds = _numbered(scores["fold"].dropna()) if scores["fold"].notna().any() else {}
-    return [_result(row, seeds, folds, margins, whole) for row in scores.itertuples(index=False)]
+    return [_result(row, seeds, folds, margins) for row in scores.itertuples(index=False)]
+
+
+def _plain(seed: Any) -> Any:
+    """Writes 0, 0.0 and "0" of three tables as one seed."""
+    return int(float(seed)) if WHOLE.fullmatch(str(seed)) else str(seed)
 
 
 def _numbered(values: pd.Series[Any]) -> dict[Any, int]:
     """Numbers seeds, or folds, as they are where they are whole numbers, else in their order."""
     found = sorted(set(values), key=str)
-    whole = all(re.fullmatch(r"\d+(\.0)?", str(value)) for value in found)
+    whole = all(WHOLE.fullmatch(str(value)) for value in found)
     return {value: int(float(value)) if whole else place for place, value in enumerate(found)}
 
 
 def _result(
-    row: Any, seeds: Mapping[Any, int], folds: Mapping[Any, int], margins: Mapping[str, float | None], whole: float
+    row: Any, seeds: Mapping[Any, int], folds: Mapping[Any, int], margins: Mapping[str, float | None]
 ) -> Result:
     metric = re.sub(r"^test_", "", row.metric)
     known = METRICS.get(metric)
-    values = {f"test_{metric}": float(row.score) / whole, f"best_val_{metric}": float(row.val) / whole}
+    values = {f"test_{metric}": float(row.score), f"best_val_{metric}": float(row.val)}
     values = {name: value for name, value in values.items() if not math.isnan(value)}
     return Result(
         digest=_digest(row), verb=ELSEWHERE, init=row.init, task=row.task, seed=seeds[row.seed],

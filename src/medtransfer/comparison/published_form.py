@@ -18,6 +18,7 @@ from medtransfer.results.result import CONTAMINATED, Result
 from medtransfer.statistics import randomization, t_tests
 from medtransfer.weights.names import seen
 
+Unit = Literal["seed", "fold", "split", "run"]
 ScoreTest = t_tests.TTest | randomization.RandomizationTest
 
 TEST_NAMES = {
@@ -37,8 +38,9 @@ class Row:
     task: str
     init: str
     applicable: bool
-    unit: Literal["seed", "fold", "split"]
-    """what one score stands for: a seed's run, or the mean over the seeds of a fold or a drawn split"""
+    unit: Unit
+    """what one score stands for: a seed's run, or the mean over the seeds of a fold or a drawn split; `run`: of a
+    printed mean, whose runs nobody has"""
     redrawn: bool
     """every fold, or split, has test images of its own: they share training images and are not independent"""
     expected: int
@@ -76,9 +78,15 @@ class Row:
     """None for the best itself and where no test is possible"""
 
     @property
+    def printed(self) -> bool:
+        """Says whether mean, std and number of runs are known and the runs are not, so that nothing is paired."""
+        return self.unit == "run"
+
+    @property
     def compared(self) -> bool:
         """Says whether the row enters tests, ranks and answers: it has all its scores and is not barred."""
-        return self.summary is not None and not self.barred
+        known = self.summary is not None and not (self.printed and self.summary.std is None)
+        return known and not self.barred
 
 
 def compare(
@@ -103,7 +111,7 @@ def compare(
         published, redrawn = comparison.as_published, task not in locked
         column = [_row(task, init, benchmark, index, published, redrawn) for init in benchmark.inits]
         column = [_stopped(row, stopped.get(task, {})) for row in column]
-        rows += _against_best(column, comparison)
+        rows += against_best(column, comparison)
     return rows
 
 
@@ -162,7 +170,8 @@ def _vals(groups: Iterable[Sequence[Result]]) -> tuple[float, ...]:
     return tuple(sum(known) / len(known) for known in scores) if whole else ()
 
 
-def _against_best(column: Sequence[Row], comparison: params.Comparison) -> list[Row]:
+def against_best(column: Sequence[Row], comparison: params.Comparison) -> list[Row]:
+    """Tests the rows of a task against the one with the highest mean."""
     best = max(eligible(column), key=_mean, default=None)
     if best is None:
         return list(column)
@@ -186,6 +195,8 @@ def test_rows(row: Row, other: Row, comparison: params.Comparison) -> ScoreTest:
 
     Complete rows have the same seeds in the same order, so that a paired test pairs runs of one seed.
     """
+    if row.printed and row.summary and other.summary:
+        return t_tests.t_test_from_summary(row.summary, other.summary, test="welch", alpha=comparison.alpha)
     if row.redrawn:
         return t_tests.corrected_t_test(row.scores, other.scores, ratio=row.ratio, alpha=comparison.alpha)
     if comparison.test == "wilcoxon":

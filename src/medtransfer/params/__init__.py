@@ -17,7 +17,7 @@ from medtransfer.params.parameters import (
 )
 from medtransfer.params.protocols import FROZEN, Protocols
 from medtransfer.params.recommend import CHEAP, Recommend
-from medtransfer.params.results import Benchmark, Claim, Comparison, Promotion
+from medtransfer.params.results import Benchmark, Claim, Comparison, Promotion, Source
 from medtransfer.params.training import (
     Augmentation,
     Classification,
@@ -32,6 +32,6 @@ from medtransfer.params.tuning import Dimension, Tuning
 __all__ = [
     "CHEAP", "FROZEN", "WHOLE", "Augmentation", "Benchmark", "Claim", "Classification", "Comparison", "Data",
     "Dimension", "Engine", "Execution", "Fraction", "Model", "OwnInit", "Params", "Phantoms", "Pretraining",
-    "Promotion", "Protocols", "Recommend", "Segmentation", "TaskParams", "Training", "Tuning", "check_values",
+    "Promotion", "Protocols", "Recommend", "Segmentation", "Source", "TaskParams", "Training", "Tuning", "check_values",
     "dotted_names", "load", "parse_fraction", "protocol", "refuse_shadowed", "task_params",
 ]  # fmt: skip

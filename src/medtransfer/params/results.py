@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from medtransfer.core.addresses import holds_secret
+from medtransfer.core.errors import UserError
 from medtransfer.params.fractions import parse_fraction
 from medtransfer.params.limits import require, require_names
 from medtransfer.params.protocols import Protocol
@@ -55,6 +57,52 @@ class Benchmark:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Source:
+    """Runs that other code did, as `compare --experiment` and `compare --csv` take them."""
+
+    experiments: tuple[str, ...] = ()
+    """MLflow's, by name"""
+    csv: str = ""
+    """a table in their place, relative to the study's folder"""
+    tracking_uri: str = ""
+    """MLflow's server or store, without password; empty: the study's"""
+    init: str = ""
+    """key of the runs (`params.x`, `tags.x`, `attributes.run_name`, `=name`) or column that says what is compared"""
+    task: str = ""
+    """likewise, the task; tasks of one name in two sources are one task"""
+    seed: str = ""
+    """likewise, the seed; seeds of one number share their draws"""
+    fold: str = ""
+    """likewise, the fold of a cross-validation"""
+    metric: tuple[str, ...] = ()
+    """the score on test, higher is better; several where some runs call it otherwise"""
+    val: tuple[str, ...] = ()
+    """the score on val, which picks among equals"""
+    where: str = ""
+    """which runs, in MLflow's search syntax"""
+    predictions: str = ""
+    """artifact, or column of paths, with what each run says of single test images"""
+    margin: float | None = None
+    """smallest difference that matters, in the unit of the scores; null: nothing is called equivalent"""
+    percent: bool = False
+    """scores and margin are in percent"""
+
+    def __post_init__(self) -> None:
+        words = "a source is experiments of MLflow or a csv"
+        require(bool(self.experiments) != bool(self.csv), words, experiments=self.experiments, csv=self.csv)
+        if holds_secret(self.tracking_uri):
+            raise UserError(
+                "comparison.sources: tracking_uri holds a password or token; give it as MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            )
+
+    @property
+    def name(self) -> str:
+        """Names it in a message."""
+        return self.csv or ", ".join(self.experiments)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """The statistical comparison."""
 
@@ -81,6 +129,8 @@ class Comparison:
     """conditions in which the runs of one seed may differ between initializations; such a table says so"""
     as_published: bool
     """contaminated runs enter tests, ranks and answers, as in the publication"""
+    sources: tuple[Source, ...] = ()
+    """runs that other code did: they are compared with each other, in one table of their own"""
 
     def __post_init__(self) -> None:
         require(0 < self.alpha < 1, "0 < comparison.alpha < 1", alpha=self.alpha)

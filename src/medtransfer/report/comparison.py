@@ -64,7 +64,7 @@ class Comparison:
                 "init": row.init,
                 "mean": row.summary.mean if row.summary else None,
                 "std": row.summary.std if row.summary else None,
-                "n": len(row.scores),
+                "n": row.summary.n if row.summary else len(row.scores),
                 "unit": row.unit,
                 "val": row.val,
                 "best": row.compared and row.init in kept.get(row.task, ()),

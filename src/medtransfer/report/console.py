@@ -75,7 +75,14 @@ def layout(summary: Summary, every_task: bool = False) -> RenderableType:
 def inputs(params: Params, sections: tuple[str, ...], root: Path) -> str:
     """Identifies what a comparison reads: finished runs, the files beside them, parameters, and this program."""
     results = root / "data/results"
-    read = sorted([*results.glob("cells/*/*/cell.json"), *results.glob("cells/*/*.json"), results / "looks.json"])
+    read = sorted(
+        [
+            *results.glob("cells/*/*/cell.json"),
+            *results.glob("remote/*/*/cell.json"),
+            *results.glob("cells/*/*.json"),
+            results / "looks.json",
+        ]
+    )
     read += [*sorted(root.glob("data/raw/*/task.yaml")), *(root / path for path in params.comparison.against)]
     sha = hashlib.sha256(metadata.version("medtransfer").encode())
     for path in read:

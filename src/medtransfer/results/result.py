@@ -19,6 +19,10 @@ from medtransfer.statistics import metrics
 CONTAMINATED = "contaminated"
 ELSEWHERE = "elsewhere"
 """in place of the verb, of a run that other code did: a row of a table of scores"""
+RESULT, PREDICTIONS = "cell.json", "predictions.parquet"
+"""files of a finished run"""
+REMOTE = "remote"
+"""folder beside that of the finished runs: what other machines trained, brought from MLflow"""
 FACTS = "facts.json"
 """beside a task's runs: what was declared of it when they were put there, for who has not its `task.yaml`"""
 
@@ -158,12 +162,14 @@ def write_facts(task: Task, folder: Path) -> None:
 
 
 def find_results(folder: Path) -> list[Path]:
-    """Finds every `<task>/<digest>/cell.json` below a folder, in a stable order.
+    """Finds every `<task>/<digest>/cell.json` below a folder, and beside it in `remote`, in a stable order.
 
     Raises:
         UserError: there is none.
     """
-    paths = [path for path in sorted(folder.glob("*/*/cell.json")) if not path.parent.name.startswith(".")]
+    every = [*sorted(folder.glob(f"*/*/{RESULT}")), *sorted(folder.with_name(REMOTE).glob(f"*/*/{RESULT}"))]
+    found = {path.parent.name: path for path in reversed(every) if not path.parent.name.startswith(".")}
+    paths = list(reversed(found.values()))  # of a run that is in both the one here
     if not paths:
         raise UserError(
             f"looked for finished runs in {folder}/<task>/<digest>/cell.json, found none; run `finetune` first"
@@ -177,7 +183,8 @@ def predictions(result: Result, folder: Path) -> Path:
     Raises:
         UserError: they are missing, or not those that the run wrote.
     """
-    path = folder / result.task / result.digest / "predictions.parquet"
+    places = [place / result.task / result.digest / PREDICTIONS for place in (folder, folder.with_name(REMOTE))]
+    path = next((place for place in places if place.is_file()), places[0])
     if not path.is_file():
         raise UserError(
             f"looked for the test predictions of {result.label} in {path}, found none; run `benchmark`, which brings "

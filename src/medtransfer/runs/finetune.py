@@ -26,7 +26,7 @@ from medtransfer.data.cache import Prepared, load
 from medtransfer.data.tasks import slug
 from medtransfer.params import Classification, Segmentation, task_params
 from medtransfer.results import examples
-from medtransfer.results.result import read_result
+from medtransfer.results.result import PREDICTIONS, RESULT, read_result
 from medtransfer.runs import variants
 from medtransfer.runs.execution import leases
 from medtransfer.runs.run import Run
@@ -43,7 +43,7 @@ if TYPE_CHECKING:  # torch is loaded where a run is trained: in a worker, and no
 
 log = logging.getLogger("medtransfer")
 
-RESULTS = ("cell.json", "predictions.parquet")
+RESULTS = (RESULT, PREDICTIONS)
 """what a finished run leaves in its folder, enough to compare without a server"""
 FAILURE = "error.txt"
 """traceback of a run's last failure, in its folder and among its artifacts"""

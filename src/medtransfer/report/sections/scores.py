@@ -101,6 +101,9 @@ def score_notes(findings: Findings) -> list[str]:
             f"that it is taken from (contaminated): {'; '.join(barred)}. comparison.as_published: true compares them, "
             "as published."
         )
+    bare = [f"{row.init} on {row.task}" for row in rows if row.printed and row.summary and not row.compared]
+    if bare:
+        notes.append(f"Shown, and compared with nothing: no std over two or more runs is printed: {'; '.join(bare)}.")
     notes += [f"{row.init} on {row.task}: {row.listed.words}." for row in rows if row.listed]
     if count := findings.left_out:
         notes.append(f"{count} finished {'run' if count == 1 else 'runs'} outside this benchmark left out.")
@@ -132,6 +135,7 @@ def _method(findings: Findings) -> str:
     marks = sorted({mark for result in findings.results for mark in result.marks})
     units = {row.unit for row in rows if row.summary is not None} or {"seed"}
     words = {"seed": "run (seed)", "fold": "fold (mean over its seeds)", "split": "drawn split (mean over its seeds)"}
+    words["run"] = "run, of printed means"
     unit = " or ".join(f"{words[name]}, n = {_number(rows, name)}" for name in sorted(units, reverse=True))
     return (
         f"Mean ± std of the test score in percent; unit: {unit}, ddof 1. Bold: no other was shown to be better. All "

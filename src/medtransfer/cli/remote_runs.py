@@ -1,0 +1,167 @@
+"""Runs of the benchmark that another machine trained: brought from MLflow's server before runs are compared."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtransfer.core.errors import UserError, some
+from medtransfer.params import Params
+
+if TYPE_CHECKING:
+    from medtransfer.results.result import Result
+    from medtransfer.tracking.remote import RemoteRun
+
+log = logging.getLogger("medtransfer")
+
+
+def bring(params: Params, root: Path) -> None:
+    """Brings what the benchmark lacks here and MLflow has as finished into `data/results/remote`, a cache.
+
+    A run is taken if all parameters that it read have the study's values today, and those of its task and seed the
+    same conditions (`comparison.unbalanced` allows others). What is not taken is named.
+    """
+    from medtransfer.data import catalog
+    from medtransfer.results.result import REMOTE, read_result
+    from medtransfer.tracking import remote
+    from medtransfer.tracking.address import untouched
+    from medtransfer.tracking.store import Away, masked
+    from medtransfer.weights.names import expected
+
+    folder, benchmark = root / "data/results" / REMOTE, expected(params)
+    here = [read_result(path) for path in sorted((root / "data/results/cells").glob("*/*/cell.json"))]
+    tasks = [name for name in benchmark.tasks if name in catalog.names(root)]
+    if untouched(root):
+        return
+    try:
+        found = remote.finished(root, tasks)
+    except Away as away:
+        log.warning("runs of other machines are those that were brought before: %s", masked(away))
+        return
+    values = {task: _values(params, task, root) for task in tasks}
+    digests, keys = {one.digest for one in here}, {_key(one) for one in here}
+    wanted = [run for run in found if run.digest not in digests and run.key not in keys and _belongs(run, benchmark)]
+    fitting = [run for run in wanted if not _differs(run, values[run.task])]
+    _say("other parameters than the study has", [run for run in wanted if run not in fitting], values)
+    chosen = _one_each(fitting, here)
+    remote.bring(root, chosen, folder)
+    kept = _balanced(params.comparison.unbalanced, here, chosen, folder)
+    _forget(folder, {run.digest for run in kept})
+    if kept:
+        log.info("%d runs of other machines are in the table, from MLflow: data/results/%s", len(kept), REMOTE)
+
+
+def _values(params: Params, task: str, root: Path) -> dict[str, Any]:
+    """Lists what the study says today of a task, by dotted name."""
+    from medtransfer.core import schema
+    from medtransfer.data import catalog
+    from medtransfer.params import protocol, task_params
+
+    segmentation = catalog.lookup(task, root).segmentation
+    kind = "segmentation" if segmentation else "classification"
+    trained = schema.flatten(protocol(params, task, segmentation), kind)
+    sizes = {f"tasks.{task}.image_size": task_params(params, task).image_size}
+    return {**trained, **schema.flatten(params.engine, "engine"), **sizes}
+
+
+def _belongs(run: RemoteRun, benchmark: Any) -> bool:
+    from medtransfer.core.identity import PROTOCOL_VERSION
+
+    tags = run.tags
+    named = tags.get("init") in benchmark.inits and tags.get("seed", "") in map(str, benchmark.seeds)
+    varied = tags.get("recipe") in benchmark.recipes and tags.get("protocol", "finetune") in benchmark.protocols
+    split = "split" not in tags or tags["split"] in map(str, benchmark.splits)
+    fraction = tags.get("fraction", "1") in benchmark.fractions
+    return named and varied and split and fraction and tags.get("protocol_version") == str(PROTOCOL_VERSION)
+
+
+def _differs(run: RemoteRun, values: Mapping[str, Any]) -> list[str]:
+    """Names the parameters that a run read and of which the study has another value today."""
+    absent = {"engine.portable": "False"}  # logged only where it is true
+    said = absent | dict(run.params)
+    own = run.tags.get("recipe") == "tuned"  # its study found the values of training
+    names = [name for name in values if name in said and (name.startswith(("engine.", "tasks.")) or not own)]
+    return [name for name in names if said[name] != str(values[name])]
+
+
+def _key(result: Result) -> tuple[str, ...]:
+    part = "" if result.fold is None else str(result.fold)
+    fold, split = ("", part) if result.drawn else (part, "")
+    return (
+        result.task, result.init, str(result.seed), fold, split, result.recipe, result.protocol, result.fraction
+    )  # fmt: skip
+
+
+def _one_each(runs: Sequence[RemoteRun], here: Sequence[Result]) -> list[RemoteRun]:
+    """Takes one run of each place in the table: of the data and weights of the runs here, or the only one."""
+    manifests = {(one.task, one.fold): one.manifest_digest for one in here}
+    weights = {one.init: one.weights_sha256 or "random" for one in here}
+    places: dict[tuple[str, ...], list[RemoteRun]] = {}
+    for run in runs:
+        part = run.tags.get("fold", run.tags.get("split"))
+        manifest = manifests.get((run.task, None if part is None else int(part)), run.tags["manifest_digest"])
+        own = weights.get(run.tags["init"], run.tags["weights_sha256"])
+        if (run.tags["manifest_digest"], run.tags["weights_sha256"]) == (manifest, own):
+            places.setdefault(run.key, []).append(run)
+    several = [" ".join(filter(None, key)) for key, found in places.items() if len(found) > 1]
+    if several:
+        log.warning(
+            "MLflow has several runs of one place with the study's parameters, of other data, weights or machines; "
+            "none of them is taken %s", some(several),
+        )  # fmt: skip
+    return [found[0] for found in places.values() if len(found) == 1]
+
+
+def _balanced(
+    allowed: Sequence[str], here: Sequence[Result], runs: Sequence[RemoteRun], folder: Path
+) -> list[RemoteRun]:
+    """Leaves out runs whose conditions are not those of their task and seed."""
+    from medtransfer.comparison.selection import CONDITIONS
+    from medtransfer.results.result import RESULT, read_result
+
+    first = {(one.task, one.seed, one.fold): one for one in reversed(here)}
+    kept, odd = [], list[str]()
+    for run in runs:
+        result = read_result(folder / run.task / run.digest / RESULT)
+        other = first.setdefault((result.task, result.seed, result.fold), result)
+        differing = [name for name, value in CONDITIONS.items() if value(result) != value(other)]
+        if refused := [name for name in differing if name not in allowed]:
+            odd.append(f"{result.label}: {', '.join(refused)}")
+        else:
+            kept.append(run)
+    if odd:
+        log.warning(
+            "%d runs in MLflow were trained in other conditions than those of their task and seed and are left out %s; "
+            "comparison.unbalanced allows them", len(odd), some(odd),
+        )  # fmt: skip
+    return kept
+
+
+def _say(why: str, runs: Sequence[RemoteRun], values: Mapping[str, Mapping[str, Any]]) -> None:
+    if runs:
+        names = dict.fromkeys(name for run in runs for name in _differs(run, values[run.task]))
+        log.warning("%d finished runs in MLflow have %s and are left out %s", len(runs), why, some(list(names)))
+
+
+def _forget(folder: Path, digests: set[str]) -> None:
+    """Clears from the cache what is not compared today; the server has it."""
+    for path in folder.glob("*/*"):
+        if path.is_dir() and path.name not in digests:
+            shutil.rmtree(path)
+
+
+def refuse_none(root: Path) -> None:
+    """Refuses to compare nothing.
+
+    Raises:
+        UserError: no run has finished, here or in MLflow.
+    """
+    from medtransfer.results.result import find_results
+
+    try:
+        find_results(root / "data/results/cells")
+    except UserError as error:
+        raise UserError(f"{error}; nor has MLflow a finished run of this benchmark") from error
