@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("medtransfer")
 
 
-@verb(*TRAINING, "recommend", "comparison", "tuning")
+@verb(*TRAINING, "recommend", "comparison", "tuning", extra="train")
 def recommend(
     params: Params,
     root: Path,
