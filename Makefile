@@ -36,8 +36,7 @@ docs-check: .venv/installed
 	@mkdocs build --strict --quiet
 
 ui: .venv/installed
-	@python -m medtransfer ui
-	@mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
+	@python -m medtransfer ui --serve
 
 services: .venv/installed
 	@python -m medtransfer services start
@@ -55,4 +54,4 @@ services: .venv/installed
 
 # After a change of pyproject.toml.
 lock:
-	uv pip compile -q --no-header --no-annotate --group dev pyproject.toml --python-version 3.11 -o requirements.lock
+	uv pip compile -q --no-header --no-annotate --all-extras --group dev pyproject.toml --python-version 3.11 -o requirements.lock

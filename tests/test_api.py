@@ -18,9 +18,10 @@ from timm.data import resolve_model_data_config
 
 import medtransfer as mt
 from medtransfer import params as parameters
+from medtransfer.cli import data as data_verbs
 from medtransfer.comparison import findings, record
 from medtransfer.comparison.selection import collect
-from medtransfer.core import rng
+from medtransfer.core import extras, rng
 from medtransfer.runs import finetune
 from medtransfer.statistics import t_tests
 from medtransfer.weights import backbones, store
@@ -161,6 +162,44 @@ def test_a_mistake_is_named_before_work_starts(root: Path) -> None:
         mt.inits(root=root / "data")
     with pytest.raises(mt.UserError, match=r"found none; run `finetune` first"):
         mt.scores(root=root)
+
+
+# Preparing
+
+
+def test_what_is_prepared_is_the_cache_that_a_verb_finds_current(root: Path) -> None:
+    small: dict[str, Any] = {"tasks.shenzhen.image_size": 24, "tasks.shenzhen.cache_size": 24}
+    prepared = mt.prepare("shenzhen", root=root, **small)
+    assert isinstance(prepared, mt.Prepared)
+    assert prepared.images.shape == (40, 24, 24)
+    assert prepared.samples["split"].value_counts().to_dict() == {"train": 28, "test": 8, "val": 4}
+    assert (prepared.folder, prepared.marks) == (root / "data/prepared/shenzhen/phantoms", ("synthetic",))
+    built = {path: path.stat().st_mtime_ns for path in prepared.folder.iterdir()}
+    texts = {name: str(value) for name, value in small.items()}
+    data_verbs.prepare(parameters.load(root / "params.yaml", texts), root, "shenzhen")
+    assert {path: path.stat().st_mtime_ns for path in prepared.folder.iterdir()} == built
+    with pytest.raises(mt.UserError, match="unknown task 'shenzen'; did you mean shenzhen"):
+        mt.prepare("shenzen", root=root)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("backbone", ["random"]),
+        ("create_model", ["random"]),
+        ("prepare", ["shenzhen"]),
+        ("finetune", ["random", "shenzhen"]),
+        ("recommend", ["shenzhen"]),
+    ],
+)
+def test_what_needs_an_extra_says_so_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: list[str]
+) -> None:
+    monkeypatch.setattr(extras, "installed", lambda module: module != "timm")
+    with pytest.raises(mt.UserError) as refusal:
+        getattr(mt, name)(*words, root=tmp_path)
+    needs = f"mt.{name} needs what is not installed here (timm): pip install 'medtransfer[train]'"
+    assert str(refusal.value) == needs
 
 
 # Results

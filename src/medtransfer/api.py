@@ -1,26 +1,31 @@
 """What `import medtransfer as mt` offers: the verbs' own functions for a notebook or another program.
 
-Parameters are read as on the command line: from `params.yaml` of the repository's top folder, and dotted names change
+Parameters are read as on the command line: from `params.yaml` of the study's folder, and dotted names change
 them, as in `**{"segmentation.lr": 3e-4}`. Nothing heavy is imported before it is needed.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from medtransfer.core import extras
 from medtransfer.core.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
+    from medtransfer.data.cache import Prepared
     from medtransfer.data.tasks import Task
     from medtransfer.params import Params
     from medtransfer.report.comparison import Comparison
+    from medtransfer.results.recommendation import Recommendation
     from medtransfer.results.result import Result
     from medtransfer.weights.records import Record, Triple
 
@@ -51,7 +56,7 @@ def backbone(
         seed: what `random` is drawn from; any other init has one set of tensors.
         image_size: side of the inputs in pixels, for architectures that are built for one side (vision transformers),
             whose position embeddings are then resampled; None: the side they were published for.
-        root: the repository's top folder, with `data/weights`.
+        root: the study's folder, with `data/weights`.
         params: parameter file in it.
         **dotted: parameters by dotted name, such as `model.padding`.
 
@@ -68,6 +73,7 @@ def backbone(
         features = network((images - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None])
         ```
     """
+    extras.need("train", "mt.backbone")
     from medtransfer.core import rng
     from medtransfer.training import networks
     from medtransfer.training.fitting import BackboneSpec
@@ -102,7 +108,7 @@ def create_model(
         num_classes: of the classifier, drawn from the seed as timm draws it; 0: none.
         seed: of the classifier, and of what `random` is drawn from.
         image_size: side of the inputs in pixels, as in `backbone`.
-        root: the repository's top folder, with `data/weights`.
+        root: the study's folder, with `data/weights`.
         params: parameter file in it.
         **dotted: parameters by dotted name, such as `model.padding`.
 
@@ -118,6 +124,7 @@ def create_model(
         model = mt.create_model("swav", num_classes=14)
         ```
     """
+    extras.need("train", "mt.create_model")
     import torch
 
     from medtransfer.core import rng
@@ -151,7 +158,7 @@ def finetune(
         task: name of a task.
         seed: from 0.
         fold: which fold, or which drawn split, of a task that has several.
-        root: the repository's top folder, with `data`.
+        root: the study's folder, with `data`.
         params: parameter file in it.
         **dotted: parameters by dotted name, such as `classification.lr` (learning rate).
 
@@ -169,6 +176,7 @@ def finetune(
         print(result.metric, result.score)
         ```
     """
+    extras.need("train", "mt.finetune")
     from medtransfer.comparison.selection import look_up
     from medtransfer.core import arithmetic
     from medtransfer.results.result import read_result
@@ -191,6 +199,112 @@ def finetune(
     return found
 
 
+def prepare(
+    task: str,
+    *,
+    check: bool = False,
+    root: str | Path = ".",
+    params: str = "params.yaml",
+    **dotted: Any,
+) -> Prepared:
+    """Checks a task's raw files and decodes them once, as the verb of this name; what is still current is kept.
+
+    Args:
+        task: name of a task.
+        check: hash all raw files again, even unchanged ones.
+        root: the study's folder, with `data`.
+        params: parameter file in it.
+        **dotted: parameters by dotted name, such as `data.skip_bad`.
+
+    Returns:
+        The cache: `folder` (look at `samples.png` in it), `samples` (a table: id, patient, split, labels), `images` and
+        `masks` (arrays on disk), `manifest` (counts, what the audit found), `marks`, `digest`.
+
+    Raises:
+        UserError: the files are not there, or hold what was not published; patients or images are in two splits.
+
+    Example:
+        ```python
+        prepared = mt.prepare("tb_screening")
+        prepared.samples.groupby("split").size()
+        ```
+    """
+    extras.need("train", "mt.prepare")
+    from medtransfer.data import catalog
+    from medtransfer.data import prepare as preparation
+
+    top = Path(root).resolve()
+    values = _parameters(top, params, dotted, task=task)
+    return preparation.prepare(catalog.lookup(task, top), values, top, check=check)
+
+
+def recommend(
+    task: str,
+    *,
+    minutes: float | None = None,
+    hours: float | None = None,
+    use: str = "",
+    max_parameters: int | None = None,
+    candidates: Sequence[str] = (),
+    root: str | Path = ".",
+    params: str = "params.yaml",
+    **dotted: Any,
+) -> Recommendation:
+    """Says which weights to start from on one task, within a time, as the verb of this name.
+
+    Asked again it answers at once; a race that was stopped goes on where it was.
+
+    Args:
+        task: name of a task.
+        minutes: that it may take; None: `recommend.minutes`.
+        hours: the same in hours.
+        use: `research` or `commercial`: a licence that forbids it, or is unclear, keeps weights out; empty:
+            `recommend.use`.
+        max_parameters: of a backbone; None: `recommend.max_parameters`.
+        candidates: inits; empty: `recommend.candidates`.
+        root: the study's folder, with `data`.
+        params: parameter file in it.
+        **dotted: parameters by dotted name, such as `recommend.seeds`.
+
+    Returns:
+        The answer: `sentences`, `pick`, `probability` (that the pick is within one margin of the best that raced),
+        `candidates` (each with how it stands and why). Its page is `data/recommend/<task>/index.html`.
+
+    Raises:
+        UserError: an unknown name, data that cannot be had, fewer than two candidates, or another process answers the
+            same.
+
+    Example:
+        ```python
+        answer = mt.recommend("tb_screening", minutes=60, use="commercial")
+        print(" ".join(answer.sentences))
+        ```
+    """
+    began = time.time()
+    extras.need("train", "mt.recommend")
+    from medtransfer.comparison import prior, recommended
+    from medtransfer.core import arithmetic
+    from medtransfer.report import recommendation as page
+    from medtransfer.runs.recommend.answer import answer
+
+    if minutes is not None and hours is not None:
+        raise UserError("minutes and hours are the same time: give one of them")
+    given = {
+        "minutes": minutes if hours is None else 60 * hours,
+        "use": use or None,
+        "max_parameters": max_parameters,
+        "candidates": list(candidates) or None,
+    }
+    chosen = {f"recommend.{name}": value for name, value in given.items() if value is not None}
+    top = Path(root).resolve()
+    values = _parameters(top, params, dotted | chosen, task=task, raced=True)
+    arithmetic.check_environment(values.engine.portable)
+    return answer(
+        values, top, task, began=began, earlier=functools.partial(prior.places, values, top, task),
+        tested=recommended.with_test, page=page.write,
+    )  # fmt: skip
+
+
 CELLS = "data/results/cells"
 
 
@@ -198,8 +312,8 @@ def scores(folder: str | Path = "data/results", *, root: str | Path = ".") -> pd
     """Reads the finished runs of a folder as a table.
 
     Args:
-        folder: `data/results` of a repository, or a folder of runs, `<task>/<digest>/cell.json`; relative to `root`.
-        root: the repository's top folder, where tasks are described.
+        folder: `data/results` of a study, or a folder of runs, `<task>/<digest>/cell.json`; relative to `root`.
+        root: the study's folder, where tasks are described.
 
     Returns:
         One row per run and metric: `task`, `init`, `seed`, `fold`, `metric` (as in `test_auc`; also what the run cost,
@@ -254,7 +368,7 @@ def compare(
         percent: of a table: its scores and margins are in percent.
         predictions: of a table: column that holds the path of each run's predictions (CSV or parquet with id, target,
             probability and patient), with which patients count as seeds do.
-        root: the repository's top folder, where tasks, studies and published numbers of our own runs are.
+        root: the study's folder, where tasks, studies and published numbers of our own runs are.
         params: parameter file in it; its sections `benchmark` and `comparison` say what is compared of our own runs.
         **dotted: parameters by dotted name, such as `benchmark.inits`.
 
@@ -360,7 +474,7 @@ def tasks(root: str | Path = ".") -> dict[str, Task]:
     """Lists the tasks, one's own in `data/raw/<name>/task.yaml` included: name -> record.
 
     Args:
-        root: the repository's top folder.
+        root: the study's folder.
 
     Raises:
         UserError: a `task.yaml` has a mistake.
@@ -380,7 +494,7 @@ def inits(root: str | Path = ".", params: str = "params.yaml") -> dict[str, Reco
     """Lists the initializations that have a name of their own: name -> record, one's own of section `inits` included.
 
     Args:
-        root: the repository's top folder.
+        root: the study's folder.
         params: parameter file in it.
 
     Raises:
@@ -396,8 +510,24 @@ def inits(root: str | Path = ".", params: str = "params.yaml") -> dict[str, Reco
     return names.all_records(_parameters(Path(root).resolve(), params, {}).inits)
 
 
-def _parameters(root: Path, file: str, dotted: Mapping[str, Any], init: str = "", task: str | None = None) -> Params:
-    """Reads the parameters as the command line does, and describes what they name of the model registry or a hub."""
+def _parameters(
+    root: Path,
+    file: str,
+    dotted: Mapping[str, Any],
+    init: str = "",
+    task: str | None = None,
+    raced: bool = False,
+) -> Params:
+    """Reads the parameters as the command line does, and describes what they name of the model registry or a hub.
+
+    Args:
+        root: the study's folder.
+        file: parameter file in it.
+        dotted: parameters by dotted name.
+        init: that is asked about beside those that the parameters name.
+        task: that is asked about.
+        raced: whether `recommend.candidates` are asked about.
+    """
     from medtransfer import params
     from medtransfer.data import catalog
     from medtransfer.weights import hub
@@ -407,8 +537,11 @@ def _parameters(root: Path, file: str, dotted: Mapping[str, Any], init: str = ""
     values = hide_all(params.load(root / file, texts, catalog.sizes(root)))
     params.refuse_shadowed(values, texts, task)
     named = (*filter(None, [init]), values.comparison.reference, *values.benchmark.inits, *values.tuning.inits)
+    if raced:
+        named += values.recommend.candidates
     registered = [name for name in named if name.startswith(REGISTRY)]
     if registered:
+        extras.need("train", "a name of the model registry")
         from medtransfer.registry import fetch
 
         values = fetch.bring(values, registered, root)
@@ -416,6 +549,6 @@ def _parameters(root: Path, file: str, dotted: Mapping[str, Any], init: str = ""
 
 
 def _cells(folder: str | Path, root: Path) -> Path:
-    """Finds the runs in a repository's `data/results`, or takes a folder of runs as it is."""
+    """Finds the runs in a study's `data/results`, or takes a folder of runs as it is."""
     path = root / folder
     return path / "cells" if (path / "cells").is_dir() else path

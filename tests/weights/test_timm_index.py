@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import gzip
 
+import pytest
 import timm
 
+from medtransfer.core import extras
 from medtransfer.weights import architectures, timm_index
+from tests.timm_index import packed
 
 
 def test_the_index_says_what_timm_says() -> None:
@@ -23,6 +27,18 @@ def test_the_index_says_what_timm_says() -> None:
         for field, value in dataclasses.asdict(said).items():
             wanted = getattr(config, field)
             assert value == (tuple(wanted) if isinstance(wanted, list) else wanted), (name, field)
+
+
+def test_what_is_kept_for_a_place_without_timm_is_what_this_timm_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = timm_index.KEPT.read_bytes()
+    assert gzip.decompress(kept) == gzip.decompress(packed()), "run `python -m tests.timm_index`"
+    asked = timm_index._said()
+    timm_index._said.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(extras, "installed", lambda _: False)
+        assert timm_index._said().keys() == asked.keys()
+        assert timm_index._said()["pretrained"] == list(asked["pretrained"])
+    timm_index._said.cache_clear()
 
 
 def test_a_name_that_timm_has_renamed_is_an_architecture_and_a_tag_is_none() -> None:

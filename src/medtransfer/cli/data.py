@@ -13,7 +13,7 @@ from medtransfer.params import Params
 log = logging.getLogger("medtransfer")
 
 
-@verb("phantoms", "benchmark", "model", "inits")
+@verb("phantoms", "benchmark", "model", "inits", extra="train")
 def phantoms(params: Params, root: Path, dataset: str = "benchmark") -> None:
     """Write synthetic images in a dataset's official layout under data/phantoms, each core a dataset at a time.
 
@@ -88,7 +88,7 @@ def sources(params: Params, root: Path) -> None:
     raw.write(root)
 
 
-@verb("data", "tasks", "benchmark")
+@verb("data", "tasks", "benchmark", extra="train")
 def prepare(params: Params, root: Path, task: str = "all", check: str = "no") -> None:
     """Check a task's raw files and decode them once into data/prepared; --check hashes all raw files again.
 
@@ -123,7 +123,7 @@ def tasks(params: Params, root: Path) -> None:
     Console().print(list_tasks.listed(params, root))
 
 
-@verb("data", "tasks", "benchmark")
+@verb("data", "tasks", "benchmark", extra="train")
 def audit(params: Params, root: Path, task: str = "all", against: str = "none") -> None:
     """Show what prepare found of a task's data, and look-alikes in another task's images.
 
@@ -139,7 +139,7 @@ def audit(params: Params, root: Path, task: str = "all", against: str = "none") 
         audit.report(name, "none" if name == against else against, params, root)
 
 
-@verb()
+@verb(extra="train")
 def fetch(params: Params, root: Path, dataset: str, size: str = "224") -> None:
     """Download an open dataset into data/raw, or say how to get one that is not open.
 

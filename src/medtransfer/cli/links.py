@@ -10,7 +10,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.params import Params
 
 
-@verb()
+@verb(extra="train")
 def check_links(params: Params, root: Path) -> None:
     """Ask whether the addresses of the built-in weights still answer; ends with status 1 where one is gone."""
     from rich.console import Console

@@ -225,7 +225,7 @@ def _status(row: Row, root: Path, here: Mapping[str, Sequence[str]]) -> str:
     try:
         if row.record.name in here:
             return "here"
-        if locate.packaged(row.init):
+        if locate.installed(row.init):
             return "installed"
         return row.access if locate.on_disk(row.init, root) is None else "downloaded"
     except UserError:  # of `imagenet`, where timm has no such weights of the backbone
@@ -284,7 +284,7 @@ def _here(init: Initialization, root: Path) -> str:
     if init.random:
         return ""
     converted = store.converted(root).get(init.record.name, ())
-    if converted or locate.packaged(init):
+    if converted or locate.installed(init):
         return ", ".join(f"{backbone}, converted" for backbone in converted) or "in an installed package"
     return "no" if locate.on_disk(init, root) is None else f"{init.backbone}, downloaded"
 

@@ -19,7 +19,7 @@ from typing import Any
 from medtransfer import params as parameters
 from medtransfer.cli import VERBS, preflight
 from medtransfer.cli.compare_others import compare_given
-from medtransfer.core import arithmetic
+from medtransfer.core import arithmetic, extras
 from medtransfer.core.addresses import Scrubbed, hide, holds_secret, scrub
 from medtransfer.core.errors import UserError
 
@@ -54,7 +54,7 @@ def build_parser(completing: bool = False) -> argparse.ArgumentParser:
         command.add_argument("--skip-bad", metavar="N", help="short for --data.skip_bad N: samples that may be bad")
         for option, default in entry.identity.items():
             words = f"{entry.help_of(option)} ({f'default: {default}' if default is not None else 'required'})"
-            if option in ("check", "race", "open"):  # also without a value
+            if option in ("check", "race", "open", "serve"):  # also without a value
                 command.add_argument(f"--{option}", nargs="?", const="yes", default=default, help=words)
             else:
                 names = dict.fromkeys((f"--{option.replace('_', '-')}", f"--{option}"))  # MLflow's -P takes no hyphen
@@ -171,6 +171,8 @@ def run(arguments: Sequence[str], root: Path) -> None:
     log.setLevel(logging.DEBUG if options.verbose else logging.INFO)
     logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)  # which tables it makes is nobody's news
     entry = VERBS[options.verb]
+    if entry.extra:
+        extras.need(entry.extra, options.verb)
     overrides = read_overrides(rest, options.verb)
     if options.partial:
         overrides["data.partial"] = "true"
@@ -180,6 +182,9 @@ def run(arguments: Sequence[str], root: Path) -> None:
     absent = [name for name, value in identity.items() if value is None]
     if absent:
         raise UserError(f"{options.verb} needs --{absent[0]}: which {absent[0]}?")
+    if not entry.study:
+        entry.function(root, **identity)
+        return
     from medtransfer.data import catalog
     from medtransfer.weights.names import hidden, hide_all
 
@@ -217,6 +222,7 @@ def describe_named(params: parameters.Params, given: Sequence[str], root: Path) 
     names = [*given, params.comparison.reference, *params.benchmark.inits, *params.tuning.inits]
     registered = [name for name in names if name.startswith("registry:")]
     if registered:
+        extras.need("train", "a name of the model registry")
         from medtransfer.registry import fetch
 
         params = fetch.bring(params, registered, root)

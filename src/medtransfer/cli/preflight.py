@@ -8,7 +8,8 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from medtransfer.cli.verb import tasks_of
+from medtransfer.cli.verb import VERBS, tasks_of
+from medtransfer.core import extras
 from medtransfer.core.errors import UserError
 from medtransfer.params import Params
 
@@ -22,14 +23,20 @@ def check(verb: str, params: Params, root: Path, identity: Mapping[str, str]) ->
     """Refuses what the verb itself would refuse seconds later.
 
     Raises:
-        UserError: an init, a backbone or a task that there is not, data that are not here, or a registered model where
-            nothing was ever registered.
+        UserError: an init, a backbone or a task that there is not, data that are not here, a registered model where
+            nothing was ever registered, or an extra of the package that the parameters ask for and that is not here.
     """
     from medtransfer.data import catalog, raw, training_lists
     from medtransfer.results import result
+    from medtransfer.runs.execution import leases
     from medtransfer.tracking.address import untouched, uri
     from medtransfer.weights.names import check_backbone, parse
 
+    if VERBS[verb].extra == "train" and params.execution.backend == "ray":
+        extras.need("cluster", "execution.backend: ray")
+    extras.need_for(uri(root))
+    if "execution" in VERBS[verb].sections:
+        extras.need_for(leases.address(params.execution))
     _check_seen(params, root)
     for entry in params.inits.values():
         if entry.images:

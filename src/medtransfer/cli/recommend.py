@@ -19,12 +19,11 @@ from medtransfer.params.recommend import Use
 
 if TYPE_CHECKING:
     from medtransfer.results.recommendation import Recommendation
-    from medtransfer.runs.recommend.recommend import Recommender
 
 log = logging.getLogger("medtransfer")
 
 
-@verb(*TRAINING, "recommend", "comparison", "tuning")
+@verb(*TRAINING, "recommend", "comparison", "tuning", extra="train")
 def recommend(
     params: Params,
     root: Path,
@@ -49,33 +48,20 @@ def recommend(
     """
     began = time.time()
     asked = asked_for(params, minutes, hours, use, max_parameters, candidates)
-    from medtransfer.results import recommendation
-    from medtransfer.runs.execution import leases
-    from medtransfer.runs.recommend import recommend as race
-    from medtransfer.tracking import sync
+    from medtransfer.comparison import prior, recommended
+    from medtransfer.report import recommendation as page
+    from medtransfer.runs.recommend.answer import answer
     from medtransfer.tracking.launcher import Launcher
 
     launcher = Launcher(root)
     with launcher:
         launcher.start(f"recommend {task}", {"verb": "recommend"})
-        field = race.field_of(asked, root, task)
-        reasons = dict[str, list[str]]()
-        for one in field.left_out:
-            reasons.setdefault(one.why, []).append(one.init)
-        for why, names in reasons.items():
-            log.info("left out: %s: %s", ", ".join(names), why)
-        former = recommendation.read(recommendation.path(root, task))
-        if former is not None and former.digest == race.key_of(field, asked) and former.sentences:
-            log.info("this was answered before, in %.1f min; nothing of it has changed", former.seconds / 60)
-            _say(former, root)
-            return
-        sync.sweep(root, leases.claims(leases.address(asked.execution)))
-        from medtransfer.comparison import prior
-
-        earlier = functools.partial(prior.places, asked, root, task)
-        answer = _raced(race.Recommender(field, asked, root, began, earlier), root, launcher.run_id)
-        _say(answer, root)
-        launcher.table("\n\n".join(answer.sentences) + "\n", answer.digest)
+        found = answer(
+            asked, root, task, began=began, earlier=functools.partial(prior.places, asked, root, task),
+            tested=recommended.with_test, page=page.write, launcher=launcher.run_id,
+        )  # fmt: skip
+        _say(found, root)
+        launcher.table("\n\n".join(found.sentences) + "\n", found.digest)
 
 
 def asked_for(params: Params, minutes: str, hours: str, use: str, max_parameters: str, candidates: str) -> Params:
@@ -112,39 +98,6 @@ def _number(text: str, option: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
         raise UserError(f"{option} must be a number above 0, got {text!r}")
     return float(value)
-
-
-def _raced(recommender: Recommender, root: Path, launcher: str | None) -> Recommendation:
-    """Runs the race, writes answer and page, and tells MLflow of all of it."""
-    from medtransfer.comparison import recommended
-    from medtransfer.report import recommendation as page
-    from medtransfer.results import recommendation
-    from medtransfer.runs.benchmark import write_results
-    from medtransfer.tracking.recommendation import ParentRun
-
-    field, settings = recommender.field, recommender.settings
-    shown = {"task": field.task, "candidates": len(field.inits), **schema.flatten(settings, "recommend")}
-    with recommender.held():
-        parent = ParentRun(root, recommender.key, field.task, recommender.folder, shown, launcher)
-        recommender.parent = parent.run_id
-        recommender.told = lambda stage: parent.stage(stage, *recommender.summary(stage))
-        try:
-            answer = recommender.run()
-            place = root / recommendation.FOLDER / field.task
-            tested = [run for run in field.runs.values() if run.digest in answer.test_runs]
-            write_results(tested, place / "cells" / field.task)
-            answer = recommended.with_test(answer, place / "cells", root)
-            recommendation.write(answer, place / recommendation.FILE)
-            page.write(answer, place)
-            metrics = {"minutes": answer.seconds / 60, "raced": float(answer.raced)}
-            metrics |= {"probability": answer.probability} if answer.probability is not None else {}
-            text = "\n\n".join(answer.sentences)
-            tags = {"verdict": answer.verdict, "pick": answer.pick or "none"}
-            parent.end(metrics, tags, text, [place / recommendation.FILE, place / page.FILE])
-        except BaseException as error:
-            parent.fail(error)
-            raise
-    return answer
 
 
 def _say(answer: Recommendation, root: Path) -> None:

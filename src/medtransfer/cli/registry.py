@@ -13,7 +13,7 @@ from medtransfer.params import Params
 log = logging.getLogger("medtransfer")
 
 
-@verb("promotion", *COMPARED)
+@verb("promotion", *COMPARED, extra="train")
 def promote(params: Params, root: Path, dry: str = "no") -> None:
     """Put what val selected into the model registry, as champion if it passes the gate; --dry-run only says so.
 
@@ -39,7 +39,7 @@ def promote(params: Params, root: Path, dry: str = "no") -> None:
         launcher.table("\n".join(lines) + "\n", "")
 
 
-@verb()
+@verb(extra="train")
 def demote(params: Params, root: Path, model: str, alias: str = "champion", why: str = "not said") -> None:
     """Give a registered model's champion alias back to the version that had it before; --why is recorded.
 
@@ -64,7 +64,7 @@ def demote(params: Params, root: Path, model: str, alias: str = "champion", why:
         launcher.table(f"- {said}\n", "")
 
 
-@verb()
+@verb(extra="train")
 def export(params: Params, root: Path, model: str, alias: str = "champion", out: str = "data/exports") -> None:
     """Write a registered fine-tuned model as ONNX, checked to give the same outputs.
 

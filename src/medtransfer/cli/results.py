@@ -108,7 +108,7 @@ def compare(
 
 NEXT = (
     ("data/results/report/index.html", "the report: figures, protocol, every task"),
-    ("make ui", "every run in MLflow, http://127.0.0.1:5000"),
+    ("medtransfer ui --serve", "every run in MLflow, http://127.0.0.1:5000"),
     ("medtransfer fetch pneumoniamnist", "real images to go on with"),
 )
 """what a person may want to do next"""
@@ -141,15 +141,24 @@ def show(params: Params, root: Path, answers: str = "overall") -> None:
 
 
 @verb(*COMPARED)
-def ui(params: Params, root: Path) -> None:
-    """Print the addresses of this study's pages in MLflow; `make ui` serves them on this machine."""
+def ui(params: Params, root: Path, serve: str = "no") -> None:
+    """Print the addresses of this study's pages in MLflow; --serve serves them on this machine until it is stopped.
+
+    Args:
+        params: of the study.
+        root: the study's folder.
+        serve: yes: serve MLflow's pages, where no server does.
+    """
     from rich.console import Console
 
     from medtransfer.comparison.selection import belongs, collect
     from medtransfer.core.errors import UserError
+    from medtransfer.tracking import served
     from medtransfer.tracking.pages import pages
     from medtransfer.weights.names import expected
 
+    if serve not in ("no", "yes"):
+        raise UserError(f"serve must be yes or no, got {serve!r}")
     try:
         every, benchmark = collect(root / "data/results/cells", root), expected(params)
         finished = [one for one in every if belongs(one, benchmark) and one.recipe == params.comparison.recipe]
@@ -161,6 +170,8 @@ def ui(params: Params, root: Path) -> None:
         terminal.print(f"{words:{width}}  {address}", soft_wrap=True)
     if not found:
         terminal.print("MLflow has no run of this study yet; `medtransfer benchmark` makes them")
+    if serve == "yes":
+        served.serve(root)
 
 
 def _links(root: Path, findings: Findings) -> dict[str, str]:

@@ -14,7 +14,7 @@ log = logging.getLogger("medtransfer")
 ACTIONS = ("start", "stop", "status")
 
 
-@verb()
+@verb(extra="services")
 def services(params: Params, root: Path, action: str = "start", port: str = "0") -> None:
     """Start, stop or show PostgreSQL, an S3 server and MLflow on this machine; port: MLflow's, 0: as before.
 

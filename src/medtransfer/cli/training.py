@@ -54,7 +54,7 @@ def inits(
     console.out("\n".join(lines), highlight=False)
 
 
-@verb("model", "inits", "benchmark")
+@verb("model", "inits", "benchmark", extra="train")
 def weights(params: Params, root: Path, init: str = "all") -> None:
     """Fetch, verify and convert the weights of one init, or of all of the benchmark.
 
@@ -85,7 +85,7 @@ PRETRAINING = ("data", "tasks", "model", "inits", "pretraining", "engine", "exec
 """sections that continual pre-training reads"""
 
 
-@verb(*PRETRAINING)
+@verb(*PRETRAINING, extra="train")
 def pretrain(params: Params, root: Path, init: str = "all", dataset: str = "none") -> None:
     """Train an init further on a dataset: imagenet and chestxray14 make imagenet+chestxray14; all: the benchmark's.
 
@@ -122,7 +122,7 @@ TRAINING = (
 """sections that training reads; a change of one re-trains only the runs whose resolved fields change"""
 
 
-@verb(*TRAINING, "pretraining", "tuning")
+@verb(*TRAINING, "pretraining", "tuning", extra="train")
 def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> None:
     """Search values of the recipe for each init on each task, all with one budget; all: those of `tuning`.
 
@@ -164,7 +164,7 @@ def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> No
         launcher.table("\n\n".join(map(summary, studies)), json.dumps([study.study for study in studies]))
 
 
-@verb(*TRAINING, "pretraining")
+@verb(*TRAINING, "pretraining", extra="train")
 def finetune(
     params: Params,
     root: Path,
@@ -207,10 +207,13 @@ def finetune(
         )  # fmt: skip
         results = run_all(planned)
         launcher.table(markdown_table(planned, results), digests(results))
-        log.info("`make ui` shows these runs; `medtransfer benchmark` trains what is missing, `compare` then compares")
+        log.info(
+            "`medtransfer ui --serve` shows these runs; `medtransfer benchmark` trains what is missing, `compare` then "
+            "compares"
+        )
 
 
-@verb(*TRAINING)
+@verb(*TRAINING, extra="train")
 def features(params: Params, root: Path) -> None:
     """Compute the features of frozen backbones that the benchmark's runs of linear and knn read, once for all of them.
 
@@ -235,7 +238,7 @@ def features(params: Params, root: Path) -> None:
     feature_cache.keep_only(planned, root)
 
 
-@verb(*TRAINING, "recommend", "comparison")
+@verb(*TRAINING, "recommend", "comparison", extra="train")
 def benchmark(params: Params, root: Path, task: str = "all", dry: str = "no", race: str = "params") -> None:
     """Run what is missing of the benchmark's inits and seeds on one task or all; dry: only say what that would be.
 

@@ -19,11 +19,15 @@ class Verb:
 
     function: Callable[..., None]
     sections: tuple[str, ...]
+    extra: str = ""
+    """of the package, without which it does nothing"""
+    study: bool = True
+    """whether it works on a study and gets its parameters; else it is no entry point of MLproject"""
 
     @property
     def identity(self) -> dict[str, str | None]:
         """Lists the identity arguments with their defaults, None for one that must be given."""
-        given = list(inspect.signature(self.function).parameters.values())[2:]
+        given = list(inspect.signature(self.function).parameters.values())[2 if self.study else 1 :]
         return {p.name: None if p.default is inspect.Parameter.empty else str(p.default) for p in given}
 
     @property
@@ -41,11 +45,17 @@ class Verb:
 VERBS: dict[str, Verb] = {}
 
 
-def verb(*sections: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Registers a function as the verb of its name, with a hyphen where that has an underscore."""
+def verb(*sections: str, extra: str = "", study: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Registers a function as the verb of its name, with a hyphen where that has an underscore.
+
+    Args:
+        sections: of `params.yaml` that it reads.
+        extra: of the package, without which it does nothing.
+        study: whether it takes the parameters and folder of a study; else only the folder that it was called in.
+    """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        VERBS[function.__name__.replace("_", "-")] = Verb(function, sections)
+        VERBS[function.__name__.replace("_", "-")] = Verb(function, sections, extra, study)
         return function
 
     return register

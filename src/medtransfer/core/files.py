@@ -130,7 +130,8 @@ def dvc_hash(root: Path, path: str) -> str:
     except (yaml.YAMLError, AttributeError) as error:
         raise UserError(
             f"{lock_file} is not what DVC writes ({' '.join(str(error).split())}); where it holds two sides of a "
-            "merge, `git checkout --ours dvc.lock` and then `dvc repro` settle it; else `git checkout dvc.lock`"
+            "merge, `git checkout --ours dvc.lock` and then `dvc repro` settle it; else `git checkout dvc.lock`, or, "
+            "without git, remove it and say `dvc repro`"
         ) from error
     outs = [out for stage in stages.values() for out in stage.get("outs", [])]
     return next((str(out.get("md5", "")) for out in outs if out["path"] == path), "")

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import platformdirs
 
-from medtransfer.core import files
+from medtransfer.core import extras, files
 
 Answer = TypeVar("Answer", bound="str | int | float | list[int] | dict[str, object]")
 
@@ -46,7 +46,11 @@ def remembered(*libraries: str) -> Callable[[Callable[..., Answer]], Callable[..
 
 
 def _path(name: str, libraries: tuple[str, ...]) -> Path:
-    versions = " ".join(f"{library} {metadata.version(library)}" for library in libraries)
+    try:
+        versions = " ".join(f"{library} {metadata.version(library)}" for library in libraries)
+    except metadata.PackageNotFoundError:
+        extras.need("train", f"a question to {' and '.join(libraries)}")
+        raise
     stamp = hashlib.sha256(versions.encode()).hexdigest()[:12]
     return platformdirs.user_cache_path("medtransfer") / f"{name.strip('_')}-{stamp}.json"
 

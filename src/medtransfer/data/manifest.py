@@ -96,10 +96,13 @@ def hash_lines(lines: Sequence[str]) -> str:
 
 def code() -> dict[str, str | None]:
     """Names the version and, in a clone, the commit of this code."""
+    project = Path(__file__).parents[3] / "pyproject.toml"
     version: str | None
     try:
         version = importlib.metadata.version("medtransfer")
     except importlib.metadata.PackageNotFoundError:  # run from a clone, not installed
-        project = Path(__file__).parents[3] / "pyproject.toml"
         version = tomllib.loads(project.read_text())["project"]["version"] if project.exists() else None
-    return {"version": version, "commit": files.git_commit(Path(__file__).parent) or None}
+    commit = (
+        files.git_commit(project.parent) if project.exists() else ""
+    )  # an environment may lie in another repository
+    return {"version": version, "commit": commit or None}

@@ -137,7 +137,10 @@ def load(
             nearest valid one).
     """
     if not path.is_file():
-        raise UserError(f"looked for the parameter file {path}, found none; run from the repository's top folder")
+        raise UserError(
+            f"looked for the parameter file {path}, found none; run in the folder of a study, which `medtransfer init "
+            "my-study` makes"
+        )
     tree = schema.read_yaml(path)
     for name, value in schema.flatten(tree).items() if isinstance(tree, dict) else ():
         if holds_secret(str(value)):

@@ -40,8 +40,8 @@ class _Said:
     text: str
 
 
-def write(answer: Recommendation, folder: Path) -> None:
-    """Writes `index.html`, and the figure beside it."""
+def write(answer: Recommendation, folder: Path) -> Path:
+    """Writes `index.html`, and the figure beside it; returns its path."""
     picture = draw(answer)
     pictures = {}
     if picture is not None:
@@ -58,6 +58,7 @@ def write(answer: Recommendation, folder: Path) -> None:
         pictures={},
     )  # fmt: skip
     files.write_text(folder / FILE, page)
+    return folder / FILE
 
 
 def _facts(answer: Recommendation) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from medtransfer.core import sqlite_files
+from medtransfer.core import extras, sqlite_files
 from medtransfer.core.addresses import Address
 
 PREFIX = "medtransfer/"
@@ -13,8 +13,14 @@ PREFIX = "medtransfer/"
 
 
 def uri(root: Path) -> Address:
-    """Says where MLflow's server or database is: MLFLOW_TRACKING_URI, else `mlflow.db` in the repository."""
-    return Address(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db")
+    """Says where MLflow's server or database is: MLFLOW_TRACKING_URI, else `mlflow.db` in the repository.
+
+    Raises:
+        UserError: it is a database whose driver is not installed.
+    """
+    found = Address(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db")
+    extras.need_for(found)
+    return found
 
 
 def database(root: Path) -> Path | None:

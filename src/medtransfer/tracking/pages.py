@@ -15,7 +15,7 @@ from medtransfer.tracking import PREFIX, connect, uri
 from medtransfer.tracking.store import DESCRIPTIONS, VIEW
 
 LOCAL = "http://127.0.0.1:5000"
-"""where `make ui` serves"""
+"""where `medtransfer ui --serve` serves"""
 TRAINING = "workflowType=machine_learning"
 """asks MLflow 3 for its pages of training; without it come those that were asked for last, at first those of traces"""
 MOST = 30

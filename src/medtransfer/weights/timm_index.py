@@ -1,16 +1,26 @@
-"""What timm knows of architectures and published weights, read without importing it: that takes seven CPU seconds."""
+"""What timm knows of architectures and published weights, read without importing it: that takes seven CPU seconds.
+
+Where timm is not installed it is what the timm of `requirements.lock` knows; `python -m tests.timm_index` writes that.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import fnmatch
 import functools
+import gzip
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
+from medtransfer.core import extras
 from medtransfer.core.remembered import remembered
 from medtransfer.weights import variants
+
+KEPT = Path(__file__).with_name("timm_index.json.gz")
+"""answers of the timm of `requirements.lock`"""
 
 
 @dataclass(frozen=True)
@@ -52,15 +62,21 @@ def _index() -> dict[str, object]:
 
 
 @functools.cache
+def _said() -> Mapping[str, Any]:
+    """Is what timm answers, or was kept of it."""
+    if extras.installed("timm"):
+        return _index()
+    return dict(json.loads(gzip.decompress(KEPT.read_bytes())))
+
+
+@functools.cache
 def _tags() -> Mapping[str, Any]:
-    found: Any = _index()["tags"]
-    return dict(found)
+    return dict(_said()["tags"])
 
 
 @functools.cache
 def _names(which: str) -> tuple[str, ...]:
-    found: Any = _index()[which]
-    return tuple(found)
+    return tuple(_said()[which])
 
 
 def architectures() -> tuple[str, ...]:

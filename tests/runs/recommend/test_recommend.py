@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+import medtransfer as mt
 from medtransfer import params as parameters
 from medtransfer import tracking
 from medtransfer.cli.main import run as command
@@ -117,6 +118,7 @@ def test_a_race_ends_in_three_sentences_a_page_and_runs_that_a_benchmark_finds_f
     assert {path for path in again if path.is_file() and begun.get(path) != again[path]} <= {
         path for path in again if "/runs/raw" in str(path)
     }
+    assert mt.recommend("shenzhen", minutes=10, candidates=FIELD.split(","), root=root) == found
 
 
 def test_without_time_it_answers_undecided_and_trains_nothing(root: Path) -> None:
@@ -341,6 +343,19 @@ def test_what_cannot_be_asked_is_refused(root: Path, words: list[str], message: 
     with pytest.raises(UserError) as refusal:
         command(["recommend", "shenzhen", *words], root)
     assert message in str(refusal.value)
+
+
+def test_python_asks_for_what_the_command_line_does(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from medtransfer.cli.recommend import asked_for
+
+    asked: list[parameters.Params] = []
+    monkeypatch.setattr("medtransfer.runs.recommend.answer.answer", lambda params, *_, **__: asked.append(params))
+    mt.recommend("shenzhen", hours=0.5, use="commercial", max_parameters=2_500_000, candidates=["random"], root=root)
+    assert asked == [asked_for(load(root), "params", "0.5", "commercial", "2.5M", "random")]
+    with pytest.raises(mt.UserError, match="the same time"):
+        mt.recommend("shenzhen", hours=1, minutes=60, root=root)
+    with pytest.raises(mt.UserError, match=r"recommend\.use must be one of"):
+        mt.recommend("shenzhen", use="fun", root=root)
 
 
 def test_max_parameters_takes_either_spelling(root: Path) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from medtransfer.core import files
+from medtransfer.core import extras, files
 from medtransfer.core.addresses import Address, scrub
 from medtransfer.core.errors import Held, UserError
 from medtransfer.params import Execution
@@ -52,9 +52,14 @@ class Lost(UserError):
 
 
 def address(settings: Execution) -> Address:
-    """Says which database holds the leases: `execution.leases`, else MLflow's if that is PostgreSQL's; "" for none."""
+    """Says which database holds the leases: `execution.leases`, else MLflow's if that is PostgreSQL's; "" for none.
+
+    Raises:
+        UserError: its driver is not installed.
+    """
     tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
     chosen = settings.leases or (tracking if tracking.startswith("postgresql") else "")
+    extras.need_for(chosen)
     driver, _, rest = chosen.partition("://")
     return Address(f"{driver.partition('+')[0]}://{rest}" if chosen else "")  # postgresql+psycopg: SQLAlchemy's word
 

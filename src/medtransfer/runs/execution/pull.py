@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from medtransfer.core import extras
 from medtransfer.core.errors import UserError
 from medtransfer.params import Execution
 from medtransfer.runs.execution.calls import (
@@ -69,9 +70,10 @@ def check_hosts(settings: Execution, folder: Path, leased: bool) -> None:
     """Refuses to share runs with machines that do not see their folder, or that no database leases them to.
 
     Raises:
-        UserError: says which machine and what to do.
+        UserError: says which machine and what to do, or that Ray is not installed.
     """
     if settings.backend == "ray":
+        extras.need("cluster", "execution.backend: ray")
         from medtransfer.runs.execution import ray_cluster
 
         ray_cluster.check_hosts(settings, folder, leased)

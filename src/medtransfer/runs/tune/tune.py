@@ -16,7 +16,7 @@ import optuna
 import sqlalchemy
 import yaml
 
-from medtransfer.core import files
+from medtransfer.core import extras, files
 from medtransfer.core.addresses import Address
 from medtransfer.core.errors import UserError
 from medtransfer.core.progress import Meters
@@ -40,8 +40,14 @@ FOLDER = Path("data/runs/studies")
 
 
 def url(root: Path) -> Address:
-    """Says where Optuna's database is: OPTUNA_STORAGE, else `optuna.db` in the repository."""
-    return Address(os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{root.resolve()}/optuna.db")
+    """Says where Optuna's database is: OPTUNA_STORAGE, else `optuna.db` in the repository.
+
+    Raises:
+        UserError: it is a database whose driver is not installed.
+    """
+    found = Address(os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{root.resolve()}/optuna.db")
+    extras.need_for(found)
+    return found
 
 
 def tune(
