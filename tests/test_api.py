@@ -257,12 +257,13 @@ def test_the_page_on_python_can_be_followed(root: Path, top: Path, monkeypatch: 
     (root / "params.yaml").write_text(yaml.safe_dump(tree))
     results.write(root / "data/results/cells", {RANDOM: 0.0, IMAGENET: 0.5}, ["shenzhen"], range(3), cases=60)
     blocks = re.findall(r"```python\n(.*?)```", (top / "docs/python.md").read_text(), re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     names: dict[str, Any] = {}
     for block in blocks:  # from the net nothing is brought: published weights are stood in for by random ones
         exec(re.sub(r'"imagenet"', f'"random@{fakes.BACKBONE}"', block), names)
     assert names["result"].init == f"random@{fakes.BACKBONE}"
     assert names["mean"] == (0.5, 0.5, 0.5)
+    assert len(names["prepared"].samples) == 40
     assert {*names["comparison"].table().init} == {RANDOM, IMAGENET}
 
 
