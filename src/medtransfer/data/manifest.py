@@ -102,7 +102,5 @@ def code() -> dict[str, str | None]:
         version = importlib.metadata.version("medtransfer")
     except importlib.metadata.PackageNotFoundError:  # run from a clone, not installed
         version = tomllib.loads(project.read_text())["project"]["version"] if project.exists() else None
-    commit = (
-        files.git_commit(project.parent) if project.exists() else ""
-    )  # an environment may lie in another repository
+    commit = files.git_commit(project.parent) if project.exists() else ""  # else the repository is another's
     return {"version": version, "commit": commit or None}
