@@ -131,11 +131,14 @@ def _weigh(contributions: Sequence[Contribution], tolerance: float) -> tuple[int
 
 
 def _pairs(contributions: Sequence[Contribution]) -> Iterator[tuple[tuple[str, Result], tuple[str, Result]]]:
-    """Gives each run beside the first of its digest."""
+    """Gives each run beside the first of its digest, both with whose they are."""
     first: dict[str, tuple[str, Result]] = {}
+    labs = [contribution.lab for contribution in contributions]
     for contribution in contributions:
+        lab = contribution.lab
+        whose = f"{lab} ({contribution.digest[:8]})" if labs.count(lab) > 1 else lab
         for result in contribution.results:
-            mine = (contribution.lab, result)
+            mine = (whose, result)
             other = first.setdefault(result.digest, mine)
             if other is not mine:
                 yield other, mine
