@@ -45,6 +45,7 @@ ROOMS: dict[str, set[str]] = {
         "report",
     },
     "runs": {"core", "params", "statistics", "data", "weights", "results", "training", "tracking"},
+    "packs": {"core", "params", "statistics", "data", "weights", "results", "comparison", "runs"},
     "services": {"core"},
     "registry": BUT_CLI - {"registry", "runs", "services", "packs"},
     "api": BUT_CLI,  # a file by itself

@@ -19,6 +19,8 @@ class Verb:
 
     function: Callable[..., None]
     sections: tuple[str, ...]
+    study: bool = True
+    """it is of a study, and gets its parameters; else it runs in any folder, with None in their place"""
 
     @property
     def identity(self) -> dict[str, str | None]:
@@ -41,11 +43,15 @@ class Verb:
 VERBS: dict[str, Verb] = {}
 
 
-def verb(*sections: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+SEVERAL = ("packs",)
+"""identity arguments that take several words, as a list with commas between"""
+
+
+def verb(*sections: str, study: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Registers a function as the verb of its name, with a hyphen where that has an underscore."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        VERBS[function.__name__.replace("_", "-")] = Verb(function, sections)
+        VERBS[function.__name__.replace("_", "-")] = Verb(function, sections, study)
         return function
 
     return register

@@ -57,7 +57,7 @@ class Contribution:
     lab: str
     """whose it is"""
     created: str
-    """in UTC, as in `2026-01-31T12:00:00Z`"""
+    """when the last of its runs finished, in UTC, as in `2026-01-31T12:00:00Z`"""
     protocol_version: int
     results: tuple[Result, ...]
     """with what is looked up of the task cards"""
