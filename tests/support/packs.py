@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from medtransfer.core import schema
 from medtransfer.data.catalog import TASKS
+from medtransfer.packs import file
 from medtransfer.packs.records import Certificate, Checked, Contribution, InitCard, Pack, TaskCard
 from medtransfer.results.result import Result
 from medtransfer.weights import sizes
@@ -165,3 +168,16 @@ def lively(seeds: int = 10) -> tuple[Pack, Pack]:
     return Pack(contributions=(north, fourth), certificates=certificates[:1]), Pack(
         contributions=(south, third), certificates=certificates[1:]
     )
+
+
+def save(pack: Pack, path: Path) -> None:
+    """Writes a pack's file; certificates follow their contributions."""
+    renamed, contents = dict[str, str](), dict[str, file.Content]()
+    for one in pack.contributions:
+        digest, text = file.of_contribution(one, {})
+        renamed[one.digest] = digest
+        contents[f"contributions/{digest}.json"] = functools.partial(bytes, text)
+    for each in pack.certificates:
+        name, text = file.of_certificate(dataclasses.replace(each, contribution=renamed[each.contribution]))
+        contents[name] = functools.partial(bytes, text)
+    file.write(path, contents)

@@ -172,5 +172,5 @@ def _of_one_lab(runs: Sequence[Run]) -> list[Run]:
             chosen[run.result.key] = run
     return _out(
         runs,
-        lambda run: _unless(chosen[run.result.key] is run, f"{SAME} that of {chosen[run.result.key].lab} counts"),
+        lambda run: _unless(chosen[run.result.key] is run, f"{SAME}, that of {chosen[run.result.key].lab} counts"),
     )

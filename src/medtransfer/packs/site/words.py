@@ -25,6 +25,11 @@ SIZES = ((10, "up to 10 M"), (50, "10 to 50 M"), (150, "50 to 150 M"))
 LARGEST, UNKNOWN = "over 150 M", "not known"
 SHORT = 22
 """letters of a licence in a table; its page has it whole"""
+SCORES = (
+    "Mean ± std (ddof 1) of the test score in percent over n seeds (or folds). The interval of a score alone is by t "
+    "over those seeds; whether two differ is in the difference and its verdict, all of which hold at once.",
+)
+"""what stands under scores"""
 MANY = 4
 """names that a sentence lists"""
 

@@ -7,19 +7,19 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from medtransfer.core.errors import UserError
+from medtransfer.core.errors import UserError, some
 from medtransfer.packs.records import Pack
-from medtransfer.packs.site import board, boards, details
+from medtransfer.packs.site import board, boards, init_page, pack_page, task_page
 from medtransfer.packs.site.board import Board
 from medtransfer.packs.site.layout import INDEX, PACKS, VIEWS, path_of
 from medtransfer.report.pages import environment
 
 MARK = "site.json"
-"""file that says that a folder is a site, and of which contributions"""
+"""file that says which files of a folder are a site, and of which contributions"""
 FORMAT = 1
 
 
@@ -61,9 +61,13 @@ def files_of(found: Board) -> dict[str, str]:
     """Renders every file of the site: path -> text; equal contributions give equal bytes."""
     templates = environment("medtransfer.packs.site")
     template, navigation = templates.get_template("page.html"), _navigation(found)
-    texts = {
-        page.path: template.render(page=page, nav=navigation) for page in [*boards.pages(found), *details.pages(found)]
-    }
+    pages = [
+        *boards.pages(found),
+        *(init_page.page(found, init) for init in found.inits),
+        *(task_page.page(found, task) for task in found.tasks),
+        *(pack_page.page(found, one) for one in found.contributions),
+    ]
+    texts = {page.path: template.render(page=page, nav=navigation) for page in pages}
     texts |= {name: templates.get_template(name).render() for name in ("style.css", "site.js")}
     mark = {
         "site": FORMAT,
@@ -72,7 +76,7 @@ def files_of(found: Board) -> dict[str, str]:
         "protocol": found.protocol,
         "recipe": found.recipe,
     }
-    return texts | {MARK: json.dumps(mark, indent=1) + "\n"}
+    return texts | {MARK: json.dumps(mark | {"files": sorted(texts)}, indent=1) + "\n"}
 
 
 def _navigation(found: Board) -> list[Entry]:
@@ -85,21 +89,24 @@ def _navigation(found: Board) -> list[Entry]:
 
 
 def _refuse_other(out: Path) -> None:
-    if out.is_dir() and any(out.iterdir()) and not _is_site(out):
-        raise UserError(
-            f"{out} holds other files than those of a site, which would be lost: looked for {MARK} in it, found "
-            f"{len(list(out.iterdir()))} other entries; give --out a new folder"
-        )
+    """Refuses to put a site in the place of what is none, or of what somebody has put beside one."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: give --out a folder")
+    found = sorted(str(path.relative_to(out)) for path in out.rglob("*") if not path.is_dir()) if out.is_dir() else []
+    own = {MARK, *_files(out / MARK)}
+    if others := [name for name in found if name not in own]:
+        raise UserError(
+            f"{out} holds {len(others)} files that are not of a site {some(others)}, and would be lost: give --out a "
+            "new folder, or move them"
+        )
 
 
-def _is_site(folder: Path) -> bool:
+def _files(mark: Path) -> list[str]:
+    """Lists the files of the site that a folder holds."""
     try:
-        mark = json.loads((folder / MARK).read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(mark, Mapping) and "site" in mark
+        return [str(name) for name in json.loads(mark.read_text())["files"]]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
 
 
 @contextlib.contextmanager
