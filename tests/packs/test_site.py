@@ -196,6 +196,38 @@ def test_each_init_is_compared_with_the_reference_on_its_own_backbone() -> None:
     assert contrast.estimate == pytest.approx(0.1)
 
 
+def test_what_saw_test_images_is_shown_and_compared_with_nothing() -> None:
+    clean = runs({"gamma": {RANDOM: 0.5, DINO: 0.6}})
+    dirty = runs({"gamma": {SWAV: 0.9}}, marks=("contaminated",))
+    found = board.build(Pack(contributions=(one_lab(*clean, *dirty),)))
+    assert found.columns["gamma"].inits == (DINO, RANDOM)
+    assert found.scopes[0].tasks == ("alpha", "beta")
+    assert found.scopes[0].lacking == ("gamma",)
+    texts = write.files_of(found)
+    assert "Left out, because too few initializations have them: gamma." in texts[layout.INDEX]
+    assert "90.00 ± 1.00 <small>contaminated</small>" in texts[layout.path_of("tasks", "gamma")]
+
+
+def test_folds_have_the_correction_of_folds() -> None:
+    folds = [
+        run
+        for fold in range(5)
+        for run in runs(
+            {"gamma": {init: mean + fold / 100 for init, mean in MEANS["alpha"].items()}}, fold=fold, folds=5
+        )
+    ]
+    found = board.build(Pack(contributions=(one_lab(*folds),)))
+    row, column = found.rows["gamma", SWAV], found.columns["gamma"]
+    assert (row.unit, len(row.scores), row.redrawn) == ("fold", 5, True)
+    assert column.pairs.ratio == 200 / 1000  # test images per training image
+    assert write.files_of(found)[layout.path_of("tasks", "gamma")].count("This rests on 5 folds") == 1
+
+
+def test_a_single_task_answers_for_itself() -> None:
+    found = board.build(Pack(contributions=(packs.contribution("North", runs({"alpha": MEANS["alpha"]})),)))
+    assert "Start from swav" in write.files_of(found)[layout.INDEX]
+
+
 # statuses
 
 
@@ -366,8 +398,9 @@ def test_a_site_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 
 def test_as_many_cells_as_can_be_are_chosen() -> None:
     held = {"a": [0, 1, 2], "b": [0, 1, 2], "c": [0, 1], "d": [5]}
-    assert counted.block(held, least=2) == (("a", "b"), (0, 1, 2))
-    assert counted.block(held, least=2, enough=2) == (("a", "b", "c"), (0, 1))
+    assert counted.block(held, least=2) == (("a", "b", "c"), (0, 1))  # as many as a and b with all three
+    assert counted.block(held | {"e": [0, 1, 2]}, least=2) == (("a", "b", "e"), (0, 1, 2))
+    assert counted.block(held | {"e": [0, 1, 2]}, least=2, enough=2) == (("a", "b", "c", "e"), (0, 1))
     assert counted.block({"a": [0], "b": [1]}, least=2) == (("a",), (0,))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -97,11 +98,15 @@ class Board:
 
     def of(self, *, init: str = "", task: str = "") -> list[Run]:
         """Takes the runs that count."""
-        return [
-            run
-            for run in counted.counting(self.runs)
-            if init in ("", run.result.init) and task in ("", run.result.task)
-        ]
+        return list(self._index.get((init, task), ()))
+
+    @functools.cached_property
+    def _index(self) -> dict[tuple[str, str], list[Run]]:
+        found: dict[tuple[str, str], list[Run]] = {}
+        for run in counted.counting(self.runs):
+            for key in itertools.product(("", run.result.init), ("", run.result.task)):
+                found.setdefault(key, []).append(run)
+        return found
 
     def against(self, column: Column | None, init: str) -> Contrast | None:
         """Compares an init with its reference; None where that is itself, or not in the column."""

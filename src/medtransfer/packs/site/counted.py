@@ -78,7 +78,7 @@ def block(
 ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
     """Chooses rows and columns such that every row has all of these columns, and as many cells as can be.
 
-    Columns are taken in the order of how many rows have them.
+    Of equally many cells those with more rows. Columns are taken in the order of how many rows have them.
 
     Args:
         held: row -> the columns that it has.
@@ -88,10 +88,10 @@ def block(
     have = {row: set(columns) for row, columns in held.items()}
     counts = Counter(column for columns in have.values() for column in columns)
     columns = sorted(counts, key=lambda column: (-counts[column], column))
-    best: tuple[tuple[bool, int, int], tuple[str, ...], tuple[Any, ...]] = ((False, 0, 0), (), ())
+    best: tuple[tuple[Any, ...], tuple[str, ...], tuple[Any, ...]] = ((False, 0, 0, 0), (), ())
     for number in range(1, len(columns) + 1):
         rows = tuple(row for row, own in have.items() if own.issuperset(columns[:number]))
-        worth = (number >= least and len(rows) > 1, len(rows) * min(number, enough), number)
+        worth = (number >= least and len(rows) > 1, len(rows) * min(number, enough), len(rows), number)
         if worth > best[0]:
             best = (worth, rows, tuple(sorted(columns[:number])))
     return best[1], best[2]

@@ -83,10 +83,12 @@ def _no_reference(found: Board, init: str) -> Cell:
 
 
 def lacks(found: Board, init: str, tasks: Sequence[str]) -> str:
-    """Says which tasks an init lacks, and of which it cannot have runs."""
+    """Says on which tasks an init is not compared, and why."""
     learnt = [task for task in tasks if not found.rows[task, init].applicable]
-    others = [task for task in tasks if task not in learnt]
+    saw = [task for task in tasks if found.rows[task, init].barred]
+    others = [task for task in tasks if task not in (*learnt, *saw)]
     parts = [f"lacks {listed(others)}"] if others else []
+    parts += [f"saw images of the test of {listed(saw)} (contaminated)"] if saw else []
     parts += [f"learnt from {listed(learnt)}, which cannot test it"] if learnt else []
     return "; ".join(parts) or "nothing to be compared with"
 
