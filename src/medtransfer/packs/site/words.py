@@ -246,7 +246,7 @@ def reading(found: Board, scope: Scope) -> tuple[str, ...]:
         f"Over {found.reference}: mean difference to {reference}, each task counted in units of its margin, the "
         "smallest difference that matters in it; all intervals of the site hold at once.",
         "Better / worse: how many of the ranked initializations it was shown to be better than, and worse than, over "
-        "these tasks together. With 0 behind the stroke none was shown to be better than it.",
+        "these tasks together. In bold, with 0 behind the stroke: none was shown to be better than it.",
         "Cost: seconds of one run, averaged over seeds and then over tasks; of another machine they say little.",
     ]
     if scope.lacking:
