@@ -19,8 +19,8 @@ def travelled(tmp_path: Path, ids: list[str], patients: list[str], number: float
 def test_images_and_patients_become_numbers_of_their_test_and_keep_their_grouping(tmp_path: Path) -> None:
     one = travelled(tmp_path, ["i7", "i3", "i9"], ["ann", "bob", "ann"], 1 / 3)
     test = one["id"][0].partition("-")[0]
-    assert one["id"].tolist() == [f"{test}-0", f"{test}-1", f"{test}-2"]
-    assert one["patient"].tolist() == [f"{test}-p0", f"{test}-p1", f"{test}-p0"]
+    assert one["id"].tolist() == [f"{test}-000000", f"{test}-000001", f"{test}-000002"]
+    assert one["patient"].tolist() == [f"{test}-p000000", f"{test}-p000001", f"{test}-p000000"]
     assert one["probability.a"].tolist() == [1 / 3] * 3
     other_run = travelled(tmp_path, ["i7", "i3", "i9"], ["ann", "bob", "ann"], 0.5)
     assert other_run["id"].equals(one["id"])  # runs of one test can be paired
