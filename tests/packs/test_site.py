@@ -16,7 +16,7 @@ from medtransfer.packs.records import Contribution, Pack
 from medtransfer.packs.site import board, counted, layout, write
 from medtransfer.packs.site.board import Board
 from medtransfer.results.result import Result
-from tests.support import packs
+from tests.support import leaderboards
 
 RANDOM, SWAV, DINO, PIRL = "random@resnet50", "swav@resnet50", "dino@resnet50", "pirl@resnet50"
 MEANS = {
@@ -30,7 +30,7 @@ EVIL = '<script>alert("1")</script> & Söhne/../x'
 def runs(means: Mapping[str, Mapping[str, float]], shifts: Sequence[float] = SHIFTS, **changes: Any) -> list[Result]:
     """Makes runs whose mean over seeds is known: each seed shifts every init alike, and a hair by init."""
     return [
-        packs.result(task, init, seed, mean + shift * (1 + 0.1 * place), margin=0.01, **changes)
+        leaderboards.result(task, init, seed, mean + shift * (1 + 0.1 * place), margin=0.01, **changes)
         for task, inits in means.items()
         for place, (init, mean) in enumerate(inits.items())
         for seed, shift in enumerate(shifts)
@@ -38,7 +38,7 @@ def runs(means: Mapping[str, Mapping[str, float]], shifts: Sequence[float] = SHI
 
 
 def one_lab(*more: Result, **changes: Any) -> Contribution:
-    return packs.contribution("North", [*runs(MEANS), *more], **changes)
+    return leaderboards.contribution("North", [*runs(MEANS), *more], **changes)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def tiny() -> Board:
 @pytest.fixture(scope="module")
 def lively() -> Board:
     """Is of three labs, with few seeds."""
-    one, two = packs.lively(seeds=2)
+    one, two = leaderboards.lively(seeds=2)
     return board.build(
         Pack(contributions=one.contributions + two.contributions, certificates=one.certificates + two.certificates)
     )
@@ -99,9 +99,9 @@ def test_an_init_that_lacks_a_task_is_in_no_mean_over_tasks_and_changes_none(tin
 
 
 def test_an_init_that_lacks_a_seed_has_no_mean() -> None:
-    seven = packs.contribution("North", runs(MEANS, [seed / 100 for seed in range(7)]))
+    seven = leaderboards.contribution("North", runs(MEANS, [seed / 100 for seed in range(7)]))
     for there, kept in ((5, (0, 1, 2, 3, 4)), (3, tuple(range(7)))):  # nobody is left out for more than five
-        few = packs.contribution("South", runs({task: {PIRL: 0.9} for task in MEANS}, [0.01] * there))
+        few = leaderboards.contribution("South", runs({task: {PIRL: 0.9} for task in MEANS}, [0.01] * there))
         found = board.build(Pack(contributions=(seven, few)))
         assert found.seeds["alpha"] == kept
         assert (found.rows["alpha", PIRL].summary is None) == (there == 3)
@@ -133,7 +133,7 @@ def why(found: Board, lab: str) -> list[str]:
 
 
 def test_a_run_in_two_packs_counts_once(tiny: Board) -> None:
-    again = packs.contribution("South", runs(MEANS), created="2026-04-01T12:00:00Z")
+    again = leaderboards.contribution("South", runs(MEANS), created="2026-04-01T12:00:00Z")
     found = board.build(Pack(contributions=(again, one_lab())))
     assert why(found, "North") == [""]
     assert why(found, "South") == ["the same run as in an earlier contribution of North"]
@@ -142,7 +142,7 @@ def test_a_run_in_two_packs_counts_once(tiny: Board) -> None:
 
 def test_of_equal_runs_of_two_labs_one_counts_and_both_are_laid_beside_each_other() -> None:
     few = {"alpha": {RANDOM: 0.75}}
-    other = packs.contribution("A lab", runs(few, device="NVIDIA H200"), created="2026-01-01T12:00:00Z")
+    other = leaderboards.contribution("A lab", runs(few, device="NVIDIA H200"), created="2026-01-01T12:00:00Z")
     found = board.build(Pack(contributions=(other, one_lab())))
     assert why(found, "A lab") == ["of equal init, task and seed, that of North counts"]
     (beside,) = board.labs_beside(found)
@@ -162,14 +162,14 @@ def test_of_equal_runs_of_two_labs_one_counts_and_both_are_laid_beside_each_othe
     ],
 )
 def test_what_may_not_stand_in_one_table_does_not_count(changes: dict[str, Any], words: str) -> None:
-    odd = packs.contribution("South", runs({"alpha": {PIRL: 0.99}}, **changes))
+    odd = leaderboards.contribution("South", runs({"alpha": {PIRL: 0.99}}, **changes))
     found = board.build(Pack(contributions=(one_lab(), odd)))
     assert why(found, "South") == [words]
     assert words in write.files_of(found)[layout.PACKS]
 
 
 def test_other_weights_under_one_name_do_not_count() -> None:
-    odd = packs.contribution("South", runs({"alpha": {SWAV: 0.99}}, weights_sha256="other"))
+    odd = leaderboards.contribution("South", runs({"alpha": {SWAV: 0.99}}, weights_sha256="other"))
     found = board.build(Pack(contributions=(one_lab(), odd)))
     assert why(found, "South") == ["other weights under this name than most runs of it"]
 
@@ -224,7 +224,7 @@ def test_folds_have_the_correction_of_folds() -> None:
 
 
 def test_a_single_task_answers_for_itself() -> None:
-    found = board.build(Pack(contributions=(packs.contribution("North", runs({"alpha": MEANS["alpha"]})),)))
+    found = board.build(Pack(contributions=(leaderboards.contribution("North", runs({"alpha": MEANS["alpha"]})),)))
     assert "Start from swav" in write.files_of(found)[layout.INDEX]
 
 
@@ -232,9 +232,12 @@ def test_a_single_task_answers_for_itself() -> None:
 
 
 def test_only_another_labs_certificate_verifies_and_a_difference_refutes() -> None:
-    north, south = one_lab(), packs.contribution("South", runs({"alpha": {PIRL: 0.99}}))
-    ok, own = packs.certificate(north, "South", ["equal", "within"]), packs.certificate(north, "North", ["equal"])
-    wrong = packs.certificate(south, "North", ["equal", "different"])
+    north, south = one_lab(), leaderboards.contribution("South", runs({"alpha": {PIRL: 0.99}}))
+    ok, own = (
+        leaderboards.certificate(north, "South", ["equal", "within"]),
+        leaderboards.certificate(north, "North", ["equal"]),
+    )
+    wrong = leaderboards.certificate(south, "North", ["equal", "different"])
     status = {
         "own": board.build(Pack(contributions=(north,), certificates=(own,))).verified(SWAV),
         "other": board.build(Pack(contributions=(north,), certificates=(own, ok))).verified(SWAV),
@@ -252,9 +255,9 @@ def test_only_another_labs_certificate_verifies_and_a_difference_refutes() -> No
 
 
 def test_an_init_of_verified_and_claimed_runs_says_how_many() -> None:
-    north, south = one_lab(), packs.contribution("South", runs({"alpha": {PIRL: 0.9}}))
-    more = packs.contribution("West", runs({"beta": {PIRL: 0.9}}))
-    seal = packs.certificate(south, "North", ["equal"])
+    north, south = one_lab(), leaderboards.contribution("South", runs({"alpha": {PIRL: 0.9}}))
+    more = leaderboards.contribution("West", runs({"beta": {PIRL: 0.9}}))
+    seal = leaderboards.certificate(south, "North", ["equal"])
     found = board.build(Pack(contributions=(north, south, more), certificates=(seal,)))
     assert found.verified(PIRL) == ("claimed", "3 of 6 runs verified")
 
@@ -304,12 +307,12 @@ def test_every_link_leads_to_a_file_of_the_site_and_nothing_to_the_network(livel
 def test_names_are_text_and_their_files_lie_in_the_folder(tmp_path: Path) -> None:
     init = f"file:{EVIL}@resnet50"
     strange = runs({task: {init: 0.65} for task in MEANS})
-    one = packs.contribution(EVIL, [*runs(MEANS), *strange])
-    card = packs.init_card(init, licence=EVIL, family=EVIL)
+    one = leaderboards.contribution(EVIL, [*runs(MEANS), *strange])
+    card = leaderboards.init_card(init, licence=EVIL, family=EVIL)
     one = dataclasses.replace(
         one, inits=dict(one.inits) | {init: card}, environment={EVIL: EVIL}, params={"a": {"b": EVIL}}
     )
-    pack = Pack(contributions=(one,), certificates=(packs.certificate(one, f"{EVIL}2", ["equal"]),))
+    pack = Pack(contributions=(one,), certificates=(leaderboards.certificate(one, f"{EVIL}2", ["equal"]),))
     write.write(pack, tmp_path / "site")
     assert [path.name for path in tmp_path.iterdir()] == ["site"]
     texts = [path.read_text() for path in (tmp_path / "site").rglob("*.html")]
@@ -406,9 +409,9 @@ def test_as_many_cells_as_can_be_are_chosen() -> None:
 
 @pytest.mark.slow
 def test_the_verb_makes_one_site_of_several_packs(top: Path, tmp_path: Path) -> None:
-    one, two = packs.lively(seeds=3)
-    packs.save(one, tmp_path / "a.pack")
-    packs.save(two, tmp_path / "b.pack")
+    one, two = leaderboards.lively(seeds=3)
+    leaderboards.save(one, tmp_path / "a.pack")
+    leaderboards.save(two, tmp_path / "b.pack")
     command = [sys.executable, "-m", "medtransfer", "site", "a.pack", "b.pack", "--out", "site"]
     answer = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(top / "src")}, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medtransfer import params as parameters
-from medtransfer.cli import VERBS, preflight, results
+from medtransfer.cli import VERBS, packs, preflight, results
 from medtransfer.cli.verb import SEVERAL
 from medtransfer.core import arithmetic
 from medtransfer.core.addresses import Scrubbed, hide, holds_secret, scrub
@@ -195,6 +195,9 @@ def run(arguments: Sequence[str], root: Path) -> None:
             "address and keeps it to itself"
         )
     identity = {name: hidden(value) for name, value in identity.items()}
+    if options.verb == "compare" and identity["pack"]:
+        packs.compare_pack(root, identity)
+        return
     if options.verb == "compare" and (identity["csv"] or identity["experiment"]):
         results.compare_others(root, identity)  # of scores of other code, which need no study
         return

@@ -1,8 +1,9 @@
-"""Verbs of results that travel: pack, merge, verify."""
+"""Verbs of results that travel: pack, merge, verify; and what compare does with a pack."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,6 +127,34 @@ def verify(
         )
     if failed := sum(one.verdict == "failed" for one in checked):
         raise UserError(f"{failed} of {len(checked)} runs could not be trained; the certificate in {target} says why")
+
+
+def compare_pack(root: Path, given: Mapping[str, str]) -> None:
+    """Compares the runs of a pack's labs: prints what they say, and writes it where a folder is named.
+
+    Args:
+        root: the folder that paths are relative to.
+        given: the options of `compare`.
+
+    Raises:
+        UserError: an option is of other scores, or the runs may not stand in one table.
+    """
+    from rich.console import Console
+
+    from medtransfer.packs import compare
+    from medtransfer.report import console
+    from medtransfer.report.comparison import Comparison
+
+    own = ("pack", "reference", "unbalanced", "out", "against")
+    if odd := [f"--{name}" for name, value in given.items() if value and name not in own]:
+        raise UserError(f"{', '.join(odd)}: of scores that other code measured, not of a pack")
+    reference = "" if given["reference"] == "params" else given["reference"]
+    unbalanced = tuple(filter(None, given["unbalanced"].split(",")))
+    found = compare.compare(root / given["pack"], reference, unbalanced)
+    Console().print(console.layout(console.summarize(found), every_task=True))
+    if given["out"]:
+        Comparison(found).save(root / given["out"])
+        log.info("wrote %s/index.html, scores.csv, contrasts.csv and the figures", given["out"])
 
 
 def _shown(found: Verified) -> Table:

@@ -58,6 +58,8 @@ def read(tree: object, protocol_version: int) -> list[Result]:
     count = whole["runs"]
     _require(type(count) is int and count >= 0, "runs", "a number of runs", count)
     fields = _mapping(whole["fields"], "fields", _FIELDS)
+    own = fields["digest"].get("values") if isinstance(fields["digest"], Mapping) else None
+    _require(isinstance(own, list) and len(own) == count, "digest", f"{count} values", own)  # before any is repeated
     columns = {name: _values(fields[name], name, count) for name in _FIELDS}
     for name in NUMBERS:
         columns[name] = _mappings(whole[name], name, count, whole=name == "counts")
@@ -72,9 +74,9 @@ def read(tree: object, protocol_version: int) -> list[Result]:
     columns["history"] = [
         tuple(history[end - length : end]) for end, length in zip(ends, epochs, strict=True)
     ]  # fmt: skip
-    own: dict[str, Any] = {"mlflow_run_id": None, "protocol_version": protocol_version}
+    shared: dict[str, Any] = {"mlflow_run_id": None, "protocol_version": protocol_version}
     names = list(columns)
-    return [Result(**dict(zip(names, row, strict=True)), **own) for row in zip(*columns.values(), strict=True)]
+    return [Result(**dict(zip(names, row, strict=True)), **shared) for row in zip(*columns.values(), strict=True)]
 
 
 def canonical(tree: object) -> str:
@@ -132,9 +134,11 @@ def _mappings(tree: object, name: str, count: int, whole: bool = False) -> list[
     """Reads columns of numbers as a mapping for each row, without what the row lacks."""
     _require(isinstance(tree, Mapping), name, "numbers by name", tree)
     columns = typing.cast(Mapping[str, Any], tree)
-    rows: list[dict[str, Any]] = [{} for _ in range(count)]
     for key, column in columns.items():
         _require(isinstance(column, list) and len(column) == count, f"{name}.{key}", f"{count} numbers", column)
+    _require(bool(columns) or name != "history" or not count, name, f"columns of {count} epochs", columns)
+    rows: list[dict[str, Any]] = [{} for _ in range(count)]
+    for key, column in columns.items():
         kinds = set(map(type, column))
         _require(kinds <= ({int, _ABSENT} if whole else {int, float, _ABSENT}), f"{name}.{key}", "numbers", kinds)
         given = [value for value in column if value is not None]

@@ -14,8 +14,9 @@ def write(source: Path, target: Path) -> None:
     """Copies predictions with numbers in place of names.
 
     An image is called by the hash of all names of its test together and its place among them, a patient likewise by
-    where it is seen first. So runs of one test have the same names, whoever trained them, and runs of another test
-    others; no name can be guessed from a hash of its own. Who has the data knows the order, and each image again.
+    its place in the order of their names. So runs of one test have the same names, whoever trained them, and runs of
+    another test others; no name can be guessed from a hash of its own. Who has the data knows the order, and each image
+    again.
 
     Args:
         source: what a run wrote.
@@ -32,8 +33,8 @@ def write(source: Path, target: Path) -> None:
         ) from error
     ids = table["id"].astype(str)
     test = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:8]
-    patients, _ = pd.factorize(table["patient"])
-    table["id"] = [f"{test}-{place}" for place in range(len(table))]
-    table["patient"] = [f"{test}-p{number}" for number in patients]
+    patients, _ = pd.factorize(table["patient"], sort=True)
+    table["id"] = [f"{test}-{place:06}" for place in range(len(table))]
+    table["patient"] = [f"{test}-p{number:06}" for number in patients]
     target.parent.mkdir(parents=True, exist_ok=True)
     table.to_parquet(target, index=False, compression="zstd")

@@ -19,6 +19,8 @@ _PATH = re.compile(r"(?<![\w.:/~])(?:~|[A-Za-z]:)?[/\\]{1,2}(?:[^\s'\",;:()/\\]+
 """the folders of an absolute path, up to its last part"""
 _FILE = re.compile(r"file:(?:.*[/\\])?(?=[^/\\]+$)")
 """what stands before the last part of a file's name or address"""
+_INSIDE = re.compile(r"file:[^\s'\",;]*[/\\](?=[^\s'\",;/\\])")
+"""the same, inside of a longer name"""
 
 
 def name_of(init: str) -> str:
@@ -40,8 +42,9 @@ def ledger(found: Ledger) -> Ledger:
     """Leaves out of a study what its machine said."""
     trials = tuple(dataclasses.replace(trial, why="") for trial in found.trials)
     return dataclasses.replace(
-        found, init=name_of(found.init), mlflow_run_id="", trials=trials, identity=clean(found.identity)
-    )
+        found, init=name_of(found.init), study=_text(found.study), mlflow_run_id="", trials=trials,
+        identity=clean(found.identity),
+    )  # fmt: skip
 
 
 def params(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +60,7 @@ def params(tree: Mapping[str, Any]) -> dict[str, Any]:
 def _text(text: str) -> str:
     if text.startswith("file:"):
         return name_of(text)
-    found = _PATH.sub("", scrub(text))
+    found = _PATH.sub("", _INSIDE.sub("file:", scrub(text)))
     for word in _names():
         if found != word:  # a whole value is a name of ours, such as a task's
             found = re.sub(rf"(?<![\w-]){re.escape(word)}(?![\w-])", HIDDEN, found)
