@@ -52,7 +52,7 @@ def travelled(params: Params, **changes: Any) -> Contribution:
 
 def test_a_run_is_trained_with_the_values_that_its_pack_says_it_had_and_where_this_machine_says(root: Path) -> None:
     theirs = travelled(load(root, tasks={"shenzhen": {"cache_size": 36, "image_size": 32, "changes": {"lr": 7.0}}}))
-    here = load(root, classification={"patience": 99}, execution={"workers": 2, "device": "cpu", "backend": "ray"})
+    here = load(root, classification={"patience": 99}, execution={"workers": 2, "device": "auto", "backend": "ray"})
     (job,) = retrain.jobs(theirs.results, theirs, here)
     training = parameters.protocol(job.params, "shenzhen", False)
     assert (training.lr, training.augmentation.flip) == (0.5, 0.25)

@@ -82,7 +82,7 @@ def verify(
     lab: str,
     share: str = "0.05",
     draw: str = "new",
-    task: str = "all",
+    only: str = "all",
     of: str = "",
     spread: str = "documented",
     out: str = "",
@@ -96,7 +96,7 @@ def verify(
         lab: who checks.
         share: of the runs, at least one.
         draw: number of the draw, which others can repeat; new: one that nobody knew before.
-        task: task whose runs are drawn from, several with commas between; all: every one of the pack.
+        only: tasks whose runs are drawn from, with commas between; all: those of the pack.
         of: lab, or beginning of the digest, whose runs are checked; needed where the pack holds several.
         spread: what unlike machines may differ by: a number; documented; measure: train one run anew as such machines.
         out: file that is written; empty: the pack itself.
@@ -111,7 +111,7 @@ def verify(
         raise UserError(f"--share is a part of the runs, such as 0.05, got {share!r}") from error
     asked = verifying.Asked(
         lab=lab, share=part, draw=verifying.number_of(draw), of=of, spread=spread,
-        tasks=() if task == "all" else tuple(task.split(",")),
+        tasks=() if only == "all" else tuple(only.split(",")),
     )  # fmt: skip
     target = root / (out or pack)
     found = verifying.verify(root / pack, target, asked, params, root)

@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,13 @@ def _apart(function: Any, work: Sequence[Job], folder: Path, variables: Mapping[
     pinned = arithmetic.PINNED if any(job.params.engine.portable for job in work) else {}
     own = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder.resolve()}/mlflow.db", "MLFLOW_RUN_ID": ""}
     context = multiprocessing.get_context("spawn")
-    with _environment({**variables, **pinned, **own}), ProcessPoolExecutor(1, context, _begin) as pool:
-        return pool.submit(function, list(work), folder.resolve()).result()
+    try:
+        with _environment({**variables, **pinned, **own}), ProcessPoolExecutor(1, context, _begin) as pool:
+            return pool.submit(function, list(work), folder.resolve()).result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "the process that trains died; was memory short? See dmesg. The same command with the same --draw goes on"
+        ) from error
 
 
 def _begin() -> None:
@@ -181,6 +187,8 @@ def _planned(job: Job, folder: Path) -> Any:
     run = next((one for one in runs if one.fold == claimed.fold), None)
     if run is None:
         raise UserError(f"{claimed.label}: the data here have no {claimed.part}")
+    if (run.device == "cpu") != (claimed.device == "cpu"):
+        raise UserError(f"{claimed.label}: it was trained on a {claimed.device}, and torch finds no GPU here")
     shown = json.loads(json.dumps(run.shown))
     odd = sorted(name for name in shown.keys() | claimed.params.keys() if shown.get(name) != claimed.params.get(name))
     for name, mine, its, advice in (
@@ -199,6 +207,7 @@ def _params(claimed: Result, contribution: Contribution, params: Params) -> Para
     here = dataclasses.asdict(params)
     tree = json.loads(json.dumps({**here, **contribution.params}, default=str))
     tree["execution"] = {**here["execution"], "backend": "local", "address": "", "leases": ""}
+    tree["execution"] |= {"device": "cpu"} if claimed.device == "cpu" else {}
     tree["inits"] |= {name: _placed(entry) for name, entry in here["inits"].items()}
     for name, value in claimed.params.items():
         section, _, rest = name.partition(".")

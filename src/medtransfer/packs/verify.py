@@ -85,7 +85,7 @@ def verify(path: Path, target: Path, asked: Asked, params: Params, root: Path) -
         raise UserError(
             f"{len(lacking)} of {len(runs)} drawn runs cannot be trained here, and nothing was trained:\n  "
             + "\n  ".join(lines)
-            + "\nGet what is missing, or limit the draw to tasks whose data are here: --task a,b"
+            + "\nGet what is missing, or limit the draw to tasks whose data are here: --only a,b"
         )
     found = retrain.train(work, folder / "study")
     spread, rule = _spread(asked.spread, work, found, folder, root, contribution)
