@@ -18,7 +18,7 @@ HEAVY = {
 }
 BUT_CLI = {
     "core", "params", "statistics", "data", "weights", "results", "training", "tracking", "comparison", "report",
-    "runs", "registry", "services",
+    "runs", "registry", "services", "packs",
 }  # fmt: skip
 OF_TASKS = {"data.tasks", "data.catalog"}
 OF_WEIGHTS = {"weights.names", "weights.zoo", "weights.families"}
@@ -34,8 +34,9 @@ ROOMS: dict[str, set[str]] = {
     "comparison": {"core", "params", "statistics", "results", *OF_TASKS, *OF_WEIGHTS},
     "report": {"core", "params", "statistics", "data.catalog", "weights.families", "results", "comparison"},
     "runs": {"core", "params", "statistics", "data", "weights", "results", "training", "tracking"},
+    "packs": {"core", "params", "statistics", "data", "weights", "results", "comparison", "report", "runs"},
     "services": {"core"},
-    "registry": BUT_CLI - {"registry", "runs", "services"},
+    "registry": BUT_CLI - {"registry", "runs", "services", "packs"},
     "api": BUT_CLI,  # a file by itself
     "cli": BUT_CLI,
 }

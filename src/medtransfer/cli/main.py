@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from medtransfer import params as parameters
-from medtransfer.cli import VERBS, preflight
+from medtransfer.cli import VERBS, packs, preflight
 from medtransfer.cli.compare_others import compare_given
+from medtransfer.cli.verb import SEVERAL
 from medtransfer.core import arithmetic, extras
 from medtransfer.core.addresses import Scrubbed, hide, holds_secret, scrub
 from medtransfer.core.errors import UserError
@@ -138,6 +139,8 @@ def check_verb(arguments: Sequence[str]) -> None:
 def name_first(arguments: Sequence[str]) -> list[str]:
     """Lets the word behind a verb stand for the verb's first identity argument: `fetch pneumoniamnist`.
 
+    Where that takes several, all words up to the next option do: `merge a.pack b.pack --out all.pack`.
+
     Raises:
         UserError: that argument is given by its name, too.
     """
@@ -152,7 +155,10 @@ def name_first(arguments: Sequence[str]) -> list[str]:
         raise UserError(
             f"{words[place]} {words[place + 1]} means {option} {words[place + 1]}, but {option} stands there too"
         )
-    return [*words[: place + 1], option, *words[place + 1 :]]
+    end = place + 2
+    while option.removeprefix("--") in SEVERAL and end < len(words) and not words[end].startswith("-"):
+        end += 1
+    return [*words[: place + 1], option, ",".join(words[place + 1 : end]), *words[end:]]
 
 
 def run(arguments: Sequence[str], root: Path) -> None:
@@ -195,6 +201,9 @@ def run(arguments: Sequence[str], root: Path) -> None:
             "address and keeps it to itself"
         )
     identity = {name: hidden(value) for name, value in identity.items()}
+    if options.verb == "compare" and identity["pack"]:
+        packs.compare_pack(root, identity)
+        return
     if options.verb == "compare" and (identity["csv"] or identity["experiment"]):
         compare_given(root, identity)  # of scores of other code, which need no study
         return

@@ -44,10 +44,13 @@ def compare(
     margin: str = "",
     percent: str = "no",
     out: str = "",
+    pack: str = "",
+    unbalanced: str = "",
 ) -> None:
     """Turn the benchmark's finished runs into tables, figures and a report under data/results.
 
-    With --csv or --experiment, in any folder, compare scores that other code measured, by the same statistics.
+    With --csv or --experiment, in any folder, compare scores that other code measured, by the same statistics; with
+    --pack the runs of other labs.
 
     Args:
         params: of the study.
@@ -67,6 +70,8 @@ def compare(
         margin: smallest difference that matters, in the unit of the scores.
         percent: yes: scores and margin of other code are in percent.
         out: folder for tables and figures of such a comparison.
+        pack: file of other labs' runs.
+        unbalanced: of a pack, what the runs of one seed may differ in: device, arithmetic, ..., with commas between.
     """
     given = {"init": init, "task": task, "seed": seed, "fold": fold, "metric": metric, "val": val, "where": where}
     given["predictions"] = predictions

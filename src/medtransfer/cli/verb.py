@@ -45,6 +45,10 @@ class Verb:
 VERBS: dict[str, Verb] = {}
 
 
+SEVERAL = ("packs",)
+"""identity arguments that take several words, as a list with commas between"""
+
+
 def verb(*sections: str, extra: str = "", study: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Registers a function as the verb of its name, with a hyphen where that has an underscore.
 

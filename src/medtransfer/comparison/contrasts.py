@@ -142,6 +142,10 @@ class Column:
         couples = itertools.combinations(self.inits, 2)
         return [self.contrast(*((one, two) if two == reference else (two, one))) for one, two in couples]
 
+    def all_of(self, init: str) -> list[Contrast]:
+        """Lists the comparisons of an init with every other."""
+        return [self.contrast(init, other) for other in self.inits if other != init]
+
     @property
     def enough(self) -> bool:
         """Says whether there are the patients that a verdict on a difference within a margin needs."""

@@ -39,7 +39,7 @@ class InitCard:
     licence: str
     """of the weights, as published; empty: not stated"""
     commercial: str
-    """yes, no or unknown, as `weights.licences` reads the strictest of its chain"""
+    """yes, no or unclear, as `weights.licences` reads the strictest of its chain"""
     parameters: int
     """of the backbone without classifier; 0: not known"""
     weights_sha256: str
@@ -57,7 +57,7 @@ class Contribution:
     lab: str
     """whose it is"""
     created: str
-    """in UTC, as in `2026-01-31T12:00:00Z`"""
+    """when the last of its runs finished, in UTC, as in `2026-01-31T12:00:00Z`"""
     protocol_version: int
     results: tuple[Result, ...]
     """with what is looked up of the task cards"""
@@ -111,11 +111,20 @@ class Certificate:
     """kind of arithmetic, see `core.arithmetic.kind`"""
     versions: Mapping[str, str]
     checked: tuple[Checked, ...]
+    rule: str = ""
+    """how the spread that `within` allows was come by, in words"""
+    tasks: tuple[str, ...] = ()
+    """that the draw was limited to, where data of others were not there; empty: it was not"""
 
     @property
     def holds(self) -> bool:
         """Says whether every drawn run came out equal, or within the spread."""
         return bool(self.checked) and all(one.verdict in ("equal", "within") for one in self.checked)
+
+    @property
+    def refutes(self) -> bool:
+        """Says whether a drawn run came out different; one that could not be trained says nothing."""
+        return any(one.verdict == "different" for one in self.checked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +144,6 @@ class Pack:
         """
         labs = {one.digest: one.lab for one in self.contributions}
         mine = [one for one in self.certificates if one.contribution == contribution]
-        if any(not one.holds for one in mine):
+        if any(one.refutes for one in mine):
             return "refuted"
-        return "verified" if any(one.by != labs.get(contribution) for one in mine) else "claimed"
+        return "verified" if any(one.holds and one.by != labs.get(contribution) for one in mine) else "claimed"

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from medtransfer.comparison.wording import CORNERS, first_lines_of, plural
 from medtransfer.core import files, palette
-from medtransfer.report import write as report
+from medtransfer.report import pages
 from medtransfer.report.figures import curves, drawings, names, style
 from medtransfer.report.inline import Picture
 from medtransfer.report.tables import Section, grid
@@ -51,7 +51,7 @@ def write(answer: Recommendation, folder: Path) -> Path:
         svg = (folder / "race.svg").read_text()
         pictures["race"] = Picture("race", svg, caption(answer))
     verdict = "undecided" if answer.verdict == "undecided" else "decided" if answer.decided else "narrowed"
-    page = report.environment().get_template("report.html").render(
+    page = pages.environment().get_template("report.html").render(
         title=f"Which weights to start from on {answer.task}", first=first_lines_of(answer.marks), links={},
         facts=_facts(answer), answers=[_Said(answer.task, verdict, answer.sentences[0])],
         method=" ".join(answer.sentences[1:]), shown=pictures.get("race"), sections=_sections(answer), brief={},

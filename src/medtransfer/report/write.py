@@ -6,13 +6,10 @@ Writes only below the results folder.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jinja2
-from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from medtransfer import params
@@ -23,6 +20,7 @@ from medtransfer.core import files, progress
 from medtransfer.report import formats, gallery
 from medtransfer.report.figures import drawings, names
 from medtransfer.report.inline import Picture
+from medtransfer.report.pages import environment
 from medtransfer.report.sections import answers
 from medtransfer.report.sections.facts import facts
 from medtransfer.report.sections.order import sections_of
@@ -153,21 +151,6 @@ def _page(
         method=answers.answer_method(findings), shown=shown, sections=sections[1:], brief=_brief(findings),
         pictures={slug: picture for slug, picture in pictures.items() if picture is not shown},
     )  # fmt: skip
-
-
-def environment() -> jinja2.Environment:
-    """Finds the templates of pages."""
-    loader = jinja2.PackageLoader("medtransfer.report")
-    found = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    found.filters["breaks"] = _breaks
-    return found
-
-
-def _breaks(text: str) -> Markup:
-    """Lets a long name go on in a second line behind its own signs, and not within a word."""
-    return Markup(re.sub(r"(?<=\w)([+@/_])(?=\w)", r"\1<wbr>", str(escape(text))))
 
 
 def _brief(findings: Findings) -> dict[str, str]:

@@ -152,7 +152,7 @@ def rank(
         return Ranks(tasks=(), groups=(), ranks=(), confidence=confidence, draws=draws, note=note)
     used = [[values for row in cells if (values := row[t]) is not None] for t in tasks]
     shared = [labels[t] for t in tasks]
-    observed = _by_group(np.stack([_task_ranks(_means(task)) for task in used]), shared)[:, 0]
+    observed = by_group(np.stack([task_ranks(_means(task)) for task in used]), shared)[:, 0]
     single = ", ".join(str(t) for t, task in zip(tasks, used, strict=True) if min(map(len, task)) < 2)
     note = f"no interval: a single seed on task {single}" if single else ""
     uneven = [t for t, task in zip(tasks, used, strict=True) if len({len(values) for values in task}) > 1]
@@ -170,7 +170,7 @@ def rank(
     )
     if single:
         return result
-    low, high = _interval([_drawn_means(task, rng, paired, draws) for task in used], shared, confidence)
+    low, high = _interval([drawn_means(task, rng, paired, draws) for task in used], shared, confidence)
     return replace(result, low=low, high=high)
 
 
@@ -257,7 +257,7 @@ def signed_rank(
     if not (0 < rope < np.inf and draws >= 1):
         raise UserError(f"`rope > 0` (finite) and `draws >= 1` must hold, got {rope}, {draws}")
     values = finite(differences, "differences")
-    values = _by_group(values[:, None], _labels(groups, len(values)))[:, 0]
+    values = by_group(values[:, None], _labels(groups, len(values)))[:, 0]
     n = len(values)
     if n < MIN_SIGNED:
         return SignedRank(n=n, rope=rope, draws=draws, note=f"{n} of the {MIN_SIGNED} groups of tasks that it needs")
@@ -273,12 +273,12 @@ def signed_rank(
 
 def _interval(means: list[Array], shared: Sequence[Hashable], confidence: float) -> list[tuple[float, ...]]:
     """Takes percentiles of the mean ranks; `means` holds the drawn means (draws, inits) of each task."""
-    drawn = _by_group(np.stack([_task_ranks(task) for task in means]), shared).mean(axis=0)
+    drawn = by_group(np.stack([task_ranks(task) for task in means]), shared).mean(axis=0)
     tail = (1 - confidence) / 2
     return [tuple(side) for side in np.quantile(drawn, [tail, 1 - tail], axis=0).tolist()]
 
 
-def _drawn_means(task: list[Array], rng: np.random.Generator, paired: bool, draws: int) -> Array:
+def drawn_means(task: list[Array], rng: np.random.Generator, paired: bool, draws: int) -> Array:
     """Draws seeds with replacement; gives the mean scores (draws, inits), stretched about the observed ones."""
     first = rng.integers(len(task[0]), size=(draws, len(task[0])))
     columns = []
@@ -293,14 +293,14 @@ def _means(task: list[Array]) -> Array:
     return np.array([[values.mean() for values in task]])
 
 
-def _task_ranks(means: Array) -> Array:
+def task_ranks(means: Array) -> Array:
     """Ranks each row of mean scores (rows, inits), best first, with mid-ranks; differences of rounding size tie."""
     scale = float(np.abs(means).max()) or 1.0
     ranked: Array = stats.rankdata(-np.round(means / scale / ROUNDING), axis=1)
     return ranked
 
 
-def _by_group(values: Array, labels: Sequence[Hashable]) -> Array:
+def by_group(values: Array, labels: Sequence[Hashable]) -> Array:
     """Averages (tasks, ...) within groups, in order of appearance."""
     return np.stack([values[[other == label for other in labels]].mean(axis=0) for label in dict.fromkeys(labels)])
 
