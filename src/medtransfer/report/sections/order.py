@@ -13,6 +13,7 @@ from medtransfer.report.sections import (
     fewer_labels,
     protocol,
     protocols,
+    repetition,
     scores,
     tuning,
 )
@@ -35,6 +36,7 @@ def sections_of(findings: Findings, published: params.Params) -> list[Section]:
         *contrasts.against_reference(findings),
         contrasts.pooled(findings),
         contrasts.over_tasks(findings),
+        repetition.repetition(findings),
         contrasts.by_kind(findings),
         answers.claims(findings),
         *fewer_labels.fewer_labels(findings),
