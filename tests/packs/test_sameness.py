@@ -36,3 +36,9 @@ def test_scores_that_one_lacks_or_that_differ_are_named() -> None:
     two = packs.result(scores={"test_auc": 0.9 + 1e-12, "best_val_auc": 0.1, "test_f1": 0.2})
     assert sameness.differing(one, two, 0.0) == ["test_auc", "test_auc.a", "test_f1"]
     assert sameness.differing(one, two, sameness.EXACT) == ["test_auc.a", "test_f1"]
+
+
+def test_a_run_is_named_by_what_is_not_usual_of_it() -> None:
+    assert sameness.named(packs.result()) == "shenzhen, random@resnet50, seed 0"
+    odd = packs.result(seed=3, fold=2, folds=5, recipe="tuned", protocol="linear", fraction="0.1")
+    assert sameness.named(odd) == "shenzhen, random@resnet50, seed 3, fold 2, tuned, linear, fraction 0.1"

@@ -103,6 +103,7 @@ def verify(
     from rich.console import Console
 
     from medtransfer.packs import verify as verifying
+    from medtransfer.packs.sameness import named
 
     try:
         part = float(share)
@@ -118,7 +119,7 @@ def verify(
     checked = found.certificate.checked
     for run, one in zip(found.runs, checked, strict=True):
         if one.note:
-            log.info("%s: %s", run.label, one.note)
+            log.info("%s: %s", named(run), one.note)
     log.info("%s: certificate by %s, draw %d, spread %s", target.name, lab, asked.draw, found.certificate.rule)
     if different := sum(one.verdict == "different" for one in checked):
         raise UserError(
@@ -159,9 +160,10 @@ def compare_pack(root: Path, given: Mapping[str, str]) -> None:
 def _shown(found: Verified) -> Table:
     from rich.table import Table
 
-    table = Table("task", "init", "seed", "claimed", "found", "verdict")
+    from medtransfer.packs.sameness import named
+
+    table = Table("run", "claimed", "found", "verdict")
     for run, one in zip(found.runs, found.certificate.checked, strict=True):
         numbers = ["-" if value is None else f"{value:.6f}" for value in (one.claimed, one.found)]
-        part = f", {run.part}" if run.part else ""
-        table.add_row(run.task, run.init, f"{run.seed}{part}", *numbers, one.verdict)
+        table.add_row(named(run), *numbers, one.verdict)
     return table

@@ -106,7 +106,7 @@ def _weigh(contributions: Sequence[Contribution], tolerance: float) -> tuple[int
     against, count, largest, farthest = list[str](), 0, 0.0, ""
     for (lab, one), (other, two) in _pairs(contributions):
         count += 1
-        words = f"{one.task}, {one.init}, seed {one.seed}{f', {one.part}' if one.part else ''}"
+        words = sameness.named(one)
         if sameness.alike(one, two):
             if names := sameness.differing(one, two, sameness.EXACT):
                 name = f"test_{one.metric}" if f"test_{one.metric}" in names else names[0]

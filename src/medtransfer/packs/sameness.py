@@ -32,3 +32,14 @@ def differing(one: Result, two: Result, most: float) -> list[str]:
         for name in names
         if name not in one.scores or name not in two.scores or abs(one.scores[name] - two.scores[name]) > most
     ]
+
+
+def named(result: Result) -> str:
+    """Names a run by what it is of, and by what is not usual of it."""
+    variant = (
+        result.part,
+        "tuned" if result.recipe == "tuned" else "",
+        result.protocol if result.protocol != "finetune" else "",
+        f"fraction {result.fraction}" if result.fraction != "1" else "",
+    )
+    return ", ".join(filter(None, (result.task, result.init, f"seed {result.seed}", *variant)))
