@@ -73,7 +73,7 @@ def agreement(one: Array, two: Array) -> float:
 def effects(shape: str, inits: int, rng: np.random.Generator) -> Array:
     if shape == "normal":
         return 0.6 * rng.normal(size=inits)
-    return {"equal": np.zeros(inits), "one worse": np.r_[-2.0, np.zeros(inits - 1)]}[shape]
+    return np.zeros(inits) if shape == "equal" else np.concatenate([[-2.0], np.zeros(inits - 1)])
 
 
 def drawn(truth: Array, seeds: int, rng: np.random.Generator) -> Array:
