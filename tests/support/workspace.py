@@ -29,7 +29,7 @@ CHANGES: dict[str, dict[str, object]] = {
     "model": {"backbone": fakes.BACKBONE},
     "classification": {"batch_size": 8, "max_epochs": 3, "lr": 1e-3},
     "segmentation": {"batch_size": 8, "max_epochs": 3, "min_steps": 1},
-    "execution": {"workers": 1},
+    "execution": {"workers": 1, "checkpoint_seconds": 0},
     "benchmark": {"inits": ["random"], "tasks": ["shenzhen", "montgomery"], "seeds": [0]},
 }
 

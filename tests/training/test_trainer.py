@@ -15,6 +15,7 @@ from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
 from medtransfer.data.catalog import TASKS
 from medtransfer.training import fitting, objectives
+from medtransfer.training import trainer as trainer_module
 from medtransfer.training.loader import certain
 from medtransfer.training.trainer import Progress, TaskTrainer, Trainer
 from tests.support import fakes
@@ -79,6 +80,82 @@ def test_a_resumed_run_gives_the_numbers_of_an_uninterrupted_one(
     assert resumed.fit.best_epoch == whole.fit.best_epoch
     for a, b in zip(whole.test(), resumed.test(), strict=True):
         assert a.scores == b.scores
+
+
+class Clock:
+    """Time in which nothing but an epoch takes any: a second each."""
+
+    def __init__(self, trainer: Trainer, writing: float = 0.0) -> None:
+        self.now, self.trainer, self.writing = 0.0, trainer, writing
+        self.written: list[int] = []
+        whole, train = trainer._save, trainer._train
+
+        def save(best: Any) -> None:
+            whole(best)
+            self.now += self.writing
+            self.written.append(trainer.fit.epoch)
+
+        def epoch(number: int) -> tuple[float, int]:
+            self.now += 1
+            return train(number)
+
+        self.trainer.__dict__.update(_save=save, _train=epoch)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    perf_counter = monotonic
+
+
+@pytest.mark.parametrize(
+    ("seconds", "writing", "written"),
+    [(0.0, 0.0, [1, 2, 3, 4, 5, 6, 7]), (3.0, 0.0, [3, 6, 7]), (100.0, 0.0, [7]), (1.0, 0.125, [1, 4, 7])],
+)
+def test_a_checkpoint_is_written_when_the_last_one_is_old_and_at_the_end(
+    top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, writing: float, written: list[int]
+) -> None:
+    change: Any = {"classification__max_epochs": "7", "classification__patience": "7"}
+    for name in ("every", "some"):
+        (tmp_path / name).mkdir()
+    every = fakes.trainer(top, tmp_path / "every", **change)[0]
+    some = fakes.trainer(top, tmp_path / "some", **change)[0]
+    logged = numbers(fit(every))
+    clock = Clock(some, writing)
+    monkeypatch.setattr(trainer_module, "time", clock)
+    some.checkpoint_seconds, some._written = seconds, 0.0
+    kept: list[int] = []
+    again: list[tuple[int, dict[str, float]]] = []
+    some.run(lambda metrics, step: again.append((step, metrics)), lambda progress: None, kept=kept.append)
+    assert clock.written == kept == written
+    assert numbers(again) == logged
+    assert every.best_file.read_bytes() == some.best_file.read_bytes()
+    assert some.best_sha256 == every.best_sha256
+
+
+def test_a_kill_between_checkpoints_costs_the_epochs_since_the_last_and_no_digit(
+    top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change: Any = {"classification__max_epochs": "6", "classification__patience": "6"}
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole = fakes.trainer(top, tmp_path / "whole", **change)[0]
+    logged = numbers(fit(whole))
+    killed = fakes.trainer(top, tmp_path / "killed", **change)[0]
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer_module, "time", Clock(killed))
+        killed.checkpoint_seconds, killed._written = 2.0, 0.0
+
+        def die(progress: Progress) -> None:
+            if progress.epoch == 5:
+                raise KilledError
+
+        with pytest.raises(KilledError):
+            killed.run(lambda m, s: None, die)
+    resumed = fakes.trainer(top, tmp_path / "killed", **change)[0]
+    assert resumed.resume() == 4
+    assert numbers(fit(resumed)) == logged[4:]
+    assert all(torch.equal(a, weights_of(resumed)[k]) for k, a in weights_of(whole).items())
+    assert resumed.best_file.read_bytes() == whole.best_file.read_bytes()
 
 
 def test_a_damaged_checkpoint_starts_the_run_over(top: Path, tmp_path: Path) -> None:

@@ -244,6 +244,7 @@ def trainer(run: Run) -> tuple[TaskTrainer, Prepared]:
     built = TaskTrainer(
         model, goal, loader(run), rows,
         protocol=protocol, engine=run.params.engine, seed=run.seed, device=device, folder=run.folder,
+        checkpoint_seconds=run.params.execution.checkpoint_seconds,
     )  # fmt: skip
     return built, prepared
 
@@ -261,8 +262,8 @@ def _finish_trained(
     from medtransfer.training.examples import collect
 
     built, _ = trainer(run)
-    tracked.journal.cut(built.resume())
-    fit = built.run(tracked.log, report)
+    tracked.resumed(built.resume())
+    fit = built.run(tracked.log, report, kept=tracked.kept)
     tracked.tag(arithmetic=arithmetic.kind(fit.arithmetic))
     val, test = built.test()
     if (shown := collect(built, run.record, test.table)) is not None:
@@ -301,8 +302,8 @@ def advance(
                 run.task, run.manifest_digest, str(prepared.folder.relative_to(run.root)), _counts(prepared)
             )
             try:
-                tracked.journal.cut(epochs)
-                built.run(tracked.log, report, until, over)
+                tracked.resumed(epochs)
+                built.run(tracked.log, report, until, over, tracked.kept)
                 tracked.tag(arithmetic=arithmetic.kind(built.fit.arithmetic))
             except BaseException as error:
                 _keep_traceback(run, tracked)

@@ -107,6 +107,8 @@ class Outbox:
     end: int = 0
     again: bool = False
     """as in `Identity`"""
+    kept: int | None = None
+    """steps that the run's checkpoint holds; None: nobody spoke of one"""
     whole: bool = False
     """whether all of its journal counts, however it ended: nothing of it is trained again"""
 

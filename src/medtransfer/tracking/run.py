@@ -107,6 +107,23 @@ class TrackedRun:
         self.send()
         self.journal.append(metrics, step)
 
+    def resumed(self, steps: int) -> None:
+        """Goes on from a checkpoint of so many steps: what the journal has beyond them is measured again."""
+        self.journal.cut(steps)
+        self.outbox.kept = steps
+        self.outbox.save(self.root)
+
+    def kept(self, steps: int) -> None:
+        """Is told that a checkpoint holds so many steps by now; sends what they measured."""
+        self.outbox.kept = steps
+        self.outbox.save(self.root)
+        self.send()
+
+    def _behind(self) -> list[dict[str, Any]]:
+        """Lists the steps that a checkpoint holds, those that the journal has where none is spoken of."""
+        lines, kept = self.journal.lines(), self.outbox.kept
+        return lines if kept is None else [line for line in lines if line["step"] < kept]
+
     def send(self) -> None:
         """Sends what the journal holds; where MLflow is away it waits for a later call."""
         start = time.monotonic()
@@ -114,7 +131,7 @@ class TrackedRun:
             return
         try:
             with brief():
-                self._deliver(self.journal.lines())
+                self._deliver(self._behind())
         except Exception as error:
             if not (temporary(error) or isinstance(error, MlflowException)):
                 raise
@@ -275,10 +292,11 @@ class TrackedRun:
         self.outbox.remove(self.root)
 
     def _send_all(self, *, whole: bool) -> None:
-        """Sends all but the end; of a run cut off without its last step, which a resume may train again."""
+        """Sends all but the end; of a run cut off without the steps that a resume trains again."""
         self.journal.check()
-        lines = self.journal.lines()
-        self._deliver(lines if whole else [line for line in lines if line["step"] < lines[-1]["step"]])
+        lines = self.journal.lines() if whole else self._behind()
+        open_ = not whole and self.outbox.kept is None  # the last step's checkpoint may not be there
+        self._deliver([line for line in lines if line["step"] < lines[-1]["step"]] if open_ else lines)
         if self._over:
             return
         if self._untold:

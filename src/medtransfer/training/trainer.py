@@ -35,6 +35,8 @@ from medtransfer.weights import convert
 log = logging.getLogger("medtransfer")
 
 
+WRITES = 20
+"""times what a checkpoint took to write, for which none follows it: writing takes a twentieth of the time at most"""
 Log = Callable[[dict[str, float], int], None]
 """(metrics, epoch) -> None"""
 
@@ -77,6 +79,7 @@ class Trainer:
         micro_batch: int = 0,
         ema: float = 0.0,
         group: distributed.Group | None = None,
+        checkpoint_seconds: float = 0.0,
     ) -> None:
         """Takes the rows of every split, and a folder for checkpoint and best model.
 
@@ -89,7 +92,16 @@ class Trainer:
         `group` trains together, each process with the same model, rows and folder. But for what dropout draws, the
         numbers are those of one process up to the order of sums. An objective's loss sees the outputs of all
         processes; `needs_whole_batch = False` saves that exchange where the loss is a mean over the images.
+
+        `checkpoint_seconds` pass between two checkpoints, and `WRITES` times what one takes to write; 0: one after
+        every epoch. The last epoch has one in any case.
         """
+        self.checkpoint_seconds = checkpoint_seconds
+        self._written, self._write_seconds = time.monotonic(), 0.0
+        self._saved = 0
+        """epochs that the last checkpoint holds"""
+        self._best: dict[str, Tensor] = {}
+        """the best model since then, which waits for the next"""
         self.group, self.ema = group, ema
         self.is_main = group is None or group.is_main
         loader.share = Share(group.rank, group.size, micro_batch) if group else Share(micro_batch=micro_batch)
@@ -115,6 +127,7 @@ class Trainer:
         report: Callable[[Progress], None],
         until: int | None = None,
         over: Callable[[], bool] = lambda: False,
+        kept: Callable[[int], None] = lambda epochs: None,
     ) -> Fit:
         """Trains from where `resume` left it until the budget or the patience ends; the main process logs and writes.
 
@@ -123,6 +136,7 @@ class Trainer:
             report: gets how far it is.
             until: epochs after which it pauses, to be resumed later; None: it goes to its end.
             over: asked before each epoch whether it pauses here.
+            kept: told how many epochs a checkpoint holds, once it is written.
 
         Raises:
             UserError: the loss is not finite, a checkpoint cannot be written, or another process is gone.
@@ -135,8 +149,10 @@ class Trainer:
             scores = self._epoch(self.fit.epoch)
             if self.is_main:
                 log_metrics(scores, self.fit.epoch - 1)
-                self._save()
+                self._keep(kept)
                 report(self._progress(scores))
+        if self.is_main and self._saved < self.fit.epoch:
+            self._keep(kept, last=True)
         if self.group:
             self.group.collect(None)  # until the first process has written the last epoch
         return self.fit
@@ -289,8 +305,23 @@ class Trainer:
         """Holds everything that the next epoch needs."""
         return self.folder / checkpoint.FILE
 
-    def _save(self) -> None:
-        """Writes the best model if this epoch is it, then the checkpoint; each whole or not at all."""
+    def _keep(self, kept: Callable[[int], None], last: bool = False) -> None:
+        """Writes a checkpoint where one is due; else the best model waits in memory."""
+        state = self.average or self.live
+        improved = self.fit.best_epoch == self.fit.epoch - 1 and self._saved < self.fit.epoch
+        pause = max(self.checkpoint_seconds, WRITES * self._write_seconds) if self.checkpoint_seconds else 0.0
+        start = time.monotonic()
+        if not last and start - self._written < pause:
+            if improved:
+                self._best = {key: tensor.clone() for key, tensor in state.items()}
+            return
+        self._save(state if improved and not last else self._best)
+        self._written = time.monotonic()
+        self._write_seconds, self._saved, self._best = self._written - start, self.fit.epoch, {}
+        kept(self.fit.epoch)
+
+    def _save(self, best: Mapping[str, Tensor]) -> None:
+        """Writes the best model if it is another than that of the last checkpoint, then a checkpoint; each whole."""
         self.fit.plateau = self.schedule.plateau.state_dict()
         content = {
             "model": self.model.state_dict(),
@@ -299,16 +330,16 @@ class Trainer:
             "average": self.average,
         }
         try:
-            if self.fit.best_epoch == self.fit.epoch - 1:
+            if best:
                 with files.replacing(self.best_file) as temporary:
-                    save_file({k: v.contiguous() for k, v in (self.average or self.live).items()}, temporary)
+                    save_file({k: v.contiguous() for k, v in best.items()}, temporary)
                 self.best_sha256 = files.sha256(self.best_file)
             with files.replacing(self.checkpoint_file) as temporary:
                 torch.save({**content, "best_sha256": self.best_sha256}, temporary)
         except (OSError, RuntimeError, SafetensorError) as error:  # how Python, torch and safetensors say disk full
             free = shutil.disk_usage(self.folder).free
             former = self.checkpoint_file.is_file()
-            kept = f"the checkpoint of epoch {self.fit.epoch - 2} is intact" if former else "there is no earlier one"
+            kept = f"the checkpoint of epoch {self._saved - 1} is intact" if former else "there is no earlier one"
             raise UserError(
                 f"could not write the checkpoint of epoch {self.fit.epoch - 1} to {self.folder} ({error}); "
                 f"{free / 2**20:.0f} MiB are free there; {kept}. "
@@ -331,6 +362,7 @@ class Trainer:
         self.fit = Fit(**content["fit"])
         self.schedule.plateau.load_state_dict(self.fit.plateau)
         self.best_sha256 = content.get("best_sha256", "") if self.is_main else ""  # who writes the file, knows it
+        self._saved = self.fit.epoch
         log.info("resuming after epoch %d", self.fit.epoch - 1)
         return self.fit.epoch
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +152,9 @@ def test_a_killed_run_resumes_to_the_same_tensors(root: Path, monkeypatch: pytes
         path.unlink()
     save, count = Trainer._save, 0
 
-    def killed(self: Trainer) -> None:
+    def killed(self: Trainer, best: Mapping[str, torch.Tensor]) -> None:
         nonlocal count
-        save(self)
+        save(self, best)
         count += 1
         if count == after:
             raise KeyboardInterrupt

@@ -180,6 +180,7 @@ def trainer(link: Link, group: Group | None = None) -> Trainer:
         model, goal, _loader(link, goal, device), _rows(link), protocol=settings, engine=link.params.engine,
         seed=settings.seed, device=device, folder=link.folder,
         micro_batch=settings.micro_batch, ema=settings.ema, group=group,
+        checkpoint_seconds=link.params.execution.checkpoint_seconds,
     )  # fmt: skip
     if isinstance(goal, methods.SelfSupervised):
         goal.follow(built)
@@ -244,9 +245,9 @@ def _train(link: Link, tracked: tracking.TrackedRun, group: Group | None) -> Lin
     built = trainer(link, group)
     counts = {split: len(rows) for split, rows in built.rows.items()}
     tracked.dataset(link.task.name, link.prepared.digest, f"data/prepared/{link.task.name}", counts)
-    tracked.journal.cut(built.resume())
+    tracked.resumed(built.resume())
     with progress.bar(f"pretrain {link.init.canonical}", link.params.pretraining.max_epochs, "epochs") as advance:
-        fit = built.run(tracked.log, lambda _: advance())
+        fit = built.run(tracked.log, lambda _: advance(), kept=tracked.kept)
     tracked.journal.append({"best_epoch": float(fit.best_epoch), "cost_seconds": fit.seconds}, fit.epoch)
     tensors = backbones.backbone_of(link.init.backbone, built.best())
     made = _lineage(link, tensors, counts, built, tracked.run_id)
