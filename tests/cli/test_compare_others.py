@@ -62,7 +62,7 @@ def test_an_experiment_and_a_table_stand_in_one_table(store: str, tmp_path: Path
 def test_sources_of_the_parameter_file_are_compared_where_no_run_of_ours_is(
     store: str, tmp_path: Path, top: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scores({"random": 0.80}).rename(columns={"auc": "acc"}).to_csv(tmp_path / "ours.csv", index=False)
+    scores({"random": 0.80, "imagenet": 0.86}).rename(columns={"auc": "acc"}).to_csv(tmp_path / "ours.csv", index=False)
     text = f"""  sources:
     - {{csv: ours.csv, metric: [acc], margin: 0.01}}
     - {{experiments: [lab], tracking_uri: "{store}", init: params.model, seed: params.seed, task: =ham, metric: [acc],
@@ -72,9 +72,11 @@ def test_sources_of_the_parameter_file_are_compared_where_no_run_of_ours_is(
     assert plain.count("  sources: []\n") == 1
     (tmp_path / "params.yaml").write_text(plain.replace("  sources: []\n", text))
     main.run(("compare",), tmp_path)
-    assert "Start from dino: better than random by more than 1 point" in " ".join(capsys.readouterr().out.split())
+    assert "Start from dino: better than random and imagenet by more than 1 point" in " ".join(
+        capsys.readouterr().out.split()
+    )
     kept = pd.read_csv(tmp_path / "data/results/sources/scores.csv")
-    assert dict(zip(kept["init"], kept["n"], strict=True)) == {"random": 4, "dino": 4}
+    assert dict(zip(kept["init"], kept["n"], strict=True)) == {"random": 4, "imagenet": 4, "dino": 4}
     shutil.rmtree(tmp_path / "data")
 
 

@@ -285,7 +285,7 @@ def test_printed_means_are_compared_without_their_runs(tmp_path: Path, capsys: p
         ({"std": [0.5, 0.4, 0.9, 0.1, 0.5, 0.4, 0.9, 0.3]}, "mae on ham: a std of 0.1 over a single run"),
         ({"std": 0.0}, "every std is 0: leave the cell empty"),
         ({"mean": [80.1, None, *PRINTED["mean"][2:]]}, "imagenet on ham: the mean is missing"),
-        ({"init": "dino"}, r"6 means stand there more than once \(dino on ham"),
+        ({"init": "dino"}, r"6 means stand in the table more than once \(dino on ham"),
         ({"mean": PRINTED["mean"] * 100}, r"8 scores are not between -100 and 100"),
     ],
 )  # fmt: skip

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -216,3 +217,32 @@ def test_joint_interval_of_auc_covers(seeds: int) -> None:
         assert result.high is not None
         hits += result.low <= 0 <= result.high
     assert hits / rounds == pytest.approx(0.95, abs=0.02)
+
+
+@pytest.mark.parametrize(("images", "patients", "labels"), [(60, 20, 2), (60, 60, 1), (400, 250, 3)])
+def test_areas_without_each_patient_are_those_of_the_images_weighed_anew(
+    images: int, patients: int, labels: int
+) -> None:
+    rng = np.random.default_rng(images + labels)
+    targets = (rng.random((images, labels)) < 0.2).astype(int)
+    targets[rng.random((images, labels)) < 0.05] = -1  # uncertain: no image of that label
+    targets[:4], targets[4:8] = 1, 0
+    scores = np.round(rng.normal(size=(3, images, labels)) + targets, 1)  # with ties
+    owners = rng.integers(0, patients, images)
+    whole = bootstrap.mean_auc(targets, scores)
+    assert whole.without is not None
+    one, two = (
+        bootstrap.bootstrap(each, np.random.default_rng(0), patients=owners, resamples=20)
+        for each in (whole, replace(whole, without=None))
+    )
+    assert np.array_equal(np.isnan(one.jackknife), np.isnan(two.jackknife))
+    assert np.allclose(one.jackknife, two.jackknife, rtol=0, atol=1e-12, equal_nan=True)
+
+
+def test_an_area_without_the_only_patient_of_a_class_is_undefined() -> None:
+    targets, scores = np.array([[1], [1], [0], [0]]), np.array([[[0.9], [0.4], [0.3], [0.5]]])
+    found = bootstrap.mean_auc(targets, scores).without
+    assert found is not None
+    left = found(np.array([0, 0, 1, 2]), 3)
+    assert np.isnan(left[0, 0])
+    assert left[0, 1:].tolist() == [0.5, 1.0]

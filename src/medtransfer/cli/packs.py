@@ -146,7 +146,7 @@ def compare_pack(root: Path, given: Mapping[str, str]) -> None:
     from medtransfer.report.comparison import Comparison
 
     own = ("pack", "reference", "unbalanced", "out", "against")
-    if odd := [f"--{name}" for name, value in given.items() if value and name not in own]:
+    if odd := [f"--{name}" for name, value in given.items() if value not in ("", "no") and name not in own]:
         raise UserError(f"{', '.join(odd)}: of scores that other code measured, not of a pack")
     reference = "" if given["reference"] == "params" else given["reference"]
     unbalanced = tuple(filter(None, given["unbalanced"].split(",")))

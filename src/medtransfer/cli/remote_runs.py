@@ -24,18 +24,19 @@ def bring(params: Params, root: Path) -> None:
     A run is taken if all parameters that it read have the study's values today, and those of its task and seed the
     same conditions (`comparison.unbalanced` allows others). What is not taken is named.
     """
+    from medtransfer.tracking.address import untouched
+
+    if untouched(root):
+        return
     from medtransfer.data import catalog
     from medtransfer.results.result import REMOTE, read_result
     from medtransfer.tracking import remote
-    from medtransfer.tracking.address import untouched
     from medtransfer.tracking.store import Away, masked
     from medtransfer.weights.names import expected
 
     folder, benchmark = root / "data/results" / REMOTE, expected(params)
     here = [read_result(path) for path in sorted((root / "data/results/cells").glob("*/*/cell.json"))]
     tasks = [name for name in benchmark.tasks if name in catalog.names(root)]
-    if untouched(root):
-        return
     try:
         found = remote.finished(root, tasks)
     except Away as away:

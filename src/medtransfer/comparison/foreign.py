@@ -120,13 +120,13 @@ def compare_scores(
     Raises:
         UserError: a run stands there twice, a task has two metrics, or nothing can be compared.
     """
-    _once(scores)
     inits, tasks = list(dict.fromkeys(scores["init"])), list(dict.fromkeys(scores["task"]))
     if reference and reference not in inits:
         raise UserError(f"reference {reference!r} is no init of the table{nearest(reference, inits)}")
     for task, own in scores.groupby("task", sort=False):
         if len(names := list(dict.fromkeys(own["metric"]))) > 1:
             raise UserError(f"task {task} has the scores {' and '.join(names)}: a task has one score on test")
+    _once(scores)
     results = _results(scores, margins)
     benchmark = params.Benchmark(
         inits=tuple(inits), tasks=tuple(tasks), seeds=tuple(sorted({one.seed for one in results})), recipes=("fixed",)
