@@ -192,6 +192,7 @@ def plan_init(root: Path) -> Any:
     return plan(parameters.load(root / "params.yaml"), root, ["random"], ["shenzhen"], [0])[0].init
 
 
+@pytest.mark.slow
 def test_a_registered_model_answers_through_mlflow(root: Path) -> None:
     model = mlflow.pyfunc.load_model(register(root, "shenzhen"))
     wanted = predictions(root, "shenzhen")

@@ -60,6 +60,7 @@ def runs(root: Path, task: str = "shenzhen") -> list[Any]:
     return list(client.search_runs([experiment.experiment_id])) if experiment else []
 
 
+@pytest.mark.slow
 def test_a_lost_run_is_given_out_again_as_often_as_retries_say_and_a_held_one_until_it_is_free(root: Path) -> None:
     a, b = plan(root, seeds=(0, 1))
     work = Work([a, b], retries=1)

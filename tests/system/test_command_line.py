@@ -136,6 +136,7 @@ def test_broken_data_are_refused_and_nothing_is_lost(root: Path, what: str, mess
     assert not list((root / "data/prepared").glob("*/phantoms/manifest.json"))
 
 
+@pytest.mark.slow
 def test_a_label_without_positives_in_test_is_undefined_never_a_number(root: Path) -> None:
     chest = root / "data/phantoms/chestxray14"
     table, test = chest / "Data_Entry_2017.csv", (chest / "test_list.txt").read_text().split()
@@ -290,6 +291,7 @@ def test_weights_says_what_was_loaded(root: Path, caplog: pytest.LogCaptureFixtu
         assert words in caplog.text, words
 
 
+@pytest.mark.slow
 def test_an_audit_finds_the_images_of_another_task(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     own_task(root)
     run(("audit", "mine", "--against", "shenzhen"), root)

@@ -123,6 +123,7 @@ def undrawn(found: Finding) -> Path:
     raise AssertionError(found)
 
 
+@pytest.mark.slow
 def test_a_leak_in_any_of_the_splits_is_found(tmp_path: Path) -> None:
     np.save(tmp_path / "thumbnails.npy", np.random.default_rng(0).integers(0, 256, (40, 64, 64), dtype=np.uint8))
     data = settings(ROOT).data

@@ -147,6 +147,7 @@ def test_siim_table_has_the_published_counts(folder: Path) -> None:
     assert max(map(len, rows.values())) == 10
 
 
+@pytest.mark.slow
 def test_siim_run_lengths_fit_their_canvas_and_are_written_as_they_were_read(folder: Path) -> None:
     texts = [text for parts in siim.read_table(folder / "train-rle.csv").values() for text in parts]
     assert len(texts) == 3_576

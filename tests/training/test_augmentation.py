@@ -120,6 +120,7 @@ def test_distortions_and_intensity_come_as_often_as_asked_and_are_mild() -> None
     assert intensity.offset.abs().max() <= 0.2
 
 
+@pytest.mark.slow
 def test_elastic_field_has_the_published_strength() -> None:
     asked = Augmentation(
         crop=0.0, crop_scale_min=0.5, crop_ratio_max=1.0, flip=0.0, rotation=0.0, distortion=1.0, intensity=0.0

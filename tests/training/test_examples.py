@@ -329,6 +329,7 @@ def test_collecting_draws_nothing_and_changes_nothing(top: Path, tmp_path: Path,
         np.testing.assert_array_equal(getattr(first, field.name), getattr(again, field.name))
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_read_back_and_names_nobody(top: Path, tmp_path: Path) -> None:
     trainer, data = build(top, tmp_path)
     found = collected(trainer)

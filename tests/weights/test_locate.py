@@ -161,6 +161,7 @@ def test_radimagenet_numbers_the_children(folder: Path, resnet50: State) -> None
 
 
 @pytest.mark.parametrize(("name", "member", "count"), [("simclr-v1", True, 268), ("simclr-v2", False, 728)])
+@pytest.mark.slow
 def test_simclr_counts_kernels_in_the_order_of_construction(
     folder: Path, resnet50: State, name: str, member: bool, count: int
 ) -> None:

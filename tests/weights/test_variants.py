@@ -91,6 +91,7 @@ def test_networks_of_a_variant_are_timms_to_the_bit(name: str) -> None:
         assert torch.equal(ours.eval()(images), reference.eval()(images))
 
 
+@pytest.mark.slow
 def test_a_variant_trains_at_another_side_and_segments() -> None:
     name = f"{TINY}:init_values=1e-05:img_size=96"
     tensors = backbones.bare_state(name, 3, "one")

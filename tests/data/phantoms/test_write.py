@@ -446,6 +446,7 @@ def test_drawn_splits_have_both_classes(tmp_path: Path, dataset: str, seed: int)
 
 
 @pytest.mark.parametrize("dataset", quick(["chexpert", "rsna_pe", "siim"], "siim"))
+@pytest.mark.slow
 def test_patients_do_not_look_like_each_other_s_copies(tmp_path: Path, dataset: str) -> None:
     found = read(dataset, write(dataset, tmp_path / "d", 80, size=96))
     small = np.stack([decode.decode(TASKS[dataset], sample, 48).thumbnail for sample in found])

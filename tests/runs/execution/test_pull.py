@@ -166,6 +166,7 @@ def check_deaths(outcomes: dict[str, Any], places: list[tuple[str, str]]) -> Non
     wait_until(lambda: not any(alive(pid) for pid in where.values()), 20)
 
 
+@pytest.mark.slow
 def test_work_is_taken_only_when_a_worker_is_free_and_is_asked_for_again(settings: Execution) -> None:
     given: list[int] = []
     results: list[int] = []

@@ -110,6 +110,7 @@ def test_weights_are_made_with_a_receipt_and_a_run_in_mlflow(root: Path) -> None
     assert start.keys() == state(root).keys()
 
 
+@pytest.mark.slow
 def test_a_missing_link_is_made_first_and_the_receipt_carries_the_chain(root: Path) -> None:
     found = make(root, TWO)
     first = receipts.read(parse(ONE, fakes.BACKBONE), root)
@@ -134,6 +135,7 @@ def test_a_chain_keeps_the_licences_of_its_weights_and_of_its_images(root: Path)
     assert strictest(found.licences).part == "weights ours: CC BY-NC 4.0"
 
 
+@pytest.mark.slow
 def test_what_is_made_is_not_made_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = make(root)
     monkeypatch.setattr(pretrain, "_run", lambda *_: pytest.fail("trained again"))
