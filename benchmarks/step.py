@@ -27,7 +27,7 @@ from medtransfer.params import Params
 from medtransfer.training import objectives
 from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.loader import Cache, Loader
-from medtransfer.training.trainer import Trainer
+from medtransfer.training.trainer import Trainer, choose_kernels
 from medtransfer.weights import backbones
 from medtransfer.weights.records import IMAGENET_MEAN, IMAGENET_STD
 
@@ -35,7 +35,8 @@ ROUNDS = 7
 
 
 def make_trainer(backbone: str, size: int, segmentation: bool, params: Params, device: torch.device) -> Trainer:
-    """Builds a trainer on random images, under the parameters of the repository."""
+    """Builds a trainer on random images, under the parameters of the repository, with the kernels of a run."""
+    choose_kernels(params.engine)
     task = TASKS["montgomery" if segmentation else "shenzhen"]
     protocol = parameters.protocol(params, task.name, segmentation)
     rng = np.random.default_rng(0)

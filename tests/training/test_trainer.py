@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
 from medtransfer.data.catalog import TASKS
+from medtransfer.runs.run import check_engine
 from medtransfer.training import fitting, objectives
 from medtransfer.training import trainer as trainer_module
 from medtransfer.training.loader import certain
@@ -486,3 +487,19 @@ def test_a_resumed_run_with_an_average_gives_the_numbers_of_an_uninterrupted_one
     assert resumed.resume() == 1
     assert numbers(fit(resumed)) == logged[1:]
     assert resumed.best_file.read_bytes() == whole.best_file.read_bytes()
+
+
+@pytest.mark.parametrize(("precision", "rounded"), [("fp32", False), ("tf32", True), ("bf16", False)])
+def test_fp32_means_one_thing_for_convolutions_and_matrix_products(top: Path, precision: str, rounded: bool) -> None:
+    engine = fakes.load_params(top).engine
+    try:
+        trainer_module.choose_kernels(replace(engine, precision=precision))
+        assert torch.backends.cudnn.allow_tf32 is rounded
+        assert torch.backends.cuda.matmul.allow_tf32 is rounded
+    finally:
+        trainer_module.choose_kernels(engine)
+
+
+def test_tf32_is_refused_on_a_cpu(top: Path) -> None:
+    with pytest.raises(UserError, match=r"engine\.precision is tf32, which is an arithmetic of GPUs"):
+        check_engine(fakes.load_params(top, engine__precision="tf32"), "cpu")

@@ -223,7 +223,7 @@ def _masks(trainer: Trainer, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]
 
     targets, predictions = [], []
     for batch in _one_by_one(trainer, rows):
-        reduced = trainer.engine.precision != "fp32"
+        reduced = trainer.engine.precision == "bf16"
         with torch.no_grad(), torch.autocast(trainer.device.type, dtype=torch.bfloat16, enabled=reduced):
             logits = trainer.model(batch.inputs)
         predictions.append((logits > 0).cpu().numpy()[0])

@@ -59,6 +59,8 @@ def choose_kernels(engine: Engine) -> None:
     torch.use_deterministic_algorithms(engine.deterministic, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # no stub; it fills new tensors
     torch.backends.cudnn.benchmark = not engine.deterministic
+    rounded = engine.precision == "tf32"  # torch's own default rounds what convolutions take, and not matrix products
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = rounded
 
 
 class Trainer:
@@ -247,7 +249,7 @@ class Trainer:
             self.live[key].copy_(kept)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if self.engine.precision == "fp32":
+        if self.engine.precision != "bf16":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
