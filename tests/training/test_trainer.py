@@ -493,7 +493,7 @@ def test_a_resumed_run_with_an_average_gives_the_numbers_of_an_uninterrupted_one
 def test_fp32_means_one_thing_for_convolutions_and_matrix_products(top: Path, precision: str, rounded: bool) -> None:
     engine = fakes.load_params(top).engine
     try:
-        trainer_module.choose_kernels(replace(engine, precision=precision))
+        trainer_module.choose_kernels(fakes.load_params(top, engine__precision=precision).engine)
         assert torch.backends.cudnn.allow_tf32 is rounded
         assert torch.backends.cuda.matmul.allow_tf32 is rounded
     finally:
