@@ -23,6 +23,7 @@ TASK = Task(
     split_source="drawn",
     metric="dice",
     margin=0.005,
+    spacing=(0.0875, 0.0875),  # as the readme of the images says
     licence="free use with citation (NLM)",
     citation="Jaeger et al., Quant Imaging Med Surg 2014",
     source="https://lhncbc.nlm.nih.gov/LHC-downloads/downloads.html#tuberculosis-image-data-sets",
