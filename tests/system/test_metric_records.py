@@ -220,6 +220,36 @@ def test_a_metric_that_was_added_is_compared_over_patients(jaccard: Metric, tmp_
         assert found.intervals[init].low is not None
 
 
+@pytest.mark.parametrize("name", ["surface_dice", "cldice", "lesion_f1"])
+def test_shapes_are_compared_over_patients(name: str, tmp_path: Path) -> None:
+    """Patients have two images each; the interval is that of the same scores drawn by patient, not by image."""
+    effects = {"random@resnet50": 0.0, "imagenet@resnet50": 0.5}
+    results.write(tmp_path, effects, ["drive"], [0, 1], cases=40, images_per_patient=2)
+    cells = [with_shapes(path, name) for path in sorted(tmp_path.glob("drive/*/cell.json"))]
+    found = patients.gather(cells, tmp_path, resamples=200, level=0.95, rng=np.random.default_rng(0))
+    assert (found.note, found.patients, found.images) == ("", 20, 40)
+    for init, values in found.contributions.items():
+        assert sorted(values.mean(axis=1)) == pytest.approx(sorted(c.score or 0 for c in cells if c.init == init))
+        interval = found.intervals[init]
+        assert interval.low is not None
+        assert interval.high is not None
+        assert interval.low < interval.estimate < interval.high
+
+
+def with_shapes(path: Path, name: str) -> result.Result:
+    """Reads a run of a task whose metric is of shapes, which are drawn by chance and told by its predictions."""
+    table, rng = pd.read_parquet(path.parent / "predictions.parquet"), np.random.default_rng(len(str(path)))
+    there = rng.integers(1, 5, len(table))
+    drawn = {"lesions": there, "lesions_found": there // 2, "lesions_predicted": there}
+    table = table.assign(surface_dice=rng.random(len(table)), cldice=rng.random(len(table)), **drawn)
+    table.to_parquet(path.parent / "predictions.parquet", index=False)
+    names = (*TERMS, *METRICS[name].terms)
+    scores = metrics.mask_scores(table[list(names)].to_numpy()[:, None], ["Vessel"], "", names)
+    cell = result.read_result(path)
+    kept = {**cell.scores, f"test_{name}": scores[name]}
+    return dataclasses.replace(cell, metric=name, scores=kept, parts={})
+
+
 def declared(path: Path) -> result.Result:
     """Reads a run, with what it would have scored, of a task whose metric is the new one."""
     table = pd.read_parquet(path.parent / "predictions.parquet")

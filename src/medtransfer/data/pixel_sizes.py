@@ -38,7 +38,7 @@ class Ruler:
 
     def spacing(self, row: int, shape: tuple[int, int]) -> tuple[float, float]:
         """Gives height and width of a pixel of a row's image when that is resized to a shape."""
-        height, width = self.pixels[row] * self.shapes[row] / shape
+        height, width = self.pixels[row] * (self.shapes[row] / shape)
         return float(height), float(width)
 
 
