@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,6 +23,8 @@ from medtransfer.statistics import mask_shapes, metrics
 from medtransfer.statistics.dice import TERMS
 from medtransfer.training import networks
 from medtransfer.training.fitting import BackboneSpec, NetworkSpec
+
+log = logging.getLogger("medtransfer")
 
 PREFIXES = {"field_of_view": "fov_", "second_observer": "observer2_"}
 """extra mask of a test image -> prefix of the scores at native size inside it, or against it"""
@@ -190,11 +193,14 @@ class SegmentationObjective:
         self.metric = task.metric
         self.primary = tuple(filter(None, [metrics.METRICS[task.metric].group]))
         self.ruler = pixel_sizes.ruler(task, prepared)
-        if self.ruler is None and self.primary:
-            raise UserError(
-                f"{task.metric} needs the sizes of the images of {task.name}, which an earlier version did not keep; "
-                f"delete {prepared.folder} and prepare again: finished runs stay"
+        if self.ruler is None:
+            words = (
+                f"the sizes of the images of {task.name}, which an earlier version did not keep; delete "
+                f"{prepared.folder} and prepare again: its digest and finished runs stay"
             )
+            if self.primary:
+                raise UserError(f"{task.metric} needs {words}")
+            log.warning("no distances between masks: they need %s", words)
         self.weight: Tensor | None = None
         if protocol.class_weights == "balanced":
             masks = targets(task, prepared)[prepared.rows("train")]
