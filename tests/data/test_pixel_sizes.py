@@ -77,6 +77,8 @@ def test_sizes_come_into_the_cache_as_the_picture_is_shown(tmp_path: Path, top: 
     assert (found.unit, found.words) == ("mm", "2 mm")
     assert found.spacing(0, (side, side)) == (0.25, 0.5)
     assert found.spacing(0, (side // 2, 2 * side)) == (0.5, 0.25)
+    table = prepared.samples.drop(columns=list(pixel_sizes.COLUMNS))  # as an earlier version wrote it
+    assert pixel_sizes.ruler(own(tmp_path), dataclasses.replace(prepared, read_samples=lambda: table)) is None
 
 
 def test_what_files_do_not_say_is_in_pixels_or_said_by_the_task(tmp_path: Path, top: Path) -> None:
@@ -91,15 +93,6 @@ def test_what_files_do_not_say_is_in_pixels_or_said_by_the_task(tmp_path: Path, 
     assert (said.words, said.spacing(3, (drawn_masks.SIDE, drawn_masks.SIDE))) == ("1.5 mm", (0.1, 0.2))
     with pytest.raises(UserError, match=r"in mm, but the files of 9 of 9 images do not say .* `tolerance: 2 px`"):
         pixel_sizes.ruler(dataclasses.replace(task, tolerance=(1, "mm")), prepared)
-
-
-def test_the_digest_of_a_cache_does_not_hold_them(tmp_path: Path, top: Path) -> None:
-    """A cache of an earlier version, whose table lacks them, is the same cache; it has no ruler."""
-    prepared = nifti(tmp_path, top)
-    table = prepared.samples.drop(columns=list(pixel_sizes.COLUMNS))
-    earlier = dataclasses.replace(prepared, read_samples=lambda: table)
-    assert pixel_sizes.ruler(own(tmp_path), earlier) is None
-    assert "pixel.height" not in str(prepared.manifest["fields"])
 
 
 def test_a_number_of_a_readme_is_not_that_of_phantoms(tmp_path: Path) -> None:
