@@ -95,15 +95,17 @@ def test_what_files_do_not_say_is_in_pixels_or_said_by_the_task(tmp_path: Path, 
         pixel_sizes.ruler(dataclasses.replace(task, tolerance=(1, "mm")), prepared)
 
 
-def test_a_number_of_a_readme_is_not_that_of_phantoms(tmp_path: Path) -> None:
+def test_a_number_of_a_readme_is_not_that_of_phantoms_and_smaller_copies(tmp_path: Path) -> None:
     prepared = fakes.prepared(tmp_path, segmentation=True)
     montgomery = catalog.TASKS["montgomery"]
     units = []
-    for source in ("raw", "phantoms"):
+    for source, side in (("raw", 4892), ("phantoms", 4892), ("raw", 1024)):
         manifest: Any = {**prepared.manifest, "source": source}
-        found = pixel_sizes.ruler(montgomery, dataclasses.replace(prepared, manifest=manifest))
-        units.append(found and (found.unit, found.spacing(0, (fakes.SIDE * 3, fakes.SIDE * 2))))
-    assert units == [("mm", (0.0875, 0.0875)), ("px", (1.0, 1.0))]
+        table = prepared.samples.assign(**{"original.height": side, "original.width": side // 2})
+        copy = dataclasses.replace(prepared, manifest=manifest, read_samples=lambda table=table: table)
+        found = pixel_sizes.ruler(montgomery, copy)
+        units.append(found and (found.unit, found.spacing(0, (side, side // 2))))
+    assert units == [("mm", (0.0875, 0.0875)), ("px", (1.0, 1.0)), ("px", (1.0, 1.0))]
 
 
 @pytest.mark.parametrize(

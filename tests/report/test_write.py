@@ -26,6 +26,7 @@ from medtransfer.report import console as summaries
 from medtransfer.report import write as report
 from medtransfer.report.sections import facts
 from medtransfer.report.sections.scores import _further, printed_grid, score_notes
+from medtransfer.report.tables import column_title
 from medtransfer.results.result import find_results, read_result
 from medtransfer.statistics import metrics, t_tests
 
@@ -579,5 +580,8 @@ def test_distances_are_tabulated_in_their_unit_and_the_tolerance_is_said(tmp_pat
     assert "Surface Dice at a tolerance of 2 mm." in notes
     assert "lower is better, over the images in which neither mask is empty: without 2 of 48." in notes
     assert "overlap (IoU) of 0.1 or more" in notes
+    assert (
+        column_title([dataclasses.replace(own[0], metric="surface_dice", marks=())], "x") == "x: surface Dice at 2 mm"
+    )
     own[0] = dataclasses.replace(own[0], tolerance="2 px")
     assert "of 2 mm and 2 px; runs differ in it" in " ".join(_further(held, "montgomery", own, names).notes)

@@ -61,7 +61,8 @@ def ruler(task: Task, prepared: Prepared) -> Ruler | None:
     sizes = table[list(COLUMNS)].to_numpy(np.float64)
     shapes, pixels = sizes[:, :2].astype(np.int64), sizes[:, 2:]
     if task.spacing and prepared.manifest["source"] == "raw":
-        pixels = np.where(np.isfinite(pixels), pixels, task.spacing)
+        meant = (shapes.max(axis=1) == task.spacing_side) | (task.spacing_side == 0)
+        pixels = np.where(np.isfinite(pixels) | ~meant[:, None], pixels, task.spacing)
     lacking = ~np.isfinite(pixels).all(axis=1) & (table["split"] != "").to_numpy()
     value, unit = task.tolerance or (TOLERANCE, "px" if lacking.any() else "mm")
     if unit == "mm" and lacking.any():

@@ -117,6 +117,8 @@ class Task:
     """how far two outlines may be apart to count as one; None: 2 mm, or 2 pixels where their size is not known"""
     spacing: tuple[float, float] | None = None
     """height and width of every image's pixels in mm, where files do not say them; None: as files say"""
+    spacing_side: int = 0
+    """longer side in pixels of the images that `spacing` is of: a copy of another size has other ones; 0: of any"""
     folds: Folds | None = None
     """cross-validation instead of one split; a test split that is given stays locked"""
     layout: Layout | None = None
