@@ -335,6 +335,7 @@ def _task(task: Task) -> Iterator[str]:
         ("labels", ", ".join(task.labels)),
         ("averaged over", ", ".join(task.tested) or "all labels"),
         ("metric, margin", f"[`{task.metric}`](metrics.md#{task.metric}), {margin_words(task.margin)}"),
+        *([("measured of masks", f"Dice, {', '.join(task.measures)}")] if task.segmentation else []),
         ("images", counts),
         ("test split", task.split_source + (f"; drawn by us: {drawn} of the {task.unit}s" if drawn else "")),
         ("unit", task.unit),
@@ -400,7 +401,8 @@ def metrics() -> str:
         "# Metrics",
         "What is measured of every run, as `test_<metric>` and `val_<metric>`. Of a metric that patients can be "
         "weighed in, the comparison's intervals hold for patients and seeds together; of the others for seeds alone. A "
-        "score that is undefined is absent, never a number.",
+        "score that is undefined is absent, never a number. [How masks are scored](../concepts/masks.md) says what "
+        "surfaces, centre lines and lesions are, and what counts where a mask is empty.",
     ]
     for metric in METRICS.values():
         kinds = ", ".join(metric.kinds) or "none: it stands beside the task's own"
@@ -411,6 +413,8 @@ def metrics() -> str:
             ("primary metric of", kinds + (", where the classes stand in an order" if metric.ordinal else "")),
             ("patients weighed", "yes" if metric.per_patient else "no"),
             *([("also", ", ".join(where))] if where else []),
+            *([("measured where", f"the task's `measures` have `{metric.group}`")] if metric.group else []),
+            *([("unit", f"{metric.unit}, lower is better")] if metric.unit else []),
         ]
         text += [f"## {metric.title} {{#{metric.name}}}", _table(("", ""), rows)]
     return _page(text)

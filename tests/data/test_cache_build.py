@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from medtransfer.core.errors import UserError
-from medtransfer.data import decode, duplicates
+from medtransfer.data import decode, duplicates, pixel_sizes
 from medtransfer.data.prepare import prepare
 from medtransfer.data.readers import reading
 from medtransfer.data.readers.reading import Marking, Picture, Sample
@@ -90,7 +90,9 @@ def test_segmentation_cache(tmp_path: Path) -> None:
     assert prepared.masks is not None
     assert prepared.masks.shape == (12, 32, 32)
     assert set(np.unique(prepared.masks)) == {0, 1}
-    assert list(prepared.samples.columns) == ["id", "patient", "split", "Vessel"]
+    assert list(prepared.samples.columns) == ["id", "patient", "split", "Vessel", *pixel_sizes.COLUMNS]
+    assert (prepared.samples["original.height"] == 40).all()
+    assert (prepared.samples["original.width"] == 50).all()
     assert prepared.samples["Vessel"].all()
     native = prepared.native_mask(9)
     assert native.shape == (40, 50)

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+import types
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,8 +25,10 @@ from medtransfer.data import catalog
 from medtransfer.report import console as summaries
 from medtransfer.report import write as report
 from medtransfer.report.sections import facts
-from medtransfer.report.sections.scores import printed_grid, score_notes
-from medtransfer.statistics import t_tests
+from medtransfer.report.sections.scores import _further, printed_grid, score_notes
+from medtransfer.report.tables import column_title
+from medtransfer.results.result import find_results, read_result
+from medtransfer.statistics import metrics, t_tests
 
 RANDOM, IMAGENET = "random@tf_efficientnet_lite0", "imagenet@tf_efficientnet_lite0"
 CONTINUED = f"{IMAGENET}+shenzhen"
@@ -556,3 +559,29 @@ def test_unknown_patients_are_printed_over_every_table(tmp_path: Path, published
     benchmark = params.Benchmark(inits=(RANDOM, IMAGENET), tasks=("shenzhen",), seeds=(0, 1), recipes=("fixed",))
     markdown = write(folded(tmp_path, "none"), published, benchmark)
     assert markdown.startswith("Patients unknown: images of one patient may be in several splits")
+
+
+def test_distances_are_tabulated_in_their_unit_and_the_tolerance_is_said(tmp_path: Path) -> None:
+    found = {"native_surface_dice": 0.91, "native_hd95_mm": 3.456, "native_no_distance": 2.0, "native_lesion_f1": 0.5}
+    scores = {"test_dice": 0.9, "best_val_dice": 0.9, **{f"test_{name}": value for name, value in found.items()}}
+    for seed in (0, 1):
+        for init in BENCHMARK.inits:
+            make_cell(tmp_path, "montgomery", init, seed, 0.9, scores=scores, tolerance="2 mm")
+    own = [read_result(path) for path in find_results(tmp_path)]
+    own = [dataclasses.replace(one, metric="dice") for one in own]
+    names = [name for name in metrics.titles() if f"test_{name}" in scores and name != "dice"]
+    held: Any = types.SimpleNamespace(benchmark=types.SimpleNamespace(inits=BENCHMARK.inits, seeds=(0, 1)))
+    section = _further(held, "montgomery", own, names)
+    assert section.grid is not None
+    header = [words.removesuffix(", native size") for words in section.grid.header]
+    assert header == ["init", "surface Dice", "95th-percentile Hausdorff distance (mm)", "lesion-wise F1"]
+    assert [entry.text for entry in section.grid.rows[0][1:]] == ["91.00 ± 0.00", "3.46 ± 0.00", "50.00 ± 0.00"]
+    notes = " ".join(section.notes)
+    assert "Surface Dice at a tolerance of 2 mm." in notes
+    assert "lower is better, over the images in which neither mask is empty: without 2 of 48." in notes
+    assert "overlap (IoU) of 0.1 or more" in notes
+    assert (
+        column_title([dataclasses.replace(own[0], metric="surface_dice", marks=())], "x") == "x: surface Dice at 2 mm"
+    )
+    own[0] = dataclasses.replace(own[0], tolerance="2 px")
+    assert "of 2 mm and 2 px; runs differ in it" in " ".join(_further(held, "montgomery", own, names).notes)

@@ -11,6 +11,7 @@ import torch
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import load
 from medtransfer.data.catalog import TASKS
+from medtransfer.data.tasks import Layout
 from medtransfer.params import OwnInit
 from medtransfer.runs import dry_run, run
 from medtransfer.runs.run import Run
@@ -53,6 +54,19 @@ def test_the_decoder_is_in_the_identity_of_segmentation_alone(top: Path) -> None
     shown = planned(top, init, "montgomery").fields
     assert shown["model.decoder"] == "upernet"
     assert "model.decoder" not in planned(top, init, "shenzhen").fields
+
+
+def test_a_tolerance_is_in_the_identity_of_own_tasks_that_state_one(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def digest(**changes: Any) -> str:
+        task = replace(TASKS["montgomery"], spacing=None, **changes)
+        monkeypatch.setattr("medtransfer.runs.run.catalog.lookup", lambda name, root: task)
+        return planned(top, parse("random@resnet50", "x"), "montgomery").digest
+
+    monkeypatch.setattr("medtransfer.runs.run.Run.fields", {})
+    assert digest(tolerance=(3, "px")) == digest()
+    own = [digest(layout=Layout(), tolerance=value) for value in (None, (2, "px"), (2, "mm"), (3, "mm"))]
+    assert own[0] == digest()
+    assert len(set(own)) == 4
 
 
 def test_an_init_is_left_out_where_it_was_pre_trained_on_the_tasks_own_dataset() -> None:

@@ -47,12 +47,15 @@ def prepared(folder: Path, *, segmentation: bool, seed: int = 0) -> Prepared:
     if not segmentation:
         table["Tuberculosis"] = np.array(labels, np.int8)
     if segmentation:
+        size = {"original.height": 3 * SIDE, "original.width": 2 * SIDE, "pixel.height": np.nan, "pixel.width": np.nan}
+        table |= {name: np.full(COUNT, value) for name, value in size.items()}
         (folder / "native_masks").mkdir(parents=True, exist_ok=True)
         for row in np.flatnonzero(split == "test"):
             native = Image.fromarray(masks[row]).resize((SIDE * 2, SIDE * 3), Image.Resampling.NEAREST)
             native.save(folder / "native_masks" / f"{row}.png")
     manifest: Any = {
         "digest": f"fake{seed}",
+        "source": "phantoms",
         "marks": ["synthetic"],
         "folds": 0,
         "split_hash": "none",

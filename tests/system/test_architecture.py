@@ -26,7 +26,7 @@ ROOMS: dict[str, set[str]] = {
     "core": set(),
     "params": {"core"},
     "statistics": {"core"},
-    "data": {"core", "params", "statistics.metrics"},
+    "data": {"core", "params", "statistics.mask_shapes", "statistics.metrics"},
     "weights": {"core", "params"},
     "results": {"core", "data.tasks", "statistics.metrics"},
     "training": {"core", "params", "statistics", "data", "weights", "results.examples"},

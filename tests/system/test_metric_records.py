@@ -19,7 +19,7 @@ from medtransfer.comparison import patients
 from medtransfer.data import catalog
 from medtransfer.data.tasks import Kind
 from medtransfer.results import result
-from medtransfer.statistics import bootstrap, metrics, seeds_and_patients
+from medtransfer.statistics import bootstrap, mask_shapes, metrics, seeds_and_patients
 from medtransfer.statistics.contributions import Parts, Predictions
 from medtransfer.statistics.dice import TERMS
 from medtransfer.statistics.metrics import METRICS, Metric
@@ -51,10 +51,32 @@ def pixels(truth: Array, answers: Array) -> Array:
     return np.stack([np.minimum(target, predicted), predicted, target], axis=-1)
 
 
+def shapes(truth: Array, answers: Array) -> Array:
+    """Measures squares of a size, one that is shifted the more the farther an answer is from the truth."""
+    found = []
+    for target, answer in zip(truth.ravel(), answers.ravel(), strict=True):
+        own, guess = np.zeros((40, 40), dtype=bool), np.zeros((40, 40), dtype=bool)
+        own[4:12, 4:12] = True
+        far = 4 + round(20 * abs(target - answer))
+        guess[4:12, far : far + 8] = True
+        found.append(mask_shapes.measure(guess, own, tuple(mask_shapes.GROUPS), (1, 1), 1.0))
+    return np.stack(found).reshape(*truth.shape, -1)
+
+
+def terms_of(metric: Metric, truth: Array, answers: Array) -> tuple[Array, tuple[str, ...]]:
+    """Gives the numbers of masks that a metric may need, and their names."""
+    if not metric.group:
+        return pixels(truth, answers), TERMS
+    unit: mask_shapes.Unit = "mm" if metric.unit == "mm" else "px"
+    names = (*TERMS, *mask_shapes.names(tuple(mask_shapes.GROUPS), unit))
+    return np.concatenate([pixels(truth, answers), shapes(truth, answers)], axis=-1), names
+
+
 def scores_of(metric: Metric, truth: Array, answers: Array, prefix: str = "") -> Mapping[str, float]:
     """Scores by the function that the training calls for such predictions."""
     if metric.of == "mask":
-        return metrics.mask_scores(pixels(truth, answers), LABELS[: truth.shape[1]], prefix)
+        terms, names = terms_of(metric, truth, answers)
+        return metrics.mask_scores(terms, LABELS[: truth.shape[1]], prefix, names)
     if metric.of == "classes":
         return metrics.multiclass_scores(truth, answers, LABELS, ordinal=True)
     if metric.of == "exam":
@@ -68,6 +90,8 @@ def test_a_record_is_complete(metric: Metric) -> None:
     assert metric.name.isidentifier()
     assert metrics.title(metric.name) == metric.title
     assert set(metric.kinds) <= set(get_args(Kind))
+    assert not (metric.unit and metric.kinds), "what has a unit is the better the lower it is"
+    assert metric.group in ("", *mask_shapes.GROUPS)
     assert set(metric.prefixes) <= set(metrics.PREFIXES)
     assert metric.prefixes == ("",) or metric.of == "mask"
     assert bool(metric.kinds) == (metric.per_patient is not None), "a primary metric is compared over patients"
@@ -88,7 +112,14 @@ def test_a_mask_that_a_task_carries_beside_its_own_has_words() -> None:
 @pytest.mark.parametrize("kind", get_args(Kind))
 def test_every_kind_of_task_has_a_primary_metric(kind: str) -> None:
     assert metrics.measured(kind, ordinal=False)
-    assert set(metrics.measured(kind, ordinal=True)) <= {metric.name for metric in PRIMARY}
+    assert set(metrics.possible(kind, ordinal=True)) <= {metric.name for metric in PRIMARY}
+
+
+def test_runs_measure_on_val_the_groups_that_their_own_metric_needs() -> None:
+    plain = ("dice", "dice_positives", "dice_pooled")
+    assert metrics.measured("segmentation", ordinal=False, primary="dice") == plain
+    assert metrics.measured("segmentation", ordinal=False, primary="cldice") == (*plain, "cldice")
+    assert metrics.possible("segmentation", ordinal=False) == (*plain, "surface_dice", "cldice", "lesion_f1")
 
 
 @RECORDS
@@ -113,11 +144,13 @@ def test_what_patients_add_is_the_score(metric: Metric) -> None:
     answers = np.clip(0.3 * truth.clip(min=0) + 0.7 * rng.random((2, *truth.shape)), 0, 1)
     if metric.of == "classes":
         answers /= answers.sum(axis=2, keepdims=True)
+    own = [terms_of(metric, truth, each) for each in answers] if metric.of == "mask" else []
+    masks = [terms[..., [names.index(name) for name in metric.terms]] for terms, names in own]
     known = Predictions(
         patients=PATIENTS,
         labels=LABELS[: truth.shape[1]],
         truth=truth,
-        answers=np.stack([pixels(truth, each) for each in answers]) if metric.of == "mask" else answers,
+        answers=np.stack(masks) if masks else answers,
     )
     assert metric.per_patient is not None
     parts = metric.per_patient(known)
@@ -185,6 +218,36 @@ def test_a_metric_that_was_added_is_compared_over_patients(jaccard: Metric, tmp_
     for init, values in found.contributions.items():
         assert sorted(values.mean(axis=1)) == pytest.approx(sorted(c.score or 0 for c in cells if c.init == init))
         assert found.intervals[init].low is not None
+
+
+@pytest.mark.parametrize("name", ["surface_dice", "cldice", "lesion_f1"])
+def test_shapes_are_compared_over_patients(name: str, tmp_path: Path) -> None:
+    """Patients have two images each; the interval is that of the same scores drawn by patient, not by image."""
+    effects = {"random@resnet50": 0.0, "imagenet@resnet50": 0.5}
+    results.write(tmp_path, effects, ["drive"], [0, 1], cases=40, images_per_patient=2)
+    cells = [with_shapes(path, name) for path in sorted(tmp_path.glob("drive/*/cell.json"))]
+    found = patients.gather(cells, tmp_path, resamples=200, level=0.95, rng=np.random.default_rng(0))
+    assert (found.note, found.patients, found.images) == ("", 20, 40)
+    for init, values in found.contributions.items():
+        assert sorted(values.mean(axis=1)) == pytest.approx(sorted(c.score or 0 for c in cells if c.init == init))
+        interval = found.intervals[init]
+        assert interval.low is not None
+        assert interval.high is not None
+        assert interval.low < interval.estimate < interval.high
+
+
+def with_shapes(path: Path, name: str) -> result.Result:
+    """Reads a run of a task whose metric is of shapes, which are drawn by chance and told by its predictions."""
+    table, rng = pd.read_parquet(path.parent / "predictions.parquet"), np.random.default_rng(len(str(path)))
+    there = rng.integers(1, 5, len(table))
+    drawn = {"lesions": there, "lesions_found": there // 2, "lesions_predicted": there}
+    table = table.assign(surface_dice=rng.random(len(table)), cldice=rng.random(len(table)), **drawn)
+    table.to_parquet(path.parent / "predictions.parquet", index=False)
+    names = (*TERMS, *METRICS[name].terms)
+    scores = metrics.mask_scores(table[list(names)].to_numpy()[:, None], ["Vessel"], "", names)
+    cell = result.read_result(path)
+    kept = {**cell.scores, f"test_{name}": scores[name]}
+    return dataclasses.replace(cell, metric=name, scores=kept, parts={})
 
 
 def declared(path: Path) -> result.Result:

@@ -17,7 +17,6 @@ from medtransfer.results.result import ELSEWHERE, Result, predictions
 from medtransfer.statistics import bootstrap, delong, metrics
 from medtransfer.statistics.bootstrap import Interval
 from medtransfer.statistics.contributions import Parts, Predictions
-from medtransfer.statistics.dice import TERMS
 from medtransfer.statistics.metrics import Metric
 from medtransfer.statistics.t_tests import Array
 
@@ -166,8 +165,9 @@ def _predictions(results: Sequence[Result], folder: Path, table: pd.DataFrame, m
     if metric.of == "mask":
         labels = results[0].tested if "target" not in table else ("",)
         suffixes = [f".{label}" if label else "" for label in labels]
-        terms = np.stack([_read(results, folder, [f"{term}{s}" for s in suffixes]) for term in TERMS], axis=-1)
-        truth, answers = (terms[0, ..., 2] > 0).astype(np.int8), terms
+        columns = [[f"{term}{suffix}" for suffix in suffixes] for term in metric.terms]
+        answers = np.stack([_read(results, folder, names) for names in columns], axis=-1)
+        truth = (table[[f"target{suffix}" for suffix in suffixes]].to_numpy() > 0).astype(np.int8)
     else:
         names = [name.removeprefix("target.") for name in map(str, table.columns) if name.startswith("target.")]
         labels = results[0].tested or tuple(names)

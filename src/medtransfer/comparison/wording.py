@@ -16,6 +16,13 @@ def percent(summary: t_tests.Summary | None) -> str:
     return f"{100 * summary.mean:.2f}{spread}"
 
 
+def plain(summary: t_tests.Summary | None) -> str:
+    """Writes `3.17 ± 0.15`, of what is no share."""
+    if summary is None:
+        return "-"
+    return f"{summary.mean:.2f}" + ("" if summary.std is None else f" ± {summary.std:.2f}")
+
+
 def points(value: float | None) -> str:
     """Writes a difference in percentage points, signed."""
     if value is None:

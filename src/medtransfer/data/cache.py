@@ -143,7 +143,8 @@ class Prepared:
         """Is the table of samples: id, patient (hash), split, and one int8 column per label.
 
         Labels are 0, 1, -1 for uncertain, for segmentation whether the mask has a pixel. With folds there is also
-        `split.<fold>`, with drawn splits `split.<number>`. A row whose split is empty was left out.
+        `split.<fold>`, with drawn splits `split.<number>`, with masks `pixel_sizes.COLUMNS`. A row whose split is empty
+        was left out.
 
         Raises:
             UserError: the table is damaged.

@@ -25,6 +25,7 @@ from medtransfer.data import (
     manifest,
     mask_rules,
     mask_survey,
+    pixel_sizes,
     published_counts,
 )
 from medtransfer.data.cache import Drawn, Manifest, Skipped
@@ -217,6 +218,8 @@ class Build:
             bits = np.arange(len(self.task.labels), dtype=np.uint8)
             self.labels = (self.notes["present"][:, None] >> bits & 1).astype(np.int8)
         table = manifest.table(self.task, self.ids, self.units, self.labels, self.assignment)
+        if self.task.segmentation:
+            table[[*pixel_sizes.COLUMNS]] = pixel_sizes.columns(self.notes)
         table.to_parquet(self.folder / "samples.parquet", index=False)
         found = self._manifest()
         images = np.load(self.folder / "images.npy", mmap_mode="r")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.data.readers import chestxray14, chexpert, drive, montgomery, rsna_pe, shenzhen, siim
 from medtransfer.data.tasks import PLANES, Derived, Folds, Kind, Layout, Task
 from medtransfer.statistics import metrics
+from medtransfer.statistics.mask_shapes import Unit
 
 DATASETS = (chestxray14, chexpert, shenzhen, rsna_pe, siim, montgomery, drive)
 """one module per dataset: its record, how to get it, how to read it"""
@@ -80,6 +82,12 @@ class Description:
     windows: tuple[tuple[float, ...], ...] = ()
     metric: str = ""
     margin: float = 0.01
+    measures: tuple[Literal["surface", "centre_line", "lesions"], ...] = ("surface",)
+    tolerance: str = ""
+    """how far two outlines may be apart to count as one, `2 mm` or `2 px`; not said: 2 mm, or 2 px where the size of
+    pixels is not known"""
+    spacing: Any = ()
+    """size of every image's pixels in mm, one number or [height, width], where files do not say it"""
     counts: Mapping[str, int] = field(default_factory=dict)
     changes: Mapping[str, Any] = field(default_factory=dict)
     derived_from: tuple[str, ...] = ()
@@ -180,6 +188,9 @@ def _task(name: str, path: Path) -> Task:
         derived_from=said.derived_from,
         metric=_metric(said),
         margin=said.margin,
+        measures=said.measures,
+        tolerance=_tolerance(path, said.tolerance),
+        spacing=_spacing(path, said.spacing),
         folds=folds,
         layout=Layout(
             table=said.table,
@@ -230,8 +241,33 @@ def _mask_columns(said: Description) -> dict[str, str]:
     return dict.fromkeys(said.labels, str(said.mask)) if said.mask else {}
 
 
+def _tolerance(path: Path, said: str) -> tuple[float, Unit] | None:
+    """Reads a length with its unit.
+
+    Raises:
+        UserError: it is none.
+    """
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+) *(mm|px)", said)
+    if said and not (found and float(found[1])):
+        raise UserError(f"{path}: tolerance must be a length above 0 with its unit, `2 mm` or `2 px`, got {said!r}")
+    return (float(found[1]), "mm" if found[2] == "mm" else "px") if found else None
+
+
+def _spacing(path: Path, said: Any) -> tuple[float, float] | None:
+    """Reads the size of pixels.
+
+    Raises:
+        UserError: it is not one length or two.
+    """
+    sides = list(said) if isinstance(said, list | tuple) else [said, said]
+    good = [isinstance(side, int | float) and not isinstance(side, bool) and 0 < side < math.inf for side in sides]
+    if sides and (len(sides) != 2 or not all(good)):
+        raise UserError(f"{path}: spacing must be one number above 0 (mm) or [height, width], got {said!r}")
+    return (float(sides[0]), float(sides[1])) if sides else None
+
+
 def _metric(said: Description) -> str:
-    return said.metric or metrics.measured(said.kind, said.ordinal)[0]
+    return said.metric or metrics.possible(said.kind, said.ordinal)[0]
 
 
 def _laws(said: Description) -> list[tuple[bool, str]]:
@@ -239,7 +275,7 @@ def _laws(said: Description) -> list[tuple[bool, str]]:
     kind, labels, segmentation = said.kind, len(said.labels), said.kind == "segmentation"
     low, high = {"binary": (1, 1), "multiclass": (2, 1000), "segmentation": (1, PLANES)}.get(kind, (1, 1000))
     columns = set(_mask_columns(said))
-    valid = metrics.measured(kind, said.ordinal)
+    valid = metrics.possible(kind, said.ordinal)
     metric = _metric(said)
     return [
         (bool(said.table) != bool(said.arrays), "name either `table` (a CSV) or `arrays` (an .npz), not both"),
@@ -249,10 +285,12 @@ def _laws(said: Description) -> list[tuple[bool, str]]:
          f" quotes, got {list(said.labels)}"),
         (len(set(said.labels)) == labels, f"labels must differ, got {list(said.labels)}"),
         (metric in valid, f"metric must be one of {', '.join(valid)} for a {kind} task, got {metric!r}"
-         + (f" ({metric} needs `ordinal: true`)" if metric in metrics.measured(kind, True) else "")),
+         + (f" ({metric} needs `ordinal: true`)" if metric in metrics.possible(kind, True) else "")),
         (not segmentation or bool(said.arrays) or columns == set(said.labels),
          f"`mask` must name a column, or one for each of {list(said.labels)}, got {said.mask!r}"),
         (segmentation or not said.mask, f"`mask` is for segmentation, this task is {kind}"),
+        (segmentation or not (said.tolerance or said.spacing),
+         f"`tolerance` and `spacing` are of distances between masks, this task is {kind}"),
         (not segmentation or not said.values or set(said.values) == set(said.labels),
          f"`values` must give a number for each of {list(said.labels)}, got {dict(said.values)}"),
         (segmentation or not (said.values or said.background or said.threshold or said.allow_empty or said.allow_full),

@@ -56,6 +56,8 @@ class Decoded:
     thumbnail: NDArray[np.uint8]
     size: tuple[int, int]
     """width and height of the original"""
+    spacing: tuple[float, float] | None
+    """height and width of its pixels in mm, where its file says them"""
 
 
 def decode(task: Task, sample: Sample, side: int) -> Decoded:
@@ -81,6 +83,7 @@ def decode(task: Task, sample: Sample, side: int) -> Decoded:
             sums=_sums(small),
             thumbnail=thumbnail,
             size=size,
+            spacing=content.spacing,
         )
     finally:
         gate.release()
@@ -190,6 +193,7 @@ class Decoder:
             covered=decoded.covered,
             sums=decoded.sums,
             size=decoded.size,
+            spacing=decoded.spacing,
         )
         return ""
 

@@ -33,10 +33,12 @@ NOTE = np.dtype(
         ("present", "u1"),
         ("covered", "<i8", (8,)),
         ("sums", "<i8", (3, 2)),
+        ("spacing", "<f8", (2,)),
     ]
 )
 """digests of source files, image, mask and native mask; original size in pixels; which labels' masks
-have a pixel there, one per bit, and how many; per channel the sum of pixel values and of their squares"""
+have a pixel there, one per bit, and how many; per channel the sum of pixel values
+and of their squares; height and width of a pixel in mm, nan: not known"""
 
 
 def digest(*parts: bytes | memoryview) -> bytes:
@@ -143,10 +145,12 @@ class Rows:
         covered: NDArray[np.int64],
         sums: NDArray[np.int64],
         size: tuple[int, int],
+        spacing: tuple[float, float] | None,
     ) -> None:
         """Writes a row and then its note; called by many threads, each with rows of its own."""
         note = np.zeros((), NOTE)
         note["row"], note["width"], note["height"] = row, *size
+        note["spacing"] = np.nan if spacing is None else spacing
         note["signature"] = np.frombuffer(signature, np.uint8)
         note["image"] = np.frombuffer(self.images.write(row, image), np.uint8)
         note["present"], note["covered"], note["sums"] = present, covered, sums

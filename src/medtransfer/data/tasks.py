@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from medtransfer.statistics import metrics
+from medtransfer.statistics.mask_shapes import Unit
 
 Kind = Literal["multilabel", "binary", "multiclass", "segmentation"]
 Windows = tuple[tuple[float, float], ...]
@@ -110,6 +111,14 @@ class Task:
     """primary metric, as in the score name `test_<metric>`"""
     margin: float
     """smallest difference in the primary metric that matters, in the metric's own unit"""
+    measures: tuple[str, ...] = ("surface",)
+    """of masks, beside Dice: `surface` (surface Dice and distances), `centre_line` (clDice, of vessels), `lesions`"""
+    tolerance: tuple[float, Unit] | None = None
+    """how far two outlines may be apart to count as one; None: 2 mm, or 2 pixels where their size is not known"""
+    spacing: tuple[float, float] | None = None
+    """height and width of every image's pixels in mm, where files do not say them; None: as files say"""
+    spacing_side: int = 0
+    """longer side in pixels of the images that `spacing` is of: a copy of another size has other ones; 0: of any"""
     folds: Folds | None = None
     """cross-validation instead of one split; a test split that is given stays locked"""
     layout: Layout | None = None
@@ -126,8 +135,8 @@ class Task:
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """Lists the metrics that its runs measure, each of which may be the primary one."""
-        return metrics.measured(self.kind, self.ordinal)
+        """Lists the metrics that its runs measure on val too, each of which may be the primary one."""
+        return metrics.measured(self.kind, self.ordinal, self.metric)
 
 
 def slug(label: str) -> str:

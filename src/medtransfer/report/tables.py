@@ -60,4 +60,5 @@ def column_title(results: Sequence[Result], task: str, said: Collection[str] = (
     if first.undefined:
         notes.insert(0, f"{first.labels - len(first.undefined)} of {first.labels} labels")
     suffix = f" ({', '.join(notes)})" if notes else ""
-    return f"{task}: {metrics.title(first.metric)}{suffix}"
+    at = f" at {first.tolerance}" if first.metric == "surface_dice" and first.tolerance else ""
+    return f"{task}: {metrics.title(first.metric)}{at}{suffix}"

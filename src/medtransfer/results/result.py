@@ -82,6 +82,8 @@ class Result:
     """labels whose scores are averaged, as in score names; empty: written by an earlier version"""
     measured: tuple[str, ...] = ()
     """metrics of the kind that the run measured, also where their score came out undefined"""
+    tolerance: str = ""
+    """of masks: how far outlines may be apart, with the unit of distances; empty: none were measured"""
     spared: tuple[str, ...] = ()
     """datasets of the init's chain that were searched for whoever this task tests, and left them out"""
     listed: Listed | None = None

@@ -21,7 +21,7 @@ from medtransfer.core import arithmetic, files, rng
 from medtransfer.core.addresses import scrub
 from medtransfer.core.errors import UserError
 from medtransfer.core.identity import PROTOCOL_VERSION
-from medtransfer.data import catalog
+from medtransfer.data import catalog, pixel_sizes
 from medtransfer.data.cache import Prepared, load
 from medtransfer.data.tasks import slug
 from medtransfer.params import Classification, Segmentation, task_params
@@ -368,6 +368,7 @@ def _result(run: Run, prepared: Prepared, fit: Fit, scores: dict[str, float], co
     import torch
 
     task, test = run.record, prepared.samples[prepared.samples["split"] == "test"]
+    ruler = pixel_sizes.ruler(task, prepared) if task.segmentation else None
     tested = [] if task.segmentation else list(task.tested or task.labels)
     return {
         "digest": run.digest,
@@ -383,6 +384,7 @@ def _result(run: Run, prepared: Prepared, fit: Fit, scores: dict[str, float], co
         "folds": prepared.manifest["folds"],
         "kind": task.kind,
         "measured": list(task.measured),
+        **({"tolerance": ruler.words} if ruler else {}),
         "unit": task.unit,
         "dataset": task.dataset,
         "marks": list(run.marks),

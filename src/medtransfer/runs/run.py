@@ -13,7 +13,7 @@ from typing import Any, Literal
 from medtransfer.core import arithmetic, schema
 from medtransfer.core.errors import UserError
 from medtransfer.core.identity import PROTOCOL_VERSION, digest
-from medtransfer.data import catalog, prepare, raw, training_lists
+from medtransfer.data import catalog, pixel_sizes, prepare, raw, training_lists
 from medtransfer.data.cache import Prepared, load
 from medtransfer.data.tasks import Listed, Task, contaminated
 from medtransfer.data.tasks import applicable as fits
@@ -178,6 +178,9 @@ class Run:
             "protocol_version": PROTOCOL_VERSION,
         }
         identity |= self.part
+        if self.record.layout is not None:
+            stated = {"tolerance": self.record.tolerance, "spacing": self.record.spacing}
+            identity |= {name: value for name, value in stated.items() if value is not None}
         if self.listed is not None:
             identity["training_list"] = self.listed.sha256
         if self.protocol != "finetune":
@@ -238,6 +241,9 @@ def plan(
             training_lists.read(training_lists.place(init.record.images, root))
     receipts = {init: store.ready(init, root, weights_folder) for init in starts}
     caches = {name: prepare.prepare(task, params, root) for name, task in found.items()}
+    for name, task in found.items():
+        if task.segmentation and task.tolerance and task.tolerance[1] == "mm":
+            pixel_sizes.ruler(task, caches[name])
     fixed = [
         Run(
             init=init,

@@ -22,7 +22,7 @@ class Predictions:
     truth: Array
     """images x labels: 1, 0, or -1 for uncertain; of masks whether the image has a target"""
     answers: Array
-    """runs x images x labels: probabilities; of masks runs x images x labels x `dice.TERMS`, in pixels"""
+    """runs x images x labels: probabilities; of masks runs x images x labels x the metric's `terms`"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +111,19 @@ def dice_positives(predictions: Predictions) -> Parts | str:
 def dice_pooled(predictions: Predictions) -> Parts | str:
     """Leaves each patient out in turn."""
     return _jackknifed(bootstrap.pooled_dice(predictions.answers), predictions.patients)
+
+
+def mean_share(predictions: Predictions, name: str) -> Parts | str:
+    """Averages each patient's images, of the mean over labels of one share per image."""
+    patients = predictions.patients
+    values = predictions.answers[..., 0].mean(axis=2)
+    return _averaged(values, patients, np.arange(len(patients)), name)
+
+
+def lesion_f1(predictions: Predictions) -> Parts | str:
+    """Leaves each patient out in turn: F1 is to lesions found, predicted and there what pooled Dice is to pixels."""
+    statistic = replace(bootstrap.pooled_dice(predictions.answers), name="lesion-wise F1")
+    return _jackknifed(statistic, predictions.patients)
 
 
 def _of_both_classes(predictions: Predictions) -> Predictions | str:

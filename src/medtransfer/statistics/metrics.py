@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medtransfer.core.errors import UserError
-from medtransfer.statistics.dice import dice
+from medtransfer.statistics.dice import TERMS, dice
+from medtransfer.statistics.mask_shapes import GROUPS, UNITS
 
 if TYPE_CHECKING:
     from medtransfer.statistics.contributions import Parts, Predictions
@@ -43,25 +44,39 @@ class Metric:
     of: Literal["label", "exam", "classes", "mask"]
     """what it is a score of, which says what `score` takes"""
     score: Callable[..., float | None]
-    """None where it is undefined; in [0, 1] or, of agreement, up to 1.
+    """None where it is undefined; in [0, 1] or, of agreement, up to 1; with a unit any number.
 
     Of a label: its 0/1 targets, probabilities and threshold (None: none). Of an exam: the same of exams. Of classes:
-    the true class of each image, the answer, the number of classes. Of a mask: images x (intersection, predicted,
-    target) in pixels.
+    the true class of each image, the answer, the number of classes. Of a mask: images x `terms`.
     """
     kinds: tuple[str, ...] = ()
     """kinds of task whose primary metric it can be: higher is better, and it has `per_patient`"""
     ordinal: bool = False
     """exists only where the classes stand in an order"""
+    unit: str = ""
+    """what it is counted in, where that is no share: lower is better"""
+    terms: tuple[str, ...] = TERMS
+    """of a mask: the numbers of an image that it is made of, columns of the predictions"""
+    group: str = ""
+    """of a mask: measured where the task asks for this, see `mask_shapes.GROUPS`; empty: always"""
     prefixes: tuple[str, ...] = ("",)
     """of its scores that the report tabulates, see `PREFIXES`"""
     per_patient: Callable[[Predictions], Parts | str] | None = None
     """what each patient adds to the scores of some runs, or why there is nothing to add; None: seeds alone count"""
 
 
-def measured(kind: str, ordinal: bool) -> tuple[str, ...]:
-    """Lists the metrics that runs of a kind of task measure, each of which may be the primary one."""
+def possible(kind: str, ordinal: bool) -> tuple[str, ...]:
+    """Lists the metrics of a kind of task that may be its primary one."""
     return tuple(m.name for m in METRICS.values() if kind in m.kinds and (ordinal or not m.ordinal))
+
+
+def measured(kind: str, ordinal: bool, primary: str = "") -> tuple[str, ...]:
+    """Lists the metrics that all runs of a task measure, each of which might as well be the primary one.
+
+    At the network's size, where val is scored too, those of a group are measured with a primary one of it alone.
+    """
+    group = METRICS[primary].group if primary in METRICS else ""
+    return tuple(name for name in possible(kind, ordinal) if METRICS[name].group in ("", group))
 
 
 def can_be_primary(name: str) -> bool:
@@ -71,11 +86,21 @@ def can_be_primary(name: str) -> bool:
 
 def title(name: str) -> str:
     """Names a metric as a person reads it."""
-    return titles().get(name, name)
+    return titles().get(name) or (METRICS[name].title if name in METRICS else name)
+
+
+def unit(name: str) -> str:
+    """Says what a score of `titles` is counted in; empty: a share."""
+    return record(name).unit
+
+
+def record(name: str) -> Metric:
+    """Finds the record of a score of `titles`, whose name may have a prefix."""
+    return METRICS.get(name) or METRICS[name.removeprefix(next(p for p in PREFIXES if p and name.startswith(p)))]
 
 
 def titles() -> dict[str, str]:
-    """Gives the scores up to 1 that the report tabulates their titles; all scores are in `runs.csv`."""
+    """Gives the scores that the report tabulates their titles; all scores are in `runs.csv`."""
     return {
         f"{prefix}{metric.name}": f"{metric.title}, {where}" if where else metric.title
         for prefix, where in PREFIXES.items()
@@ -186,40 +211,50 @@ def youden_thresholds(targets: Array, probabilities: Array) -> Array:
     return thresholds
 
 
-def dice_scores(terms: Array, prefix: str = "") -> dict[str, float]:
-    """Scores masks from per-image pixel counts in every form of Dice that papers report.
+def dice_scores(terms: Array, prefix: str = "", names: Sequence[str] = TERMS) -> dict[str, float]:
+    """Scores masks from per-image pixel counts in every form of Dice that papers report, and from what else is named.
 
     `dice` is the mean per image, in which an image whose target and prediction are both empty counts 1.0;
     `dice_positives` the mean over images with a target; `dice_pooled` one Dice over all pixels; `empty_targets`
-    the number of images without a target; `false_positive_rate` the share of these with any predicted pixel.
+    the number of images without a target; `false_positive_rate` the share of these with any predicted pixel;
+    `no_distance` the number of images that a distance is not over, as a mask is empty.
 
     Args:
-        terms: images x (intersection, predicted, target) in pixels.
+        terms: images x names.
         prefix: put before every name, such as `native_`.
+        names: `TERMS` in pixels, then those of `mask_shapes.names` that were measured.
     """
     counts = np.asarray(terms, dtype=np.float64)  # counts of one image fit 32 bits, sums may not
-    scores = {"empty_targets": float((counts[:, 2] == 0).sum())} | _scores("mask", counts)
+    column = {name: counts[:, place] for place, name in enumerate(names)}
+    scores = {"empty_targets": float((column["target"] == 0).sum())}
+    for metric in METRICS.values():
+        if metric.of == "mask" and set(metric.terms) <= column.keys():
+            value = metric.score(np.stack([column[name] for name in metric.terms], axis=1))
+            scores |= {} if value is None else {metric.name: value}
+    lacking = [np.isnan(column[name]) for name in column if name.startswith("surface_distance_")]
+    scores |= {"no_distance": float(lacking[0].sum())} if lacking else {}
     return {f"{prefix}{name}": value for name, value in scores.items()}
 
 
-def mask_scores(terms: Array, slugs: Sequence[str], prefix: str = "") -> dict[str, float]:
+def mask_scores(terms: Array, slugs: Sequence[str], prefix: str = "", names: Sequence[str] = TERMS) -> dict[str, float]:
     """Scores masks of several labels: every score of `dice_scores` per label (`dice.<slug>`) and as their mean.
 
     Args:
-        terms: images x labels x (intersection, predicted, target) in pixels.
+        terms: images x labels x names.
         slugs: one name per label.
         prefix: put before every name.
+        names: see `dice_scores`.
     """
     if len(slugs) == 1:
-        return dice_scores(terms[:, 0], prefix)
-    each = {slug: dice_scores(terms[:, column], prefix) for column, slug in enumerate(slugs)}
-    names = sorted({name for scores in each.values() for name in scores})
-    means = {name: float(np.mean([scores[name] for scores in each.values() if name in scores])) for name in names}
+        return dice_scores(terms[:, 0], prefix, names)
+    each = {slug: dice_scores(terms[:, column], prefix, names) for column, slug in enumerate(slugs)}
+    found = sorted({name for scores in each.values() for name in scores})
+    means = {name: float(np.mean([scores[name] for scores in each.values() if name in scores])) for name in found}
     return means | {f"{name}.{slug}": value for slug, scores in each.items() for name, value in scores.items()}
 
 
 def _scores(of: str, *arguments: Any, ordinal: bool = False) -> dict[str, float]:
-    """Scores what there is of a label, an exam, classes or a mask by every metric that is of it and defined."""
+    """Scores what there is of a label, an exam or classes by every metric that is of it and defined."""
     every = [metric for metric in METRICS.values() if metric.of == of and (ordinal or not metric.ordinal)]
     found = {metric.name: metric.score(*arguments) for metric in every}
     return {name: value for name, value in found.items() if value is not None}
@@ -324,6 +359,28 @@ def _false_positive_rate(terms: Array) -> float | None:
     return float((terms[empty, 1] > 0).mean()) if empty.any() else None
 
 
+def _mean(values: Array) -> float | None:
+    """Averages one number per image over the images that have it."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _lesion_sensitivity(lesions: Array) -> float | None:
+    found, _, there = lesions.sum(axis=0)
+    return float(found / there) if there else None
+
+
+def _distances(name: str, title: str) -> list[Metric]:
+    """Makes the records of a distance, one per unit, so that no mean, name or column ever mixes two."""
+    return [
+        Metric(
+            name=f"{name}_{unit}", title=f"{title} ({unit})", of="mask", unit=unit, group="surface", score=_mean,
+            terms=(f"{name}_{unit}",), prefixes=("native_",),
+        )
+        for unit in UNITS
+    ]  # fmt: skip
+
+
 def _table(*records: Metric) -> dict[str, Metric]:
     """Keeps the records by name, in the order of the report's columns; no name appears twice."""
     found = {record.name: record for record in records}
@@ -374,5 +431,31 @@ METRICS: dict[str, Metric] = _table(
         per_patient=lambda predictions: _contributions().dice_pooled(predictions),
     ),
     Metric(name="false_positive_rate", title="false-positive rate", of="mask", score=_false_positive_rate),
+    Metric(
+        name="surface_dice", title="surface Dice", of="mask", kinds=("segmentation",), prefixes=("native_",),
+        group="surface", terms=("surface_dice",), score=_mean,
+        per_patient=lambda predictions: _contributions().mean_share(predictions, "mean surface Dice"),
+    ),
+    *_distances("hd95", "95th-percentile Hausdorff distance"),
+    *_distances("surface_distance", "mean surface distance"),
+    Metric(
+        name="cldice", title="centre-line Dice", of="mask", kinds=("segmentation",), prefixes=("native_",),
+        group="centre_line", terms=("cldice",), score=_mean,
+        per_patient=lambda predictions: _contributions().mean_share(predictions, "mean centre-line Dice"),
+    ),
+    Metric(
+        name="lesion_f1", title="lesion-wise F1", of="mask", kinds=("segmentation",), prefixes=("native_",),
+        group="lesions", terms=GROUPS["lesions"], score=lambda lesions: float(dice(lesions.sum(axis=0))),
+        per_patient=lambda predictions: _contributions().lesion_f1(predictions),
+    ),
+    Metric(
+        name="lesion_sensitivity", title="lesion-wise sensitivity", of="mask", prefixes=("native_",), group="lesions",
+        terms=GROUPS["lesions"], score=_lesion_sensitivity,
+    ),
+    Metric(
+        name="lesion_false_positives", title="false positives per image", of="mask", prefixes=("native_",),
+        group="lesions", terms=GROUPS["lesions"], unit="per image",
+        score=lambda lesions: float((lesions[:, 1] - lesions[:, 0]).mean()),
+    ),
 )  # fmt: skip
 """name -> record"""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,13 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medtransfer.core.errors import UserError
+from medtransfer.data import pixel_sizes
 from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import Task, slug
 from medtransfer.params import Classification, Segmentation
-from medtransfer.statistics import metrics
+from medtransfer.statistics import mask_shapes, metrics
 from medtransfer.statistics.dice import TERMS
 from medtransfer.training import networks
 from medtransfer.training.fitting import BackboneSpec, NetworkSpec
+
+log = logging.getLogger("medtransfer")
 
 PREFIXES = {"field_of_view": "fov_", "second_observer": "observer2_"}
 """extra mask of a test image -> prefix of the scores at native size inside it, or against it"""
@@ -187,6 +191,16 @@ class SegmentationObjective:
         self.task, self.prepared, self.kind = task, prepared, protocol.loss
         self.slugs = [slug(label) for label in task.labels]
         self.metric = task.metric
+        self.primary = tuple(filter(None, [metrics.METRICS[task.metric].group]))
+        self.ruler = pixel_sizes.ruler(task, prepared)
+        if self.ruler is None:
+            words = (
+                f"the sizes of the images of {task.name}, which an earlier version did not keep; delete "
+                f"{prepared.folder} and prepare again: its digest and finished runs stay"
+            )
+            if self.primary:
+                raise UserError(f"{task.metric} needs {words}")
+            log.warning("no distances between masks: they need %s", words)
         self.weight: Tensor | None = None
         if protocol.class_weights == "balanced":
             masks = targets(task, prepared)[prepared.rows("train")]
@@ -207,19 +221,60 @@ class SegmentationObjective:
         return total
 
     def collect(self, logits: Tensor, truth: Tensor, rows: NDArray[np.int64], native: bool) -> NDArray[Any]:
-        """Counts pixels per image, block and label: (samples, blocks, L, 3).
+        """Counts pixels and measures shapes per image, block and label: (samples, blocks, L, 3 and more).
 
         The first block is at the network's size. If asked, there follow one at the image's own size and one for each
         of the task's extras: inside the field of view, against the second observer; -1 where an image lacks the extra.
+        Shapes are measured in the first two blocks, nan in the others: see `_groups`.
         """
-        terms: NDArray[Any] = _terms(logits.float() > 0, truth > 0.5).cpu().numpy()[:, None]
-        if not native:
+        predicted, target = logits.float() > 0, truth > 0.5
+        terms: NDArray[Any] = _terms(predicted, target).cpu().numpy()[:, None]
+        found = [self._with_shapes(terms, list(zip(predicted, target, strict=True)), rows, native, self.primary)]
+        if native:
+            own = [self._native(sample, int(row)) for sample, row in zip(logits, rows, strict=True)]
+            found.append(np.stack(own))
+        return np.concatenate(found, axis=1)
+
+    def _groups(self, native: bool) -> tuple[str, ...]:
+        """Says what is measured of shapes: of test all that the task asks for, else what its primary metric needs."""
+        if self.ruler is None or not native:
+            return self.primary
+        return tuple(group for group in mask_shapes.GROUPS if group in (*self.task.measures, *self.primary))
+
+    def names(self, native: bool) -> tuple[str, ...]:
+        """Names the last axis of what is collected."""
+        unit = self.ruler.unit if self.ruler else "px"
+        return (*TERMS, *mask_shapes.names(self._groups(native), unit))
+
+    def _with_shapes(
+        self, terms: NDArray[Any], masks: Sequence[tuple[Tensor, Tensor]], rows: NDArray[np.int64], native: bool,
+        groups: Sequence[str],
+    ) -> NDArray[Any]:  # fmt: skip
+        """Puts behind the counts of each image, (samples, blocks, L, 3), what is measured of these groups, else nan.
+
+        Args:
+            terms: of several images, of which the first block is measured.
+            masks: the predicted and the true ones of each, (L, height, width).
+            rows: of the images.
+            native: what room there is for, see `names`.
+            groups: what is measured.
+        """
+        names = self.names(native)
+        if len(names) == len(TERMS):
             return terms
-        own = [self._native(sample, int(row)) for sample, row in zip(logits, rows, strict=True)]
-        return np.concatenate([terms, np.stack(own)], axis=1)
+        found = np.full((*terms.shape[:-1], len(names)), np.nan)
+        found[..., : len(TERMS)] = terms
+        if not groups or self.ruler is None:
+            return found
+        places = [names.index(name) for name in mask_shapes.names(groups, self.ruler.unit)]
+        for image, ((predicted, target), row) in enumerate(zip(masks, rows, strict=True)):
+            spacing = self.ruler.spacing(int(row), (int(target.shape[-2]), int(target.shape[-1])))
+            for label, planes in enumerate(zip(predicted.cpu().numpy(), target.cpu().numpy(), strict=True)):
+                found[image, 0, label, places] = mask_shapes.measure(*planes, groups, spacing, self.ruler.tolerance)
+        return found
 
     def _native(self, logits: Tensor, row: int) -> NDArray[Any]:
-        """Counts one image's pixels after its logits were enlarged to the image's own size: (blocks, L, 3)."""
+        """Counts and measures one image after its logits were enlarged to its own size: (blocks, L, 3 and more)."""
         planes = torch.from_numpy(self.prepared.native_mask(row)).to(logits.device)
         size = (int(planes.shape[0]), int(planes.shape[1]))
         enlarged = F.interpolate(logits.float()[None], size, mode="bilinear", align_corners=False) > 0
@@ -233,8 +288,10 @@ class SegmentationObjective:
                 blocks.append(_terms(enlarged & extra, labels & extra))
             else:
                 blocks.append(_terms(enlarged, extra[None, None].expand_as(labels)))
-        counted: NDArray[Any] = torch.cat(blocks).cpu().numpy()
-        return counted
+        counted: NDArray[Any] = torch.cat(blocks).cpu().numpy()[None]
+        both = [(enlarged[0], labels[0])]
+        found: NDArray[Any] = self._with_shapes(counted, both, np.array([row]), True, self._groups(native=True))[0]
+        return found
 
     def score(self, collected: NDArray[Any], rows: NDArray[np.int64]) -> dict[str, float]:
         """Scores what was collected, without what val fixes for test."""
@@ -243,18 +300,24 @@ class SegmentationObjective:
     def finish(
         self, collected: NDArray[Any], rows: NDArray[np.int64], thresholds: NDArray[np.float64] | None
     ) -> Prediction:
-        """Scores the pixel counts of a split."""
+        """Scores the pixel counts of a split, and the shapes where they were measured."""
         table = self.prepared.samples.iloc[rows][["id", "patient"]].reset_index(drop=True)
         scores: dict[str, float] = {}
         prefixes = ["", "native_", *(PREFIXES[name] for name in self.task.extras)]
-        for prefix, terms in zip(prefixes, np.moveaxis(collected, 1, 0), strict=False):
+        native = collected.shape[1] > 1
+        every, unit = self.names(native), self.ruler.unit if self.ruler else "px"
+        groups = {"": self.primary, "native_": self._groups(native)}
+        for prefix, block in zip(prefixes, np.moveaxis(collected, 1, 0), strict=False):
+            names = (*TERMS, *mask_shapes.names(groups.get(prefix, ()), unit))
+            terms = block[..., [every.index(name) for name in names]]
             if (terms < 0).any():
                 continue
-            scores |= metrics.mask_scores(terms, self.slugs, prefix)
+            scores |= metrics.mask_scores(terms, self.slugs, prefix, names)
             for label, name in enumerate(self.slugs):
                 suffix = f".{name}" if len(self.slugs) > 1 else ""
-                for column, term in enumerate(TERMS):
-                    table[f"{prefix}{term}{suffix}"] = terms[:, label, column]
+                for column, term in enumerate(names):
+                    values = terms[:, label, column]
+                    table[f"{prefix}{term}{suffix}"] = values.astype(np.int64) if term in TERMS else values
         return Prediction(scores, table)
 
     def thresholds(self, collected: NDArray[Any]) -> NDArray[np.float64] | None:

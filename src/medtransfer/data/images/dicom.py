@@ -194,6 +194,25 @@ def grid(header: Dataset, shape: tuple[int, int], frame: int) -> Grid | None:
     return Grid(np.array(found["ImagePositionPatient"]) * turn, down, right, shape)
 
 
+def spacing(header: Dataset, frame: int) -> tuple[float, float] | None:
+    """Reads height and width of a pixel in mm; None where the header does not say them.
+
+    Of a projection without a calibrated spacing it is that of the detector: what lies in front of it is smaller by the
+    magnification, which no header says for sure.
+    """
+    shared, single = header.get("SharedFunctionalGroupsSequence"), header.get("PerFrameFunctionalGroupsSequence")
+    groups = [*(s[i] for s, i in ((single, frame), (shared, 0)) if s and i < len(s)), header]
+    places = [place for group in groups for place in (*(group.get("PixelMeasuresSequence") or [])[:1], group)]
+    for name in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        for place in places:
+            said = place.get(name)
+            if said is not None and hasattr(said, "append") and len(said) == 2:
+                height, width = float(said[0]), float(said[1])
+                if np.isfinite([height, width]).all() and min(height, width) > 0:
+                    return height, width
+    return None
+
+
 def _header(file: BinaryIO, head: bytes) -> tuple[Dataset, bool]:
     """Reads what stands before the pixels; returns also whether these were read too."""
     whole = _DEFLATED in head

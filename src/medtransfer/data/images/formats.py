@@ -73,6 +73,8 @@ class Content:
     """where the pixels lie, if the file says so"""
     volume: Path | None = None
     """the file, if it is NIfTI"""
+    spacing: tuple[float, float] | None = None
+    """height and width of a pixel in mm, if the file says them; a resolution for printing is none"""
 
 
 def to_image(content: Content, channels: Literal[1, 3], windows: Windows) -> Image.Image:
@@ -115,14 +117,15 @@ def load(picture: Picture) -> Content:
         return Content(values=_array_row(picture))
     if name.endswith((".nii", ".nii.gz")):
         values, grid = nifti.read_slice(picture.path, picture.frame)
-        return Content(values=values, grid=grid, volume=picture.path)
+        return Content(values=values, grid=grid, volume=picture.path, spacing=grid.spacing if grid else None)
     with picture.path.open("rb") as file:
         head = file.read(1024)
         file.seek(0)
         if dicom.is_dicom(head):
             values, header = dicom.read_frame(file, head, picture.frame)
             grid = dicom.grid(header, values.shape[:2], picture.frame or 0)
-            return Content(values=values, header=header, grid=grid)
+            spacing = dicom.spacing(header, picture.frame or 0)
+            return Content(values=values, header=header, grid=grid, spacing=spacing)
         if tiff.is_tiff(head):
             return _tiff_content(tiff.read_page(file, picture.frame))
         return _pillow_frame(file, picture.frame)

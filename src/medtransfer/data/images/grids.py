@@ -39,6 +39,11 @@ class Grid:
         """Gives the shorter side of a pixel."""
         return float(min(np.linalg.norm(self.down), np.linalg.norm(self.right)))
 
+    @property
+    def spacing(self) -> tuple[float, float]:
+        """Gives a pixel's height and width."""
+        return float(np.linalg.norm(self.down)), float(np.linalg.norm(self.right))
+
     def words(self) -> str:
         """Says in a few words where the picture lies."""
         first, last = np.round(self.corners()[0], 1).tolist(), np.round(self.corners()[3], 1).tolist()

@@ -32,6 +32,7 @@ TASK = Task(
     derived_from=("chestxray14",),
     metric="dice_positives",
     margin=0.01,
+    measures=("surface", "lesions"),
     licence="SIIM-ACR competition rules: registration, non-commercial",
     citation="SIIM-ACR Pneumothorax Segmentation, 2019",
     source="https://www.kaggle.com/c/siim-acr-pneumothorax-segmentation/data",

@@ -10,10 +10,11 @@ from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published import Published, repeated
 from medtransfer.comparison.published_form import TEST_NAMES, Row
 from medtransfer.comparison.selection import imbalances
-from medtransfer.comparison.wording import percent, points, shared_marks
+from medtransfer.comparison.wording import percent, plain, points, shared_marks
 from medtransfer.report.tables import Entry, Grid, Section, column_title
 from medtransfer.results.result import CONTAMINATED, ELSEWHERE, Result, of_task
 from medtransfer.statistics import metrics, t_tests
+from medtransfer.statistics.mask_shapes import FOUND, UNITS
 from medtransfer.statistics.randomization import RandomizationTest
 from medtransfer.weights.families import split
 
@@ -207,7 +208,7 @@ def _further(findings: Findings, task: str, own: Sequence[Result], names: Sequen
         expected = len(findings.benchmark.seeds) * max(1, len({result.fold for result in own}))
         lines.append((Entry(init), *(Entry(_mean_text(runs, f"test_{name}", expected)) for name in names)))
     grid = Grid(header=("init", *(metrics.title(name) for name in names)), rows=tuple(lines))
-    notes = ("Mean ± std over the same runs in percent, ddof 1; not tested.",)
+    notes = ("Mean ± std over the same runs in percent, ddof 1; not tested.", *_shape_notes(own, names))
     title = f"Further scores: {task}"
     return Section(title=title, slug=f"further-{task}", grid=grid, notes=notes, scores=True, folded=True)
 
@@ -216,7 +217,28 @@ def _mean_text(runs: Sequence[Result], name: str, expected: int) -> str:
     found = [result.scores[name] for result in runs if name in result.scores]
     if found and len(found) < expected:
         return f"{len(found)} of {expected} runs"
-    return percent(t_tests.summary(found) if found else None)
+    write = plain if metrics.unit(name.removeprefix("test_")) else percent
+    return write(t_tests.summary(found) if found else None)
+
+
+def _shape_notes(own: Sequence[Result], names: Sequence[str]) -> list[str]:
+    """Says what surface Dice, distances and lesions of a table are measured by."""
+    found = {metrics.record(name).group for name in names}
+    tolerances = sorted({result.tolerance for result in own} - {""})
+    notes = []
+    if "surface" in found and tolerances:
+        odd = "; runs differ in it: their surface Dice cannot be compared" if len(tolerances) > 1 else ""
+        notes.append(f"Surface Dice at a tolerance of {' and '.join(tolerances)}{odd}.")
+    if any(metrics.unit(name) in UNITS for name in names):
+        lacking = [result.scores.get("test_native_no_distance", 0.0) for result in own]
+        few = f"{min(lacking):g} to {max(lacking):g}" if min(lacking) < max(lacking) else f"{max(lacking):g}"
+        notes.append(
+            "Distances in their unit, lower is better, over the images in which neither mask is empty: without "
+            f"{few} of {own[0].counts['test']}."
+        )
+    if "lesions" in found:
+        notes.append(f"A lesion is found by a predicted one of its own, at an overlap (IoU) of {FOUND:g} or more.")
+    return notes
 
 
 def labels(findings: Findings) -> list[Section]:

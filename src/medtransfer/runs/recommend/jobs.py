@@ -21,7 +21,6 @@ from medtransfer.runs import finetune
 from medtransfer.runs.run import Run
 from medtransfer.statistics import metrics
 from medtransfer.statistics.contributions import Predictions
-from medtransfer.statistics.dice import TERMS
 
 if TYPE_CHECKING:
     from medtransfer.data.tasks import Task
@@ -202,9 +201,9 @@ def contributions(task: Task, val: Prediction) -> tuple[Array | None, float]:
     labels = tuple(slug(label) for label in task.tested or task.labels)
     if metric.of == "mask":
         suffixes = [f".{label}" for label in labels] if len(task.labels) > 1 else [""]
-        columns = [table[[f"{term}{s}" for s in suffixes]].to_numpy() for term in TERMS]
+        columns = [table[[f"{term}{s}" for s in suffixes]].to_numpy() for term in metric.terms]
         answers = np.stack(columns, axis=-1)
-        truth = (answers[..., 2] > 0).astype(np.int8)
+        truth = (table[[f"target{s}" for s in suffixes]].to_numpy() > 0).astype(np.int8)
     else:
         truth = table[[f"target.{label}" for label in labels]].to_numpy()
         answers = table[[f"probability.{label}" for label in labels]].to_numpy()
