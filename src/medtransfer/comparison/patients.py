@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from medtransfer.comparison.calibration import Calibration, calibrate
 from medtransfer.core.errors import UserError
 from medtransfer.results.result import ELSEWHERE, Result, predictions
 from medtransfer.statistics import bootstrap, delong, metrics
@@ -44,6 +45,8 @@ class Evidence:
     """init -> interval over patients of its mean score over seeds"""
     note: str = ""
     """why there are no contributions or no intervals"""
+    calibration: Calibration | None = None
+    """None: the task has no probabilities, or each run test images of its own"""
 
 
 def gather(
@@ -75,7 +78,8 @@ def gather(
     blank = replace(blank, images=len(patients), patients=len(np.unique(patients)))
     if blank.patients < 2:
         return replace(blank, note=f"a single {first.unit} in test; seeds alone count")
-    parts = metric.per_patient(_predictions(results, folder, table, metric))
+    answered = _predictions(results, folder, table, metric)
+    parts = metric.per_patient(answered)
     if isinstance(parts, str):
         return replace(blank, note=f"{parts}; seeds alone count")
     _check_scores(results, parts.statistic)
@@ -83,6 +87,8 @@ def gather(
     values = {init: np.stack([parts.values[k].mean(axis=0) for k in runs]) for init, runs in units.items()}
     note = f"{', '.join(parts.thin)}: a class from a single {first.unit}, which adds no spread" if parts.thin else ""
     found = replace(blank, contributions=values, coarseness=parts.coarseness, cases=parts.cases, note=note)
+    if metric.of != "mask":
+        found = replace(found, calibration=calibrate(results, answered, units, level))
     if not resamples:
         words = "comparison.resamples is 0: no intervals of single scores"
         return replace(found, note="; ".join(filter(None, [note, words])))

@@ -207,9 +207,14 @@ def _further(findings: Findings, task: str, own: Sequence[Result], names: Sequen
         expected = len(findings.benchmark.seeds) * max(1, len({result.fold for result in own}))
         lines.append((Entry(init), *(Entry(_mean_text(runs, f"test_{name}", expected)) for name in names)))
     grid = Grid(header=("init", *(metrics.title(name) for name in names)), rows=tuple(lines))
-    notes = ("Mean ± std over the same runs in percent, ddof 1; not tested.",)
+    notes = ("Mean ± std over the same runs in percent, ddof 1; not tested.", *_directions(names))
     title = f"Further scores: {task}"
     return Section(title=title, slug=f"further-{task}", grid=grid, notes=notes, scores=True, folded=True)
+
+
+def _directions(names: Sequence[str]) -> list[str]:
+    lower = [metrics.title(name) for name in names if name in metrics.METRICS and metrics.METRICS[name].lower]
+    return [f"Lower is better: {', '.join(lower)}."] if lower else []
 
 
 def _mean_text(runs: Sequence[Result], name: str, expected: int) -> str:
