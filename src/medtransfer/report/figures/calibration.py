@@ -40,30 +40,33 @@ def draw_benefit(findings: Findings) -> Figure | None:
 
 def caption_reliability(findings: Findings) -> str:
     """Says what is shown."""
+    level = 100 * (1 - findings.settings.alpha)
     return (
         f"Images in {BINS} bins of equal mass by their probability: share that is positive over the mean probability, "
-        f"means over labels and seeds. On the line, as many are positive as was said. {_intervals(findings)} Bars: of a "
-        f"share (Wilson), of as many as its variance over test patients stands for. {_stand_out(findings)}"
+        f"means over labels and {_seeds(findings)}. On the line as many are positive as was said. Bars: {level:g} % "
+        "interval of the share (Wilson, of as many as its variance over test patients stands for), each by itself."
+        f"{_stand_out(findings)}"
     )
 
 
 def caption_benefit(findings: Findings) -> str:
     """Says what is shown."""
     return (
-        "True positives per image minus false ones at the odds of the threshold, means over labels and seeds; no "
-        "interval. Grey lines: every image called positive (dashed), none (dotted): a use of the probabilities at a "
-        f"threshold needs to be above both. {_stand_out(findings)}"
+        f"True positives per image minus false ones at the odds of the threshold, means over labels and "
+        f"{_seeds(findings)}; no interval. Grey: every image called positive (dashed), none (dotted). A threshold at "
+        f"which a curve is not above both has no use for its probabilities.{_stand_out(findings)}"
     )
 
 
-def _intervals(findings: Findings) -> str:
-    return f"{100 * (1 - findings.settings.alpha):g} % intervals, each by itself."
+def _seeds(findings: Findings) -> str:
+    counts = sorted({one.seeds for found in _tasks(findings).values() for one in found.inits})
+    return f"n = {names.span(counts)} seeds"
 
 
 def _stand_out(findings: Findings) -> str:
     if all(len(one.inits) <= FEW for one in _tasks(findings).values()):
         return ""
-    return "Of each task the initializations with the least and the greatest expected calibration error stand out."
+    return " Of each task the initializations with the least and the greatest expected calibration error stand out."
 
 
 def _tasks(findings: Findings) -> dict[str, Calibration]:
@@ -93,8 +96,8 @@ def _draw(
 
 def _roles() -> list[Line2D]:
     return [
-        Line2D([], [], color=BLUE, label="least calibration error"),
-        Line2D([], [], color=RED, label="greatest"),
+        Line2D([], [], color=BLUE, marker="o", ms=3, label="least calibration error"),
+        Line2D([], [], color=RED, marker="o", ms=3, label="greatest"),
         Line2D([], [], color=GREY, lw=0.6, label="others"),
     ]
 
@@ -119,7 +122,8 @@ def _reliability(panel: Axes, found: Calibration, every: Drawn) -> None:
         if not len(one.shares):
             continue
         said, true, low, high = 100 * one.shares.T
-        line = panel.plot(said, true, color=look.get_color(), lw=1.4 if out else 0.6, marker="o" if out else "", ms=3)
+        line = panel.plot(said, true, color=look.get_color(), lw=1.4 if out else 0.6, ls=look.get_linestyle(),
+                          marker=look.get_marker() if out else "", ms=3)  # fmt: skip
         style.say(line[0], f"{look.get_label()}: expected calibration error {100 * one.ece.estimate:.2f} points")
         if out:
             panel.vlines(said, low, high, color=look.get_color(), lw=0.8, alpha=0.6)
@@ -134,7 +138,8 @@ def _benefit(panel: Axes, found: Calibration, every: Drawn) -> None:
     panel.plot(100 * THRESHOLDS, found.all_positive, color=GREY, lw=0.9, ls="--")
     panel.axhline(0, color=GREY, lw=0.9, ls=":")
     for one, look, out in every:
-        line = panel.plot(100 * THRESHOLDS, one.benefit, color=look.get_color(), lw=1.4 if out else 0.6)
+        line = panel.plot(100 * THRESHOLDS, one.benefit, color=look.get_color(), lw=1.4 if out else 0.6,
+                          ls=look.get_linestyle())  # fmt: skip
         style.say(line[0], str(look.get_label()))
     top = max(float(found.all_positive[0]), *(float(np.max(one.benefit)) for one in found.inits))
     panel.set_ylim(BELOW * top, 1.05 * top)

@@ -22,7 +22,7 @@ def calibration(findings: Findings) -> list[Section]:
     if not shown:
         return []
     head = Section(
-        title="Calibration", slug="calibration", notes=(_method(findings), *_read(), _alarm(findings, shown)),
+        title="Calibration", slug="calibration", notes=(_method(findings), _read(), _alarm(findings, shown)),
         figures=("reliability", "net-benefit"), scores=True,
     )  # fmt: skip
     return [head, *(_of_task(task, found) for task, found in shown.items())]
@@ -101,11 +101,11 @@ def _method(findings: Findings) -> str:
     )
 
 
-def _read() -> tuple[str, ...]:
+def _read() -> str:
     return (
         "Slope and intercept: of the truth's log odds over the predicted ones, the intercept with the slope held at 1. "
-        "Right are 1 and 0; a slope below 1: too extreme; an intercept below 0: too high. An ECE near “by chance” shows "
-        "no miscalibration, and proves no calibration. Class weights in the loss move probabilities on purpose.",
+        "Right are 1 and 0; a slope below 1: too extreme; an intercept below 0: too high. An ECE near “by chance” "
+        "shows no miscalibration, and proves no calibration. Class weights in the loss move probabilities on purpose."
     )
 
 
