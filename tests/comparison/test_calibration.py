@@ -132,8 +132,8 @@ def simulated(
 ) -> tuple[list[Result], Predictions]:  # fmt: skip
     """Draws seeds whose probabilities are each right, given what the seed sees; then moves their logits.
 
-    What is seen of a positive is one normal number, of a negative another, a part of it common to all seeds and images
-    of a patient: then log odds are linear in it.
+    What is seen of a positive is one normal number, of a negative another, a part of it common to all seeds: then log
+    odds are linear in it.
     """
     number = images // 2
     truth = (rng.random((images, labels)) < 0.3).astype(np.int8)

@@ -29,7 +29,7 @@ EXTRA = {
     "rsna_pe": ("exam_auc", "exams"),
     "siim": ("dice_positives", "false_positive_rate", "dice_pooled", "native_dice_positives"),
     "drive": ("native_dice", "fov_dice", "observer2_dice"),
-    "chexpert": ("auc.Edema", "auc.Fracture", "labels_defined"),
+    "chexpert": ("auc.Edema", "auc.Fracture", "labels_defined", "ece", "ece_tempered", "calibration_intercept"),
 }
 """scores that a task has beside its primary one"""
 

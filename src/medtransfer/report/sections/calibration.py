@@ -14,6 +14,8 @@ HEADER = (
     "uncertainty", "slope", "intercept",
 )  # fmt: skip
 NAMED = 6
+CAUTION = 0.5
+"""part of the level that is used: with few patients the errors of a fit are a little short (docs/statistics.md)"""
 
 
 def calibration(findings: Findings) -> list[Section]:
@@ -42,7 +44,7 @@ def miscalibrated(findings: Findings) -> tuple[list[tuple[str, str]], int]:
         for measure in (one.slope, one.intercept)
         if measure is not None and measure.p is not None
     ]
-    share = findings.settings.alpha / max(1, len(looked))
+    share = CAUTION * findings.settings.alpha / max(1, len(looked))
     return list(dict.fromkeys((task, init) for task, init, p in looked if p <= share)), len(looked)
 
 
@@ -114,7 +116,7 @@ def _alarm(findings: Findings, shown: dict[str, Calibration]) -> str:
     if not number:
         return "With one seed nothing is tested here."
     named = labels(findings.benchmark.inits)
-    rule = f"{number} slopes and intercepts at once, {findings.settings.alpha:g} (Bonferroni)"
+    rule = f"{number} slopes and intercepts at once, {CAUTION * findings.settings.alpha:g} (Bonferroni)"
     if not found:
         return f"No slope or intercept was shown to be other than that of calibrated probabilities; {rule}."
     each = [
