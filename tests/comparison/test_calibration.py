@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from scipy import special
@@ -54,13 +56,11 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def answers(cells: Path, init: str) -> list[tuple[Array, Array, Path]]:
-    import pandas as pd
-
     found = []
     for path in sorted(cells.glob("chestxray14/*/cell.json")):
         if read_result(path).init == init:
             table = pd.read_parquet(path.with_name("predictions.parquet"))
-            names = [name.removeprefix("target.") for name in table if name.startswith("target.")]
+            names = [name.removeprefix("target.") for name in map(str, table) if name.startswith("target.")]
             both = (table[[f"{kind}.{name}" for name in names]].to_numpy() for kind in ("target", "probability"))
             found.append((*both, path))
     return found  # type: ignore[return-value]  # two arrays and a path
@@ -99,8 +99,6 @@ def test_masks_have_no_calibration_and_rare_labels_are_named(cells: Path) -> Non
 
 
 def test_a_temperature_of_val_is_applied(cells: Path, tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "cells"
     shutil.copytree(cells, folder)
     for path in folder.glob("chestxray14/*/cell.json"):
@@ -151,7 +149,7 @@ def simulated(
 
 def measured(rng: np.random.Generator, template: Result, inits: int = 1, **how: Any) -> Findings:
     """Compares nothing but the calibration of some inits, which is all that its sentence reads."""
-    every = []
+    every = list[calibration.Calibrated]()
     for number in range(inits):
         runs, predictions = simulated(rng, template, **how)
         found = calibrate(runs, predictions, {f"init{number}": [[k] for k in range(len(runs))]}, 0.95)

@@ -140,8 +140,10 @@ def test_a_temperature_is_found_again_and_is_best() -> None:
     target = (rng.random(3000) < special.expit(odds)).astype(np.int64)
     hot = special.expit(2.5 * odds)
     found = calibration.temperatures(target[:, None], hot[:, None], multiclass=False)
-    assert found[0] == pytest.approx(2.5, rel=0.15)
-    losses = [log_loss(target, special.expit(calibration.logits(hot) / (found[0] * by))) for by in (0.98, 1, 1.02)]
+    assert found[0] is not None
+    best = found[0]
+    assert best == pytest.approx(2.5, rel=0.15)
+    losses = [log_loss(target, special.expit(calibration.logits(hot) / (best * by))) for by in (0.98, 1, 1.02)]
     assert losses[1] == min(losses)
     after = calibration.tempered(hot[:, None], found, multiclass=False)[:, 0]
     error = calibration.expected_error(target, hot)

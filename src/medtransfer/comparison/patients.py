@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 
 from medtransfer.comparison.calibration import Calibration, calibrate
+from medtransfer.comparison.subgroups import Grouping, subgroups
 from medtransfer.core.errors import UserError
+from medtransfer.data.tasks import GROUP
 from medtransfer.results.result import ELSEWHERE, Result, predictions
 from medtransfer.statistics import bootstrap, delong, metrics
 from medtransfer.statistics.bootstrap import Interval
@@ -47,6 +49,8 @@ class Evidence:
     """why there are no contributions or no intervals"""
     calibration: Calibration | None = None
     """None: the task has no probabilities, or each run test images of its own"""
+    subgroups: tuple[Grouping, ...] = ()
+    """one for each column of groups that the predictions carry"""
 
 
 def gather(
@@ -89,11 +93,20 @@ def gather(
     found = replace(blank, contributions=values, coarseness=parts.coarseness, cases=parts.cases, note=note)
     if metric.of != "mask":
         found = replace(found, calibration=calibrate(results, answered, units, level))
+    found = replace(found, subgroups=subgroups(_grouped(results, folder, table), answered, metric, units, level))
     if not resamples:
         words = "comparison.resamples is 0: no intervals of single scores"
         return replace(found, note="; ".join(filter(None, [note, words])))
     groups = {init: [place for run in runs for place in run] for init, runs in units.items()}
     return _with_intervals(found, parts, patients[parts.rows], groups, resamples, level, rng)
+
+
+def _grouped(results: Sequence[Result], folder: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Gives the predictions that know groups: of a cache of before there were any they know none."""
+    if any(str(name).startswith(GROUP) for name in table.columns):
+        return table
+    last = _table(max(results, key=lambda result: result.finished), folder)
+    return last if last["id"].equals(table["id"]) else table
 
 
 def locked(results: Sequence[Result], folder: Path) -> bool:

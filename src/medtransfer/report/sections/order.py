@@ -16,6 +16,7 @@ from medtransfer.report.sections import (
     protocols,
     repetition,
     scores,
+    subgroups,
     tuning,
 )
 from medtransfer.report.tables import Section
@@ -51,6 +52,7 @@ def sections_of(findings: Findings, published: params.Params) -> list[Section]:
         contrasts.intervals(findings),
         *_under("Labels", scores.labels(findings)),
         *calibration.calibration(findings),
+        *subgroups.subgroups(findings),
         *_under("Further scores", scores.further(findings)),
         *_under("Protocol", [protocol.deviations(results, kind, published) for kind in kinds]),
         protocol.unsaid(results),
