@@ -19,6 +19,8 @@ VALUES = 15_000_000
 """probabilities that are looked at in a task: of more, the first seeds of each initialization"""
 LEAST = 3
 """seeds that are looked at in any case"""
+CAUTION = 0.5
+"""part of the level at which something is said: with few patients errors are a little short (docs/statistics.md)"""
 RIGHT = {"slope": 1.0, "intercept": 0.0}
 """what calibrated probabilities have"""
 PARTS = ("reliability", "resolution", "uncertainty")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from medtransfer.comparison.calibration import LEAST, VALUES
+from medtransfer.comparison.calibration import CAUTION, LEAST, VALUES
 from medtransfer.data.tasks import GROUP
 from medtransfer.statistics.contributions import Predictions
 from medtransfer.statistics.metrics import Metric
@@ -71,7 +71,7 @@ def subgroups(
         predictions: of complete initializations on these images.
         metric: the task's, one with contributions of patients.
         units: init -> places of the runs of each of its seeds, or folds.
-        level: of intervals; the gaps share it (Bonferroni).
+        level: of intervals; the gaps share half of what it leaves (Bonferroni).
     """
     share = VALUES / max(1, predictions.answers[0].size * sum(map(len, units.values())))
     chosen = {init: places[: max(LEAST, int(share * len(places)))] for init, places in units.items()}
@@ -84,7 +84,7 @@ def subgroups(
     values = [(grouping, scored) for grouping, scored in whole if scored]
     looked = sum(len(scored) * (len(grouping.patients) if len(grouping.patients) > 2 else 1)
                  for grouping, scored in values)  # fmt: skip
-    corrected = 1 - (1 - level) / max(1, looked)
+    corrected = 1 - CAUTION * (1 - level) / max(1, looked)
     return tuple(
         replace(grouping, looked=looked, scores=_scores(scored, tuple(grouping.patients), level, corrected))
         if scored

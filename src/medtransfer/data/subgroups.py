@@ -13,6 +13,8 @@ from medtransfer.data.tasks import GROUP, slug
 
 MOST = 12
 """values of a column"""
+FEW = 4
+"""values that even a sample of few patients may have"""
 FEWEST = 5
 """patients of a value that enters the cache by its name; those of rarer ones are `OTHER`"""
 OTHER = "other"
@@ -40,10 +42,10 @@ def _column(name: str, samples: Sequence[Sample], units: Strings, where: Path) -
         if value != UNKNOWN:
             held.setdefault(value, set()).add(unit)
     patients = len({unit for group in held.values() for unit in group})
-    if len(held) > MOST or len(held) * FEWEST > max(patients, FEWEST * 2):
+    if len(held) > MOST or (len(held) > FEW and 2 * len(held) > patients):
         raise UserError(
             f"{where}: the subgroups of {name!r} are {len(held)} for {patients} patients {some(sorted(held))}: at "
-            f"most {MOST}, of {FEWEST} patients each on the mean, enter the cache, lest they say who somebody is. Cut "
+            f"most {MOST}, and no more than one for two patients, enter the cache, lest they say who somebody is. Cut "
             f"numbers into bands (`subgroups: {{{name}: [40, 60]}}`), or take the column out of task.yaml"
         )
     kept = {value: value if len(group) >= FEWEST else OTHER for value, group in held.items()}

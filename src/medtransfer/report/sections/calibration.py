@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medtransfer.comparison.calibration import Calibrated, Calibration, Measure
+from medtransfer.comparison.calibration import CAUTION, Calibrated, Calibration, Measure
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.wording import names
 from medtransfer.report.tables import Section, grid
@@ -14,8 +14,6 @@ HEADER = (
     "uncertainty", "slope", "intercept",
 )  # fmt: skip
 NAMED = 6
-CAUTION = 0.5
-"""part of the level that is used: with few patients the errors of a fit are a little short (docs/statistics.md)"""
 
 
 def calibration(findings: Findings) -> list[Section]:

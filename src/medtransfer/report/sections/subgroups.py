@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from medtransfer.comparison.calibration import CAUTION
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.subgroups import CASES, FEWEST, Grouping, InGroup
 from medtransfer.comparison.wording import interval, names, points
@@ -33,7 +34,7 @@ def subgroups(findings: Findings) -> list[Section]:
 
 def behind(findings: Findings, task: str, grouping: Grouping) -> list[tuple[str, str]]:
     """Lists the initializations and the groups in which they were shown to score lower than in the others."""
-    share = findings.settings.alpha / max(1, grouping.looked)
+    share = CAUTION * findings.settings.alpha / max(1, grouping.looked)
     return [(one.init, one.group) for one in grouping.scores if one.p is not None and one.p <= share and one.gap < 0]
 
 
@@ -68,7 +69,10 @@ def _notes(findings: Findings, task: str, grouping: Grouping) -> list[str]:
         ]
         notes.append(f"Shown to fall behind: {'; '.join(each)}." if each else "No group was shown to fall behind.")
         over = f", over {len(grouping.labels)} labels that every group has cases of" * (len(grouping.labels) > 1)
-        notes.append(f"{grouping.seeds} seeds of each{over}; {grouping.looked} gaps were looked at on the task.")
+        notes.append(
+            f"{grouping.seeds} seeds of each{over}; {grouping.looked} gaps of the task share "
+            f"{CAUTION * findings.settings.alpha:g}."
+        )
     else:
         notes.append(f"Not compared: {grouping.note}.")
     if grouping.small:
