@@ -72,7 +72,7 @@ def test_every_task_goes_from_phantom_to_test_score(root: Path, name: str, monke
     predictions = pd.read_parquet(next(root.glob(f"data/runs/{cell['digest']}/predictions.parquet")))
     assert len(predictions) == manifest["counts"]["test"]
     groups = ["group.age", "group.sex", "group.view"] if task.name in ("chexpert", "chestxray14") else []
-    assert sorted(name for name in predictions if name.startswith("group.")) == groups
+    assert sorted(name for name in map(str, predictions) if name.startswith("group.")) == groups
 
 
 def test_the_means_of_chexpert_are_over_five_labels_of_which_none_is_uncertain(

@@ -127,7 +127,8 @@ def _reliability(panel: Axes, found: Calibration, every: Drawn) -> None:
         style.say(line[0], f"{look.get_label()}: expected calibration error {100 * one.ece.estimate:.2f} points")
         if out:
             panel.vlines(said, low, high, color=look.get_color(), lw=0.8, alpha=0.6)
-    top = min(100.0, 1.05 * max(float(100 * one.shares[:, :2].max()) for one in found.inits if len(one.shares)))
+    ends = [100 * one.shares[:, : 4 if out else 2].max() for one, _, out in every if len(one.shares)]
+    top = min(100.0, 1.02 * float(max(ends)))
     panel.set_xlim(0, top)
     panel.set_ylim(0, top)
     panel.set_xlabel("probability, percent")
