@@ -415,6 +415,7 @@ def metrics() -> str:
             *([("also", ", ".join(where))] if where else []),
             *([("measured where", f"the task's `measures` have `{metric.group}`")] if metric.group else []),
             *([("unit", f"{metric.unit}, lower is better")] if metric.unit else []),
+            *([("direction", "lower is better")] if metric.lower else []),
         ]
         text += [f"## {metric.title} {{#{metric.name}}}", _table(("", ""), rows)]
     return _page(text)

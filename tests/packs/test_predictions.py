@@ -28,6 +28,13 @@ def test_images_and_patients_become_numbers_of_their_test_and_keep_their_groupin
     assert not set(other_fold["id"]) & set(one["id"])  # those of another are not
 
 
+def test_groups_of_patients_stay_at_home(tmp_path: Path) -> None:
+    table = pd.DataFrame({"id": ["a"], "patient": ["p"], "group.sex": ["F"], "target.a": [1], "probability.a": [0.5]})
+    table.to_parquet(tmp_path / "p.parquet")
+    predictions.write(tmp_path / "p.parquet", tmp_path / "q.parquet")
+    assert list(pd.read_parquet(tmp_path / "q.parquet")) == ["id", "patient", "target.a", "probability.a"]
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "p.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"p\.parquet is damaged"):

@@ -29,7 +29,7 @@ EXTRA = {
     "rsna_pe": ("exam_auc", "exams"),
     "siim": ("dice_positives", "false_positive_rate", "dice_pooled", "native_dice_positives"),
     "drive": ("native_dice", "fov_dice", "observer2_dice"),
-    "chexpert": ("auc.Edema", "auc.Fracture", "labels_defined"),
+    "chexpert": ("auc.Edema", "auc.Fracture", "labels_defined", "ece", "ece_tempered", "calibration_intercept"),
 }
 """scores that a task has beside its primary one"""
 
@@ -71,6 +71,8 @@ def test_every_task_goes_from_phantom_to_test_score(root: Path, name: str, monke
     assert bool(named & set(table["id"])) is not task.hashed_ids
     predictions = pd.read_parquet(next(root.glob(f"data/runs/{cell['digest']}/predictions.parquet")))
     assert len(predictions) == manifest["counts"]["test"]
+    groups = ["group.age", "group.sex", "group.view"] if task.name in ("chexpert", "chestxray14") else []
+    assert sorted(name for name in map(str, predictions) if name.startswith("group.")) == groups
 
 
 def test_the_means_of_chexpert_are_over_five_labels_of_which_none_is_uncertain(

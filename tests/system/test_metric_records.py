@@ -90,7 +90,7 @@ def test_a_record_is_complete(metric: Metric) -> None:
     assert metric.name.isidentifier()
     assert metrics.title(metric.name) == metric.title
     assert set(metric.kinds) <= set(get_args(Kind))
-    assert not (metric.unit and metric.kinds), "what has a unit is the better the lower it is"
+    assert not ((metric.unit or metric.lower) and metric.kinds), "what has a unit is the better the lower it is"
     assert metric.group in ("", *mask_shapes.GROUPS)
     assert set(metric.prefixes) <= set(metrics.PREFIXES)
     assert metric.prefixes == ("",) or metric.of == "mask"

@@ -12,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from medtransfer.comparison.calibration import Calibration, calibrate
+from medtransfer.comparison.subgroups import Grouping, subgroups
 from medtransfer.core.errors import UserError
+from medtransfer.data.tasks import GROUP
 from medtransfer.results.result import ELSEWHERE, Result, predictions
 from medtransfer.statistics import bootstrap, delong, metrics
 from medtransfer.statistics.bootstrap import Interval
@@ -43,6 +46,10 @@ class Evidence:
     """init -> interval over patients of its mean score over seeds"""
     note: str = ""
     """why there are no contributions or no intervals"""
+    calibration: Calibration | None = None
+    """None: the task has no probabilities, or each run test images of its own"""
+    subgroups: tuple[Grouping, ...] = ()
+    """one for each column of groups that the predictions carry"""
 
 
 def gather(
@@ -74,7 +81,8 @@ def gather(
     blank = replace(blank, images=len(patients), patients=len(np.unique(patients)))
     if blank.patients < 2:
         return replace(blank, note=f"a single {first.unit} in test; seeds alone count")
-    parts = metric.per_patient(_predictions(results, folder, table, metric))
+    answered = _predictions(results, folder, table, metric)
+    parts = metric.per_patient(answered)
     if isinstance(parts, str):
         return replace(blank, note=f"{parts}; seeds alone count")
     _check_scores(results, parts.statistic)
@@ -82,11 +90,22 @@ def gather(
     values = {init: np.stack([parts.values[k].mean(axis=0) for k in runs]) for init, runs in units.items()}
     note = f"{', '.join(parts.thin)}: a class from a single {first.unit}, which adds no spread" if parts.thin else ""
     found = replace(blank, contributions=values, coarseness=parts.coarseness, cases=parts.cases, note=note)
+    if metric.of != "mask":
+        found = replace(found, calibration=calibrate(results, answered, units, level))
+    found = replace(found, subgroups=subgroups(_grouped(results, folder, table), answered, metric, units, level))
     if not resamples:
         words = "comparison.resamples is 0: no intervals of single scores"
         return replace(found, note="; ".join(filter(None, [note, words])))
     groups = {init: [place for run in runs for place in run] for init, runs in units.items()}
     return _with_intervals(found, parts, patients[parts.rows], groups, resamples, level, rng)
+
+
+def _grouped(results: Sequence[Result], folder: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Gives the predictions that know groups: of a cache of before there were any they know none."""
+    if any(str(name).startswith(GROUP) for name in table.columns):
+        return table
+    last = _table(max(results, key=lambda result: result.finished), folder)
+    return last if last["id"].equals(table["id"]) else table
 
 
 def locked(results: Sequence[Result], folder: Path) -> bool:

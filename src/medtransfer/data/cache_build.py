@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from medtransfer.data import (
     mask_survey,
     pixel_sizes,
     published_counts,
+    subgroups,
 )
 from medtransfer.data.cache import Drawn, Manifest, Skipped
 from medtransfer.data.decode import RECIPE, Decoder, signature
@@ -87,6 +88,7 @@ class Build:
         checks.check_samples(task, self.samples, self.origin.folder)
         self.ids = np.array(row_ids(task, self.samples), dtype=np.str_)
         self.units = np.array([_hashed(task.dataset, sample.patient) for sample in self.samples], dtype=np.str_)
+        self.groups = subgroups.settle(self.samples, self.units, self.origin.folder)
         self.pools = np.array([sample.split for sample in self.samples], dtype="<U8")
         given = [sample.labels or (0,) * len(task.labels) for sample in self.samples]
         self.labels = np.array(given, dtype=np.int8).reshape(len(given), -1)
@@ -146,7 +148,7 @@ class Build:
 
     def _open(self, keep_native: NDArray[np.bool_]) -> None:
         """Makes the folder, or keeps that of an earlier build whose rows are those of this one."""
-        fields = {name: value for name, value in self.fields.items() if name not in NOT_DECODING}
+        fields = {name: value for name, value in _numeric(self.fields).items() if name not in NOT_DECODING}
         rows = [f"{sample.id} {kept}" for sample, kept in zip(self.samples, keep_native, strict=True)]
         identity = manifest.hash_lines([json.dumps([fields, NOTE.descr], sort_keys=True), *rows])
         note = self.folder / IDENTITY
@@ -220,6 +222,7 @@ class Build:
         table = manifest.table(self.task, self.ids, self.units, self.labels, self.assignment)
         if self.task.segmentation:
             table[[*pixel_sizes.COLUMNS]] = pixel_sizes.columns(self.notes)
+        table = table.assign(**self.groups)
         table.to_parquet(self.folder / "samples.parquet", index=False)
         found = self._manifest()
         images = np.load(self.folder / "images.npy", mmap_mode="r")
@@ -290,7 +293,7 @@ class Build:
         )
 
     def _digest(self, assignment: Assignment) -> str:
-        digested = {name: value for name, value in self.fields.items() if name not in ("reading", "splits")}
+        digested = {name: value for name, value in _numeric(self.fields).items() if name not in ("reading", "splits")}
         digested["split_seed"], notes = assignment.seed, self.notes
         if self.numbers:  # what another split tests is none of this one's, so that more splits change no digest
             notes = notes.copy()
@@ -301,6 +304,13 @@ class Build:
 def row_ids(task: Task, samples: Sequence[Sample]) -> list[str]:
     """Names the rows of a cache after their samples."""
     return [_hashed(task.dataset, sample.id) if task.hashed_ids else sample.id for sample in samples]
+
+
+def _numeric(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves out what changes no number of a run: subgroups are looked at when all is done."""
+    layout = fields.get("layout")
+    kept = {name: value for name, value in layout.items() if name != "subgroups"} if layout else layout
+    return {**fields, "layout": kept}
 
 
 def _hashed(dataset: str, name: str) -> str:

@@ -66,5 +66,12 @@ def _layout(task: Task) -> dict[str, Any] | None:
     said: dict[str, Any] = json.loads(json.dumps(asdict(task.layout)))
     said["values"] = {label: some[0] if len(some) == 1 else some for label, some in said["values"].items()}
     del said["outside"]  # a place; what lies there is in the fingerprint
-    later: dict[str, Any] = {"background": [], "threshold": None, "allow_empty": [], "allow_full": [], "align": "space"}
+    later: dict[str, Any] = {
+        "background": [],
+        "threshold": None,
+        "allow_empty": [],
+        "allow_full": [],
+        "align": "space",
+        "subgroups": {},
+    }
     return {name: value for name, value in said.items() if name not in later or value != later[name]}

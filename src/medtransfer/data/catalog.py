@@ -76,6 +76,8 @@ class Description:
     align: Literal["space", "pixels"] = "space"
     outside: tuple[str, ...] = ()
     """folders that the table's paths may lead into beside the task's own"""
+    subgroups: Any = ()
+    """columns whose groups are scored apart; or column -> where its numbers are cut into bands, `[]`: as it stands"""
     uncertain: bool = False
     ordinal: bool = False
     channels: Literal[1, 3] = 3
@@ -209,6 +211,7 @@ def _task(name: str, path: Path) -> Task:
             allow_full=said.allow_full,
             align=said.align,
             outside=said.outside,
+            subgroups=_subgroups(path, said),
         ),
         licence=said.licence,
         citation=said.citation,
@@ -317,6 +320,29 @@ def _laws(said: Description) -> list[tuple[bool, str]]:
          f"16 <= image_size <= cache_size must hold, got image_size={said.image_size}, cache_size={said.cache_size}"),
         (said.margin > 0, f"margin > 0 must hold, got {said.margin}"),
     ]  # fmt: skip
+
+
+def _subgroups(path: Path, said: Description) -> dict[str, tuple[float, ...]]:
+    """Reads `subgroups`: columns, with cuts where they are numbers."""
+    names = [said.subgroups] if isinstance(said.subgroups, str) else said.subgroups or ()
+    given = names if isinstance(names, Mapping) else dict.fromkeys(names, ())
+    own = [said.patient, said.image, said.id, said.frame]
+    found = {}
+    for column, cuts in given.items():
+        values = list(cuts or ())
+        numbers = all(isinstance(cut, int | float) and not isinstance(cut, bool) for cut in values)
+        if not isinstance(column, str) or not numbers or values != sorted(set(values)):
+            raise UserError(
+                f"{path}: subgroups must be columns, `[sex, scanner]`, or `{{sex: [], age: [40, 60]}}` with rising "
+                f"cuts of numbers; got {said.subgroups!r}"
+            )
+        if column in own or not said.table:
+            raise UserError(
+                f"{path}: subgroups are columns of `table` that tell groups of patients apart, not images or patients; "
+                f"got {column!r}"
+            )
+        found[column] = tuple(float(cut) for cut in values)
+    return found
 
 
 def _split(path: Path, said: Any) -> tuple[dict[str, float], Folds | None, str]:

@@ -15,6 +15,8 @@ Windows = tuple[tuple[float, float], ...]
 """(level, width) in Hounsfield units, one per channel of the prepared image"""
 
 
+GROUP = "group."
+"""begins the names of the columns that hold a sample's subgroups, in the cache and among predictions"""
 PLANES = 8
 """most masks of one image: labels and extras are the bits of a byte"""
 
@@ -68,6 +70,8 @@ class Layout:
     """whether masks are laid on their images by their place in space, where files say it, or pixel by pixel"""
     outside: tuple[str, ...] = ()
     """folders beside the task's own that paths of the table may lead into"""
+    subgroups: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """column whose groups are scored apart -> where its numbers are cut into bands; empty: as it stands"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.core.identity import PROTOCOL_VERSION
 from medtransfer.data import catalog, pixel_sizes
 from medtransfer.data.cache import Prepared, load
-from medtransfer.data.tasks import slug
+from medtransfer.data.tasks import Task, slug
 from medtransfer.params import Classification, Segmentation, task_params
 from medtransfer.results import examples
 from medtransfer.results.result import PREDICTIONS, RESULT, read_result
@@ -349,6 +349,7 @@ def _write(
     """Writes the results of a run; `cell.json` last, because it says that they are whole."""
     scores = {f"test_{name}": value for name, value in test.scores.items()}
     scores |= {f"best_val_{name}": value for name, value in val.scores.items() if "." not in name}
+    scores |= {} if run.record.segmentation else _calibration(run.record, val, test)
     cost = {"epochs": fit.epoch, "images": fit.images, "seconds": fit.seconds, **more}
     cost["gpu_seconds"] = fit.seconds if run.device == "cuda" else 0.0
     told = {f"cost_{name}": float(value) for name, value in cost.items() if name != "gpu_seconds" or value}
@@ -361,6 +362,20 @@ def _write(
     result["parts"] = {path.name: files.sha256(path) for path in (run.folder / "predictions.parquet", *kept)}
     result["mlflow_run_id"] = tracked.run_id
     files.write_text(run.folder / "cell.json", json.dumps(result, indent=1))
+
+
+def _calibration(task: Task, val: Prediction, test: Prediction) -> dict[str, float]:
+    """Scores how the probabilities of test are calibrated, with temperatures that val alone decides."""
+    from medtransfer.statistics import calibration
+
+    slugs = [slug(label) for label in task.labels]
+
+    def read(one: Prediction) -> tuple[Any, Any]:
+        target, probability = ([f"{column}.{name}" for name in slugs] for column in ("target", "probability"))
+        return one.table[target].to_numpy(), one.table[probability].to_numpy()
+
+    tested = [slug(label) for label in task.tested]
+    return calibration.scores_of_run(read(val), read(test), slugs, tested, task.kind == "multiclass")
 
 
 def _result(run: Run, prepared: Prepared, fit: Fit, scores: dict[str, float], cost: dict[str, float]) -> dict[str, Any]:

@@ -53,6 +53,8 @@ class Metric:
     """kinds of task whose primary metric it can be: higher is better, and it has `per_patient`"""
     ordinal: bool = False
     """exists only where the classes stand in an order"""
+    lower: bool = False
+    """lower is better, so that it is no primary metric"""
     unit: str = ""
     """what it is counted in, where that is no share: lower is better"""
     terms: tuple[str, ...] = TERMS
@@ -317,6 +319,12 @@ def _brier(target: Array, probability: Array, threshold: float | None) -> float 
     return float(np.mean((np.asarray(probability, dtype=np.float64) - target) ** 2))
 
 
+def _ece(target: Array, probability: Array, threshold: float | None) -> float | None:
+    from medtransfer.statistics import calibration  # needs scipy
+
+    return calibration.expected_error(target, np.asarray(probability, dtype=np.float64))
+
+
 def _sensitivity(target: Array, probability: Array, threshold: float | None) -> float | None:
     if threshold is None or not _has_both_classes(target):
         return None
@@ -402,7 +410,8 @@ METRICS: dict[str, Metric] = _table(
     ),
     Metric(name="sensitivity", title="sensitivity", of="label", score=_sensitivity),
     Metric(name="specificity", title="specificity", of="label", score=_specificity),
-    Metric(name="brier", title="Brier score", of="label", score=_brier),
+    Metric(name="brier", title="Brier score", of="label", score=_brier, lower=True),
+    Metric(name="ece", title="expected calibration error", of="label", score=_ece, lower=True),
     Metric(name="exam_auc", title="AUC per exam", of="exam", score=_auc),
     Metric(
         name="exam_average_precision", title="average precision per exam", of="exam", score=_average_precision
@@ -430,7 +439,7 @@ METRICS: dict[str, Metric] = _table(
         score=lambda terms: float(dice(terms.sum(axis=0))),
         per_patient=lambda predictions: _contributions().dice_pooled(predictions),
     ),
-    Metric(name="false_positive_rate", title="false-positive rate", of="mask", score=_false_positive_rate),
+    Metric(name="false_positive_rate", title="false-positive rate", of="mask", score=_false_positive_rate, lower=True),
     Metric(
         name="surface_dice", title="surface Dice", of="mask", kinds=("segmentation",), prefixes=("native_",),
         group="surface", terms=("surface_dice",), score=_mean,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from medtransfer.core.errors import UserError
 from medtransfer.data import pixel_sizes
 from medtransfer.data.cache import Prepared
-from medtransfer.data.tasks import Task, slug
+from medtransfer.data.tasks import GROUP, Task, slug
 from medtransfer.params import Classification, Segmentation
 from medtransfer.statistics import mask_shapes, metrics
 from medtransfer.statistics.dice import TERMS
@@ -82,6 +82,12 @@ def targets(task: Task, prepared: Prepared) -> NDArray[Any]:
     return prepared.masks
 
 
+def _named(prepared: Prepared, rows: NDArray[np.int64]) -> pd.DataFrame:
+    """Begins a table of predictions: names, patients, and the groups that the cache knows."""
+    groups = [name for name in prepared.samples.columns if name.startswith(GROUP)]
+    return prepared.samples.iloc[rows][["id", "patient", *groups]].reset_index(drop=True)
+
+
 class ClassificationObjective:
     """Binary cross-entropy on one sigmoid per label, as published."""
 
@@ -132,7 +138,7 @@ class ClassificationObjective:
     ) -> Prediction:
         """Scores the probabilities of a split."""
         truth = targets(self.task, self.prepared)[rows].astype(np.int64)
-        table = self.prepared.samples.iloc[rows][["id", "patient"]].reset_index(drop=True)
+        table = _named(self.prepared, rows)
         for column, name in enumerate(self.slugs):
             table[f"target.{name}"] = truth[:, column].astype(np.int8)
             table[f"probability.{name}"] = collected[:, column]
@@ -301,7 +307,7 @@ class SegmentationObjective:
         self, collected: NDArray[Any], rows: NDArray[np.int64], thresholds: NDArray[np.float64] | None
     ) -> Prediction:
         """Scores the pixel counts of a split, and the shapes where they were measured."""
-        table = self.prepared.samples.iloc[rows][["id", "patient"]].reset_index(drop=True)
+        table = _named(self.prepared, rows)
         scores: dict[str, float] = {}
         prefixes = ["", "native_", *(PREFIXES[name] for name in self.task.extras)]
         native = collected.shape[1] > 1

@@ -133,7 +133,8 @@ def faults(picture: Figure) -> list[str]:
 def test_the_order_and_the_names_of_the_figures(drawn: dict[str, Figure]) -> None:
     assert list(drawn) == [
         "answer", "scores", "forest-chestxray14", "forest-montgomery", "ranks", "bars-chestxray14",
-        "bars-montgomery", "pairs", "curves", "cost", "labels-chestxray14", "claims", "segmentation-classification",
+        "bars-montgomery", "pairs", "curves", "cost", "labels-chestxray14", "reliability", "net-benefit",
+        "claims", "segmentation-classification",
     ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medtransfer.core.errors import UserError
-from medtransfer.data.readers.columns import read_rows, some
+from medtransfer.data.readers.columns import age_band, present, read_rows, read_some, some
 from medtransfer.data.readers.reading import Picture, Sample, Split, refuse, require_folder
 from medtransfer.data.tasks import Task
 
@@ -68,6 +68,7 @@ def read(root: Path) -> Iterator[Sample]:
             are together not train_val.
     """
     table, images, lists = read_table(root), _find_images(root), _read_lists(root)
+    groups = _read_groups(root)
     for split, names in lists.items():
         for missing, where in ((set(names) - set(images), "images on disk"), (set(names) - set(table), "table rows")):
             if missing:
@@ -83,6 +84,7 @@ def read(root: Path) -> Iterator[Sample]:
                 split=split,
                 image=Picture(images[name]),
                 labels=read_labels(name, labels),
+                groups=groups.get(name, {}),
             )
 
 
@@ -94,15 +96,32 @@ def read_table(root: Path) -> dict[str, tuple[str, str]]:
     Raises:
         UserError: the table or a column is missing, or a row is too short or there twice.
     """
-    path = next((root / name for name in TABLES if (root / name).is_file()), None)
-    if path is None:
-        raise refuse("chestxray14", " or ".join(TABLES), root, "none")
+    path = _table(root)
     table: dict[str, tuple[str, str]] = {}
     for line, (image, labels, patient) in read_rows("chestxray14", path, COLUMNS):
         if image in table:
             raise UserError(f"dataset chestxray14: {path}, line {line}: {image} is there twice; take one out")
         table[image] = (labels, patient)
     return table
+
+
+def _table(root: Path) -> Path:
+    path = next((root / name for name in TABLES if (root / name).is_file()), None)
+    if path is None:
+        raise refuse("chestxray14", " or ".join(TABLES), root, "none")
+    return path
+
+
+def _read_groups(root: Path) -> dict[str, dict[str, str]]:
+    """Reads image name -> its groups; of later tables one column of two is there."""
+    found = {}
+    for row in read_some(
+        _table(root), ("Image Index", "Patient Age", "Patient Gender", "Patient Sex", "View Position")
+    ):
+        sex = row["Patient Sex"] or row["Patient Gender"]
+        groups = {"sex": sex, "age": age_band(row["Patient Age"]), "view": row["View Position"]}
+        found[row["Image Index"]] = present(groups)
+    return found
 
 
 def _find_images(root: Path) -> dict[str, Path]:

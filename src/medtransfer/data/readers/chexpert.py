@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medtransfer.core.errors import UserError
-from medtransfer.data.readers.columns import missing_images, read_rows
+from medtransfer.data.readers.columns import UNKNOWN, age_band, missing_images, present, read_rows, read_some
 from medtransfer.data.readers.reading import Picture, Sample, Split, refuse
 from medtransfer.data.tasks import Task
 
@@ -94,11 +94,13 @@ def read(root: Path) -> Iterator[Sample]:
         missing = [name for name in tables[split] if not os.path.isfile(home / name)]
         if missing:
             raise missing_images("chexpert", home / f"{folder}.csv", len(tables[split]), missing)
+    groups = {name: found for folder, _ in TABLES for name, found in _read_groups(home / f"{folder}.csv")}
     for split, rows in tables.items():
         for name, (patient, labels) in rows.items():
             yield Sample(
-                id=os.path.splitext(name)[0], patient=patient, split=split, image=Picture(home / name), labels=labels
-            )
+                id=os.path.splitext(name)[0], patient=patient, split=split, image=Picture(home / name), labels=labels,
+                groups=groups.get(name, {}),
+            )  # fmt: skip
 
 
 def read_table(table: Path) -> Rows:
@@ -126,6 +128,14 @@ def read_table(table: Path) -> Rows:
         except KeyError:
             raise _unknown(table, line, texts, allowed) from None
     return rows
+
+
+def _read_groups(table: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Reads path from `train/` or `valid/` on -> the image's groups."""
+    for row in read_some(table, ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA")):
+        path = re.sub(rf"^.*?(?=(?:^|(?<=/)){table.stem}/patient)", "", row["Path"].replace("\\", "/"))
+        view = row["AP/PA"] or (row["Frontal/Lateral"] if row["Frontal/Lateral"] == "Lateral" else UNKNOWN)
+        yield path, present({"sex": row["Sex"], "age": age_band(row["Age"]), "view": view})
 
 
 def _unknown(table: Path, line: int, texts: list[str], allowed: dict[str, int]) -> UserError:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import csv
 import difflib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from medtransfer.core.errors import UserError
+
+UNKNOWN = ""
+"""group of who has none"""
+AGES = (40.0, 60.0)
+"""years at which the official tables' ages are cut into bands"""
+OLDEST = 120
+"""years; more is a mistake of the table"""
 
 
 def read_rows(dataset: str, table: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
@@ -64,3 +72,42 @@ def some(names: Iterable[str], count: int = 0) -> str:
     """Joins the first three of several names; `count` says how many there are if `names` holds only some."""
     listed = list(names)
     return ", ".join(listed[:3]) + (", ..." if max(count, len(listed)) > 3 else "")
+
+
+def band(text: str, cuts: Sequence[float]) -> str:
+    """Names the band of a number, such as `40 to below 60`; what is no number has none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return UNKNOWN
+    if not math.isfinite(value):
+        return UNKNOWN
+    below = [cut for cut in cuts if cut <= value]
+    above = [cut for cut in cuts if cut > value]
+    if not below:
+        return f"below {above[0]:g}"
+    return f"{below[-1]:g} to below {above[0]:g}" if above else f"{below[-1]:g} and above"
+
+
+def read_some(table: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Yields of every row of a table that was read before what it has of some columns; blank where it has none."""
+    with open(table, newline="", encoding="utf-8-sig") as stream:
+        rows = csv.reader(stream)
+        header = [name.strip() for name in next(rows, [])]
+        places = {column: header.index(column) for column in columns if column in header}
+        for row in rows:
+            yield {
+                column: row[place].strip() if (place := places.get(column, len(row))) < len(row) else UNKNOWN
+                for column in columns
+            }
+
+
+def age_band(text: str) -> str:
+    """Names the band of an age in years, `58` or `058Y`."""
+    years = text.upper().removesuffix("Y")
+    return band(years, AGES) if years.isdigit() and int(years) <= OLDEST else UNKNOWN
+
+
+def present(groups: dict[str, str]) -> dict[str, str]:
+    """Leaves out the groups that are not known."""
+    return {name: group for name, group in groups.items() if group != UNKNOWN}

@@ -9,12 +9,13 @@ import io
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from medtransfer.core.errors import UserError
+from medtransfer.data.readers.columns import UNKNOWN, band
 from medtransfer.data.readers.reading import Mask, Picture, Sample, Split, inside, marking_of
 from medtransfer.data.tasks import Layout, Task
 
@@ -144,7 +145,7 @@ def _unify_patients(table: _Table, column: str) -> None:
 
 def _check_columns(task: Task, layout: Layout, table: _Table) -> None:
     labels = task.labels if task.kind in ("binary", "multilabel") else ()
-    wanted = [layout.image, layout.frame, layout.id, layout.patient, layout.split, layout.label]
+    wanted = [layout.image, layout.frame, layout.id, layout.patient, layout.split, layout.label, *layout.subgroups]
     for column in dict.fromkeys([*filter(None, wanted), *labels, *layout.masks.values()]):
         if column not in table.header:
             near = difflib.get_close_matches(column, table.header, n=1, cutoff=0.5)
@@ -168,7 +169,20 @@ def _sample(task: Task, layout: Layout, table: _Table, root: Path, line: int, ro
         masks=tuple(_masks(layout, label, table, root, line, row, frame) for label in task.labels)
         if task.segmentation
         else (),
+        groups={column: _group(table, line, column, row[column], cuts) for column, cuts in layout.subgroups.items()},
     )
+
+
+def _group(table: _Table, line: int, column: str, text: str, cuts: Sequence[float]) -> str:
+    """Names the group of a row, of numbers their band."""
+    if text.lower() in ABSENT:
+        return UNKNOWN
+    if not cuts:
+        return text
+    found = band(text, cuts)
+    if found == UNKNOWN:
+        raise table.refuse(line, f"{column} must be a number, for `subgroups` cuts it into bands, got {text!r}")
+    return found
 
 
 def _frame(table: _Table, line: int, text: str) -> int:

@@ -89,6 +89,8 @@ class Sample:
     """per label, the parts whose union is the target, none for an empty mask; empty for classification"""
     extras: Mapping[str, Picture] = field(default_factory=dict)
     """of a test image: further masks by name, those of `Task.extras` that are on disk"""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """name, such as `sex` -> the group that the table puts it in, see `subgroups`; empty: not known"""
 
 
 def module_of(dataset: str) -> ModuleType:

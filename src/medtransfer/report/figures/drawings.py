@@ -15,6 +15,7 @@ from medtransfer.report.figures import (
     answer,
     bars,
     by_kind,
+    calibration,
     claims,
     cost,
     curves,
@@ -30,7 +31,7 @@ from medtransfer.report.figures import (
 
 _ORDER = (
     "answer", "scores", "forest", "ranks", "bars", "pairs", "curves", "cost", "labels", "label-curves",
-    "claims", "segmentation-classification", "tuning",
+    "reliability", "net-benefit", "claims", "segmentation-classification", "tuning",
 )  # fmt: skip
 _WHOLE: dict[str, tuple[Callable[[Findings], Figure | None], Callable[[Findings], str]]] = {
     "answer": (answer.draw, answer.caption),
@@ -40,6 +41,8 @@ _WHOLE: dict[str, tuple[Callable[[Findings], Figure | None], Callable[[Findings]
     "curves": (curves.draw, curves.caption),
     "cost": (cost.draw, cost.caption),
     "label-curves": (label_curves.draw, label_curves.caption),
+    "reliability": (calibration.draw_reliability, calibration.caption_reliability),
+    "net-benefit": (calibration.draw_benefit, calibration.caption_benefit),
     "claims": (claims.draw, claims.caption),
     "segmentation-classification": (by_kind.draw, by_kind.caption),
     "tuning": (tuning.draw, tuning.caption),

@@ -8,6 +8,7 @@ from medtransfer import params
 from medtransfer.comparison.findings import Findings
 from medtransfer.report.sections import (
     answers,
+    calibration,
     contrasts,
     convergence,
     fewer_labels,
@@ -15,6 +16,7 @@ from medtransfer.report.sections import (
     protocols,
     repetition,
     scores,
+    subgroups,
     tuning,
 )
 from medtransfer.report.tables import Section
@@ -49,6 +51,8 @@ def sections_of(findings: Findings, published: params.Params) -> list[Section]:
         *_under("Beside published numbers", scores.printed(findings)),
         contrasts.intervals(findings),
         *_under("Labels", scores.labels(findings)),
+        *calibration.calibration(findings),
+        *subgroups.subgroups(findings),
         *_under("Further scores", scores.further(findings)),
         *_under("Protocol", [protocol.deviations(results, kind, published) for kind in kinds]),
         protocol.unsaid(results),

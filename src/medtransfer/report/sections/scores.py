@@ -208,9 +208,15 @@ def _further(findings: Findings, task: str, own: Sequence[Result], names: Sequen
         expected = len(findings.benchmark.seeds) * max(1, len({result.fold for result in own}))
         lines.append((Entry(init), *(Entry(_mean_text(runs, f"test_{name}", expected)) for name in names)))
     grid = Grid(header=("init", *(metrics.title(name) for name in names)), rows=tuple(lines))
-    notes = ("Mean ± std over the same runs in percent, ddof 1; not tested.", *_shape_notes(own, names))
+    first = "Mean ± std over the same runs in percent, ddof 1; not tested."
+    notes = (first, *_shape_notes(own, names), *_directions(names))
     title = f"Further scores: {task}"
     return Section(title=title, slug=f"further-{task}", grid=grid, notes=notes, scores=True, folded=True)
+
+
+def _directions(names: Sequence[str]) -> list[str]:
+    lower = [metrics.title(name) for name in names if metrics.record(name).lower or metrics.unit(name) == "per image"]
+    return [f"Lower is better: {', '.join(lower)}."] if lower else []
 
 
 def _mean_text(runs: Sequence[Result], name: str, expected: int) -> str:

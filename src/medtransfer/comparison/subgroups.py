@@ -1,0 +1,177 @@
+"""Test predictions of a task -> its score in groups of patients, and whether one falls behind the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from medtransfer.comparison.calibration import CAUTION, LEAST, VALUES
+from medtransfer.data.tasks import GROUP
+from medtransfer.statistics.contributions import Predictions
+from medtransfer.statistics.metrics import Metric
+from medtransfer.statistics.seeds_and_patients import joint_interval
+from medtransfer.statistics.t_tests import Array
+
+FEWEST = 30
+"""patients of a group that is scored"""
+CASES = 10
+"""patients of each class that it has, of every label that is scored"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InGroup:
+    """An initialization in a group."""
+
+    init: str
+    group: str
+    estimate: float
+    low: float | None
+    high: float | None
+    gap: float
+    """score minus the mean score in the other groups"""
+    gap_low: float | None
+    gap_high: float | None
+    """at the level shared by all gaps of the task"""
+    p: float | None
+    """two-sided, of no gap, not corrected"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grouping:
+    """One column of groups on a task."""
+
+    name: str
+    patients: Mapping[str, int]
+    """group that is scored -> patients in test"""
+    small: Mapping[str, int]
+    """group that is left out -> patients"""
+    labels: tuple[str, ...]
+    """that the score is over: with enough patients of both classes in every group"""
+    seeds: int
+    """of each initialization that were looked at"""
+    scores: tuple[InGroup, ...]
+    """by initialization and group"""
+    looked: int
+    """gaps of the task that share the level"""
+    note: str = ""
+    """why nothing is scored"""
+
+
+def subgroups(
+    table: pd.DataFrame, predictions: Predictions, metric: Metric, units: Mapping[str, Sequence[Sequence[int]]],
+    level: float,
+) -> tuple[Grouping, ...]:  # fmt: skip
+    """Scores every initialization in every group of every column that the predictions carry.
+
+    Args:
+        table: of the test images.
+        predictions: of complete initializations on these images.
+        metric: the task's, one with contributions of patients.
+        units: init -> places of the runs of each of its seeds, or folds.
+        level: of intervals; the gaps share half of what it leaves (Bonferroni).
+    """
+    share = VALUES / max(1, predictions.answers[0].size * sum(map(len, units.values())))
+    chosen = {init: places[: max(LEAST, int(share * len(places)))] for init, places in units.items()}
+    order = [place for places in chosen.values() for unit in places for place in unit]
+    known = replace(predictions, answers=predictions.answers[order])
+    renumbered = {place: number for number, place in enumerate(order)}
+    runs = {init: [[renumbered[one] for one in unit] for unit in places] for init, places in chosen.items()}
+    names = [name for name in map(str, table.columns) if name.startswith(GROUP)]
+    whole = [_grouping(name, table[name].astype(str).to_numpy(), known, metric, runs) for name in names]
+    values = [(grouping, scored) for grouping, scored in whole if scored]
+    looked = sum(len(scored) * (len(grouping.patients) if len(grouping.patients) > 2 else 1)
+                 for grouping, scored in values)  # fmt: skip
+    corrected = 1 - CAUTION * (1 - level) / max(1, looked)
+    return tuple(
+        replace(grouping, looked=looked, scores=_scores(scored, tuple(grouping.patients), level, corrected))
+        if scored
+        else grouping
+        for grouping, scored in whole
+    )
+
+
+Scored = dict[str, dict[str, Array]]
+"""init -> group -> seeds x all patients: what each adds to the score in the group, which is their mean"""
+
+
+def _grouping(
+    name: str, groups: Array, known: Predictions, metric: Metric, runs: Mapping[str, Sequence[Sequence[int]]]
+) -> tuple[Grouping, Scored]:
+    patients = {
+        str(group): len(np.unique(known.patients[groups == group])) for group in np.unique(groups) if group != ""
+    }
+    kept = [group for group, number in patients.items() if number >= FEWEST]
+    every = set(range(len(known.labels)))
+    usable = {group: every if metric.of == "mask" else _usable(known, groups == group) for group in kept}
+    kept = [group for group in kept if (usable[group] == every if metric.of == "classes" else usable[group])]
+    common = set.intersection(every, *(usable[group] for group in kept))
+    columns = sorted(common)
+    seeds = min(len(units) for units in runs.values())
+    blank = Grouping(
+        name=name.removeprefix(GROUP), patients={group: patients[group] for group in kept},
+        small={group: number for group, number in patients.items() if group not in kept},
+        labels=tuple(known.labels[k] for k in columns), seeds=seeds, scores=(), looked=0,
+    )  # fmt: skip
+    if len(kept) < 2 or not columns:
+        return replace(blank, note="fewer than two groups are large enough, with cases of one label in all"), {}
+    whole = np.unique(known.patients)
+    found: Scored = {init: {} for init in runs}
+    for group in kept:
+        here = groups == group
+        parts = metric.per_patient and metric.per_patient(
+            replace(
+                known,
+                patients=known.patients[here],
+                labels=blank.labels,
+                truth=known.truth[here][:, columns],
+                answers=np.ascontiguousarray(known.answers[:, here][:, :, columns]),
+            )
+        )
+        if parts is None or isinstance(parts, str):
+            return replace(blank, note=parts or "the metric has no contributions of patients"), {}
+        own = np.unique(known.patients[here][parts.rows])
+        if len(own) != parts.values.shape[1]:
+            return replace(blank, note="patients are too many to be left out one by one"), {}
+        places = np.searchsorted(whole, own)
+        for init, units in runs.items():
+            values = np.stack([parts.values[unit].mean(axis=0) for unit in units])
+            score = values.mean(axis=1, keepdims=True)
+            added = np.repeat(score, len(whole), axis=1)
+            added[:, places] += (values - score) * len(whole) / len(own)
+            found[init][group] = added
+    return blank, found
+
+
+def _usable(known: Predictions, here: Array) -> set[int]:
+    """Finds the labels of which a group has enough patients of both classes."""
+    truth, patients = known.truth[here], known.patients[here]
+    counts = [min(len(np.unique(patients[column == one])) for one in (0, 1)) for column in truth.T]
+    return {k for k, number in enumerate(counts) if number >= CASES}
+
+
+def _scores(scored: Scored, groups: Sequence[str], level: float, corrected: float) -> tuple[InGroup, ...]:
+    found = []
+    for init, values in scored.items():
+        for group in groups:
+            others = np.mean([values[other] for other in groups if other != group], axis=0)
+            one, gap = (
+                joint_interval(values[group], level=level),
+                joint_interval(values[group] - others, level=corrected),
+            )
+            found.append(
+                InGroup(
+                    init=init,
+                    group=group,
+                    estimate=one.estimate,
+                    low=one.low,
+                    high=one.high,
+                    gap=gap.estimate,
+                    gap_low=gap.low,
+                    gap_high=gap.high,
+                    p=gap.p,
+                )
+            )
+    return tuple(found)
