@@ -20,7 +20,7 @@ SEEDS = range(4)
 
 
 def scores(means: dict[str, float]) -> pd.DataFrame:
-    dice = np.random.default_rng(3)
+    dice = np.random.default_rng(len("".join(means)))  # else two inits would differ alike on every seed
     rows = [(init, seed, mean + 0.005 * dice.normal()) for init, mean in means.items() for seed in SEEDS]
     return pd.DataFrame(rows, columns=["init", "seed", "auc"]).assign(task="ham")
 
