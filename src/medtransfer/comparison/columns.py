@@ -13,7 +13,7 @@ from medtransfer.core.schema import nearest
 ONE_TASK = "scores"
 """name of the task of a table that names none"""
 LOSSES = {
-    "loss", "error", "err", "mse", "rmse", "mae", "nll", "brier", "ece", "perplexity", "fpr", "fnr", "hausdorff", "hd",
+    "loss", "error", "err", "mse", "rmse", "mae", "nll", "brier", "ece", "perplexity", "hausdorff", "hd",
     "hd95", "assd", "asd", "rank", "seconds",
 }  # fmt: skip
 """words of a name whose lower values are better"""
