@@ -139,7 +139,9 @@ def test_folds_are_tested_as_folds() -> None:
         (lambda t: t, {"val": "val_auc"}, "no column 'val_auc'"),
         (lambda t: t, {"reference": "imagnet"}, "nearest valid name is imagenet"),
         (lambda t: t, {"margin": {"hma": 0.1}}, "hma, which the table has not"),
-        (lambda t: t, {"margin": 2.0}, "0 < margin < 1"),
+        (lambda t: t, {"margin": 2.0}, "0 < margin < 1 .*; of scores in percent say so"),
+        (lambda t: t, {"margin": 0.0}, "0 < margin < 1 must hold, got 0.0 for ham$"),
+        (lambda t: t, {"val": "test_auc"}, "test_auc is the score on test, and val may not be the same"),
         (lambda t: t.iloc[:0], {}, "no row"),
         (lambda t: t.assign(init=t.init.where(t.seed > 0)), {}, "6 rows lack one of init, seed, task"),
         (lambda t: t.assign(task=t.task.where(t.seed > 0)), {}, "6 rows lack one of init, seed, task"),
@@ -328,8 +330,10 @@ def test_a_table_of_a_spreadsheet_is_read_as_it_is_saved(tmp_path: Path) -> None
         assert again.contrasts().equals(first.contrasts())
         assert again.answer == first.answer
     file.write_text(text, encoding="cp1252")
-    with pytest.raises(mt.UserError, match=r"no text in UTF-8.*: save it as CSV UTF-8"):
-        mt.compare(file)
+    for path in (file, file.rename(tmp_path / "scores.xlsx")):
+        path.write_text(text, encoding="cp1252")
+        with pytest.raises(mt.UserError, match=r"no text in UTF-8.*: save it as CSV UTF-8"):
+            mt.compare(path)
 
 
 def test_the_worst_is_not_called_the_best_for_a_score_of_which_less_is_better() -> None:

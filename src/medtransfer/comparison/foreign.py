@@ -95,6 +95,8 @@ def read(
     """
     named, whole = columns or Columns(), 100.0 if percent else 1.0
     means = named.mean in table and named.seed not in table
+    if val and val == metric:
+        raise UserError(f"{val} is the score on test, and val may not be the same: it would pick by test")
     if means and (val or predictions):
         raise UserError("a table of printed means has no runs: no scores on val, no predictions")
     if means:
@@ -366,7 +368,7 @@ def _margins(margin: float | Mapping[str, float] | None, tasks: Sequence[str], w
     found = {task: None if given.get(task) is None else float(given[task] or 0) / whole for task in tasks}
     wrong = [task for task, value in found.items() if value is not None and not 0 < value < 1]
     if wrong:
-        hint = "" if whole > 1 else f"; of scores in percent say so ({PERCENT})"
+        hint = "" if whole > 1 or (given[wrong[0]] or 0) < 1 else f"; of scores in percent say so ({PERCENT})"
         raise UserError(f"0 < margin < {whole:g} must hold, got {given[wrong[0]]} for {wrong[0]}{hint}")
     return found
 
