@@ -87,12 +87,8 @@ def find(sources: list[Source], root: Path, reference: str, alpha: float) -> Fin
         margin = None if source.margin is None else source.margin / (100.0 if source.percent else 1.0)
         if margin is not None and not 0 < margin < 1:
             whole = 100 if source.percent else 1
-            hint = (
-                ""
-                if source.percent or source.margin < 1
-                else "; of scores in percent say so (--percent yes, in a file percent: true)"
-            )
-            raise UserError(f"0 < margin < {whole} must hold, got {source.margin:g} for {source.name}{hint}")
+            said = "" if source.percent or margin < 1 else "; of scores in percent say so (--percent yes, percent: true)"
+            raise UserError(f"0 < margin < {whole} must hold, got {source.margin:g} for {source.name}{said}")
         for task in dict.fromkeys(table["task"]):
             if margins.setdefault(task, margin) != margin:
                 raise UserError(f"task {task} has two margins, {margins[task]} and {margin}: a task has one")
