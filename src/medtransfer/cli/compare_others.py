@@ -87,7 +87,7 @@ def find(sources: list[Source], root: Path, reference: str, alpha: float) -> Fin
         margin = None if source.margin is None else source.margin / (100.0 if source.percent else 1.0)
         if margin is not None and not 0 < margin < 1:
             whole = 100 if source.percent else 1
-            said = "" if source.percent or margin < 1 else "; of scores in percent say so (--percent yes, percent: true)"
+            said = "" if source.percent or margin < 1 else "; scores in percent need --percent yes, or percent: true"
             raise UserError(f"0 < margin < {whole} must hold, got {source.margin:g} for {source.name}{said}")
         for task in dict.fromkeys(table["task"]):
             if margins.setdefault(task, margin) != margin:
