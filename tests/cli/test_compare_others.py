@@ -93,6 +93,8 @@ def test_sources_that_contradict_are_refused(store: str, tmp_path: Path) -> None
         compare_others.find([Source(csv="ours.csv", margin=0.01), theirs(store)], tmp_path, "", 0.05)
     means = pd.DataFrame({"init": ["a", "b"], "task": "ham", "mean": [0.8, 0.9], "std": [0.1, 0.1], "n": 3})
     means.to_csv(tmp_path / "paper.csv", index=False)
+    with pytest.raises(mt.UserError, match=r"^paper\.csv: .* lacks the column model"):
+        compare_others.find([theirs(store), Source(csv="paper.csv", init="model")], tmp_path, "", 0.05)
     with pytest.raises(mt.UserError, match="holds runs and printed means"):
         compare_others.find([Source(csv="paper.csv", margin=0.01), theirs(store)], tmp_path, "", 0.05)
 

@@ -16,6 +16,7 @@ from medtransfer.cli import main
 from medtransfer.comparison import contrasts, foreign, published_form
 from medtransfer.comparison.columns import ONE_TASK
 from medtransfer.comparison.patients import Evidence
+from medtransfer.report.figures import drawings
 from medtransfer.statistics import all_pairs
 
 MEANS = {"random": 0.80, "imagenet": 0.85, "dino": 0.9}
@@ -363,3 +364,9 @@ def test_no_answer_says_why_there_is_none() -> None:
     assert once["all tasks"] == "No answer over tasks: on ham and cxr no two initializations can be compared."
     means = pd.DataFrame({"init": ["a", "b"], "mean": [0.8, 0.9], "std": [np.nan, np.nan], "n": [5, 5]})
     assert mt.compare(means).answer.startswith("No answer: of no mean is it known how far runs lie apart. Not compared")
+
+
+def test_captions_say_the_margin_in_words_and_that_a_star_is_one_test() -> None:
+    found = foreign.compare(wide(), metric="test_auc", margin=0.01)
+    assert "band: ± the margin of 1 point. Over seeds" in drawings.caption("forest-ham", found)
+    assert "Each mark is one test, as papers print it: the answer counts all" in drawings.caption("bars-ham", found)

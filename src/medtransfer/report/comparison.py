@@ -26,6 +26,7 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewp
 <title>Comparison</title><style>
 body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}
 table{{border-collapse:collapse}}th,td{{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #ccc}}
+th,td{{white-space:nowrap}}
 th:first-child,td:first-child{{text-align:left}}div{{overflow-x:auto}}img{{max-width:100%}}figure{{margin:2rem 0}}
 figcaption{{font-size:.85rem;color:#555}}h1{{font-size:1.4rem}}
 </style><h1>Comparison</h1>{body}</html>
