@@ -392,7 +392,7 @@ def compare(
     from medtransfer.comparison import findings, foreign
     from medtransfer.report.comparison import Comparison
 
-    if isinstance(runs, (str, Path)) and str(runs).endswith(".csv"):
+    if isinstance(runs, (str, Path)) and (str(runs).endswith(".csv") or (Path(root) / runs).is_file()):
         runs = foreign.read_csv(Path(root) / runs)
     if isinstance(runs, pd.DataFrame):
         if dotted:

@@ -35,6 +35,9 @@ def test_packs_are_merged_and_compared_in_any_folder(
         run(["compare", "--pack", "all.pack", "--metric", "auc"], tmp_path)
     with pytest.raises(UserError, match="--tolerance is a difference of scores"):
         run(["merge", "A.pack", "--tolerance", "much"], tmp_path)
+    for number in ("nan", "-0.1", "2"):
+        with pytest.raises(UserError, match="from 0 to 1, got"):
+            run(["merge", "A.pack", f"--tolerance={number}"], tmp_path)
 
 
 def test_options_that_are_none_are_refused(tmp_path: Path, top: Path) -> None:

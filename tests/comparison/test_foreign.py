@@ -16,6 +16,7 @@ from medtransfer.cli import main
 from medtransfer.comparison import contrasts, foreign, published_form
 from medtransfer.comparison.columns import ONE_TASK
 from medtransfer.comparison.patients import Evidence
+from medtransfer.report.figures import drawings
 from medtransfer.statistics import all_pairs
 
 MEANS = {"random": 0.80, "imagenet": 0.85, "dino": 0.9}
@@ -106,7 +107,7 @@ def test_what_is_missing_or_undefined_is_named_and_not_averaged() -> None:
 
 def test_without_a_margin_nothing_is_equivalent_and_nothing_is_said_over_tasks() -> None:
     found = foreign.compare(wide(), metric="test_auc")
-    assert "states no margin" in found.answers[0].text
+    assert "ham and cxr state no margin" in found.answers[0].text
     assert not any(contrast.within for contrast in found.contrasts)
 
 
@@ -139,12 +140,29 @@ def test_folds_are_tested_as_folds() -> None:
         (lambda t: t, {"val": "val_auc"}, "no column 'val_auc'"),
         (lambda t: t, {"reference": "imagnet"}, "nearest valid name is imagenet"),
         (lambda t: t, {"margin": {"hma": 0.1}}, "hma, which the table has not"),
-        (lambda t: t, {"margin": 2.0}, "0 < margin < 1"),
+        (lambda t: t, {"margin": 2.0}, "0 < margin < 1 .*; of scores in percent say so"),
+        (lambda t: t, {"margin": 0.0}, "0 < margin < 1 must hold, got 0.0 for ham$"),
+        (lambda t: t, {"val": "test_auc"}, "test_auc is the score on test, and val may not be the same"),
         (lambda t: t.iloc[:0], {}, "no row"),
         (lambda t: t.assign(init=t.init.where(t.seed > 0)), {}, "6 rows lack one of init, seed, task"),
         (lambda t: t.assign(task=t.task.where(t.seed > 0)), {}, "6 rows lack one of init, seed, task"),
         (lambda t: t, {"columns": {"task": "dataset"}}, "lacks the column dataset; it has init, task"),
-        (lambda t: t.assign(test_auc=t.test_auc.astype(str)), {}, "test_auc"),
+        (
+            lambda t: t.assign(test_auc=t.test_auc.astype(str) + "%"),
+            {},
+            "36 of 36 scores in the column test_auc .* '0.7.*%'",
+        ),
+        (lambda t: t, {"percent": True}, "no score is above 1, the highest is 0.9.*: shares are compared without that"),
+        (
+            lambda t: t.assign(task=t.task.map({"ham": "a b", "cxr": "a/b"})),
+            {},
+            "'a b' and 'a/b' would both be called a-b",
+        ),
+        (
+            lambda t: t.assign(seed=t.seed + 10 * t.init.map(len)),
+            {},
+            r"no two of the 3 inits have a seed in common \(random: 60",
+        ),
         (lambda t: long(t).assign(value="x"), {}, "no number"),
     ],
 )
@@ -299,3 +317,56 @@ def test_what_a_table_of_printed_means_lacks_is_named() -> None:
         foreign.compare(PRINTED.drop(columns=["std", "n"]))
     with pytest.raises(mt.UserError, match="printed means has no runs: no scores on val, no predictions"):
         foreign.compare(PRINTED, val="val_auc")
+
+
+def test_a_table_of_a_spreadsheet_is_read_as_it_is_saved(tmp_path: Path) -> None:
+    table = wide(tasks=("cxr",)).drop(columns="best_val_auc").assign(task="Röntgen Thorax/1")
+    file, names = tmp_path / "scores.csv", {"init": "model"}
+    first = mt.compare(table, metric="test_auc", margin=0.01)
+    assert first.findings.benchmark.tasks == ("Rontgen-Thorax-1",)  # names figures
+    text = table.rename(columns={"init": " model "}).to_csv(index=False, sep=";", decimal=",")
+    for encoding, written in (("utf-8-sig", text), ("utf-8", text.replace(";", "\t"))):
+        file.write_text(written.replace("random", " random "), encoding=encoding)
+        again = mt.compare(file, metric="test_auc", margin={"Röntgen Thorax/1": 0.01}, columns=names)
+        assert again.contrasts().equals(first.contrasts())
+        assert again.answer == first.answer
+    file.write_text(text, encoding="cp1252")
+    for path in (file, file.rename(tmp_path / "scores.xlsx")):
+        path.write_text(text, encoding="cp1252")
+        with pytest.raises(mt.UserError, match=r"no text in UTF-8.*: save it as CSV UTF-8"):
+            mt.compare(path)
+
+
+def test_the_worst_is_not_called_the_best_for_a_score_of_which_less_is_better() -> None:
+    table = wide().rename(columns={"test_auc": "test_loss"})
+    with pytest.raises(mt.UserError, match=r"'test_loss' is a loss, of which less is better.*: compare 1 - test_loss"):
+        mt.compare(table, metric="test_loss")
+    with pytest.raises(mt.UserError, match="'val_brier' is a brier"):
+        mt.compare(wide(val_brier=0.1), metric="test_auc", val="val_brier")
+    assert mt.compare(wide(), metric="test_auc").table().shape[0] == 6
+
+
+def test_val_picks_none_where_one_of_the_equals_lacks_it() -> None:
+    table = wide(tasks=("ham",))
+    equal = table.assign(test_auc=[0.8 + 0.01 * (seed % 3 - row % 2) for row, seed in enumerate(table.seed)])
+    text = foreign.compare(equal, metric="test_auc", val="best_val_auc", margin=0.01).answers[0].text
+    assert "dino, the best of them on val" in text
+    equal.loc[equal.init == "dino", "best_val_auc"] = np.nan
+    text = foreign.compare(equal, metric="test_auc", val="best_val_auc", margin=0.01).answers[0].text
+    assert "Val picks none: dino lacks a score on it." in text
+    assert "best" not in text
+
+
+def test_no_answer_says_why_there_is_none() -> None:
+    alone = mt.compare(wide().query("init == 'dino'"), metric="test_auc", margin=0.01).answers
+    assert alone["ham"] == "No answer: dino is the only initialization, and there is none to compare it with."
+    once = mt.compare(wide(seeds=1), metric="test_auc", margin=0.01).answers
+    assert once["all tasks"] == "No answer over tasks: on ham and cxr no two initializations can be compared."
+    means = pd.DataFrame({"init": ["a", "b"], "mean": [0.8, 0.9], "std": [np.nan, np.nan], "n": [5, 5]})
+    assert mt.compare(means).answer.startswith("No answer: of no mean is it known how far runs lie apart. Not compared")
+
+
+def test_captions_say_the_margin_in_words_and_that_a_star_is_one_test() -> None:
+    found = foreign.compare(wide(), metric="test_auc", margin=0.01)
+    assert "band: ± the margin of 1 point. Over seeds" in drawings.caption("forest-ham", found)
+    assert "Each mark is one test, as papers print it: the answer counts all" in drawings.caption("bars-ham", found)

@@ -104,3 +104,24 @@ def test_margins_that_differ_are_refused(tmp_path: Path) -> None:
     merge.merge([tmp_path / "a.pack", tmp_path / "b.pack"], tmp_path / "all.pack")
     with pytest.raises(UserError, match=r"task shenzhen has the margin 0\.01 at A and 0\.02 at B"):
         compare.compare(tmp_path / "all.pack")
+
+
+def test_which_labs_number_counts_is_said_where_they_differ(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    runs = [packs.result(init=init, seed=seed) for init in EFFECTS for seed in range(2)]
+    other = [dataclasses.replace(run, scores={"test_auc": 0.91}, arithmetic=packs.OTHER) for run in runs[:3]]
+    packs.write(tmp_path / "a.pack", packs.contribution(runs))
+    packs.write(tmp_path / "b.pack", packs.contribution([*other, *runs[3:]], "Lab B"))
+    merged = merge.merge([tmp_path / "a.pack", tmp_path / "b.pack"], tmp_path / "all.pack")
+    found = compare.compare(tmp_path / "all.pack", unbalanced=("arithmetic",))
+    kept = min(merged.pack.contributions, key=lambda one: one.digest).lab
+    assert [record.getMessage() for record in caplog.records] == [
+        f"3 runs of {'Lab B' if kept == 'Lab A' else 'Lab A'} came out with another score at {kept}; a run counts "
+        f"once, and here the first in the pack: that of {kept}"
+    ]
+    assert found.rows[0].scores[0] == {"Lab A": 0.9, "Lab B": 0.91}[kept]
+
+
+def test_a_pack_without_a_run_is_refused(tmp_path: Path) -> None:
+    packs.write(tmp_path / "none.pack", packs.contribution([]))
+    with pytest.raises(UserError, match=r"none\.pack holds no run"):
+        compare.compare(tmp_path / "none.pack")

@@ -120,6 +120,7 @@ def test_what_is_left_out_is_named(client: MlflowClient) -> None:
         "1 finished runs lack metric test_auc and are left out.",
         "1 finished runs lack seed (params.seed) and are left out.",
         "1 scores are not a number, so undefined (small on ham, seed 6).",
+        "1 finished runs lack the score on val best_val_auc, so val picks no init.",
     }
     assert len(found.table) == 7
     with pytest.warns(UserWarning, match="deleted"):
@@ -127,7 +128,7 @@ def test_what_is_left_out_is_named(client: MlflowClient) -> None:
 
 
 def test_a_run_logged_twice_is_refused_with_both_ids(client: MlflowClient) -> None:
-    one, two = (log(client, model="small", dataset="ham", seed=0, test_auc=0.8) for _ in range(2))
+    one, two = (log(client, model="small", dataset="ham", seed=0, test_auc=0.8, best_val_auc=0.8) for _ in range(2))
     with pytest.raises(mt.UserError, match="1 runs were logged more than once: small on ham, seed 0") as error:
         read(client)
     assert one in str(error.value)
@@ -154,13 +155,15 @@ def test_a_filter_is_mlflows(client: MlflowClient) -> None:
 
 def test_what_is_not_there_is_said_with_what_is(client: MlflowClient) -> None:
     log_all(client, seeds=2)
-    with pytest.raises(mt.UserError, match="'sweeep', found none; the nearest valid name is sweep"):
+    with pytest.raises(mt.UserError, match=r"'sweeep' in sqlite:///.*, found none; the nearest valid name is sweep"):
         foreign.runs(["sweeep"], KEYS, tracking_uri=uri(client))
     keys = foreign.Keys(init="params.backbone", seed="params.seed", metric=("test_auc",))
     with pytest.raises(mt.UserError, match=r"lack init \(params\.backbone\).*params: model, seed; tags: dataset"):
         read(client, keys)
     with pytest.raises(mt.UserError, match=r"params\.<name>"):
         foreign.Keys(init="backbone", seed="params.seed", metric=("test_auc",))
+    with pytest.raises(mt.UserError, match="test_auc is the score on test, and val may not be the same"):
+        foreign.Keys(init="params.model", seed="params.seed", metric=("test_auc",), val=("test_auc",))
     with pytest.raises(mt.UserError, match="cannot be opened"):
         foreign.runs(["sweep"], KEYS, tracking_uri="http://127.0.0.1:9")
     place = client.get_experiment_by_name("sweep").experiment_id
@@ -169,8 +172,24 @@ def test_what_is_not_there_is_said_with_what_is(client: MlflowClient) -> None:
         read(client)
 
 
+def test_what_nothing_was_found_by_is_named(client: MlflowClient, tmp_path: Path) -> None:
+    with pytest.raises(mt.UserError, match="sweep holds no run"):
+        read(client, filter_string="params.size = 'small'")
+    log_all(client, seeds=2)
+    with pytest.raises(mt.UserError, match=r"the filter .* takes none of the runs of sweep"):
+        read(client, filter_string="params.size = 'small'")
+    keys = foreign.Keys(init="params.model", seed="params.seed", metric=("test_auc",), val=("best_vla_auc",))
+    with pytest.raises(mt.UserError, match=r"has the score on val best_vla_auc.*metrics: .*best_val_auc"):
+        read(client, keys)
+    log(client, model="small", dataset="ham", seed=2, test_auc=0.8)
+    assert read(client).notes == ("1 finished runs lack the score on val best_val_auc, so val picks no init.",)
+    with pytest.raises(mt.UserError, match=r"runs in sqlite:///.*/no\.db, found no such file"):
+        foreign.runs(["sweep"], KEYS, tracking_uri=f"sqlite:///{tmp_path}/no.db")
+    assert not (tmp_path / "no.db").exists()
+
+
 def test_predictions_come_as_artifacts_once(client: MlflowClient, tmp_path: Path) -> None:
-    ids = [log(client, model="small", dataset="ham", seed=seed, test_auc=0.8) for seed in range(2)]
+    ids = [log(client, model="small", dataset="ham", seed=seed, test_auc=0.8, best_val_auc=0.8) for seed in range(2)]
     for number, run_id in enumerate(ids):
         (tmp_path / "predictions.csv").write_text(f"id,target,probability\na,1,0.{number}\n")
         client.log_artifact(run_id, str(tmp_path / "predictions.csv"))

@@ -79,7 +79,7 @@ def find(sources: list[Source], root: Path, reference: str, alpha: float) -> Fin
 
     from medtransfer.comparison import foreign
 
-    tables = [_read(source, root) for source in sources]
+    tables = [_named(source, root) if len(sources) > 1 else _read(source, root) for source in sources]
     if len({"std" in table for table in tables}) > 1:
         raise UserError("comparison.sources holds runs and printed means: the latter are compared by themselves")
     margins: dict[str, float | None] = {}
@@ -87,11 +87,20 @@ def find(sources: list[Source], root: Path, reference: str, alpha: float) -> Fin
         margin = None if source.margin is None else source.margin / (100.0 if source.percent else 1.0)
         if margin is not None and not 0 < margin < 1:
             whole = 100 if source.percent else 1
-            raise UserError(f"0 < margin < {whole} must hold, got {source.margin:g} for {source.name}")
+            said = "" if source.percent or margin < 1 else "; scores in percent need --percent yes, or percent: true"
+            raise UserError(f"0 < margin < {whole} must hold, got {source.margin:g} for {source.name}{said}")
         for task in dict.fromkeys(table["task"]):
             if margins.setdefault(task, margin) != margin:
                 raise UserError(f"task {task} has two margins, {margins[task]} and {margin}: a task has one")
     return foreign.compare_scores(pd.concat(tables, ignore_index=True), margins, reference=reference, alpha=alpha)
+
+
+def _named(source: Source, root: Path) -> pd.DataFrame:
+    """Reads one source of several; what is wrong with it names it."""
+    try:
+        return _read(source, root)
+    except UserError as error:
+        raise UserError(f"{source.name}: {error}") from error
 
 
 def _read(source: Source, root: Path) -> pd.DataFrame:
@@ -99,8 +108,8 @@ def _read(source: Source, root: Path) -> pd.DataFrame:
 
     if source.csv:
         keys = {name: getattr(source, name) for name in ("init", "task", "seed", "fold") if getattr(source, name)}
-        if odd := [f"--{name}" for name in ("where", "tracking_uri") if getattr(source, name)]:
-            raise UserError(f"{', '.join(odd)}: of an MLflow experiment, not of the table {source.csv}")
+        if odd := [name for name in ("where", "tracking_uri") if getattr(source, name)]:
+            raise UserError(f"{' and '.join(odd)}: of an MLflow experiment, not of the table {source.csv}")
         metric, val = (",".join(names) for names in (source.metric, source.val))
         return foreign.read(
             foreign.read_csv(root / source.csv), metric=metric, val=val, columns=columns.named(keys),

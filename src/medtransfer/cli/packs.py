@@ -61,6 +61,8 @@ def merge(root: Path, packs: str, out: str = "all.pack", tolerance: str = "0.2")
         most = float(tolerance)
     except ValueError as error:
         raise UserError(f"--tolerance is a difference of scores, such as 0.05, got {tolerance!r}") from error
+    if not 0 <= most <= 1:  # nothing is farther away than a number that is none
+        raise UserError(f"--tolerance is a difference of scores, from 0 to 1, got {tolerance!r}")
     found = merging.merge([root / path for path in packs.split(",") if path], root / out, most)
     for one in found.pack.contributions:
         log.info("  %s: %d runs, %s, digest %s", one.lab, len(one.results), found.pack.status(one.digest),

@@ -63,7 +63,9 @@ def of_task(
     score = unpicked_score(rows)
     unit = column.unit
     words = f"{metric} {100 * score:.2f}, on the {unit}s that did not pick it" if score is not None else ""
-    return _answer(column, picked, words, score, next_share, labels, f" {_on_what(column, rows[0])}")
+    unseen = [labels[init] for init in column.candidates if init not in val] if val else []
+    lack = f" Val picks none: {names(unseen, NAMED)} lack{'s' * (len(unseen) == 1)} a score on it." if unseen else ""
+    return _answer(column, picked, words, score, next_share, labels, f"{lack} {_on_what(column, rows[0])}")
 
 
 def over_tasks(
@@ -86,8 +88,10 @@ def over_tasks(
 
 
 def picks(candidates: Sequence[str], val: Mapping[str, float]) -> tuple[str, ...]:
-    """Picks the candidates with the highest number on val: several where they tie, none where none has one."""
-    known = {init: val[init] for init in candidates if init in val}
+    """Picks the candidates with the highest number on val: several where they tie, none where one lacks it."""
+    if any(init not in val for init in candidates):
+        return ()
+    known = {init: val[init] for init in candidates}
     best = max(known.values(), default=0.0)
     return tuple(init for init, score in known.items() if best - score <= ROUNDING * max(1.0, abs(best)))
 
@@ -99,7 +103,7 @@ def unpicked_score(rows: Sequence[Row]) -> float | None:
     counts. The plain mean of the best on val is too high: the seeds' luck on val is its luck on test.
     """
     known = [row for row in rows if len(row.vals) == len(row.scores) > 1]
-    if not known or len({len(row.scores) for row in known}) > 1:
+    if not known or len(known) < len(rows) or len({len(row.scores) for row in known}) > 1:
         return None
     val, test = (np.array([getattr(row, name) for row in known]) for name in ("vals", "scores"))
     found = []
@@ -117,7 +121,7 @@ def _why_none(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
     if not rows:
         return "No answer: no initialization has all its runs."
     if len(rows) == 1:
-        return f"No answer: only {labels[rows[0].init]} can be compared: the others lack runs."
+        return f"No answer: only {labels[rows[0].init]} can be compared: the others lack runs or scores."
     return f"No answer: one {rows[0].unit} shows no spread, and nothing can be tested; two or more are needed."
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -10,6 +12,11 @@ from medtransfer.core.schema import nearest
 
 ONE_TASK = "scores"
 """name of the task of a table that names none"""
+LOSSES = {
+    "loss", "error", "err", "mse", "rmse", "mae", "nll", "brier", "ece", "perplexity", "hausdorff", "hd",
+    "hd95", "assd", "asd", "rank", "seconds",
+}  # fmt: skip
+"""words of a name whose lower values are better"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +50,46 @@ def named(names: Mapping[str, str]) -> Columns:
     if unknown:
         raise UserError(f"columns: unknown {unknown[0]!r}{nearest(unknown[0], valid)}")
     return Columns(**names)
+
+
+def task_name(told: str) -> str:
+    """Writes a task of somebody's table as a name that files may have: `Chest X-ray` as `Chest-X-ray`.
+
+    Raises:
+        UserError: nothing of it is left.
+    """
+    plain = unicodedata.normalize("NFKD", told).encode("ascii", "ignore").decode()
+    found = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._")
+    if not found:
+        raise UserError(f"the task {told!r} names files and pages: write it with letters from a to z, or digits")
+    return found
+
+
+def task_names(told: Sequence[str]) -> dict[str, str]:
+    """Finds the name of each task.
+
+    Raises:
+        UserError: two have one name.
+    """
+    found = {one: task_name(one) for one in told}
+    first: dict[str, str] = {}
+    for one, name in found.items():
+        if first.setdefault(name, one) != one:
+            raise UserError(f"the tasks {first[name]!r} and {one!r} would both be called {name}: rename one")
+    return found
+
+
+def refuse_loss(name: str) -> None:
+    """Refuses a score whose name says that less is better: the worst would be called the best.
+
+    Raises:
+        UserError: it is one.
+    """
+    if found := [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word in LOSSES]:
+        raise UserError(
+            f"{name!r} is a {found[-1]}, of which less is better, and here higher is: compare 1 - {name}, or its "
+            "negative, under another name (of MLflow's runs: from mt.logged_runs to mt.compare)"
+        )
 
 
 def chosen_metric(wanted: str, found: Sequence[str], where: str) -> str:

@@ -174,7 +174,9 @@ def compare(
     columns = {column.scope: column for column in contrasts.at_level(untested, alpha)}
     later = contrasts.at_level(untested, level(settings.alpha, look + 1))
     next_share = later[0].share if later else 0.0
-    answered = _answers(rows, benchmark, columns, next_share, dict(zip(ranked, val_ranks.mean, strict=False)), results)
+    whole = all(row.val is not None for row in eligible(rows))  # else a rank on val is of some of the tasks
+    by_val = dict(zip(ranked, val_ranks.mean, strict=False)) if whole else {}
+    answered = _answers(rows, benchmark, columns, next_share, by_val, results)
     overall = next((answer.chosen for answer in answered if answer.scope == ALL), "")
     return Findings(
         benchmark=benchmark,
@@ -336,14 +338,20 @@ def _answers(
         text = answer.text
         if barred and not eligible(own):
             text = "No answer: no initialization free of contamination has all its runs."
+        if bare and not eligible(own):
+            text = "No answer: of no mean is it known how far runs lie apart."
+        if len(own) == 1 == len(eligible(own)):
+            text = f"No answer: {named[own[0].init]} is the only initialization, and there is none to compare it with."
         found.append(replace(answer, scope=task, text=text + words + beside))
     if len(benchmark.tasks) > 1:
         bare = [task for task in benchmark.tasks if task in columns and columns[task].margin is None]
-        why = "the initializations have no two tasks in common on which all runs are there"
-        if bare:
-            why = (
-                f"{names(bare, 3)} states no margin, the smallest difference that matters, in which tasks are added up"
-            )
+        none = [task for task in benchmark.tasks if task not in columns]
+        why = "no two initializations are compared on every task"
+        if none:
+            why = f"on {names(none, 3)} no two initializations can be compared"
+        elif bare:
+            said = f"{names(bare, 3)} state{'s' * (len(bare) == 1)} no margin"
+            why = f"{said}, the smallest difference that matters, in which tasks are added up"
         whole = answers.over_tasks(columns.get(ALL), val_ranks, labels=named, next_share=next_share, why=why)
         everywhere = columns[ALL].inits if ALL in columns else benchmark.inits
         some = [named[init] for init in benchmark.inits if init not in everywhere]

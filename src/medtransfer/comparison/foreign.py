@@ -8,6 +8,7 @@ row is a printed mean, with its std and number of runs.
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import re
 import tempfile
@@ -21,7 +22,7 @@ import pandas as pd
 
 from medtransfer import params
 from medtransfer.comparison import findings, patients, printed, published_form
-from medtransfer.comparison.columns import ONE_TASK, Columns, chosen_metric
+from medtransfer.comparison.columns import ONE_TASK, Columns, chosen_metric, refuse_loss, task_name, task_names
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.patients import Evidence
 from medtransfer.comparison.published_form import Row
@@ -33,7 +34,10 @@ from medtransfer.statistics.metrics import METRICS
 NOTE = "no predictions of single patients; seeds alone count"
 KEYS = ["init", "task", "seed", "fold"]
 """what says which run a row is"""
+PERCENT = "--percent yes, in Python percent=True"
 WHOLE = re.compile(r"\d+(\.0)?")
+COMMAS = re.compile(r"""(^|[;\t])[" ]*-?\d+,\d+[" ]*($|[;\t])""", re.MULTILINE)
+"""a cell with a decimal comma"""
 
 
 def compare(
@@ -91,6 +95,8 @@ def read(
     """
     named, whole = columns or Columns(), 100.0 if percent else 1.0
     means = named.mean in table and named.seed not in table
+    if val and val == metric:
+        raise UserError(f"{val} is the score on test, and val may not be the same: it would pick by test")
     if means and (val or predictions):
         raise UserError("a table of printed means has no runs: no scores on val, no predictions")
     if means:
@@ -98,6 +104,10 @@ def read(
     else:
         _check_columns(table, named)
         scores = _scores(table, named, metric, val)
+    for name in filter(None, (title or str(scores["metric"].iloc[0]), val)):
+        refuse_loss(name)
+    told = scores["task"].str.strip()
+    scores = scores.assign(init=scores["init"].str.strip(), task=told.map(task_names(list(dict.fromkeys(told)))))
     _check_shares(scores, whole, percent)
     paths = _paths(table, scores, predictions, root) if predictions else ""
     for column in ("score", "val", "std"):
@@ -127,6 +137,8 @@ def compare_scores(
         if len(names := list(dict.fromkeys(own["metric"]))) > 1:
             raise UserError(f"task {task} has the scores {' and '.join(names)}: a task has one score on test")
     _once(scores)
+    if "std" not in scores:
+        _refuse_own_seeds(scores)
     results = _results(scores, margins)
     benchmark = params.Benchmark(
         inits=tuple(inits), tasks=tuple(tasks), seeds=tuple(sorted({one.seed for one in results})), recipes=("fixed",)
@@ -215,9 +227,18 @@ def read_csv(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"looked for a table of scores in {path}, found none")
     try:
-        return pd.read_csv(path, keep_default_na=False, na_values=["", "nan", "NaN"])
-    except (ValueError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+        head = text.partition("\n")[0]
+        apart = max(",;\t", key=head.count)
+        table = pd.read_csv(
+            io.StringIO(text), sep=apart, decimal="," if apart != "," and COMMAS.search(text) else ".",
+            keep_default_na=False, na_values=["", "nan", "NaN"], skipinitialspace=True,
+        )  # fmt: skip
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text in UTF-8 ({one_line(error)}): save it as CSV UTF-8") from error
+    except ValueError as error:
         raise UserError(f"{path} is no CSV table: {one_line(error)}") from error
+    return table.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)
 
 
 def _check_columns(table: pd.DataFrame, named: Columns) -> None:
@@ -254,7 +275,13 @@ def _scores(table: pd.DataFrame, named: Columns, metric: str, val: str) -> pd.Da
         other = _of_metric(runs, table, named, val).rename(columns={"score": "val"})
         return test.merge(other, on=KEYS, how="left").set_axis(test.index).assign(metric=chosen)
     taken = {named.init, named.seed, named.task, named.fold, *([val] if val and not metric else [])}
-    numbers = [str(name) for name in table.columns if name not in taken and pd.api.types.is_numeric_dtype(table[name])]
+    others = [str(name) for name in table.columns if name not in taken]
+    numbers = [name for name in others if pd.api.types.is_numeric_dtype(table[name])]
+    texts = [name for name in others if name not in numbers and table[name].astype(str).str.contains(r"\d").any()]
+    for name in (metric, val) if metric else [] if numbers else texts:
+        if name in texts:
+            _refuse_text(runs.assign(score=table[name]), f"the column {name}")
+            numbers.append(name)
     chosen = chosen_metric(metric, numbers, "the columns of numbers")
     if val and val not in table:
         raise UserError(f"the table has no column {val!r}{nearest(val, numbers)}")
@@ -279,6 +306,29 @@ def _once(rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
+def _refuse_own_seeds(scores: pd.DataFrame) -> None:
+    """Refuses inits that have no seed in common: of each all those of the others would be missing."""
+    own = {str(init): set(one["seed"]) for init, one in scores.groupby("init", sort=False)}
+    if len(own) > 1 and sum(map(len, own.values())) == len(set.union(*own.values())):
+        first = [f"{init}: {', '.join(map(str, sorted(seeds, key=str)[:3]))}" for init, seeds in own.items()]
+        raise UserError(
+            f"no two of the {len(own)} inits have a seed in common {some(first)}: seeds of one number are compared as "
+            "one draw. Where they have nothing to do with each other, number those of each init alike, from 0 on"
+        )
+
+
+def _refuse_text(scores: pd.DataFrame, where: str) -> None:
+    """Refuses cells that hold something and no number."""
+    odd = scores[pd.to_numeric(scores["score"], errors="coerce").isna() & scores["score"].notna()]
+    odd = odd[odd["score"].astype(str).str.lower() != "nan"]
+    if len(odd):
+        first, run = odd["score"].iloc[0], _named(odd.iloc[0])
+        raise UserError(
+            f"{len(odd)} of {len(scores)} scores in {where} are no numbers, such as {first!r} of {run}: write 0.81, "
+            "with a point and without a sign behind it, and nothing where none is known"
+        )
+
+
 def _named(run: Any) -> str:
     return f"{run.init} on {run.task}, seed {run.seed}" + ("" if pd.isna(run.fold) else f", fold {run.fold}")
 
@@ -290,21 +340,26 @@ def _digest(run: Any) -> str:
 
 def _check_shares(scores: pd.DataFrame, whole: float, percent: bool) -> None:
     """Refuses scores that are no shares: sentences and margins speak of percentage points."""
-    try:
-        values = scores["score"].astype(float)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"a score is no number ({error})") from error
+    _refuse_text(scores, "the table")
+    _refuse_text(scores.assign(score=scores["val"]), "the table on val")
+    values = scores["score"].astype(float)
     outside = values[(values.abs() > whole) | values.abs().map(math.isinf)]
     if len(outside):
-        hint = "" if percent else "; scores in percent are compared with percent=True"
+        hint = "" if percent or outside.abs().max() > 100 else f": say that they are in percent ({PERCENT})"
         raise UserError(
             f"{len(outside)} scores are not between -{whole:g} and {whole:g}, such as {outside.iloc[0]:g} of "
             f"{_named(scores.loc[outside.index[0]])}; a score is a share, and higher is better{hint}"
         )
+    if percent and values.abs().max() <= 1:
+        raise UserError(
+            f"no score is above 1, the highest is {values.max():g}, and they are said to be in percent: shares are "
+            f"compared without that ({PERCENT})"
+        )
 
 
 def _margins(margin: float | Mapping[str, float] | None, tasks: Sequence[str], whole: float) -> dict[str, float | None]:
-    given = dict(margin) if isinstance(margin, Mapping) else dict.fromkeys(tasks, margin)
+    by_task = {task_name(task): value for task, value in margin.items()} if isinstance(margin, Mapping) else {}
+    given = by_task or dict.fromkeys(tasks, None if isinstance(margin, Mapping) else margin)
     unknown = [task for task in given if task not in tasks]
     if unknown:
         raise UserError(
@@ -313,7 +368,8 @@ def _margins(margin: float | Mapping[str, float] | None, tasks: Sequence[str], w
     found = {task: None if given.get(task) is None else float(given[task] or 0) / whole for task in tasks}
     wrong = [task for task, value in found.items() if value is not None and not 0 < value < 1]
     if wrong:
-        raise UserError(f"0 < margin < {whole:g} must hold, got {given[wrong[0]]} for {wrong[0]}")
+        hint = "" if whole > 1 or (given[wrong[0]] or 0) < 1 else f"; of scores in percent say so ({PERCENT})"
+        raise UserError(f"0 < margin < {whole:g} must hold, got {given[wrong[0]]} for {wrong[0]}{hint}")
     return found
 
 

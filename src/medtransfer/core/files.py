@@ -10,6 +10,7 @@ import hashlib
 import os
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,20 @@ def write_text(target: Path, text: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary:
         temporary.write_text(text)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder that the user named, and those above it.
+
+    Raises:
+        UserError: it cannot be made, or nothing can be written into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write into the folder {folder} ({error.strerror}): name another one") from error
 
 
 def sha256(path: Path) -> str:

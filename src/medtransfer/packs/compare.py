@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from medtransfer.packs import file
 from medtransfer.packs.file import Opened
 from medtransfer.packs.records import Pack
 from medtransfer.results.result import Result
+
+log = logging.getLogger("medtransfer")
 
 NOTE = "the pack has no predictions; seeds alone count"
 
@@ -41,6 +44,9 @@ def compare(path: Path, reference: str = "", unbalanced: Sequence[str] = (), alp
     opened = file.open_pack(path)
     whose = _whose(opened.pack)
     every = [result for result, _ in whose.values()]
+    if not every:
+        raise UserError(f"{path} holds no run")
+    _say_repeated(opened.pack, whose)
     inits = _names([one.init for one in every])
     benchmark = params.Benchmark(
         inits=inits, tasks=_names([one.task for one in every]), seeds=tuple(sorted({one.seed for one in every})),
@@ -71,6 +77,18 @@ def _whose(pack: Pack) -> dict[str, tuple[Result, str]]:
             found.setdefault(result.digest, (result, one.digest))
     labs = {one.digest: one.lab for one in pack.contributions}
     return {run: (result, f"{labs[own]}\0{own}") for run, (result, own) in found.items()}
+
+
+def _say_repeated(pack: Pack, whose: Mapping[str, tuple[Result, str]]) -> None:
+    """Says which lab's number is left out where several trained one run and it came out otherwise."""
+    for one in pack.contributions:
+        other = [run for run in one.results if whose[run.digest][0].score != run.score]
+        if other:
+            first = _names([whose[run.digest][1].partition("\0")[0] for run in other])
+            log.warning(
+                "%d runs of %s came out with another score at %s; a run counts once, and here the first in the pack: "
+                "that of %s", len(other), one.lab, " and ".join(first), " and ".join(first),
+            )  # fmt: skip
 
 
 def _names(names: Sequence[str]) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ def write(target: Path, contents: Mapping[str, Content]) -> str:
         target: of the file.
         contents: member -> gives its bytes.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(target.parent)
     hashes: dict[str, str] = {}
     with files.replacing(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name in sorted(contents):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import html
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtransfer.comparison.contrasts import ALL
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.wording import first_lines
+from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.core.schema import nearest
 from medtransfer.report.formats import table_tex
@@ -17,8 +19,6 @@ from medtransfer.report.sections import scores
 from medtransfer.report.tables import Grid
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
     from matplotlib.figure import Figure
 
@@ -26,6 +26,7 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewp
 <title>Comparison</title><style>
 body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}
 table{{border-collapse:collapse}}th,td{{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #ccc}}
+th,td{{white-space:nowrap}}
 th:first-child,td:first-child{{text-align:left}}div{{overflow-x:auto}}img{{max-width:100%}}figure{{margin:2rem 0}}
 figcaption{{font-size:.85rem;color:#555}}h1{{font-size:1.4rem}}
 </style><h1>Comparison</h1>{body}</html>
@@ -116,11 +117,12 @@ class Comparison:
         section = scores.scores(self.findings)
         return table_tex(section, scores.score_grid(self.findings), first_lines(self.findings.results))
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Writes `scores.csv`, `contrasts.csv`, the figures as SVG and `index.html` into a folder."""
         from medtransfer.report.figures import drawings
 
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(folder)
+        files.make_folder(folder)
         self.table().to_csv(folder / "scores.csv", index=False)
         self.contrasts().to_csv(folder / "contrasts.csv", index=False)
         pictures = []

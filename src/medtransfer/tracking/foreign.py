@@ -18,9 +18,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
+from medtransfer.core import sqlite_files
 from medtransfer.core.addresses import Address
 from medtransfer.core.errors import UserError, some
 from medtransfer.core.schema import nearest
+from medtransfer.tracking.address import uri
 from medtransfer.tracking.store import brief, connect, masked
 
 PAGE = 1000
@@ -56,6 +58,8 @@ class Keys:
                 )
         if not self.metric:
             raise UserError("metric: name the score on test as the runs logged it, such as test_auc")
+        if both := [name for name in self.val if name in self.metric]:
+            raise UserError(f"{both[0]} is the score on test, and val may not be the same: it would pick by test")
 
 
 @dataclass(frozen=True)
@@ -91,13 +95,18 @@ def runs(
     except MlflowException as error:
         raise UserError(f"MLflow does not take the filter {filter_string!r}: {masked(error)}") from error
     whole = ", ".join(experiments)
+    if not found:
+        held = filter_string and client.search_runs(places, "", ViewType.ALL, 1)
+        raise UserError(
+            f"the filter {filter_string!r} takes none of the runs of {whole}" if held else f"{whole} holds no run"
+        )
     active = [run for run in found if run.info.lifecycle_stage == "active"]
     done = [run for run in active if run.info.status == "FINISHED"]
     states = Counter(run.info.status for run in active if run.info.status != "FINISHED")
     notes = [f"{count} runs are {state}, not FINISHED, and left out" for state, count in sorted(states.items())]
     if deleted := len(found) - len(active):
         notes.append(f"{deleted} runs are deleted and left out")
-    rows, lacking = [], Counter[str]()
+    rows, lacking, unpicked = [], Counter[str](), 0
     for run in done:
         row = {name: _value(run, getattr(keys, name)) for name in ("init", "task", "seed", "fold")}
         missing = [f"{name} ({getattr(keys, name)})" for name in ("init", "task", "seed") if row[name] is None]
@@ -106,13 +115,19 @@ def runs(
         if missing:
             lacking[", ".join(missing)] += 1
             continue
-        rows.append({**row, "score": score, "val": _metric(run, keys.val)[0], "run_id": run.info.run_id})
+        val, picked = _metric(run, keys.val)
+        unpicked += not picked
+        rows.append({**row, "score": score, "val": val, "run_id": run.info.run_id})
     notes += [f"{count} finished runs lack {what} and are left out" for what, count in sorted(lacking.items())]
     if not rows:
         raise UserError(
             f"of {len(found)} runs of {whole} none is finished and says what is asked for"
             f"{': ' + '; '.join(notes) if notes else ''}. {_offered(done)}"
         )
+    if keys.val and unpicked == len(rows):
+        raise UserError(f"no finished run of {whole} has the score on val {' or '.join(keys.val)}. {_offered(done)}")
+    if keys.val and unpicked:
+        notes.append(f"{unpicked} finished runs lack the score on val {' or '.join(keys.val)}, so val picks no init")
     table = pd.DataFrame(rows)
     undefined = table[table["score"].isna()]
     if len(undefined):
@@ -146,9 +161,15 @@ def with_predictions(found: Found, artifact: str, root: Path, tracking_uri: str 
 
 
 def _client(root: Path, tracking_uri: str) -> MlflowClient:
+    where = Address(tracking_uri) if tracking_uri else uri(root)
+    path = sqlite_files.path_of(where)
+    if path is not None and not path.is_file():  # MLflow would make an empty one
+        raise UserError(
+            f"looked for MLflow's runs in {where}, found no such file: set MLFLOW_TRACKING_URI to the server, or the "
+            "sqlite:///<file>, that holds them"
+        )
     if not tracking_uri:
         return connect(root)
-    where = Address(tracking_uri)
     client = MlflowClient(where.whole)
     try:
         with brief():
@@ -162,7 +183,8 @@ def _experiment(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         there = [one.name for one in client.search_experiments(view_type=ViewType.ACTIVE_ONLY)]
-        raise UserError(f"looked for MLflow's experiment {name!r}, found none{nearest(name, there)}")
+        where = Address(client.tracking_uri)
+        raise UserError(f"looked for MLflow's experiment {name!r} in {where}, found none{nearest(name, there)}")
     if found.lifecycle_stage != "active":
         raise UserError(f"MLflow's experiment {name!r} is deleted: restore it, or name another")
     return str(found.experiment_id)

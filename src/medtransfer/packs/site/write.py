@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from medtransfer.core import files
 from medtransfer.core.errors import UserError, some
 from medtransfer.packs.records import Pack
 from medtransfer.packs.site import board, boards, init_page, pack_page, task_page
@@ -113,7 +114,7 @@ def _files(mark: Path) -> list[str]:
 def _replacing(out: Path) -> Iterator[Path]:
     """Gives an empty folder beside a folder and puts it in its place if the block ends well; else removes it."""
     out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(out.parent)
     stem = f".{out.name}.{socket.gethostname()}.{os.getpid()}"
     new, old = out.with_name(f"{stem}.new"), out.with_name(f"{stem}.old")
     new.mkdir()

@@ -56,6 +56,7 @@ def caption(findings: Findings, task: str) -> str:
         f"{task}: mean test score and one std (whisker, ddof 1), {words.number(whole)}; line and band: mean and one "
         f"std of {findings.reference}. Marks: {words.test(findings, whole)}, two-sided, against it, correction: none: "
         "n.s., * p < 0.05, ** p < 0.01, *** p < 0.001, in brackets where worse than it. "
+        "Each mark is one test, as papers print it: the answer counts all comparisons at once, and may say less. "
         "The vertical axis is cut: it does not begin at 0."
     )
 

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from medtransfer.comparison.contrasts import Contrast
 from medtransfer.comparison.findings import Findings
-from medtransfer.comparison.wording import interval, points
+from medtransfer.comparison.wording import interval, margin_words, points
 from medtransfer.core import palette
 from medtransfer.report.figures import names as words
 from medtransfer.report.figures import style
@@ -55,7 +55,7 @@ def caption(findings: Findings, task: str) -> str:
     found = findings.against_reference(task)
     n = words.number(row for row in findings.of_task(task) if row.init in {contrast.init for contrast in found})
     margin = found[0].margin
-    band = "" if margin is None else f"; band: ± the margin of {100 * margin:g} percentage points"
+    band = "" if margin is None else f"; band: ± the margin of {margin_words(margin)}"
     return f"{task}: difference in mean test score to {findings.reference}, {n}{band}. {_method(findings, found)}"
 
 
