@@ -25,12 +25,13 @@ def scores(means: dict[str, float]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["init", "seed", "auc"]).assign(task="ham")
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A lab's experiment, in percent."""
-    uri = f"sqlite:///{tmp_path}/theirs.db"
+    folder = tmp_path_factory.mktemp("lab")
+    uri = f"sqlite:///{folder}/theirs.db"
     client = MlflowClient(uri)
-    place = client.create_experiment("lab", artifact_location=str(tmp_path))
+    place = client.create_experiment("lab", artifact_location=str(folder))
     table = scores({"dino": 0.90})
     for seed, auc in zip(table["seed"], table["auc"], strict=True):
         run = client.create_run(place).info.run_id

@@ -396,6 +396,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, damage: Any) -> None:
 
 
 @pytest.mark.parametrize("task", quick(["shenzhen", "montgomery"], "montgomery"))
+@pytest.mark.slow
 def test_a_run_keeps_examples_for_itself_and_its_numbers_are_those_without(
     tmp_path: Path, top: Path, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:

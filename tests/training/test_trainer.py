@@ -110,7 +110,12 @@ class Clock:
 
 @pytest.mark.parametrize(
     ("seconds", "writing", "written"),
-    [(0.0, 0.0, [1, 2, 3, 4, 5, 6, 7]), (3.0, 0.0, [3, 6, 7]), (100.0, 0.0, [7]), (1.0, 0.125, [1, 4, 7])],
+    [
+        pytest.param(0.0, 0.0, [1, 2, 3, 4, 5, 6, 7], marks=pytest.mark.slow),
+        (3.0, 0.0, [3, 6, 7]),
+        pytest.param(100.0, 0.0, [7], marks=pytest.mark.slow),
+        (1.0, 0.125, [1, 4, 7]),
+    ],
 )
 def test_a_checkpoint_is_written_when_the_last_one_is_old_and_at_the_end(
     top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, writing: float, written: list[int]

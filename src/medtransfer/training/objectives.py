@@ -197,6 +197,22 @@ class SegmentationObjective:
         self.task, self.prepared, self.kind = task, prepared, protocol.loss
         self.slugs = [slug(label) for label in task.labels]
         self.metric = task.metric
+        self.primary: tuple[str, ...] = ()
+        self.ruler: pixel_sizes.Ruler | None = None
+        if prepared is not None:  # else it only answers, and scores nothing
+            self._measure_with(task, prepared)
+        self.weight: Tensor | None = None
+        if protocol.class_weights == "balanced":
+            masks = targets(task, prepared)[prepared.rows("train")]
+            shares = [max(float((masks >> bit & 1).mean()), 1e-6) for bit in range(len(self.slugs))]
+            self.weight = torch.tensor([(1 - s) / s for s in shares], device=device).reshape(-1, 1, 1)
+
+    def _measure_with(self, task: Task, prepared: Prepared) -> None:
+        """Takes what shapes of masks are measured with.
+
+        Raises:
+            UserError: the primary metric needs sizes of images that the cache has not.
+        """
         self.primary = tuple(filter(None, [metrics.METRICS[task.metric].group]))
         self.ruler = pixel_sizes.ruler(task, prepared)
         if self.ruler is None:
@@ -207,11 +223,6 @@ class SegmentationObjective:
             if self.primary:
                 raise UserError(f"{task.metric} needs {words}")
             log.warning("no distances between masks: they need %s", words)
-        self.weight: Tensor | None = None
-        if protocol.class_weights == "balanced":
-            masks = targets(task, prepared)[prepared.rows("train")]
-            shares = [max(float((masks >> bit & 1).mean()), 1e-6) for bit in range(len(self.slugs))]
-            self.weight = torch.tensor([(1 - s) / s for s in shares], device=device).reshape(-1, 1, 1)
 
     def build(self, spec: NetworkSpec, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:
         """Builds encoder + decoder."""

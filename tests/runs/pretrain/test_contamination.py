@@ -91,6 +91,7 @@ def originals(root: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("change", quick(CHANGES, "renamed"))
+@pytest.mark.slow
 def test_patients_whose_images_have_other_names_are_found_and_no_others(
     root: Path, source: Prepared, change: str
 ) -> None:

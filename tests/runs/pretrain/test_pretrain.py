@@ -239,6 +239,7 @@ def test_a_fine_tuning_run_starts_from_it(root: Path) -> None:
         ("none", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     ],
 )
+@pytest.mark.slow
 def test_weights_keep_the_normalization_that_they_were_trained_with(
     root: Path, rule: str, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> None:
@@ -262,6 +263,7 @@ def test_a_rule_for_all_goes_before_the_normalization_of_the_last_training(root:
 
 
 @pytest.mark.parametrize("side", quick([32, 64, 160], 32))
+@pytest.mark.slow
 def test_a_transformer_takes_another_side_after_pre_training(vit: Path, side: int) -> None:
     """Pre-trained at 32 px, kept at the published 160 px, used at any side, as weights from elsewhere are."""
     init = parse(VIT, fakes.BACKBONE)
