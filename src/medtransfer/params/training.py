@@ -225,12 +225,12 @@ class Execution:
     """runs that share a GPU"""
     retries: int
     """times that a run is started again, from its checkpoint, after its worker died"""
-    checkpoint_seconds: float
-    """between two checkpoints of a training, and at least twenty times what one takes to write: what a kill can cost;
-    0: one after every epoch"""
     leases: str
     """postgresql:// database that says which process has which run, without the password (PGPASSWORD, ~/.pgpass);
     "": that of MLFLOW_TRACKING_URI if it is PostgreSQL's, or else only the locks of this machine"""
+    checkpoint_seconds: float = 30.0
+    """between two checkpoints of a training, and at least twenty times what one takes to write: what a kill can cost;
+    0: one after every epoch"""
 
     def __post_init__(self) -> None:
         for name in ("workers", "retries", "checkpoint_seconds"):
