@@ -105,7 +105,7 @@ def test_sources_that_contradict_are_refused(store: str, tmp_path: Path) -> None
 def test_a_source_is_one_thing_and_holds_no_secret() -> None:
     for wrong in ({}, {"csv": "a.csv", "experiments": ("lab",)}):
         with pytest.raises(mt.UserError, match="a source is experiments of MLflow or a csv"):
-            Source(**wrong)  # type: ignore[arg-type]
+            Source(**wrong)  # type: ignore[arg-type]  # both of them, or neither
     with pytest.raises(mt.UserError, match="tracking_uri holds a password") as refusal:
         Source(experiments=("lab",), tracking_uri="https://me:planted@host.org")
     assert "planted" not in str(refusal.value)

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from medtransfer import tracking
 from medtransfer.comparison.selection import collect
 from medtransfer.results.result import Result
-from medtransfer.tracking import comparison
+from medtransfer.tracking import comparison, search
 from tests.support import results
 
 RANDOM = "random@resnet50"
@@ -80,7 +80,7 @@ def test_missing_runs_say_how_far_they_are(tmp_path: Path, cells: list[Result], 
 
 
 def test_many_runs_are_read_page_by_page(tmp_path: Path, cells: list[Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "PAGE", 1)
+    monkeypatch.setattr(search, "PAGE", 1)
     for cell in cells:
         log_run(tmp_path, cell)
     assert comparison.differences(tmp_path, cells) == []

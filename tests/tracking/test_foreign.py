@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 import medtransfer as mt
-from medtransfer.tracking import foreign
+from medtransfer.tracking import foreign, search
 
 MEANS = {"small": 0.80, "large": 0.86}
 KEYS = foreign.Keys(
@@ -211,7 +211,7 @@ def test_many_runs_are_few_requests(client: MlflowClient, monkeypatch: pytest.Mo
         asked.append("search")
         return whole(self, *args, **kwargs)
 
-    monkeypatch.setattr(foreign, "PAGE", 4)
+    monkeypatch.setattr(search, "PAGE", 4)
     monkeypatch.setattr(mlflow.MlflowClient, "search_runs", counted)
     monkeypatch.setattr(mlflow.MlflowClient, "get_run", lambda *_: pytest.fail("a run was asked for by itself"))
     assert len(read(client).table) == 6

@@ -143,11 +143,8 @@ def compare_scores(
     benchmark = params.Benchmark(
         inits=tuple(inits), tasks=tuple(tasks), seeds=tuple(sorted({one.seed for one in results})), recipes=("fixed",)
     )
-    settings = params.Comparison(
-        test="welch", recipe="fixed", protocol="finetune", alpha=alpha, resamples=0, against=(), published_n=2,
-        images="none", unbalanced=(), as_published=True,
-        reference=reference or ("random" if "random" in inits else inits[0]),
-    )  # fmt: skip
+    beside = reference or ("random" if "random" in inits else inits[0])
+    settings = published_form.settings_elsewhere(beside, alpha)
     if "std" in scores:
         rows = printed.rows(results, printed.summaries(scores), benchmark, settings)
         evidence = {task: Evidence(task=task, unit="run", note=printed.NOTE) for task in tasks}

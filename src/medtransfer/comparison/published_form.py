@@ -89,6 +89,14 @@ class Row:
         return known and not self.barred
 
 
+def settings_elsewhere(reference: str, alpha: float, as_published: bool = True) -> params.Comparison:
+    """Gives the settings of a comparison that no study's parameters describe."""
+    return params.Comparison(
+        test="welch", recipe="fixed", protocol="finetune", alpha=alpha, resamples=0, against=(), published_n=2,
+        images="none", unbalanced=(), as_published=as_published, reference=reference,
+    )  # fmt: skip
+
+
 def compare(
     results: Sequence[Result],
     benchmark: params.Benchmark,

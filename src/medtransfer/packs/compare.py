@@ -55,10 +55,7 @@ def compare(path: Path, reference: str = "", unbalanced: Sequence[str] = (), alp
     found = reference or next((name for name in inits if name.startswith("random@")), inits[0])
     if found not in inits:
         raise UserError(f"reference {found!r} is no init of the pack{nearest(found, inits)}")
-    settings = params.Comparison(
-        test="welch", recipe="fixed", protocol="finetune", alpha=alpha, resamples=0, against=(), published_n=2,
-        images="none", unbalanced=(), as_published=True, reference=found,
-    )  # fmt: skip
+    settings = published_form.settings_elsewhere(found, alpha)
     try:
         results = select(every, benchmark, unbalanced=unbalanced)
         _refuse_margins(opened.pack)

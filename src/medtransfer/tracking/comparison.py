@@ -15,15 +15,13 @@ from mlflow.exceptions import MlflowException
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.results.result import Result
-from medtransfer.tracking import PREFIX, Away, Identity, connect, finished, recorded, unsent
-from medtransfer.tracking.store import masked, place_of
+from medtransfer.tracking import Away, Identity, connect, finished, recorded, search, unsent
+from medtransfer.tracking.store import masked
 
 log = logging.getLogger("medtransfer")
 
 COMPARISON = "comparison"
 """experiment of the comparisons"""
-PAGE = 1000
-"""runs that one search returns"""
 PARAM_LENGTH = 6000
 """characters of a parameter that MLflow keeps"""
 
@@ -59,17 +57,7 @@ def differences(root: Path, results: Iterable[Result], missing: Iterable[tuple[s
 
 def _runs(client: MlflowClient, task: str) -> list[Run]:
     """Finds all fine-tuning runs of a task, newest first."""
-    place = place_of(client, PREFIX + task)
-    if place is None:
-        return []
-    found: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs([place.experiment_id], "tags.verb = 'finetune'", max_results=PAGE, page_token=token)
-        found += list(page)
-        token = page.token
-        if not token:
-            return found
+    return list(search.of_task(client, task, "tags.verb = 'finetune'"))
 
 
 def _difference(result: Result, runs: Sequence[Run]) -> list[str]:

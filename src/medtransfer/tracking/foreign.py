@@ -22,13 +22,10 @@ from medtransfer.core import sqlite_files
 from medtransfer.core.addresses import Address
 from medtransfer.core.errors import UserError, some
 from medtransfer.core.schema import nearest
+from medtransfer.tracking import search
 from medtransfer.tracking.address import uri
 from medtransfer.tracking.store import brief, connect, masked
 
-PAGE = 1000
-"""runs of one answer"""
-OLDEST_FIRST = ["attributes.start_time ASC"]
-"""so that tables name what is compared in the order in which it was first run"""
 KEY = re.compile(r"(params|tags|attributes)\.(.+)")
 ONE_TASK = "=scores"
 """key of a task where runs name none"""
@@ -191,14 +188,7 @@ def _experiment(client: MlflowClient, name: str) -> str:
 
 
 def _all(client: MlflowClient, places: list[str], filter_string: str) -> list[Run]:
-    found: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs(places, filter_string, ViewType.ALL, PAGE, OLDEST_FIRST, token)
-        found += page
-        token = page.token
-        if not token:
-            return found
+    return list(search.every(client, places, filter_string, search.OLDEST_FIRST, ViewType.ALL))
 
 
 def _value(run: Run, key: str) -> str | None:

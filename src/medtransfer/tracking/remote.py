@@ -10,10 +10,9 @@ from pathlib import Path
 
 from medtransfer import tracking
 from medtransfer.results.result import PREDICTIONS, RESULT
-from medtransfer.tracking.address import PREFIX
-from medtransfer.tracking.search import PAGE
-from medtransfer.tracking.store import place_of
+from medtransfer.tracking import search
 
+FINISHED = "tags.verb = 'finetune' and attributes.status = 'FINISHED'"
 AT_ONCE = 8
 """downloads"""
 
@@ -43,21 +42,12 @@ def finished(root: Path, tasks: Iterable[str]) -> list[RemoteRun]:
     """
     client, found = tracking.connect(root), dict[str, RemoteRun]()
     for task in tasks:
-        place, token = place_of(client, PREFIX + task), None
-        while place is not None:
-            page = client.search_runs(
-                [place.experiment_id], "tags.verb = 'finetune' and attributes.status = 'FINISHED'", max_results=PAGE,
-                order_by=["attributes.start_time ASC"], page_token=token,
-            )  # fmt: skip
-            for run in page:
-                tags = run.data.tags
-                if digest := tags.get("digest", ""):
-                    found[digest] = RemoteRun(
-                        run_id=run.info.run_id, digest=digest, task=task, tags=tags, params=run.data.params
-                    )
-            token = page.token
-            if not token:
-                break
+        for run in search.of_task(client, task, FINISHED, search.OLDEST_FIRST):
+            tags = run.data.tags
+            if digest := tags.get("digest", ""):
+                found[digest] = RemoteRun(
+                    run_id=run.info.run_id, digest=digest, task=task, tags=tags, params=run.data.params
+                )
     return list(found.values())
 
 

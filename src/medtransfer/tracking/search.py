@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +15,13 @@ from medtransfer.tracking.address import PREFIX, database, untouched
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 PAGE = 1000
 """runs that one search returns"""
+OLDEST_FIRST = ("attributes.start_time ASC",)
+ACTIVE = 1
+"""MLflow's `ViewType.ACTIVE_ONLY`, without importing it"""
 
 
 @dataclass(frozen=True)
@@ -76,24 +80,42 @@ def _read(path: Path, tasks: Iterable[str]) -> list[tuple[str, State]] | None:
 
 def _of_task(client: MlflowClient, task: str) -> Iterable[tuple[str, State]]:
     """Yields the runs of a task, oldest first."""
+    for run in of_task(client, task, "tags.verb = 'finetune'", OLDEST_FIRST):
+        tags = run.data.tags
+        yield (
+            tags.get("digest", ""),
+            State(run.info.status, tags.get("error", ""), tags.get("lock", ""), tags.get("host", "")),
+        )
+
+
+def of_task(
+    client: MlflowClient, task: str, filter_string: str, order_by: Sequence[str] | None = None
+) -> Iterator[Run]:
+    """Yields a task's runs that a filter takes; nothing where none was ever logged."""
     from medtransfer.tracking.store import place_of
 
     place = place_of(client, PREFIX + task)
+    if place is not None:
+        yield from every(client, [place.experiment_id], filter_string, order_by)
+
+
+def every(
+    client: MlflowClient, places: Sequence[str], filter_string: str, order_by: Sequence[str] | None = None,
+    view: int = ACTIVE,
+) -> Iterator[Run]:  # fmt: skip
+    """Yields the runs of experiments page by page, a request each.
+
+    Args:
+        client: of the store.
+        places: ids of the experiments.
+        filter_string: in MLflow's search syntax.
+        order_by: likewise; None: newest first.
+        view: which stages of life, as MLflow's `ViewType`.
+    """
     token = None
-    while place is not None:
-        page = client.search_runs(
-            [place.experiment_id],
-            "tags.verb = 'finetune'",
-            max_results=PAGE,
-            order_by=["attributes.start_time ASC"],
-            page_token=token,
-        )
-        for run in page:
-            tags = run.data.tags
-            yield (
-                tags.get("digest", ""),
-                State(run.info.status, tags.get("error", ""), tags.get("lock", ""), tags.get("host", "")),
-            )
+    while True:
+        page = client.search_runs(list(places), filter_string, view, PAGE, order_by and list(order_by), token)
+        yield from page
         token = page.token
         if not token:
             return

@@ -218,10 +218,7 @@ def _rows(
     benchmark = params.Benchmark(
         inits=inits, tasks=(task,), seeds=seeds, recipes=("fixed",), splits=tuple(splits) if len(splits) > 1 else ()
     )
-    settings = params.Comparison(
-        test="welch", recipe="fixed", protocol="finetune", alpha=ALPHA, resamples=0, against=(), published_n=2,
-        images="none", unbalanced=(), as_published=False, reference="random",
-    )  # fmt: skip
+    settings = published_form.settings_elsewhere("random", ALPHA, as_published=False)
     return published_form.compare(results, benchmark, settings)
 
 
