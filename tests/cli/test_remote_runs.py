@@ -86,7 +86,7 @@ def test_what_another_machine_trained_is_in_the_table(
     assert [(one.init, one.seed) for one in sorted(remote(study), key=lambda r: (r.init, r.seed))] == [
         (init, seed) for init in sorted(INITS) for seed in (2, 3)
     ]
-    assert "4 runs of other machines are in the table" in caplog.text
+    assert "4 runs of other machines in the table" in caplog.text
     found = findings.of_benchmark(study / "data/results/cells", asked, study)
     shutil.copytree(server / "theirs", tmp_path / "whole/data/results/cells")
     whole = findings.of_benchmark(tmp_path / "whole/data/results/cells", asked, study)
@@ -122,7 +122,7 @@ def test_an_odd_machine_s_runs_are_left_out_unless_allowed(
     three = {"benchmark.inits": ["random", "imagenet", "dino@resnet18"]}
     remote_runs.bring(settings(study, **three), study)
     assert {one.init for one in remote(study)} == set(INITS)
-    assert "4 runs in MLflow were trained in other conditions" in caplog.text
+    assert "4 runs in MLflow trained in other conditions" in caplog.text
     assert "seed 0" in caplog.text
     assert "device" in caplog.text
     remote_runs.bring(settings(study, **three, **{"comparison.unbalanced": ["device"]}), study)

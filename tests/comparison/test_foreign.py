@@ -14,8 +14,9 @@ from sklearn.metrics import roc_auc_score
 import medtransfer as mt
 from medtransfer.cli import main
 from medtransfer.comparison import contrasts, foreign, published_form
-from medtransfer.comparison.columns import ONE_TASK
+from medtransfer.comparison.columns import ONE_TASK, Columns
 from medtransfer.comparison.patients import Evidence
+from medtransfer.core.errors import UserError
 from medtransfer.report.figures import drawings
 from medtransfer.statistics import all_pairs
 
@@ -72,6 +73,25 @@ def test_long_and_wide_and_percent_and_other_names_say_the_same() -> None:
     percent = mt.compare(hundred, metric="test_auc", val="best_val_auc", margin=1, percent=True)
     assert percent.answers == first.answers
     assert np.allclose(percent.table()["mean"], first.table()["mean"], atol=1e-12)
+
+
+def test_a_spreadsheet_with_a_column_for_each_task_says_the_same() -> None:
+    table = wide().drop(columns="best_val_auc")
+    beside = table.pivot(index=["init", "seed"], columns="task", values="test_auc").reset_index()
+    beside = beside.assign(remark="none")
+    found = foreign.compare(beside, metric="test_auc", columns=Columns(task="ham, cxr"), margin=0.01)
+    same = foreign.compare(table, metric="test_auc", margin=0.01, reference="dino")
+    assert found.benchmark.tasks == ("ham", "cxr")
+    for task in found.benchmark.tasks:
+        assert {r.init: r.scores for r in found.of_task(task)} == {r.init: r.scores for r in same.of_task(task)}
+    beside.loc[0, "ham"] = np.nan  # a cell that nobody trained
+    assert sum(len(row.scores) for row in foreign.compare(beside, columns=Columns(task="ham,cxr")).rows) == 35
+    with pytest.raises(UserError, match=r"hold 2 scores .*the columns as task \(cxr,ham\)"):
+        foreign.compare(beside.drop(columns="remark"))
+    with pytest.raises(UserError, match="no column 'hamm' for a task; the nearest valid name is ham"):
+        foreign.compare(beside, columns=Columns(task="hamm,cxr"))
+    with pytest.raises(UserError, match="'best_val_auc' is of one task, and here each task has one column"):
+        foreign.compare(beside, val="best_val_auc", columns=Columns(task="ham,cxr"))
 
 
 def test_a_csv_file_is_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +170,7 @@ def test_folds_are_tested_as_folds() -> None:
         (
             lambda t: t.assign(test_auc=t.test_auc.astype(str) + "%"),
             {},
-            "36 of 36 scores in the column test_auc .* '0.7.*%'",
+            "36 of 36 scores in the column test_auc, such as '0.7.*%'",
         ),
         (lambda t: t, {"percent": True}, "no score is above 1, the highest is 0.9.*: shares are compared without that"),
         (
@@ -163,7 +183,7 @@ def test_folds_are_tested_as_folds() -> None:
             {},
             r"no two of the 3 inits have a seed in common \(random: 60",
         ),
-        (lambda t: long(t).assign(value="x"), {}, "no number"),
+        (lambda t: long(t).assign(value="x"), {}, "not a number"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(change: Any, arguments: dict[str, Any], words: str) -> None:
@@ -255,7 +275,7 @@ def test_predictions_that_are_not_those_of_the_score_are_refused(tmp_path: Path)
     with pytest.raises(mt.UserError, match=r"its predictions give auc .*its row says .*another run's"):
         foreign.compare(swapped, metric="auc", predictions="file", root=tmp_path)
     lost = table.assign(file=["nowhere.csv", *table.file[1:]])
-    with pytest.raises(mt.UserError, match=r"8 files of predictions, 1 are not there \(.*nowhere\.csv\)"):
+    with pytest.raises(mt.UserError, match=r"8 files of predictions, 1 not there \(.*nowhere\.csv\)"):
         foreign.compare(lost, metric="auc", predictions="file", root=tmp_path)
     (tmp_path / "random-0.csv").write_text("a,b\n1,2\n")
     with pytest.raises(mt.UserError, match="holds the columns a, b: predictions have id, target and probability"):

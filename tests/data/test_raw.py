@@ -160,7 +160,7 @@ def test_check_finds_and_names_what_changed_without_a_sign(
     assert prepared(mine).digest == before.digest
     with caplog.at_level(logging.WARNING):
         command(["prepare", "mine", "--check"], mine)
-    assert "1 files under" in caplog.text
+    assert "1 file under" in caplog.text
     assert "mine.npz: is the disk sound?" in caplog.text
     assert prepared(mine).digest != before.digest
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import yaml
 from medtransfer import params as parameters
 from medtransfer.comparison import findings
 from medtransfer.core.errors import UserError
-from medtransfer.packs import compare, merge, pack
+from medtransfer.packs import compare, counted, file, merge, pack
+from medtransfer.packs.records import Certificate, Contribution
 from medtransfer.results.result import Result
-from tests.support import packs, results, workspace
+from tests.support import leaderboards, packs, results, workspace
 
 EFFECTS = {"random@resnet50": 0.0, "imagenet@resnet50": 0.8, "swav@resnet50": 0.4}
 TASKS = ["shenzhen", "montgomery"]
@@ -91,9 +93,6 @@ def test_what_one_study_refuses_is_refused_with_the_labs_named(tmp_path: Path) -
     assert len(compare.compare(path, unbalanced=["arithmetic"]).results) == 4
     with pytest.raises(UserError, match="--unbalanced: unknown arithmetics; the nearest valid name is arithmetic"):
         compare.compare(path, unbalanced=["arithmetics"])
-    again = [dataclasses.replace(one, digest="f" * 31 + str(one.seed)) for one in mine]  # trained by another recipe
-    with pytest.raises(UserError, match=r"must be one run, found 2 .*ffffffff Twice"):
-        compare.compare(write(tmp_path, Ours=mine, Twice=again))
 
 
 def test_margins_that_differ_are_refused(tmp_path: Path) -> None:
@@ -106,19 +105,64 @@ def test_margins_that_differ_are_refused(tmp_path: Path) -> None:
         compare.compare(tmp_path / "all.pack")
 
 
-def test_which_labs_number_counts_is_said_where_they_differ(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def sealed(path: Path, *certificates: Certificate) -> Path:
+    """Adds certificates to a pack."""
+    texts = dict(file.of_certificate(one) for one in certificates)
+    more = {name: functools.partial(bytes, text) for name, text in texts.items()}
+    file.write(path, file.open_pack(path).contents() | more)
+    return path
+
+
+def merged(folder: Path, *contributions: Contribution) -> Path:
+    paths = [folder / f"{number}.pack" for number in range(len(contributions))]
+    for path, one in zip(paths, contributions, strict=True):
+        packs.write(path, one)
+    merge.merge(paths, folder / "all.pack")
+    return folder / "all.pack"
+
+
+def test_which_labs_number_counts_is_said_and_is_that_of_the_site(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     runs = [packs.result(init=init, seed=seed) for init in EFFECTS for seed in range(2)]
     other = [dataclasses.replace(run, scores={"test_auc": 0.91}, arithmetic=packs.OTHER) for run in runs[:3]]
-    packs.write(tmp_path / "a.pack", packs.contribution(runs))
-    packs.write(tmp_path / "b.pack", packs.contribution([*other, *runs[3:]], "Lab B"))
-    merged = merge.merge([tmp_path / "a.pack", tmp_path / "b.pack"], tmp_path / "all.pack")
-    found = compare.compare(tmp_path / "all.pack", unbalanced=("arithmetic",))
-    kept = min(merged.pack.contributions, key=lambda one: one.digest).lab
+    path = merged(tmp_path, packs.contribution(runs), packs.contribution([*other, *runs[3:]], "Lab B"))
+    found = compare.compare(path, unbalanced=("arithmetic",))
+    pack_ = file.open_pack(path).pack
+    kept, left = (one.lab for one in counted.ordered(pack_))  # of equally early ones the first by name
     assert [record.getMessage() for record in caplog.records] == [
-        f"3 runs of {'Lab B' if kept == 'Lab A' else 'Lab A'} came out with another score at {kept}; a run counts "
-        f"once, and here the first in the pack: that of {kept}"
+        f"6 of 12 runs not counted\n  6 of {left}: the same run as in an earlier contribution of {kept}"
     ]
     assert found.rows[0].scores[0] == {"Lab A": 0.9, "Lab B": 0.91}[kept]
+    assert [one.digest for one in found.results] == [
+        run.result.digest for run in counted.counting(counted.count(pack_, "finetune", "fixed"))
+    ]
+
+
+def test_equal_runs_under_two_digests_count_once_those_of_the_lab_with_most_runs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = [packs.result(init=init, seed=seed) for init in EFFECTS for seed in range(2)]
+    again = [dataclasses.replace(one, digest="f" * 31 + str(one.seed), scores={"test_auc": 0.2}) for one in mine[:2]]
+    found = compare.compare(merged(tmp_path, packs.contribution(mine, "Z"), packs.contribution(again, "A")))
+    assert len(found.results) == 6
+    assert {one.score for one in found.results} == {0.9}
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 of 8 runs not counted\n  2 of A: of equal init, task and seed, that of Z counts"
+    ]
+
+
+def test_refuted_runs_do_not_count_and_that_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    honest = packs.contribution([packs.result(seed=seed) for seed in range(2)], "A")
+    forged = packs.contribution([packs.result(init="swav@resnet50", seed=seed, auc=0.99) for seed in range(2)], "B")
+    path = merged(tmp_path, honest, forged)
+    whose = packs.write(tmp_path / "alone.pack", forged)
+    certificate = leaderboards.certificate(whose, "C", ["equal", "different"])
+    found = compare.compare(sealed(path, certificate))
+    assert [one.init for one in found.results] == ["random@resnet50"] * 2
+    assert caplog.records[-1].getMessage() == "2 of 4 runs not counted\n  2 of B: its contribution is refuted"
+    with pytest.raises(UserError, match=r"holds no run that counts\n  2 of B: its contribution is refuted"):
+        compare.compare(sealed(tmp_path / "alone.pack", certificate))
 
 
 def test_a_pack_without_a_run_is_refused(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_nothing_that_identifies_a_person_or_a_machine_is_in_a_pack(
 
 def test_runs_that_are_not_the_benchmark_s_or_of_another_protocol_version_are_refused(root: Path) -> None:
     change(root, protocol_version=0)
-    with pytest.raises(UserError, match=r"8 of 8 runs .* are of another protocol version than \d"):
+    with pytest.raises(UserError, match=r"8 of 8 runs .* of another protocol version than \d"):
         packed(root)
     change(root, init="swav@resnet50")
     with pytest.raises(UserError, match="none of the 8 finished runs in data/results/cells belongs to the benchmark"):

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from medtransfer.core.errors import UserError
+from medtransfer.packs import counted
 from medtransfer.packs.records import Contribution, Pack
-from medtransfer.packs.site import board, counted, layout, write
+from medtransfer.packs.site import board, layout, write
 from medtransfer.packs.site.board import Board
 from medtransfer.results.result import Result
 from tests.support import leaderboards
@@ -376,7 +377,7 @@ def test_a_folder_of_other_files_is_refused_and_a_site_is_replaced(tmp_path: Pat
     write.write(pack, out)
     assert (out / "index.html").read_text() != "old"
     (out / "CNAME").write_text("mine")
-    with pytest.raises(UserError, match=r"holds 1 files that are not of a site \(CNAME\)"):
+    with pytest.raises(UserError, match=r"holds 1 file not of a site \(CNAME\)"):
         write.write(pack, out)
     assert (out / "CNAME").read_text() == "mine"
     (tmp_path / "file").touch()

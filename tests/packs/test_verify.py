@@ -104,5 +104,5 @@ def test_a_contribution_is_named_by_lab_or_digest() -> None:
     assert verify.find(Pack(contributions=(a, b, c)), "A") is a
     assert verify.find(Pack(contributions=(a, b, c)), "cccccc") is c
     for of, count in (("", 3), ("B", 2), ("Z", 0)):
-        with pytest.raises(UserError, match=rf"names {count} of: A \(aaaaaaaaaaaa, 1 runs\); B"):
+        with pytest.raises(UserError, match=rf"names {count} of: A \(aaaaaaaaaaaa, 1 run\); B"):
             verify.find(Pack(contributions=(a, b, c)), of)

@@ -97,7 +97,7 @@ def test_the_verb_prints_what_the_runs_say(client: MlflowClient, tmp_path: Path)
         cwd=tmp_path, capture_output=True, text=True, check=True,
         env=os.environ | {"MLFLOW_TRACKING_URI": uri(client)},
     )  # fmt: skip
-    assert "1 runs are RUNNING, not FINISHED, and left out." in said.stderr
+    assert "1 run is RUNNING, not FINISHED, and left out." in said.stderr
     words = " ".join(said.stdout.split())
     assert "Start from large: better than small by more than 1 point." in words
     assert "ham: AUC" in words
@@ -113,14 +113,14 @@ def test_what_is_left_out_is_named(client: MlflowClient) -> None:
     log(client, model="small", dataset="ham", seed=6, test_auc=float("nan"))
     found = read(client)
     assert set(found.notes) == {
-        "1 runs are FAILED, not FINISHED, and left out.",
-        "1 runs are KILLED, not FINISHED, and left out.",
-        "1 runs are RUNNING, not FINISHED, and left out.",
-        "1 runs are deleted and left out.",
-        "1 finished runs lack metric test_auc and are left out.",
-        "1 finished runs lack seed (params.seed) and are left out.",
-        "1 scores are not a number, so undefined (small on ham, seed 6).",
-        "1 finished runs lack the score on val best_val_auc, so val picks no init.",
+        "1 run is FAILED, not FINISHED, and left out.",
+        "1 run is KILLED, not FINISHED, and left out.",
+        "1 run is RUNNING, not FINISHED, and left out.",
+        "1 run is deleted and left out.",
+        "left out: 1 finished run without metric test_auc.",
+        "left out: 1 finished run without seed (params.seed).",
+        "1 score is not a number, so undefined (small on ham, seed 6).",
+        "1 finished run lacks the score on val best_val_auc, so val picks no init.",
     }
     assert len(found.table) == 7
     with pytest.warns(UserWarning, match="deleted"):
@@ -129,7 +129,7 @@ def test_what_is_left_out_is_named(client: MlflowClient) -> None:
 
 def test_a_run_logged_twice_is_refused_with_both_ids(client: MlflowClient) -> None:
     one, two = (log(client, model="small", dataset="ham", seed=0, test_auc=0.8, best_val_auc=0.8) for _ in range(2))
-    with pytest.raises(mt.UserError, match="1 runs were logged more than once: small on ham, seed 0") as error:
+    with pytest.raises(mt.UserError, match="1 run was logged more than once: small on ham, seed 0") as error:
         read(client)
     assert one in str(error.value)
     assert two in str(error.value)
@@ -158,7 +158,10 @@ def test_what_is_not_there_is_said_with_what_is(client: MlflowClient) -> None:
     with pytest.raises(mt.UserError, match=r"'sweeep' in sqlite:///.*, found none; the nearest valid name is sweep"):
         foreign.runs(["sweeep"], KEYS, tracking_uri=uri(client))
     keys = foreign.Keys(init="params.backbone", seed="params.seed", metric=("test_auc",))
-    with pytest.raises(mt.UserError, match=r"lack init \(params\.backbone\).*params: model, seed; tags: dataset"):
+    with pytest.raises(
+        mt.UserError,
+        match=r"left out: 4 finished runs without init \(params\.backbone\).*params: model, seed; tags: dataset",
+    ):
         read(client, keys)
     with pytest.raises(mt.UserError, match=r"params\.<name>"):
         foreign.Keys(init="backbone", seed="params.seed", metric=("test_auc",))
@@ -182,7 +185,7 @@ def test_what_nothing_was_found_by_is_named(client: MlflowClient, tmp_path: Path
     with pytest.raises(mt.UserError, match=r"has the score on val best_vla_auc.*metrics: .*best_val_auc"):
         read(client, keys)
     log(client, model="small", dataset="ham", seed=2, test_auc=0.8)
-    assert read(client).notes == ("1 finished runs lack the score on val best_val_auc, so val picks no init.",)
+    assert read(client).notes == ("1 finished run lacks the score on val best_val_auc, so val picks no init.",)
     with pytest.raises(mt.UserError, match=r"runs in sqlite:///.*/no\.db, found no such file"):
         foreign.runs(["sweep"], KEYS, tracking_uri=f"sqlite:///{tmp_path}/no.db")
     assert not (tmp_path / "no.db").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Mapping
 from importlib import metadata
@@ -69,7 +70,7 @@ def init(root: Path, folder: str, preset: str = "demo") -> None:
     texts = study(preset, in_git=_in_git(target), version=metadata.version("medtransfer"))
     write(target, texts)
     log.info("made %s: params.yaml, dvc.yaml, MLproject, presets, data. Next:", target)
-    log.info("  cd %s", folder)
+    log.info("  cd %s", shlex.quote(str(folder)))
     if not extras.installed("torch"):
         log.info("  pip install 'medtransfer[train]'   what training needs")
     log.info("  dvc repro                          what params.yaml says: data, weights, runs, comparison, report")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from medtransfer.cli.results import COMPARED
 from medtransfer.cli.training import TRAINING
 from medtransfer.cli.verb import verb
-from medtransfer.core.errors import UserError
+from medtransfer.core.errors import UserError, quantity
 from medtransfer.params import Params
 
 if TYPE_CHECKING:
@@ -39,7 +39,12 @@ def pack(params: Params, root: Path, lab: str, out: str = "results.pack", predic
     found = packing.pack(params, root, lab, root / out, predictions == "yes")
     size = (root / out).stat().st_size
     log.info(
-        "%s: %d runs of %s, %.0f kB, digest %s", out, len(found.results), found.lab, size / 1000, found.digest[:12]
+        "%s: %s of %s, %.0f kB, digest %s",
+        out,
+        quantity(len(found.results), "run"),
+        found.lab,
+        size / 1000,
+        found.digest[:12],
     )
     if found.predictions:
         log.info("with predictions: whoever has the pack knows truth and prediction of each test image, not its name")
@@ -65,14 +70,16 @@ def merge(root: Path, packs: str, out: str = "all.pack", tolerance: str = "0.2")
         raise UserError(f"--tolerance is a difference of scores, from 0 to 1, got {tolerance!r}")
     found = merging.merge([root / path for path in packs.split(",") if path], root / out, most)
     for one in found.pack.contributions:
-        log.info("  %s: %d runs, %s, digest %s", one.lab, len(one.results), found.pack.status(one.digest),
+        log.info("  %s: %s, %s, digest %s", one.lab, quantity(len(one.results), "run"), found.pack.status(one.digest),
                  one.digest[:12])  # fmt: skip
-    log.info("%s: %d contributions, digest %s", out, len(found.pack.contributions), found.pack.digest[:12])
+    log.info("%s: %s, digest %s", out, quantity(len(found.pack.contributions), "contribution"), found.pack.digest[:12])
     if found.dropped:
-        log.info("%d contributions or certificates stood in several packs and count once", found.dropped)
+        log.info("in several packs, counted once: %s", quantity(found.dropped, "contribution or certificate"))
     if found.repeated:
         farthest = f"; those of unlike machines are {found.largest:.4f} apart at most ({found.farthest})"
-        log.info("%d runs were trained by several labs%s", found.repeated, farthest if found.farthest else "")
+        log.info(
+            "%s trained by several labs%s", quantity(found.repeated, "run", "were"), farthest if found.farthest else ""
+        )
 
 
 @verb(*TRAINING, extra="train")
@@ -125,10 +132,12 @@ def verify(
     log.info("%s: certificate by %s, draw %d, spread %s", target.name, lab, asked.draw, found.certificate.rule)
     if different := sum(one.verdict == "different" for one in checked):
         raise UserError(
-            f"{different} of {len(checked)} runs came out different; the certificate in {target} says which"
+            f"{different} of {quantity(len(checked), 'run')} came out different; the certificate in {target} says which"
         )
     if failed := sum(one.verdict == "failed" for one in checked):
-        raise UserError(f"{failed} of {len(checked)} runs could not be trained; the certificate in {target} says why")
+        raise UserError(
+            f"{failed} of {quantity(len(checked), 'run')} could not be trained; the certificate in {target} says why"
+        )
 
 
 def compare_pack(root: Path, given: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtransfer.core.errors import UserError, some
+from medtransfer.core.errors import UserError, quantity, some
 from medtransfer.params import Params
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def bring(params: Params, root: Path) -> None:
     kept = _balanced(params.comparison.unbalanced, here, chosen, folder)
     _forget(folder, {run.digest for run in kept})
     if kept:
-        log.info("%d runs of other machines are in the table, from MLflow: data/results/%s", len(kept), REMOTE)
+        log.info("%s of other machines in the table, from MLflow: data/results/%s", quantity(len(kept), "run"), REMOTE)
 
 
 def _values(params: Params, task: str, root: Path) -> dict[str, Any]:
@@ -135,8 +135,8 @@ def _balanced(
             kept.append(run)
     if odd:
         log.warning(
-            "%d runs in MLflow were trained in other conditions than those of their task and seed and are left out %s; "
-            "comparison.unbalanced allows them", len(odd), some(odd),
+            "left out: %s in MLflow trained in other conditions than those of the same task and seed %s; "
+            "comparison.unbalanced allows them", quantity(len(odd), "run"), some(odd),
         )  # fmt: skip
     return kept
 

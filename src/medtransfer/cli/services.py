@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from medtransfer.cli.verb import verb
-from medtransfer.core.errors import UserError
+from medtransfer.core.errors import UserError, quantity
 from medtransfer.params import Params
 
 log = logging.getLogger("medtransfer")
@@ -53,9 +53,15 @@ def sync(params: Params, root: Path) -> None:
     outcome = leftovers.sync(root, leases.claims(leases.address(params.execution)))
     gone = tracking.reap(client)
     if gone:
-        log.info("sync: %d runs of dead processes were RUNNING in MLflow; they are KILLED now", gone)
+        log.info("sync: %s of dead processes RUNNING in MLflow until now: KILLED", quantity(gone, "run"))
     for name in outcome.working:
         log.info("%s is being worked at; its process sends it", name)
-    log.info("sync: %d runs sent to MLflow: %s", len(outcome.sent), ", ".join(outcome.sent) or "nothing was unsent")
+    log.info(
+        "sync: %s sent to MLflow: %s",
+        quantity(len(outcome.sent), "run"),
+        ", ".join(outcome.sent) or "nothing was unsent",
+    )
     if outcome.left:
-        raise UserError(f"{len(outcome.left)} runs could not be sent and wait on:\n  " + "\n  ".join(outcome.left))
+        raise UserError(
+            f"{quantity(len(outcome.left), 'run')} could not be sent, still waiting:\n  " + "\n  ".join(outcome.left)
+        )

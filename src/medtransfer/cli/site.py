@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from medtransfer.cli.verb import verb
+from medtransfer.core.errors import quantity
 
 log = logging.getLogger("medtransfer")
 
@@ -30,8 +31,8 @@ def site(
         protocol: of the runs that count, as in benchmark.protocols.
         recipe: of the runs that count, fixed or tuned.
     """
-    from medtransfer.packs import file, merge
-    from medtransfer.packs.site import counted, write
+    from medtransfer.packs import counted, file, merge
+    from medtransfer.packs.site import write
 
     paths = [root / path for path in packs.split(",") if path]
     if len(paths) == 1:
@@ -42,8 +43,8 @@ def site(
     found = write.write(pack, root / out, reference=reference, protocol=protocol, recipe=recipe)
     counts = len(counted.counting(found.runs))
     for one in found.contributions:
-        log.info("  %s: %d runs, %s", one.lab, len(one.results), found.status(one.digest))
+        log.info("  %s: %s, %s", one.lab, quantity(len(one.results), "run"), found.status(one.digest))
     log.info(
-        "%s/index.html: %d of %d runs count, %d initializations, %d tasks", out, counts, len(found.runs),
-        len(found.inits), len(found.tasks),
+        "%s/index.html: %d of %s counted, %s, %s", out, counts, quantity(len(found.runs), "run"),
+        quantity(len(found.inits), "initialization"), quantity(len(found.tasks), "task"),
     )  # fmt: skip

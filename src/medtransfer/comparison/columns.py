@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
 
-from medtransfer.core.errors import UserError
+from medtransfer.core.errors import UserError, quantity
 from medtransfer.core.schema import nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ONE_TASK = "scores"
 """name of the task of a table that names none"""
@@ -25,6 +29,7 @@ class Columns:
 
     init: str = "init"
     task: str = "task"
+    """or, with commas between, the columns of a table that has one of scores for each task"""
     seed: str = "seed"
     fold: str = "fold"
     """of a cross-validation; a table may lack it"""
@@ -79,6 +84,37 @@ def task_names(told: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def tasks_below_each_other(
+    table: pd.DataFrame, columns: Columns, metric: str, other: Sequence[str]
+) -> tuple[pd.DataFrame, Columns, str]:
+    """Brings a table with a column of scores for each task to one with a row for each run and task.
+
+    Args:
+        table: as somebody wrote it.
+        columns: `task` names its columns of scores, with commas between.
+        metric: what the scores are; empty: `score`.
+        other: columns that are asked for beside, and that such a table cannot have.
+
+    Returns:
+        The table, its columns and the column of its score.
+
+    Raises:
+        UserError: a column is not there, or there is one of scores on val or of predictions.
+    """
+    tasks = [name.strip() for name in columns.task.split(",") if name.strip()]
+    valid = list(map(str, table.columns))
+    if unknown := [name for name in tasks if name not in valid]:
+        raise UserError(f"no column {unknown[0]!r} for a task{nearest(unknown[0], valid)}")
+    if found := [name for name in other if name]:
+        raise UserError(
+            f"{found[0]!r} is of one task, and here each task has one column alone: write a row for each run and task"
+        )
+    score = metric or "score"
+    keys = [name for name in valid if name not in (*tasks, "task", score)]
+    long = table.melt(id_vars=keys, value_vars=tasks, var_name="task", value_name=score)
+    return long.dropna(subset=[score]), replace(columns, task="task"), score
+
+
 def refuse_loss(name: str) -> None:
     """Refuses a score whose name says that less is better: the worst would be called the best.
 
@@ -109,6 +145,8 @@ def chosen_metric(wanted: str, found: Sequence[str], where: str) -> str:
         return wanted
     if len(found) != 1:
         raise UserError(
-            f"{where} hold {len(found)} scores ({', '.join(found) or 'none'}): name the one on test as metric"
+            f"{where} hold {quantity(len(found), 'score')} ({', '.join(found) or 'none'}): name the one on test as "
+            "metric"
+            + (f", or, where each is that of a task, the columns as task ({','.join(found[:2])})" if found[1:] else "")
         )
     return found[0]

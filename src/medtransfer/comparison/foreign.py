@@ -22,11 +22,19 @@ import pandas as pd
 
 from medtransfer import params
 from medtransfer.comparison import findings, patients, printed, published_form
-from medtransfer.comparison.columns import ONE_TASK, Columns, chosen_metric, refuse_loss, task_name, task_names
+from medtransfer.comparison.columns import (
+    ONE_TASK,
+    Columns,
+    chosen_metric,
+    refuse_loss,
+    task_name,
+    task_names,
+    tasks_below_each_other,
+)
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.patients import Evidence
 from medtransfer.comparison.published_form import Row
-from medtransfer.core.errors import UserError, one_line, some
+from medtransfer.core.errors import UserError, one_line, quantity, some
 from medtransfer.core.schema import nearest
 from medtransfer.results.result import ELSEWHERE, Result
 from medtransfer.statistics.metrics import METRICS
@@ -94,6 +102,8 @@ def read(
         UserError: a column is missing, a run stands in it twice, or a score is no share.
     """
     named, whole = columns or Columns(), 100.0 if percent else 1.0
+    if "," in named.task:
+        table, named, metric = tasks_below_each_other(table, named, metric, (val, predictions))
     means = named.mean in table and named.seed not in table
     if val and val == metric:
         raise UserError(f"{val} is the score on test, and val may not be the same: it would pick by test")
@@ -170,7 +180,9 @@ def _paths(table: pd.DataFrame, scores: pd.DataFrame, column: str, root: Path) -
     paths = [root / str(path) for path in named]
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
-        raise UserError(f"looked for {len(paths)} files of predictions, {len(missing)} are not there {some(missing)}")
+        raise UserError(
+            f"looked for {quantity(len(paths), 'file')} of predictions, {len(missing)} not there {some(missing)}"
+        )
     return list(map(str, paths))
 
 
@@ -297,8 +309,8 @@ def _once(rows: pd.DataFrame) -> pd.DataFrame:
     if len(twice):
         runs = [_named(run) for run in twice[KEYS].drop_duplicates().itertuples(index=False)]
         raise UserError(
-            f"{len(runs)} runs stand in the table more than once {some(runs)}: a mean over seeds would count one run "
-            "twice; leave one of each, or give each a seed of its own"
+            f"{quantity(len(runs), 'run', 'stand')} in the table more than once {some(runs)}: a mean over seeds would "
+            "count one run twice; leave one of each, or give each a seed of its own"
         )
     return rows
 
@@ -321,8 +333,8 @@ def _refuse_text(scores: pd.DataFrame, where: str) -> None:
     if len(odd):
         first, run = odd["score"].iloc[0], _named(odd.iloc[0])
         raise UserError(
-            f"{len(odd)} of {len(scores)} scores in {where} are no numbers, such as {first!r} of {run}: write 0.81, "
-            "with a point and without a sign behind it, and nothing where none is known"
+            f"not a number: {len(odd)} of {quantity(len(scores), 'score')} in {where}, such as {first!r} of {run}: "
+            "write 0.81, with a point and without a sign behind it, and nothing where none is known"
         )
 
 
@@ -344,8 +356,9 @@ def _check_shares(scores: pd.DataFrame, whole: float, percent: bool) -> None:
     if len(outside):
         hint = "" if percent or outside.abs().max() > 100 else f": say that they are in percent ({PERCENT})"
         raise UserError(
-            f"{len(outside)} scores are not between -{whole:g} and {whole:g}, such as {outside.iloc[0]:g} of "
-            f"{_named(scores.loc[outside.index[0]])}; a score is a share, and higher is better{hint}"
+            f"{quantity(len(outside), 'score', 'are')} not between -{whole:g} and {whole:g}, such as "
+            f"{outside.iloc[0]:g} of {_named(scores.loc[outside.index[0]])}; a score is a share, and higher is "
+            f"better{hint}"
         )
     if percent and values.abs().max() <= 1:
         raise UserError(

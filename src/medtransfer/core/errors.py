@@ -22,6 +22,21 @@ def some(names: Sequence[str]) -> str:
     return f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else ""
 
 
+def quantity(number: int, noun: str, verb: str = "") -> str:
+    """Writes `1 run is` and `2,000 runs are`.
+
+    Args:
+        number: how many.
+        noun: in the singular.
+        verb: in the plural, as it follows; empty: none.
+    """
+    if number != 1:
+        return " ".join(filter(None, (f"{number:,} {noun}s", verb)))
+    first, *rest = verb.split() or [""]
+    singular = {"": "", "are": "is", "have": "has", "were": "was", "do": "does"}.get(first, f"{first}s")
+    return " ".join(filter(None, (f"1 {noun}", singular, *rest)))
+
+
 def one_line(error: Exception) -> str:
     """Says on one line what a library said."""
     return " ".join(str(error).split())[:300] or "it gives no reason"

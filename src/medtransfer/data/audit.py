@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from medtransfer.core import files
+from medtransfer.core.errors import quantity
 from medtransfer.data import catalog, contact_sheets, duplicates, prepare
 from medtransfer.data.cache import Manifest, Prepared
 from medtransfer.data.overlap import Finding
@@ -41,10 +42,10 @@ def report(task: str, against: str, params: Params, root: Path) -> None:
     lines = [f"{p['a']},{p['b']},{p.get('correlation', 1.0)}" for p in found["examples"]]
     files.write_text(folder / "pairs.csv", "\n".join([f"{task},{against},correlation", *lines]) + "\n")
     log.info(
-        "%s against %s: %d pairs look alike (likeness above %.2f)%s",
+        "%s against %s: %s alike (likeness above %.2f)%s",
         task,
         against,
-        found["count"],
+        quantity(found["count"], "pair", "look"),
         duplicates.NEAR,
         f"; the {len(lines)} most alike are in {folder}" if lines else "",
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medtransfer.core import files
-from medtransfer.core.errors import UserError
+from medtransfer.core.errors import UserError, quantity
 from medtransfer.core.progress import bar
 from medtransfer.data import catalog
 from medtransfer.data.tasks import Task
@@ -157,8 +157,8 @@ def _say_unseen(source: Source, states: Mapping[str, list[int]], found: Mapping[
     same = [name for name in found if before.get(name, {}).get("state") == states[name]]
     changed = [name for name in same if before[name]["sha256"] != found[name]]
     if changed:
-        words = "%d files under %s changed without another size or time, e.g. %s: is the disk sound?"
-        log.warning(words, len(changed), source.folder, ", ".join(changed[:3]))
+        words = "%s under %s changed without another size or time, e.g. %s: is the disk sound?"
+        log.warning(words, quantity(len(changed), "file"), source.folder, ", ".join(changed[:3]))
 
 
 def _walk(*roots: Path) -> Iterator[Path]:

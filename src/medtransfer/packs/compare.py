@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.patients import Evidence
 from medtransfer.comparison.published_form import Row
 from medtransfer.comparison.selection import CONDITIONS, select
-from medtransfer.core.errors import UserError
+from medtransfer.core.errors import UserError, quantity
 from medtransfer.core.schema import nearest
-from medtransfer.packs import file
+from medtransfer.packs import counted, file
+from medtransfer.packs.counted import Run
 from medtransfer.packs.file import Opened
-from medtransfer.packs.records import Pack
+from medtransfer.packs.records import Contribution
 from medtransfer.results.result import Result
 
 log = logging.getLogger("medtransfer")
@@ -28,7 +30,7 @@ NOTE = "the pack has no predictions; seeds alone count"
 
 
 def compare(path: Path, reference: str = "", unbalanced: Sequence[str] = (), alpha: float = 0.05) -> Findings:
-    """Compares the fine-tuned runs with all labels and the fixed recipe; a run of several labs counts once.
+    """Compares the fine-tuned runs with all labels and the fixed recipe that count, by the rules of `packs.counted`.
 
     Args:
         path: of the pack.
@@ -42,11 +44,13 @@ def compare(path: Path, reference: str = "", unbalanced: Sequence[str] = (), alp
     if unknown := [name for name in unbalanced if name not in CONDITIONS]:
         raise UserError(f"--unbalanced: unknown {unknown[0]}{nearest(unknown[0], CONDITIONS)}")
     opened = file.open_pack(path)
-    whose = _whose(opened.pack)
-    every = [result for result, _ in whose.values()]
+    runs = counted.count(opened.pack, "finetune", "fixed")
+    whose = {run.result.digest: run for run in counted.counting(runs)}
+    every = [run.result for run in whose.values()]
     if not every:
-        raise UserError(f"{path} holds no run")
-    _say_repeated(opened.pack, whose)
+        raise UserError(f"{path} holds no run that counts{_listed(runs)}")
+    if len(every) < len(runs):
+        log.warning("%d of %s not counted%s", len(runs) - len(every), quantity(len(runs), "run"), _listed(runs))
     inits = _names([one.init for one in every])
     benchmark = params.Benchmark(
         inits=inits, tasks=_names([one.task for one in every]), seeds=tuple(sorted({one.seed for one in every})),
@@ -58,7 +62,8 @@ def compare(path: Path, reference: str = "", unbalanced: Sequence[str] = (), alp
     settings = published_form.settings_elsewhere(found, alpha)
     try:
         results = select(every, benchmark, unbalanced=unbalanced)
-        _refuse_margins(opened.pack)
+        counts = {run.contribution for run in whose.values()}
+        _refuse_margins([one for one in opened.pack.contributions if one.digest in counts])
         rows = published_form.compare(results, benchmark, settings)
         evidence = _evidence(results, rows, opened, whose)
     except UserError as error:
@@ -66,36 +71,20 @@ def compare(path: Path, reference: str = "", unbalanced: Sequence[str] = (), alp
     return findings.compare(results, rows, evidence, benchmark, settings, found)
 
 
-def _whose(pack: Pack) -> dict[str, tuple[Result, str]]:
-    """Gives every run once, the first of its digest, with its contribution."""
-    found: dict[str, tuple[Result, str]] = {}
-    for one in pack.contributions:
-        for result in one.results:
-            found.setdefault(result.digest, (result, one.digest))
-    labs = {one.digest: one.lab for one in pack.contributions}
-    return {run: (result, f"{labs[own]}\0{own}") for run, (result, own) in found.items()}
-
-
-def _say_repeated(pack: Pack, whose: Mapping[str, tuple[Result, str]]) -> None:
-    """Says which lab's number is left out where several trained one run and it came out otherwise."""
-    for one in pack.contributions:
-        other = [run for run in one.results if whose[run.digest][0].score != run.score]
-        if other:
-            first = _names([whose[run.digest][1].partition("\0")[0] for run in other])
-            log.warning(
-                "%d runs of %s came out with another score at %s; a run counts once, and here the first in the pack: "
-                "that of %s", len(other), one.lab, " and ".join(first), " and ".join(first),
-            )  # fmt: skip
+def _listed(runs: Sequence[Run]) -> str:
+    """Says why runs do not count, and whose they are."""
+    left = Counter((run.why, run.lab) for run in runs if run.why)
+    return "".join(f"\n  {number} of {lab}: {why}" for (why, lab), number in left.items())
 
 
 def _names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _refuse_margins(pack: Pack) -> None:
+def _refuse_margins(contributions: Sequence[Contribution]) -> None:
     """Refuses a task for which labs declare other margins: one table has one."""
     margins: dict[str, tuple[str, float]] = {}
-    for one in pack.contributions:
+    for one in contributions:
         for name, task in one.tasks.items():
             lab, margin = margins.setdefault(name, (one.lab, task.margin))
             if margin != task.margin:
@@ -103,7 +92,7 @@ def _refuse_margins(pack: Pack) -> None:
 
 
 def _evidence(
-    results: Sequence[Result], rows: Sequence[Row], opened: Opened, whose: Mapping[str, tuple[Result, str]]
+    results: Sequence[Result], rows: Sequence[Row], opened: Opened, whose: Mapping[str, Run]
 ) -> dict[str, Evidence]:
     """Reads what predictions say of each patient, of tasks whose runs all have them."""
     whole = {(row.task, row.init) for row in rows if row.summary is not None}
@@ -114,7 +103,7 @@ def _evidence(
             if not runs:
                 continue
             found[task] = Evidence(task=task, unit=runs[0].unit, note=NOTE)
-            members = [file.table(whose[one.digest][1].partition("\0")[2], task, one.digest) for one in runs]
+            members = [file.table(whose[one.digest].contribution, task, one.digest) for one in runs]
             if any(member not in contents for member in members):
                 continue
             for one, member in zip(runs, members, strict=True):
@@ -126,8 +115,8 @@ def _evidence(
     return found
 
 
-def _labs(message: str, whose: Mapping[str, tuple[Result, str]]) -> str:
+def _labs(message: str, whose: Mapping[str, Run]) -> str:
     """Says of the runs that a message names whose they are, and how a pack is told what a study's parameters tell."""
-    named = {run[:8]: lab.partition("\0")[0] for run, (_, lab) in whose.items() if run[:8] in message}
+    named = {digest[:8]: run.lab for digest, run in whose.items() if digest[:8] in message}
     said = f". Whose they are: {', '.join(f'{run} {lab}' for run, lab in named.items())}" if named else ""
     return said + (". Of a pack: --unbalanced, with commas between" if "comparison.unbalanced" in message else "")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medtransfer.core.errors import UserError
+from medtransfer.core.errors import UserError, quantity
 from medtransfer.packs import file, sameness
 from medtransfer.packs.file import Content
 from medtransfer.packs.records import Certificate, Contribution, Pack
@@ -103,7 +103,7 @@ def _weigh(contributions: Sequence[Contribution], tolerance: float) -> tuple[int
     Raises:
         UserError: some contradict each other.
     """
-    against, count, largest, farthest = list[str](), 0, 0.0, ""
+    against, count, largest, farthest, mendable = list[str](), 0, 0.0, "", 0
     for (lab, one), (other, two) in _pairs(contributions):
         count += 1
         words = sameness.named(one)
@@ -118,14 +118,18 @@ def _weigh(contributions: Sequence[Contribution], tolerance: float) -> tuple[int
             against.append(f"{words}: {mine} at {lab}, {its} at {other}")
         elif mine is not None and its is not None:
             said = f"{words}: {mine:.4f} at {lab}, {its:.4f} at {other}"
-            against += [said] if abs(mine - its) > tolerance else []
+            if abs(mine - its) > tolerance:
+                against.append(said)
+                mendable += 1
             largest, farthest = max((largest, farthest), (abs(mine - its), said))
     if against:
         more = f"\n  ... and {len(against) - SHOWN} more" if len(against) > SHOWN else ""
+        wider = ", or raise --tolerance" if mendable == len(against) else ""
         raise UserError(
-            f"{len(against)} runs have one digest and other numbers, beyond a tolerance of {tolerance:g} (of equal "
+            f"{quantity(len(against), 'run', 'have')} one digest and other numbers, beyond a tolerance of "
+            f"{tolerance:g} (of equal "
             f"arithmetic {sameness.EXACT:g}):\n  " + "\n  ".join(against[:SHOWN]) + f"{more}\nOne of each pair is "
-            "wrong: have a share of both trained again (`verify`), leave one pack out, or raise --tolerance"
+            f"wrong: have a share of both trained again (`verify`), leave one pack out{wider}"
         )
     return count, largest, farthest
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from medtransfer.comparison.selection import belongs, collect
 from medtransfer.core import files, progress
-from medtransfer.core.errors import UserError, some
+from medtransfer.core.errors import UserError, quantity, some
 from medtransfer.core.identity import PROTOCOL_VERSION
 from medtransfer.packs import cards, file, predictions, private
 from medtransfer.packs.file import Content
@@ -74,7 +74,8 @@ def chosen(params: Params, root: Path) -> list[Result]:
         )
     if odd := [one.label for one in found if one.protocol_version != PROTOCOL_VERSION]:
         raise UserError(
-            f"{len(odd)} of {len(found)} runs {some(odd)} are of another protocol version than {PROTOCOL_VERSION}; run "
+            f"{len(odd)} of {quantity(len(found), 'run')} {some(odd)} of another protocol version than "
+            f"{PROTOCOL_VERSION}; run "
             "`benchmark`, which trains them again"
         )
     if unknown := [one.task for one in found if not one.metric]:

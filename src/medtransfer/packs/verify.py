@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from medtransfer.core import arithmetic
-from medtransfer.core.errors import UserError
+from medtransfer.core.errors import UserError, quantity
 from medtransfer.packs import file, retrain, sameness
 from medtransfer.packs.records import Certificate, Checked, Contribution, Pack
 from medtransfer.params import Params
@@ -76,7 +76,7 @@ def verify(path: Path, target: Path, asked: Asked, params: Params, root: Path) -
     contribution = find(opened.pack, asked.of)
     runs = draw(contribution, asked.share, asked.draw, asked.tasks)
     folder = root / FOLDER / contribution.digest[:12]
-    log.info("%d of %d runs of %s drawn; they are trained in %s", len(runs), len(contribution.results),
+    log.info("%d of %s of %s drawn, trained in %s", len(runs), quantity(len(contribution.results), "run"),
              contribution.lab, folder)  # fmt: skip
     work = retrain.jobs(runs, contribution, params)
     retrain.workspace(root, folder / "study", work, contribution)
@@ -108,7 +108,9 @@ def find(pack: Pack, of: str) -> Contribution:
     """
     found = [one for one in pack.contributions if of in ("", one.lab) or (len(of) > 5 and one.digest.startswith(of))]
     if len(found) != 1:
-        there = "; ".join(f"{one.lab} ({one.digest[:12]}, {len(one.results)} runs)" for one in pack.contributions)
+        there = "; ".join(
+            f"{one.lab} ({one.digest[:12]}, {quantity(len(one.results), 'run')})" for one in pack.contributions
+        )
         raise UserError(
             f"--of must name one contribution by its lab or the beginning of its digest, {of or 'nothing'!r} names "
             f"{len(found)} of: {there}"

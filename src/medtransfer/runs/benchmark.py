@@ -12,7 +12,7 @@ from typing import Any
 
 from medtransfer import tracking
 from medtransfer.core import files
-from medtransfer.core.errors import UserError
+from medtransfer.core.errors import UserError, quantity
 from medtransfer.results import examples
 from medtransfer.results.result import write_facts
 from medtransfer.runs import dry_run, feature_cache, finetune
@@ -46,9 +46,9 @@ def run_all(runs: Sequence[Run]) -> list[dict[str, Any]]:
     pull.check_hosts(params.execution, root / "data/runs", bool(database))
     reaped = tracking.reap(tracking.connect(root))
     if reaped:
-        log.info("%d runs of dead processes were RUNNING in MLflow; they are KILLED now, or resumed", reaped)
+        log.info("%s of dead processes RUNNING in MLflow until now: KILLED, or resumed", quantity(reaped, "run"))
     open_runs = _unfinished(runs)
-    log.info("%d runs: %d finished before, %d to do", len(runs), len(runs) - len(open_runs), len(open_runs))
+    log.info("%s: %d finished before, %d to do", quantity(len(runs), "run"), len(runs) - len(open_runs), len(open_runs))
     feature_cache.make_all(open_runs)
     failures = _execute(dry_run.longest_first(open_runs)) if open_runs else []
     sync.sync(root, leases.claims(database), finished=True)  # what ended while MLflow was away
@@ -57,7 +57,8 @@ def run_all(runs: Sequence[Run]) -> list[dict[str, Any]]:
             tracking.reap(tracking.connect(root))  # what lost its worker for good
         more = f"\n  ... and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
         raise UserError(
-            f"{len(failures)} of {len(runs)} runs failed, the others are kept; tracebacks are in {finetune.FAILURE} "
+            f"{len(failures)} of {quantity(len(runs), 'run')} failed, the others are kept; tracebacks are in "
+            f"{finetune.FAILURE} "
             f"of data/runs/<digest> and of the runs in MLflow:\n  " + "\n  ".join(failures[:SHOWN]) + more
         )
     return [finetune.read_finished(run) for run in runs]

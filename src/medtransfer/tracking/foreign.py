@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 
 from medtransfer.core import sqlite_files
 from medtransfer.core.addresses import Address
-from medtransfer.core.errors import UserError, some
+from medtransfer.core.errors import UserError, quantity, some
 from medtransfer.core.schema import nearest
 from medtransfer.tracking import search
 from medtransfer.tracking.address import uri
@@ -100,9 +100,12 @@ def runs(
     active = [run for run in found if run.info.lifecycle_stage == "active"]
     done = [run for run in active if run.info.status == "FINISHED"]
     states = Counter(run.info.status for run in active if run.info.status != "FINISHED")
-    notes = [f"{count} runs are {state}, not FINISHED, and left out" for state, count in sorted(states.items())]
+    notes = [
+        f"{quantity(count, 'run', 'are')} {state}, not FINISHED, and left out"
+        for state, count in sorted(states.items())
+    ]
     if deleted := len(found) - len(active):
-        notes.append(f"{deleted} runs are deleted and left out")
+        notes.append(f"{quantity(deleted, 'run', 'are')} deleted and left out")
     rows, lacking, unpicked = [], Counter[str](), 0
     for run in done:
         row = {name: _value(run, getattr(keys, name)) for name in ("init", "task", "seed", "fold")}
@@ -115,21 +118,22 @@ def runs(
         val, picked = _metric(run, keys.val)
         unpicked += not picked
         rows.append({**row, "score": score, "val": val, "run_id": run.info.run_id})
-    notes += [f"{count} finished runs lack {what} and are left out" for what, count in sorted(lacking.items())]
+    notes += [f"left out: {quantity(count, 'finished run')} without {what}" for what, count in sorted(lacking.items())]
     if not rows:
         raise UserError(
-            f"of {len(found)} runs of {whole} none is finished and says what is asked for"
+            f"of {quantity(len(found), 'run')} of {whole} none is finished and says what is asked for"
             f"{': ' + '; '.join(notes) if notes else ''}. {_offered(done)}"
         )
     if keys.val and unpicked == len(rows):
         raise UserError(f"no finished run of {whole} has the score on val {' or '.join(keys.val)}. {_offered(done)}")
     if keys.val and unpicked:
-        notes.append(f"{unpicked} finished runs lack the score on val {' or '.join(keys.val)}, so val picks no init")
+        said = quantity(unpicked, "finished run", "lack")
+        notes.append(f"{said} the score on val {' or '.join(keys.val)}, so val picks no init")
     table = pd.DataFrame(rows)
     undefined = table[table["score"].isna()]
     if len(undefined):
         named = [f"{row.init} on {row.task}, seed {row.seed}" for row in undefined.itertuples()]
-        notes.append(f"{len(named)} scores are not a number, so undefined {some(named)}")
+        notes.append(f"{quantity(len(named), 'score', 'are')} not a number, so undefined {some(named)}")
     _once(table)
     return Found(table.drop(columns="fold") if not keys.fold else table, tuple(f"{note}." for note in notes))
 
@@ -228,7 +232,8 @@ def _once(table: pd.DataFrame) -> None:
             for _, group in twice.groupby(keys, dropna=False)
         ]
         raise UserError(
-            f"{len(groups)} runs were logged more than once: {'; '.join(groups[:3])}{'; ...' * (len(groups) > 3)}. "
+            f"{quantity(len(groups), 'run', 'were')} logged more than once: "
+            f"{'; '.join(groups[:3])}{'; ...' * (len(groups) > 3)}. "
             "Delete all but one of each in MLflow, or leave them out by a filter"
         )
 

@@ -72,7 +72,7 @@ def test_siim_images_without_a_row_are_left_out_and_counted(tmp_path: Path, capl
     (tmp_path / "dicom-images-train/._1.2.10.dcm").write_bytes(b"junk")
     with caplog.at_level(logging.INFO, logger="medtransfer"):
         assert samples("siim", tmp_path) == before
-    assert "1 images without a row" in caplog.text
+    assert "1 image without a row" in caplog.text
 
 
 def test_siim_without_a_patient_the_study_keeps_images_together(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_siim_refuses_two_tables_and_an_image_that_is_there_twice(tmp_path: Path
     refused("siim", root, "train-rle.csv, stage_2_train.csv", "take out all but one")
     (root / "stage_2_train.csv").unlink()
     dicom(root / "dicom-images-test/1.2.10.dcm")
-    refused("siim", root, "1 images are there twice", root / "dicom-images-test/1.2.10.dcm")
+    refused("siim", root, "1 image is there twice", root / "dicom-images-test/1.2.10.dcm")
 
 
 def test_siim_refuses_what_is_no_dicom_and_a_folder_without_images(tmp_path: Path) -> None:

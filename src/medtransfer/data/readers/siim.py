@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from medtransfer.core.errors import UserError
+from medtransfer.core.errors import UserError, quantity
 from medtransfer.data.images import run_lengths
 from medtransfer.data.readers.columns import missing_images, read_rows, some
 from medtransfer.data.readers.reading import Picture, Runs, Sample, refuse
@@ -66,7 +66,7 @@ def read(root: Path) -> Iterator[Sample]:
     missing = [name for name in rows if name not in images]
     if missing:
         raise missing_images("siim", table, len(rows), missing)
-    log.info("dataset siim: %d images without a row in %s are left out", len(images) - len(rows), table)
+    log.info("dataset siim: left out %s without a row in %s", quantity(len(images) - len(rows), "image"), table)
     for name, parts in rows.items():
         yield Sample(
             id=name,
@@ -123,7 +123,9 @@ def _find_images(root: Path) -> dict[str, Path]:
                 twice.append(f"{images[path.stem]} and {path}")
             images[path.stem] = path
     if twice:
-        raise UserError(f"dataset siim: {len(twice)} images are there twice: {some(twice)}; take one of each out")
+        raise UserError(
+            f"dataset siim: {quantity(len(twice), 'image', 'are')} there twice: {some(twice)}; take one of each out"
+        )
     if not images:
         raise refuse("siim", "*.dcm", root / "dicom-images-train", "none")
     return images

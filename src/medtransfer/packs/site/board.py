@@ -17,11 +17,11 @@ from medtransfer.comparison.contrasts import Column, Contrast, Untested
 from medtransfer.comparison.findings import SEED
 from medtransfer.comparison.patients import Evidence
 from medtransfer.comparison.published_form import Row, eligible
-from medtransfer.core.errors import UserError
+from medtransfer.core.errors import UserError, quantity
 from medtransfer.core.schema import nearest
+from medtransfer.packs import counted
+from medtransfer.packs.counted import Run, Status
 from medtransfer.packs.records import Contribution, InitCard, Pack, TaskCard
-from medtransfer.packs.site import counted
-from medtransfer.packs.site.counted import Run, Status
 from medtransfer.results.result import Result
 from medtransfer.statistics import metrics, ranks, win_rates
 from medtransfer.statistics.ranks import Ranks
@@ -128,7 +128,7 @@ class Board:
         checked = sum(run.status == "verified" for run in own)
         if checked == len(own):
             return "verified", ""
-        return "claimed", f"{checked} of {len(own)} runs verified" if checked else ""
+        return "claimed", f"{checked} of {quantity(len(own), 'run')} verified" if checked else ""
 
 
 def backbone(init: str) -> str:
@@ -151,7 +151,7 @@ def build(pack: Pack, *, reference: str = "random", protocol: str = "finetune", 
     runs = counted.count(pack, protocol, recipe)
     if not counted.counting(runs):
         why = Counter(run.why for run in runs)
-        found = "; ".join(f"{number} runs: {words}" for words, number in sorted(why.items()))
+        found = "; ".join(f"{quantity(number, 'run')}: {words}" for words, number in sorted(why.items()))
         raise UserError(f"no run counts by {protocol} with the {recipe} recipe; {found or 'the packs hold none'}")
     inits = {name: card for one in reversed(counted.ordered(pack)) for name, card in one.inits.items()}
     tasks = {name: card for one in reversed(counted.ordered(pack)) for name, card in one.tasks.items()}

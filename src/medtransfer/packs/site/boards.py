@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 
 from medtransfer.comparison.wording import first_lines, points
+from medtransfer.packs import counted
 from medtransfer.packs.records import InitCard
-from medtransfer.packs.site import counted, words
+from medtransfer.packs.site import words
 from medtransfer.packs.site.board import ALL, Board, Scope, labs_beside
 from medtransfer.packs.site.layout import INDEX, NONE, PACKS, VIEWS, Cell, Line, Page, Part, Table, path_of, table
 

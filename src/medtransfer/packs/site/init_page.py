@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medtransfer.comparison.wording import first_lines
-from medtransfer.packs.site import counted, words
+from medtransfer.packs import counted
+from medtransfer.packs.counted import Run
+from medtransfer.packs.site import words
 from medtransfer.packs.site.board import Board, backbone
 from medtransfer.packs.site.boards import path_of_scope
-from medtransfer.packs.site.counted import Run
 from medtransfer.packs.site.layout import NONE, Cell, Page, Part, path_of, table
 from medtransfer.statistics import metrics
 

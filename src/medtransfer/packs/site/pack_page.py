@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from medtransfer.comparison.wording import as_word, first_lines
 from medtransfer.core import schema
+from medtransfer.packs import counted
+from medtransfer.packs.counted import Run
 from medtransfer.packs.records import Certificate, Checked, Contribution
-from medtransfer.packs.site import counted, words
+from medtransfer.packs.site import words
 from medtransfer.packs.site.board import Board
-from medtransfer.packs.site.counted import Run
 from medtransfer.packs.site.layout import NONE, Cell, Page, Part, path_of, table
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medtransfer.comparison.wording import first_lines, margin_words
-from medtransfer.packs.site import counted, words
+from medtransfer.core.errors import quantity
+from medtransfer.packs import counted
+from medtransfer.packs.counted import Run
+from medtransfer.packs.site import words
 from medtransfer.packs.site.board import Board
-from medtransfer.packs.site.counted import Run
 from medtransfer.packs.site.layout import NONE, Cell, Page, Part, path_of, table
 from medtransfer.statistics import metrics
 
@@ -27,7 +29,10 @@ def page(found: Board, task: str) -> Page:
     counts = ", ".join(f"{number:,} {split}" for split, number in result.counts.items())
     facts += [
         ("Data", Cell(text=f"images {counts}; {result.split or 'split not said'}; data {result.manifest_digest[:12]}")),
-        ("Compared on", Cell(text=f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), of {words.labs(own)}")),
+        (
+            "Compared on",
+            Cell(text=f"{quantity(len(seeds), 'seed')} ({', '.join(map(str, seeds))}), of {words.labs(own)}"),
+        ),
     ]
     parts = [_scores(found, task), _who(found, task), *left]
     return Page(

@@ -13,10 +13,11 @@ from medtransfer.comparison.published_form import Row
 from medtransfer.comparison.selection import imbalances
 from medtransfer.comparison.wording import interval as points_interval
 from medtransfer.comparison.wording import names, percent, points
+from medtransfer.packs import counted
+from medtransfer.packs.counted import Run, Status
 from medtransfer.packs.records import InitCard
-from medtransfer.packs.site import board, counted
+from medtransfer.packs.site import board
 from medtransfer.packs.site.board import Board, Scope
-from medtransfer.packs.site.counted import Run, Status
 from medtransfer.packs.site.layout import NONE, Cell, Part, path_of, table
 from medtransfer.report.figures.names import shorten
 

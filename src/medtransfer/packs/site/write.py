@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medtransfer.core import files
-from medtransfer.core.errors import UserError, some
+from medtransfer.core.errors import UserError, quantity, some
 from medtransfer.packs.records import Pack
 from medtransfer.packs.site import board, boards, init_page, pack_page, task_page
 from medtransfer.packs.site.board import Board
@@ -97,7 +97,8 @@ def _refuse_other(out: Path) -> None:
     own = {MARK, *_files(out / MARK)}
     if others := [name for name in found if name not in own]:
         raise UserError(
-            f"{out} holds {len(others)} files that are not of a site {some(others)}, and would be lost: give --out a "
+            f"{out} holds {quantity(len(others), 'file')} not of a site {some(others)}, which would be lost: give "
+            "--out a "
             "new folder, or move them"
         )
 
