@@ -31,6 +31,7 @@ from medtransfer.data.images.formats import READABLE
 from medtransfer.data.readers.reading import Picture, Sample
 from medtransfer.registry import network
 from medtransfer.registry.network import Spec
+from medtransfer.training.objectives import Collected, on_host
 
 COLUMN = "image"
 ARTIFACT = "network"
@@ -86,7 +87,7 @@ def answer(model: torch.nn.Module, spec: Spec, images: Sequence[Any], device: st
     batches = network.loader(spec, [one.image for one in found], torch.device(device)).evaluate(
         np.arange(len(found)), goal.test_views
     )
-    parts: list[NDArray[Any]] = []
+    parts: list[Collected] = []
     masks: list[list[str]] = []
     for batch in batches:
         logits = network.logits(model, spec, batch.inputs)
@@ -94,7 +95,7 @@ def answer(model: torch.nn.Module, spec: Spec, images: Sequence[Any], device: st
             masks += [_masks(one, found[row].size) for one, row in zip(logits, batch.rows, strict=True)]
         else:
             parts.append(goal.collect(logits, batch.targets, batch.rows, False))
-    return pd.DataFrame(masks if spec.segmentation else np.concatenate(parts), columns=list(spec.labels))
+    return pd.DataFrame(masks if spec.segmentation else np.concatenate(on_host(parts)), columns=list(spec.labels))
 
 
 def _decode(spec: Spec, image: Any, number: int) -> decode.Decoded:

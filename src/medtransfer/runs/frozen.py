@@ -23,7 +23,7 @@ from medtransfer.training import objectives, probes
 from medtransfer.training.checkpoint import Fit
 from medtransfer.training.features import Features, LinearSegmenter
 from medtransfer.training.loader import Loader, certain
-from medtransfer.training.objectives import Prediction, TaskObjective
+from medtransfer.training.objectives import Prediction, TaskObjective, on_host
 
 MOST_PIXELS = 100_000
 """pixels of train that a linear layer is fitted to; of more, each image gives its first ones"""
@@ -205,7 +205,7 @@ def _test_masks(
                 goal.collect(model(batch.inputs), batch.targets, batch.rows, split == "test")
                 for batch in loader.evaluate(rows, 1)
             ]
-            found.append(goal.finish(np.concatenate(parts), rows, None))
+            found.append(goal.finish(np.concatenate(on_host(parts)), rows, None))
     return found[0], found[1]
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from itertools import accumulate, pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,11 +20,20 @@ from torch import Tensor
 
 from medtransfer.core import rng
 from medtransfer.params import Augmentation
-from medtransfer.training.augmentation import Intensity, Views, fixed_views, random_views, sample, shrink
+from medtransfer.training.augmentation import Bends, Views, bends, fixed_views, grid_of, lines, random_views, shrink
 from medtransfer.weights.records import Triple
 
 RESIDENT_SHARE = 0.5
 """share of a GPU's free memory that the cache may take; a larger one is gathered from the memory map"""
+KEPT_LEVELS = 256 << 20
+"""bytes of the levels of all images that a process keeps for a CPU, see `Cache`"""
+CHUNK = 64
+"""images of which a level is made at a time"""
+Made = TypeVar("Made")
+ALIGNED = 16
+"""bytes to whose multiples tensors are laid that travel together"""
+EVALUATED = 4
+"""training batches' images that a GPU takes at a time where nothing is learnt: no activation is kept"""
 
 
 @dataclass(frozen=True)
@@ -91,11 +100,34 @@ class Batch:
         return self.part or Part(0, count, count, count, True)
 
 
+def send(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Brings tensors of the host to a device in one copy that the host does not wait for."""
+    if device.type == "cpu":
+        return list(tensors)
+    sizes = [-(-tensor.numel() * tensor.element_size() // ALIGNED) * ALIGNED for tensor in tensors]
+    edges = list(accumulate(sizes, initial=0))
+    packed = staged((edges[-1],))
+    for tensor, start in zip(tensors, edges, strict=False):
+        flat = tensor.contiguous().reshape(-1).view(torch.uint8)
+        packed[start : start + len(flat)] = flat
+    there = packed.to(device, non_blocking=True)
+    return [
+        there[start : start + tensor.numel() * tensor.element_size()].view(tensor.dtype).view(tensor.shape)
+        for tensor, start in zip(tensors, edges, strict=False)
+    ]
+
+
+def staged(shape: Sequence[int]) -> Tensor:
+    """Makes room for bytes on the host that a GPU can fetch by itself."""
+    return torch.empty(tuple(shape), dtype=torch.uint8, pin_memory=torch.cuda.is_available())
+
+
 class Cache:
     """The images (and masks) of a prepared task, resident on the device when they fit.
 
     A pyramid of half-octave levels is the prefilter: a view that shrinks the image reads the level at which one
-    pixel of the output covers about one of the level, so that nothing aliases.
+    pixel of the output covers about one of the level, so that nothing aliases. A GPU that holds the images holds the
+    levels; on a CPU they are kept while they are small, else made anew for each batch.
     """
 
     def __init__(self, images: NDArray[np.uint8], targets: NDArray[Any], device: torch.device, planes: int = 1) -> None:
@@ -109,8 +141,8 @@ class Cache:
         self._images = images
         self._levels: dict[int, Tensor] = {}
         self.resident = self._fits()
-        if self.resident and device.type == "cuda":
-            self._levels[0] = self._gather(slice(None)).to(device)
+        if self.resident and device.type != "cpu":
+            self._levels[0] = self._all_of(0)
 
     @property
     def width(self) -> int:
@@ -119,57 +151,94 @@ class Cache:
 
     def _fits(self) -> bool:
         """A memory map is resident on a CPU by nature; on a GPU all levels together must fit."""
-        if self.device.type == "cpu":
+        if self.device.type != "cuda":
             return True
         need = 2 * self._images.nbytes + (2 * self.planes * self.masks.nbytes if self.masks is not None else 0)
         return need < RESIDENT_SHARE * torch.cuda.mem_get_info(self.device)[0]
 
-    def _gather(self, rows: Any) -> Tensor:
+    def _gather(self, rows: NDArray[np.int64]) -> Tensor:
         """Copies images, with each label's mask scaled to 0 and 255 as a further channel, as (B, C, H, W) bytes."""
+        shape = (len(rows), self.channels + self.planes, *self._images.shape[1:3])
+        pixels = torch.empty(shape, dtype=torch.uint8) if self.device.type == "cpu" else staged(shape)
+        out = pixels.numpy()
         images = np.asarray(self._images[rows])
-        parts = [images[:, None] if images.ndim == 3 else np.moveaxis(images, 3, 1)]
+        out[:, : self.channels] = images[:, None] if images.ndim == 3 else np.moveaxis(images, 3, 1)
         if self.masks is not None:
             bits = np.arange(self.planes, dtype=np.uint8)[:, None, None]
-            parts.append((np.asarray(self.masks[rows])[:, None] >> bits & 1) * np.uint8(255))
-        joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        pixels = torch.from_numpy(np.ascontiguousarray(joined))
-        return pixels.pin_memory() if self.device.type == "cuda" else pixels
+            np.multiply(np.asarray(self.masks[rows])[:, None] >> bits & 1, np.uint8(255), out=out[:, self.channels :])
+        return pixels
 
-    def pixels(self, rows: NDArray[np.int64], level: int) -> Tensor:
-        """Returns (B, C, h, w) bytes of one level: 0 is the cache, each next one has its side divided by sqrt 2."""
+    def _level(self, rows: NDArray[np.int64], places: Tensor, level: int) -> Tensor:
+        """Returns (B, C, h, w) bytes of one level: 0 is the cache, each next one has its side divided by sqrt 2.
+
+        Args:
+            rows: of the images.
+            places: the same, on the device.
+            level: of the pyramid.
+        """
+        if level not in self._levels and self._keeps(level):
+            self._levels[level] = self._all_of(level)
         if level in self._levels:
-            return self._levels[level][torch.from_numpy(rows).to(self.device)]
-        if level == 0 or not self.resident:
-            return self._level_of(self._gather(rows).to(self.device, non_blocking=True), level)
-        self._levels[level] = self._level_of_all(level)
-        return self.pixels(rows, level)
+            return self._levels[level][places]
+        return self._shrunk(self._gather(rows).to(self.device, non_blocking=True), level)
 
-    def _level_of(self, pixels: Tensor, level: int) -> Tensor:
+    def _keeps(self, level: int) -> bool:
+        """Says whether a level of all images is made once."""
+        if self.device.type != "cpu" or not self.resident:
+            return self.resident
+        bytes_of_all = len(self._images) * (self.channels + self.planes) * self._side(level) ** 2
+        return level > 0 and bytes_of_all + sum(each.numel() for each in self._levels.values()) <= KEPT_LEVELS
+
+    def _side(self, level: int) -> int:
+        return round(float(self.side * 2 ** (-level / 2)))
+
+    def _shrunk(self, pixels: Tensor, level: int) -> Tensor:
         if level == 0:
             return pixels
-        side = round(self.side * 2 ** (-level / 2))
-        if pixels.device.type == "cuda":  # its kernel takes floats only
+        side = self._side(level)
+        if pixels.device.type != "cpu":  # a GPU's kernel takes floats only
             return F.interpolate(pixels.float(), (side, side), mode="bilinear", antialias=True).round_().to(torch.uint8)
         return F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
 
-    def _level_of_all(self, level: int) -> Tensor:
-        count = len(self._images)
-        chunks = [np.arange(i, min(i + 64, count)) for i in range(0, count, 64)]
-        return torch.cat([self._level_of(self.pixels(chunk, 0), level) for chunk in chunks])
+    def _all_of(self, level: int) -> Tensor:
+        """Makes a level of all images, some at a time."""
+        count, side = len(self._images), self._side(level)
+        found = torch.empty((count, self.channels + self.planes, side, side), dtype=torch.uint8, device=self.device)
+        for start in range(0, count, CHUNK):
+            stop = min(start + CHUNK, count)
+            whole = self._levels[0][start:stop] if 0 in self._levels else self._gather(np.arange(start, stop))
+            found[start:stop] = self._shrunk(whole.to(self.device, non_blocking=True), level)
+        return found
 
     def views(self, rows: NDArray[np.int64], views: Views, size: int) -> Tensor:
         """Reads one view per row: (B, C, S, S) floats from 0 to 255, masks as the last channels."""
+        return self.read(rows, views, size)[0]
+
+    def read(
+        self, rows: NDArray[np.int64], views: Views, size: int, beside: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Reads one view per row, and brings tensors that belong to them to the device in the same copy.
+
+        What decides which kernels run stays on the host, which never waits for a GPU here.
+        """
         levels = (2 * torch.log2(shrink(views, self.side, size).clamp(min=1))).round().long().numpy()
-        if (levels == levels[0]).all():
-            return sample(self.pixels(rows, int(levels[0])).float(), views.to(self.device), size)
-        channels = self.channels + self.planes
-        out = torch.empty((len(rows), channels, size, size), device=self.device)
-        for level in np.unique(levels):
-            chosen = np.flatnonzero(levels == level)
-            pixels = self.pixels(rows[chosen], int(level)).float()
-            part = sample(pixels, views.select(chosen).to(self.device), size)
-            out[torch.from_numpy(chosen).to(self.device)] = part
-        return out
+        order = np.argsort(levels, kind="stable")
+        bent = bends(views.select(order))
+        sent = [lines(views.select(order), size), torch.from_numpy(rows[order]), torch.from_numpy(np.argsort(order))]
+        sent += [tensor for each in bent for tensor in (each.rows, each.numbers)]
+        drawn, places, back, *rest = send([*sent, *beside], self.device)
+        numbers = [Bends(each.kind, *rest[2 * at : 2 * at + 2]) for at, each in enumerate(bent)]
+        grid, outside = grid_of(drawn, numbers)
+        parts, start = [], 0
+        for level, count in zip(*np.unique(levels, return_counts=True), strict=True):
+            part = slice(start, start + count)
+            pixels = self._level(rows[order[part]], places[part], int(level)).float()
+            parts.append(F.grid_sample(pixels, grid[part], mode="bilinear", padding_mode="border", align_corners=False))
+            start += count
+        out = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if outside is not None:
+            out.masked_fill_(outside[:, None], 0.0)
+        return (out if len(parts) == 1 else out[back]), rest[2 * len(bent) :]
 
 
 def passes_of(rows: int, batch_size: int, min_steps: int) -> int:
@@ -247,44 +316,47 @@ class Loader:
         keys = self.keys[rows] + visit.astype(np.uint64)
         views, intensity = random_views(augmentation, stream, keys)
         uniform = rng.uniforms(rng.seed_of(seed, "uncertain", epoch), keys, self.cache.width)
-        return self._finish(self.cache.views(rows, views, self.size), rows, intensity, torch.from_numpy(uniform))
+        return self._finish(rows, views, intensity, torch.from_numpy(uniform))
+
+    def evaluation_step(self, views: int) -> int:
+        """Says how many images a batch of `evaluate` holds."""
+        return max(1, self.batch_size * (1 if self.cache.device.type == "cpu" else EVALUATED) // views)
 
     def evaluate(self, rows: NDArray[np.int64], views: int) -> Iterator[Batch]:
         """Yields every row once, in order; with ten views a batch holds all views of a sample one after the other."""
-        step = max(1, self.batch_size // views)
+        step = self.evaluation_step(views)
         plan = [rows[i : i + step] for i in range(0, len(rows), step)]
         yield from self._produce(lambda part: self._fixed(part, views), plan)
 
     def _fixed(self, rows: NDArray[np.int64], views: int) -> Batch:
-        repeated = np.repeat(rows, views)
-        pixels = self.cache.views(repeated, fixed_views(len(rows), self.crop_fraction, views), self.size)
-        return self._finish(pixels, repeated, None)
+        return self._finish(np.repeat(rows, views), fixed_views(len(rows), self.crop_fraction, views), None)
 
     def _finish(
-        self, pixels: Tensor, rows: NDArray[np.int64], intensity: Intensity | None, uniform: Tensor | None = None
+        self, rows: NDArray[np.int64], views: Views, intensity: Tensor | None, uniform: Tensor | None = None
     ) -> Batch:
-        """Splits masks off, changes intensity, repeats gray to three channels and normalizes."""
+        """Reads views, splits masks off, changes intensity, repeats gray to three channels and normalizes."""
+        labels = None if self.cache.labels is None else certain(self.cache.labels[rows], self.uncertain, uniform)
+        beside = [tensor for tensor in (intensity, labels) if tensor is not None]
+        pixels, sent = self.cache.read(rows, views, self.size, beside)
         images = pixels[:, : self.cache.channels]
         if intensity is not None:
-            device = self.cache.device
-            images = images.mul(intensity.gain.to(device) / 255).add_(intensity.offset.to(device)).clamp_(0, 1)
-            images = images.pow_(intensity.gamma.to(device)).mul_(255)
+            gain, offset, gamma = sent[0].unbind()
+            images = images.mul(gain / 255).add_(offset).clamp_(0, 1)
+            images = images.pow_(gamma).mul_(255)
         shape = (len(images), 3, self.size, self.size)
         inputs = torch.empty(shape, device=images.device, memory_format=self.layout)
         torch.addcmul(self.shift, images, self.scale, out=inputs)
-        if self.cache.labels is not None:
-            labels = self.cache.labels[torch.from_numpy(rows)]
-            targets = certain(labels, self.uncertain, uniform).to(self.cache.device)
-        else:
-            targets = (pixels[:, self.cache.channels :] > 127.5).float()
+        targets = (pixels[:, self.cache.channels :] > 127.5).float() if labels is None else sent[-1]
         return Batch(inputs, targets, rows)
 
-    def _produce(self, make: Any, plan: list[Any]) -> Iterator[Batch]:
-        """Makes batches one ahead in a thread where a GPU waits for a memory map; in line otherwise."""
-        if self.cache.resident:
+    def _produce(self, make: Callable[[Any], Batch], plan: list[Any]) -> Iterator[Batch]:
+        """Makes batches ahead in a thread where a GPU computes meanwhile; in line on a CPU."""
+        if self.cache.device.type == "cpu" and self.cache.resident:
             yield from map(make, plan)
-        else:
+        elif self.cache.device.type != "cuda":
             yield from _ahead(make, plan)
+        else:
+            yield from _beside(make, plan, self.cache.device)
 
 
 def certain(labels: Tensor, policy: str, uniform: Tensor | None = None) -> Tensor:
@@ -302,7 +374,7 @@ def certain(labels: Tensor, policy: str, uniform: Tensor | None = None) -> Tenso
     return torch.where(labels < 0, low + (high - low) * share, labels)
 
 
-def _ahead(make: Any, plan: list[Any], depth: int = 2) -> Iterator[Batch]:
+def _ahead(make: Callable[[Any], Made], plan: list[Any], depth: int = 2) -> Iterator[Made]:
     made: queue.Queue[Any] = queue.Queue(depth)
     stop = threading.Event()
 
@@ -327,3 +399,20 @@ def _ahead(make: Any, plan: list[Any], depth: int = 2) -> Iterator[Batch]:
         stop.set()
         while not made.empty():
             made.get_nowait()
+
+
+def _beside(make: Callable[[Any], Batch], plan: list[Any], device: torch.device) -> Iterator[Batch]:
+    """Makes batches ahead on a stream of their own, so that copies and input do not wait for the network's kernels."""
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's own stub is untyped
+    stream.wait_stream(torch.cuda.current_stream(device))  # what the cache is made on
+
+    def made(item: Any) -> tuple[Batch, torch.cuda.Event]:
+        with torch.cuda.stream(stream):
+            return make(item), stream.record_event()
+
+    for batch, ready in _ahead(made, plan):
+        current = torch.cuda.current_stream(device)
+        current.wait_event(ready)
+        for tensor in (batch.inputs, batch.targets):
+            tensor.record_stream(current)  # its memory is not given out again before the network has read it
+        yield batch

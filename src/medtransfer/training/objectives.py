@@ -30,6 +30,10 @@ PREFIXES = {"field_of_view": "fov_", "second_observer": "observer2_"}
 """extra mask of a test image -> prefix of the scores at native size inside it, or against it"""
 
 
+Collected = Tensor | NDArray[Any]
+"""one row of numbers per sample"""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What one pass over a split gives: scores of the split and one table row per sample."""
@@ -52,8 +56,8 @@ class Objective(Protocol):
     def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Returns the batch's mean loss."""
 
-    def collect(self, logits: Tensor, truth: Tensor, rows: NDArray[np.int64], native: bool) -> NDArray[Any]:
-        """Reduces a batch to one row of numbers per sample."""
+    def collect(self, logits: Tensor, truth: Tensor, rows: NDArray[np.int64], native: bool) -> Collected:
+        """Reduces a batch to one row of numbers per sample, on the device where nothing of it must be looked at."""
 
     def score(self, collected: NDArray[Any], rows: NDArray[np.int64]) -> dict[str, float]:
         """Scores the collected rows of val after an epoch."""
@@ -71,6 +75,14 @@ class TaskObjective(Objective, Protocol):
 
     def thresholds(self, collected: NDArray[Any]) -> NDArray[np.float64] | None:
         """Fixes on val what test needs fixed."""
+
+
+def on_host(parts: Sequence[Collected]) -> list[NDArray[Any]]:
+    """Reads back what was found of several batches; a GPU is waited for once."""
+    moved = [part.to("cpu", non_blocking=True) if isinstance(part, Tensor) else part for part in parts]
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return [part.numpy() if isinstance(part, Tensor) else part for part in moved]
 
 
 def targets(task: Task, prepared: Prepared) -> NDArray[Any]:
@@ -123,11 +135,11 @@ class ClassificationObjective:
     def _probabilities(self, logits: Tensor) -> Tensor:
         return logits.float().sigmoid()
 
-    def collect(self, logits: Tensor, truth: Tensor, rows: NDArray[np.int64], native: bool) -> NDArray[Any]:
+    def collect(self, logits: Tensor, truth: Tensor, rows: NDArray[np.int64], native: bool) -> Collected:
         """Averages the views' probabilities: one row per sample, (samples, L)."""
         probabilities = self._probabilities(logits)
         views = len(rows) // len(np.unique(rows))
-        return probabilities.reshape(-1, views, len(self.slugs)).mean(1).cpu().numpy().astype(np.float64)
+        return probabilities.reshape(-1, views, len(self.slugs)).mean(1).double()
 
     def score(self, collected: NDArray[Any], rows: NDArray[np.int64]) -> dict[str, float]:
         """Scores what was collected, without what val fixes for test."""
@@ -237,7 +249,7 @@ class SegmentationObjective:
             total = total + F.binary_cross_entropy_with_logits(logits, truth, pos_weight=self.weight)
         return total
 
-    def collect(self, logits: Tensor, truth: Tensor, rows: NDArray[np.int64], native: bool) -> NDArray[Any]:
+    def collect(self, logits: Tensor, truth: Tensor, rows: NDArray[np.int64], native: bool) -> Collected:
         """Counts pixels and measures shapes per image, block and label: (samples, blocks, L, 3 and more).
 
         The first block is at the network's size. If asked, there follow one at the image's own size and one for each
@@ -245,7 +257,10 @@ class SegmentationObjective:
         Shapes are measured in the first two blocks, nan in the others: see `_groups`.
         """
         predicted, target = logits.float() > 0, truth > 0.5
-        terms: NDArray[Any] = _terms(predicted, target).cpu().numpy()[:, None]
+        counted = _terms(predicted, target)[:, None]
+        if not native and not self.primary:
+            return counted
+        terms: NDArray[Any] = counted.cpu().numpy()
         found = [self._with_shapes(terms, list(zip(predicted, target, strict=True)), rows, native, self.primary)]
         if native:
             own = [self._native(sample, int(row)) for sample, row in zip(logits, rows, strict=True)]

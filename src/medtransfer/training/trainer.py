@@ -28,7 +28,7 @@ from medtransfer.statistics import metrics
 from medtransfer.training import checkpoint, distributed, optimizer
 from medtransfer.training.checkpoint import Fit
 from medtransfer.training.loader import Batch, Loader, Share
-from medtransfer.training.objectives import Objective, Prediction, TaskObjective
+from medtransfer.training.objectives import Objective, Prediction, TaskObjective, on_host
 from medtransfer.training.schedule import Schedule
 from medtransfer.weights import convert
 
@@ -260,17 +260,19 @@ class Trainer:
         Several processes take each its share of the batches; all of them return the numbers of the whole split.
         """
         self.model.eval()
-        rows, step = self.rows[split], max(1, self.loader.batch_size // views)
-        rows = self.group.share(rows, step) if self.group else rows
-        done = []
+        rows = self.rows[split]
+        rows = self.group.share(rows, self.loader.evaluation_step(views)) if self.group else rows
+        collected, losses, counts = [], [], []
         for batch in self.loader.evaluate(rows, views):
             with self._autocast():
                 logits = self.forward(batch.inputs)
-            loss = self.objective.loss(logits, batch.targets).cpu()
-            done.append((self.objective.collect(logits, batch.targets, batch.rows, native), loss, len(batch.rows)))
+            losses.append(self.objective.loss(logits, batch.targets))
+            collected.append(self.objective.collect(logits, batch.targets, batch.rows, native))
+            counts.append(len(batch.rows))
+        done = list(zip(on_host(collected), on_host(losses), counts, strict=True))
         if self.group:
             done = [each for one in self.group.collect(done) for each in one]
-        total = sum((loss * count for _, loss, count in done), torch.zeros(()))
+        total = sum((loss * count for _, loss, count in done), np.float32(0))
         return np.concatenate([part for part, _, _ in done]), float(total) / sum(count for _, _, count in done)
 
     def _update(self, scores: dict[str, float]) -> None:

@@ -78,7 +78,7 @@ class ViewLoader(Loader):
         drawn = []
         for number in range(self.views):
             views, intensity = random_views(augmentation, stream(number), keys)
-            drawn.append(self._finish(self.cache.views(rows, views, self.size), rows, intensity))
+            drawn.append(self._finish(rows, views, intensity))
         inputs, targets = (
             torch.stack(parts, dim=1).flatten(0, 1)
             for parts in ([batch.inputs for batch in drawn], [batch.targets for batch in drawn])
