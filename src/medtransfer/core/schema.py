@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import re
 import shlex
@@ -131,10 +132,15 @@ def _check(law: bool, result: Any, value: object, name: str, wanted: str) -> Any
     return result
 
 
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
 def _convert_section(value: Any, kind: type, name: str) -> Any:
     prefix = f"{name}." if name else ""
     _check(isinstance(value, Mapping), value, value, name or "params", "a mapping of names to values")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     for key in value:
         if key not in hints:
             raise UserError(

@@ -169,9 +169,13 @@ def kind(run: Run) -> Kind:
 def longest_first(runs: Sequence[Run]) -> list[Run]:
     """Sorts runs so that no long one is left over at the end; one of unknown length may be long, too."""
     rates = measured(runs[0].root) if runs else {}
-    seconds = {of: rates[of].seconds if of in rates else float("inf") for of in map(kind, runs)}
-    pixels = {of: of.image_size**2 * of.max_epochs for of in seconds}
-    return sorted(runs, key=lambda run: (-seconds[kind(run)], -pixels[kind(run)]))
+
+    def length(pair: tuple[Run, Kind]) -> tuple[float, int]:
+        of = pair[1]
+        seconds = rates[of].seconds if of in rates else float("inf")
+        return -seconds, -(of.image_size**2) * of.max_epochs
+
+    return [run for run, _ in sorted(((run, kind(run)) for run in runs), key=length)]
 
 
 def shown(found: Survey, params: Params, root: Path) -> Group:

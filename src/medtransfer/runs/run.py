@@ -117,7 +117,7 @@ class Run:
         found = found or (self.listed is not None and self.listed.held > 0)
         return (*self.marks, "contaminated") if found else self.marks
 
-    @property
+    @functools.cached_property
     def training(self) -> Classification | Segmentation:
         """Is what the task is fine-tuned under."""
         return protocol(self.params, self.task, self.record.segmentation)
