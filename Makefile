@@ -8,7 +8,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := true
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test lint docs docs-check ui slow lock services
+.PHONY: demo test lint docs docs-check ui slow lock services bench-gpu
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -34,6 +34,10 @@ docs: .venv/installed
 # As CI builds it, into site/: a link that leads nowhere, or a page that no menu names, is an error.
 docs-check: .venv/installed
 	@mkdocs build --strict --quiet
+
+# Input, step, run and grid on one GPU, as a page: benchmarks/gpu.md.
+bench-gpu: .venv/installed
+	@PYTHONPATH=src:. python benchmarks/gpu.py
 
 ui: .venv/installed
 	@python -m medtransfer ui --serve
