@@ -92,15 +92,18 @@ def away(results: Sequence[Result], folder: Path, reference: str, level: float) 
     Raises:
         UserError: predictions are missing or damaged, or of other images than another run's.
     """
-    found = [_away_task(one, results, folder, reference, level) for one in _read_on(results)]
-    drops = holm([one.drop.p for each in found for one in each.inits])
-    pairs = holm([pair.away.p for each in found for pair in each.pairs])
-    of_drops, of_pairs = iter(drops), iter(pairs)
+    return adjusted([_away_task(one, results, folder, reference, level) for one in _read_on(results)])
+
+
+def adjusted(found: Sequence[AwayTask]) -> tuple[AwayTask, ...]:
+    """Corrects for all drops of a task, and for all its pairs, at all the tasks that its networks were read on."""
+    drops = iter(holm([one.drop.p for each in found for one in each.inits]))
+    pairs = iter(holm([pair.away.p for each in found for pair in each.pairs]))
     return tuple(
         replace(
             each,
-            inits=tuple(replace(one, drop=replace(one.drop, adjusted=next(of_drops))) for one in each.inits),
-            pairs=tuple(replace(pair, away=replace(pair.away, adjusted=next(of_pairs))) for pair in each.pairs),
+            inits=tuple(replace(one, drop=replace(one.drop, adjusted=next(drops))) for one in each.inits),
+            pairs=tuple(replace(pair, away=replace(pair.away, adjusted=next(pairs))) for pair in each.pairs),
         )
         for each in found
     )
@@ -123,35 +126,49 @@ def _away_task(one: Away, results: Sequence[Result], folder: Path, reference: st
         return replace(blank, note=f"{results[0].metric} has no interval over patients")
     if results[0].fold is not None and not locked(results, folder):
         return replace(blank, note="each run has test images of its own at home")
-    return _scored(blank, one, results, folder, metric, reference, level)
-
-
-def _scored(
-    blank: AwayTask, one: Away, results: Sequence[Result], folder: Path, metric: Metric, reference: str, level: float
-) -> AwayTask:
     shared = tuple(slug(label) for label in one.labels)
     known = [replace(results[0], tested=shared), *results[1:]]
     home = predictions_of(known, folder, table_of(results[0], folder), metric)
     name = file_of(one.task)
     away = predictions_of(known, folder, table_of(results[0], folder, name=name), metric, name)
+    home, away = replace(home, labels=shared), replace(away, labels=shared)
+    units = by_unit(results)
+    barred = {init: _barred(init, one.task, results) for init in units}
+    return compared(blank, home, away, metric, units, barred, reference, level)
+
+
+def compared(
+    blank: AwayTask, home: Predictions, away: Predictions, metric: Metric, units: Mapping[str, Sequence[Sequence[int]]],
+    barred: Mapping[str, str], reference: str, level: float,
+) -> AwayTask:  # fmt: skip
+    """Compares the predictions of the same networks on two tests; nothing is corrected yet.
+
+    Args:
+        blank: what is known of the other task.
+        home: of all runs, of the shared labels.
+        away: of the same runs and labels.
+        metric: the task's, one with contributions of patients.
+        units: init -> places of the runs of each of its seeds, or folds.
+        barred: init -> why it is compared with no other; empty: it is.
+        reference: the init that is on the right in its pairs.
+        level: of the intervals.
+    """
     usable = [_usable(side, metric) for side in (home, away)]
     kept = [k for k in range(len(home.labels)) if all(k in side for side in usable)]
-    patients = len(np.unique(away.patients))
     blank = replace(
-        blank, patients=patients, labels=tuple(shared[k] for k in kept),
-        few=tuple(label for k, label in enumerate(shared) if k not in kept),
+        blank, patients=len(np.unique(away.patients)), labels=tuple(home.labels[k] for k in kept),
+        few=tuple(label for k, label in enumerate(home.labels) if k not in kept),
     )  # fmt: skip
-    if not kept or (metric.of != "label" and len(kept) < len(shared)):
+    if not kept or (metric.of != "label" and len(kept) < len(home.labels)):
         return replace(blank, note=f"fewer than {CASES} patients of a class in one of the two tests")
     parts = [_parts(_of(side, kept), metric) for side in (home, away)]
+    sides, coarse = list[dict[str, Array]](), 0.0
     for part in parts:
         if isinstance(part, str):
             return replace(blank, note=part)
-    units = by_unit(results)
-    at_home, there = ({init: _by_seed(part, runs) for init, runs in units.items()}
-                      for part in parts if not isinstance(part, str))  # fmt: skip
-    barred = {init: _barred(init, one.task, results) for init in units}
-    free = [init for init in units if not barred[init]]
+        sides.append({init: _by_seed(part, runs) for init, runs in units.items()})
+        coarse = part.coarseness
+    at_home, there = sides
     inits = tuple(
         AwayScore(
             init=init, home=_measured(at_home[init], level), away=_measured(there[init], level),
@@ -159,7 +176,7 @@ def _scored(
         )
         for init in units
     )  # fmt: skip
-    coarse = 0.0 if isinstance(parts[1], str) else parts[1].coarseness
+    free = [init for init in units if not barred[init]]
     return replace(
         blank, seeds=min(map(len, units.values())), inits=inits,
         pairs=_pairs(free, at_home, there, coarse, reference, level),
