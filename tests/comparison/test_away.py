@@ -155,7 +155,7 @@ def test_the_report_tabulates_what_was_read_elsewhere_and_what_was_lost(tmp_path
     first, lost = degradation.degradation(both)
     assert (first.slug, lost.slug) == ("shift", "shift-shenzhen")
     assert lost.grid is not None
-    assert lost.grid.header == ("init", "score as they are", "lost, %", "blur", "noise")
+    assert lost.grid.header == ("init", "AUC as they are", "lost, %", "blur", "noise")
     for row in lost.grid.rows:  # blur changed nothing, noise left chance alone: half of what is above chance
         assert row[2].text == "50.0"
         assert [entry.text for entry in row[3:]] == ["0.0", "100.0"]

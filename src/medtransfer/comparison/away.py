@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medtransfer.comparison.calibration import CAUTION
 from medtransfer.comparison.patients import by_unit, locked, predictions_of, table_of
 from medtransfer.data.tasks import slug
 from medtransfer.results.away import Away, file_of
@@ -26,7 +27,7 @@ CASES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A number with its interval over seeds and patients."""
+    """A number with its interval over seeds and patients; that of a difference is corrected for all (Bonferroni)."""
 
     estimate: float
     low: float | None
@@ -66,6 +67,7 @@ class AwayTask:
     """Another task, and what was read there."""
 
     task: str
+    metric: str = ""
     labels: tuple[str, ...] = ()
     """that the score is over, in the own task's words"""
     few: tuple[str, ...] = ()
@@ -92,7 +94,8 @@ def away(results: Sequence[Result], folder: Path, reference: str, level: float) 
     Raises:
         UserError: predictions are missing or damaged, or of other images than another run's.
     """
-    return adjusted([_away_task(one, results, folder, reference, level) for one in _read_on(results)])
+    read_on = _read_on(results)
+    return adjusted([_away_task(one, results, folder, reference, level, len(read_on)) for one in read_on])
 
 
 def adjusted(found: Sequence[AwayTask]) -> tuple[AwayTask, ...]:
@@ -115,8 +118,10 @@ def _read_on(results: Sequence[Result]) -> list[Away]:
     return [found[task] for task in sorted(found)]
 
 
-def _away_task(one: Away, results: Sequence[Result], folder: Path, reference: str, level: float) -> AwayTask:
-    blank = AwayTask(task=one.task, images=one.images, marks=one.marks)
+def _away_task(
+    one: Away, results: Sequence[Result], folder: Path, reference: str, level: float, tasks: int
+) -> AwayTask:  # fmt: skip
+    blank = AwayTask(task=one.task, metric=results[0].metric, images=one.images, marks=one.marks)
     same = [[(read.manifest_digest, dict(read.labels)) for read in result.away if read.task == one.task]
             for result in results]  # fmt: skip
     if any(read != same[0] for read in same) or not same[0]:
@@ -134,14 +139,14 @@ def _away_task(one: Away, results: Sequence[Result], folder: Path, reference: st
     home, away = replace(home, labels=shared), replace(away, labels=shared)
     units = by_unit(results)
     barred = {init: _barred(init, one.task, results) for init in units}
-    return compared(blank, home, away, metric, units, barred, reference, level)
+    return compared(blank, home, away, metric, units, barred, reference, level, tasks)
 
 
 def compared(
     blank: AwayTask, home: Predictions, away: Predictions, metric: Metric, units: Mapping[str, Sequence[Sequence[int]]],
-    barred: Mapping[str, str], reference: str, level: float,
+    barred: Mapping[str, str], reference: str, level: float, tasks: int = 1,
 ) -> AwayTask:  # fmt: skip
-    """Compares the predictions of the same networks on two tests; nothing is corrected yet.
+    """Compares the predictions of the same networks on two tests; p-values are not corrected yet.
 
     Args:
         blank: what is known of the other task.
@@ -151,7 +156,8 @@ def compared(
         units: init -> places of the runs of each of its seeds, or folds.
         barred: init -> why it is compared with no other; empty: it is.
         reference: the init that is on the right in its pairs.
-        level: of the intervals.
+        level: of the intervals; drops, and differences, share half of what it leaves.
+        tasks: that the networks were read on.
     """
     usable = [_usable(side, metric) for side in (home, away)]
     kept = [k for k in range(len(home.labels)) if all(k in side for side in usable)]
@@ -169,17 +175,18 @@ def compared(
         sides.append({init: _by_seed(part, runs) for init, runs in units.items()})
         coarse = part.coarseness
     at_home, there = sides
+    free = [init for init in units if not barred[init]]
+    share = CAUTION * (1 - level) / tasks
     inits = tuple(
         AwayScore(
             init=init, home=_measured(at_home[init], level), away=_measured(there[init], level),
-            drop=_drop(at_home[init], there[init], level, bool(barred[init])), barred=barred[init],
+            drop=_drop(at_home[init], there[init], share / max(1, len(free)), bool(barred[init])), barred=barred[init],
         )
         for init in units
     )  # fmt: skip
-    free = [init for init in units if not barred[init]]
     return replace(
         blank, seeds=min(map(len, units.values())), inits=inits,
-        pairs=_pairs(free, at_home, there, coarse, reference, level),
+        pairs=_pairs(free, at_home, there, coarse, reference, share),
     )  # fmt: skip
 
 
@@ -217,9 +224,9 @@ def _barred(init: str, task: str, results: Sequence[Result]) -> str:
     return "contaminated at home" if any(CONTAMINATED in result.marks for result in own) else ""
 
 
-def _drop(home: Array, away: Array, level: float, barred: bool) -> Measured:
+def _drop(home: Array, away: Array, share: float, barred: bool) -> Measured:
     """Measures the fall; of weights that knew one of the two sets beforehand nothing is tested."""
-    found = _measured(of_two_sets(home, away), level)
+    found = _measured(of_two_sets(home, away), 1 - share)
     return replace(found, p=None) if barred else found
 
 
@@ -230,7 +237,7 @@ def _measured(values: Array, level: float) -> Measured:
 
 def _pairs(
     inits: Sequence[str], home: Mapping[str, Array], away: Mapping[str, Array], coarse: float, reference: str,
-    level: float,
+    share: float,
 ) -> tuple[Pair, ...]:  # fmt: skip
     """Compares every two inits at the other site, the reference on the right."""
     ordered = [*(init for init in inits if init != reference), *(init for init in inits if init == reference)]
@@ -239,7 +246,7 @@ def _pairs(
     pairs = all_pairs.over_seeds_and_patients(np.stack([away[init] for init in ordered]), coarseness=coarse)
     if pairs is None:
         return ()
-    p, reach, found = pairs.p(), pairs.reach(1 - level), []
+    p, reach, found = pairs.p(), pairs.reach(share / pairs.number), []
     for one, two in itertools.combinations(range(len(ordered)), 2):
         estimate, half = float(pairs.estimate[one, two]), float(reach[one, two])
         tested = not np.isnan(half)

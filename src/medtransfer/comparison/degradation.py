@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,7 @@ class Degraded:
 class Degradation:
     """What the initializations of a task lose on test images made worse."""
 
+    metric: str
     kinds: tuple[str, ...]
     severities: tuple[int, ...]
     chance: float
@@ -62,7 +63,7 @@ def degradation(results: Sequence[Result], folder: Path, level: float) -> Degrad
     if not any(asked):
         return None
     kinds, severities = (tuple(asked[0].get(f"corruptions.{name}", ())) for name in ("kinds", "severities"))
-    blank = Degradation(kinds=kinds, severities=severities, chance=0.0, seeds=0, inits=())
+    blank = Degradation(metric=results[0].metric, kinds=kinds, severities=severities, chance=0.0, seeds=0, inits=())
     metric = metrics.METRICS.get(results[0].metric)
     note = ""
     if any(one != asked[0] for one in asked):
@@ -72,7 +73,7 @@ def degradation(results: Sequence[Result], folder: Path, level: float) -> Degrad
     elif results[0].fold is not None and not locked(results, folder):
         note = "each run has test images of its own"
     if note or metric is None:
-        return Degradation(**{**blank.__dict__, "note": note})
+        return replace(blank, note=note)
     known = predictions_of(results, folder, table_of(results[0], folder), metric)
     units = by_unit(results)
     clean = _values(known, metric)
@@ -86,9 +87,7 @@ def degradation(results: Sequence[Result], folder: Path, level: float) -> Degrad
         own = _by_seed(clean, runs)
         found = {kind: lost(own, _by_seed(values, runs), least, level) for kind, values in worse.items()}
         inits.append(Degraded(init=init, clean=float(own.mean()), lost=found))
-    return Degradation(
-        kinds=kinds, severities=severities, chance=least, seeds=min(map(len, units.values())), inits=tuple(inits)
-    )
+    return replace(blank, chance=least, seeds=min(map(len, units.values())), inits=tuple(inits))
 
 
 def _changed(

@@ -27,7 +27,6 @@ class Corruption:
     """One way in which an image gets worse."""
 
     name: str
-    title: str
     change: Change
     strengths: tuple[float, float, float, float, float]
     """of severity 1 to 5"""
@@ -127,15 +126,15 @@ def _window(image: Bytes, share: float, stream: np.random.Generator) -> NDArray[
 CORRUPTIONS: dict[str, Corruption] = {
     one.name: one
     for one in (
-        Corruption(name="noise", title="noise", change=_noise, strengths=(5, 10, 20, 35, 55)),
-        Corruption(name="blur", title="blur", change=_blur, strengths=(0.006, 0.01, 0.015, 0.022, 0.03)),
-        Corruption(name="contrast", title="low contrast", change=_contrast, strengths=(0.8, 0.6, 0.45, 0.3, 0.2)),
-        Corruption(name="gamma", title="too dark (gamma)", change=_gamma, strengths=(1.25, 1.5, 1.9, 2.4, 3.0)),
-        Corruption(name="resolution", title="low resolution", change=_resolution, strengths=(2, 3, 4, 6, 8)),
-        Corruption(name="jpeg", title="JPEG", change=_jpeg, strengths=(50, 30, 18, 10, 5)),
-        Corruption(name="text", title="burned-in text", change=_text, strengths=(0.05, 0.08, 0.12, 0.17, 0.23)),
-        Corruption(name="crop", title="crop", change=_crop, strengths=(0.95, 0.9, 0.8, 0.7, 0.6), moves=True),
-        Corruption(name="window", title="wrong window", change=_window, strengths=(0.1, 0.2, 0.3, 0.45, 0.6)),
+        Corruption(name="noise", change=_noise, strengths=(5, 10, 20, 35, 55)),
+        Corruption(name="blur", change=_blur, strengths=(0.006, 0.01, 0.015, 0.022, 0.03)),
+        Corruption(name="contrast", change=_contrast, strengths=(0.8, 0.6, 0.45, 0.3, 0.2)),
+        Corruption(name="gamma", change=_gamma, strengths=(1.25, 1.5, 1.9, 2.4, 3.0)),
+        Corruption(name="resolution", change=_resolution, strengths=(2, 3, 4, 6, 8)),
+        Corruption(name="jpeg", change=_jpeg, strengths=(50, 30, 18, 10, 5)),
+        Corruption(name="text", change=_text, strengths=(0.05, 0.08, 0.12, 0.17, 0.23)),
+        Corruption(name="crop", change=_crop, strengths=(0.95, 0.9, 0.8, 0.7, 0.6), moves=True),
+        Corruption(name="window", change=_window, strengths=(0.1, 0.2, 0.3, 0.45, 0.6)),
     )
 }
 """kind -> how it is done"""

@@ -9,6 +9,7 @@ from medtransfer.comparison.calibration import CAUTION
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.wording import interval, names, p_value, points
 from medtransfer.report.tables import Section, grid
+from medtransfer.statistics import metrics
 from medtransfer.weights.families import labels
 
 NAMED = 6
@@ -25,11 +26,12 @@ def away(findings: Findings) -> list[Section]:
     notes = (
         "The networks of a task, as they were tested at home, read on the test images of another task: nothing is "
         f"trained or chosen there. Scores in percent on the labels that both share ({level} interval over seeds and "
-        "test patients, each by itself); drop: home minus there, in points. The patients are other people, so both "
-        "sets are drawn anew independently; seeds are the same networks.",
-        "p: two-sided, corrected by Holm for all drops of the task, or for all its pairs of initializations there. "
-        f"Shown: at {CAUTION * findings.settings.alpha:g} of each. A drop mixes the other scanner, the other patients "
-        "and the other readers of the labels; none shown is no proof of equality.",
+        "test patients); drop: home minus there, in points. The patients are other people, so both sets are drawn "
+        "anew independently; seeds are the same networks.",
+        "p and “shown” are corrected by Holm for all drops of the task, or for all its pairs of initializations there, "
+        f"each at {CAUTION * findings.settings.alpha:g}; intervals of drops and differences by Bonferroni, which are a "
+        "little wider. A drop mixes the other scanner, the other patients and the other readers of the labels; none "
+        "shown is no proof of equality.",
     )
     return [Section(title="At another site", slug="away", notes=notes, scores=True), *found]
 
@@ -77,7 +79,8 @@ def _sections(findings: Findings, task: str, away: AwayTask) -> list[Section]:
     slug = f"away-{task}-{away.task}"
     if away.note:
         return [Section(title=title, slug=slug, level=3, notes=(f"Not compared: {away.note}.",))]
-    header = ("init", f"at home ({task})", f"there ({away.task})", "drop, points", "p of the drop", "compared")
+    metric = metrics.title(away.metric)
+    header = ("init", f"{metric} at home ({task})", f"there ({away.task})", "drop, points", "p of the drop", "compared")
     lines = [_line(one) for one in away.inits]
     notes = (sentence(findings, task, away), _of(away), *_agreement(away))
     first = Section(title=title, slug=slug, level=3, grid=grid(header, lines), notes=notes, scores=True)
@@ -111,7 +114,9 @@ def _pair(pair: Pair) -> tuple[str, ...]:
 
 def _text(one: Measured) -> str:
     text = f"{100 * one.estimate:.2f}"
-    return text if one.low is None or one.high is None else f"{text} ({100 * one.low:.2f} to {100 * one.high:.2f})"
+    if one.low is None or one.high is None:
+        return text
+    return f"{text} ({100 * one.low:.2f} to {100 * min(one.high, 1.0):.2f})"  # no score is above 1
 
 
 def _of(away: AwayTask) -> str:

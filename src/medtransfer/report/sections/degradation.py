@@ -5,6 +5,7 @@ from __future__ import annotations
 from medtransfer.comparison.degradation import ALL, Degradation, Degraded
 from medtransfer.comparison.findings import Findings
 from medtransfer.report.tables import Section, grid
+from medtransfer.statistics import metrics
 from medtransfer.statistics.degradation import Lost
 
 
@@ -33,7 +34,7 @@ def _of_task(task: str, found: Degradation) -> Section:
         return Section(title=title, slug=slug, level=3, notes=(f"Not measured: {found.note}.",))
     severities = ", ".join(map(str, found.severities))
     note = f"Severities {severities}; chance is {found.chance:.2f}; {found.seeds} seeds of each."
-    header = ("init", "score as they are", "lost, %", *found.kinds)
+    header = ("init", f"{metrics.title(found.metric)} as they are", "lost, %", *found.kinds)
     lines = [_line(one, found.kinds) for one in found.inits]
     return Section(title=title, slug=slug, level=3, grid=grid(header, lines), notes=(note,), scores=True)
 
