@@ -15,15 +15,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from sklearn.metrics import roc_auc_score
 
 from medtransfer import params as parameters
 from medtransfer import tracking
+from medtransfer.comparison import findings
 from medtransfer.core.errors import UserError
 from medtransfer.data import away, catalog, prepare
 from medtransfer.data.cache import load
+from medtransfer.data.phantoms import write
 from medtransfer.params import Params
 from medtransfer.registry import network, serve
+from medtransfer.report.sections import away as section
 from medtransfer.results.result import read_result
 from medtransfer.runs import benchmark, finetune
 from medtransfer.runs.run import Run
@@ -287,3 +291,34 @@ def test_a_killed_run_resumes_to_the_same_numbers_away(
         found.append((cell["scores"], {k: v for k, v in cell["parts"].items() if k != "best.safetensors"}))
     assert found[0] == found[1]
     assert "away_clinic_auc" in found[0][0]
+
+
+@pytest.mark.slow
+def test_a_fainter_site_is_found_and_one_alike_is_not(
+    tmp_path: Path, top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    root = workspace.make(tmp_path, top)
+    write.write("shenzhen", root / "data/phantoms/shenzhen", images=240, size=64, seed=0, contrast=2.5)
+    for name, contrast in (("alike", 2.5), ("fainter", 0.25)):
+        clinics.tuberculosis(root, name, images=240, size=64, seed=9, contrast=contrast)
+    tree = yaml.safe_load((root / "params.yaml").read_text())
+    tree["classification"] |= {"max_epochs": 12, "lr": 3e-3}
+    tree["phantoms"]["images"]["shenzhen"] = 240
+    tree["benchmark"] |= {"seeds": [0, 1, 2, 3], "tasks": ["shenzhen"]}
+    tree["comparison"] |= {"against": [], "reference": "random"}
+    pairs = {"Tuberculosis": "TB"}
+    tree["tasks"]["shenzhen"]["external"] = [{"task": name, "labels": pairs} for name in ("alike", "fainter")]
+    (root / "params.yaml").write_text(yaml.safe_dump(tree))
+    values = parameters.load(root / "params.yaml", {}, catalog.sizes(root))
+    for name in ("alike", "fainter"):
+        prepare.prepare(catalog.lookup(name, root), values, root)
+    runs = plan_runs(values, root, ["random"], ["shenzhen"], [0, 1, 2, 3])
+    benchmark.run_all(runs)
+    benchmark.write_results(runs, root / "data/results/cells/shenzhen")
+    found = findings.of_benchmark(root / "data/results/cells", values, root)
+    said = {one.task: section.sentence(found, "shenzhen", one) for one in found.away["shenzhen"]}
+    print(said, [one.inits[0].drop for one in found.away["shenzhen"]])
+    assert said["alike"] == "At alike, against shenzhen, no score is shown to fall or to rise."
+    assert said["fainter"] == "At fainter, against shenzhen, scores are shown to fall for random."
