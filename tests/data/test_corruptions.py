@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,16 @@ def rounded(values: Any) -> Bytes:
 def test_the_kinds_of_the_parameters_are_those_that_there_are() -> None:
     assert set(Kind.__args__) == set(CORRUPTIONS)  # type: ignore[attr-defined]  # of a Literal
     assert [one.name for one in CORRUPTIONS.values() if one.moves] == ["crop"]
+
+
+def test_the_docs_print_the_strengths(top: Path) -> None:
+    page = (top / "docs/how-to/other-sites.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| .* \| ([\d., ]+) \|$", page, re.MULTILINE))
+    shares = ("blur", "text")  # which it has in percent
+    shown = {name: [100 * x if name in shares else x for x in one.strengths] for name, one in CORRUPTIONS.items()}
+    assert {name: [float(x) for x in text.split(",")] for name, text in rows.items()} == {
+        name: pytest.approx(values) for name, values in shown.items()
+    }
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)

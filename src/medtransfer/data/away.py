@@ -125,7 +125,7 @@ def check(home: Prepared, away: Prepared, related: bool) -> None:
         first, second, likeness = duplicates.Looks(*thumbnails).alike(rows[0], rows[1] + len(thumbnails[0]))
         found["images that look alike"] = duplicates.closest([], first, second, likeness, everyone, "/".join(names))
     else:
-        every = [part for pictures, places in zip(thumbnails, rows, strict=True) for part in pictures[places]]
+        every = (pictures[row] for pictures, places in zip(thumbnails, rows, strict=True) for row in places)
         content = np.array([hashlib.sha256(picture.tobytes()).hexdigest() for picture in every], dtype=np.str_)
         found["identical images"] = overlap.shared(content, splits, ids)["examples"]
     for what, pairs in found.items():

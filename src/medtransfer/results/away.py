@@ -27,6 +27,11 @@ class Away:
     """whether the run's weights were pre-trained on its dataset, or on images that are in it"""
 
 
+def read_after_test(parameter: str) -> bool:
+    """Says whether a parameter decides what a network is read on after its own test, and nothing of that."""
+    return parameter.startswith("corruptions.") or parameter.endswith(".external")
+
+
 def file_of(task: str) -> str:
     """Names the file with the predictions of another task's test images."""
     return f"away-{task}.parquet"

@@ -12,17 +12,10 @@ from medtransfer.core import schema
 from medtransfer.core.arithmetic import kind
 from medtransfer.data import catalog
 from medtransfer.report.tables import Section, grid
+from medtransfer.results.away import read_after_test
 from medtransfer.results.result import Result, kind_of, of_task
 
-NOT_DEVIATIONS = (
-    "benchmark.",
-    "comparison.",
-    "execution.",
-    "phantoms.",
-    "data.phantoms",
-    "data.partial",
-    "corruptions.",
-)
+NOT_DEVIATIONS = ("benchmark.", "comparison.", "execution.", "phantoms.", "data.phantoms", "data.partial")
 """parameters that say where and how much is run, not how: a difference is no deviation from a protocol"""
 
 UNSAID = (
@@ -76,7 +69,7 @@ def _differences(results: Sequence[Result], theirs: Mapping[str, Any]) -> list[t
     read = [{"model.backbone": result.backbone, **result.params} for result in results]
     differences = []
     names = {name for run in read for name in run if not name.startswith(NOT_DEVIATIONS)}
-    for name in sorted(name for name in names if not name.endswith(".external")):  # which is read after the test
+    for name in sorted(name for name in names if not read_after_test(name)):
         values = [run[name] for run in read if name in run]
         if name not in theirs or any(value != theirs[name] for value in values):
             here = ", ".join(dict.fromkeys(map(as_word, values)))
