@@ -126,7 +126,7 @@ def _window(image: Bytes, share: float, stream: np.random.Generator) -> NDArray[
 CORRUPTIONS: dict[str, Corruption] = {
     one.name: one
     for one in (
-        Corruption(name="noise", change=_noise, strengths=(5, 10, 20, 35, 55)),
+        Corruption(name="noise", change=_noise, strengths=(4, 8, 14, 22, 35)),
         Corruption(name="blur", change=_blur, strengths=(0.006, 0.01, 0.015, 0.022, 0.03)),
         Corruption(name="contrast", change=_contrast, strengths=(0.8, 0.6, 0.45, 0.3, 0.2)),
         Corruption(name="gamma", change=_gamma, strengths=(1.25, 1.5, 1.9, 2.4, 3.0)),
