@@ -76,7 +76,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, top: Path) -> Iterator[Path]:
         patched.delenv("MLFLOW_RUN_ID", raising=False)
         patched.chdir(folder)
         make(folder, top)
-        ready(folder, "clinic", "lungs")
+        ready(folder, "clinic")
         yield folder
 
 
@@ -117,6 +117,7 @@ def test_away_answers_are_those_of_the_kept_network_on_the_raw_files(trained: Pa
 
 @pytest.mark.slow
 def test_away_masks_are_of_the_label_that_both_have(root: Path) -> None:
+    ready(root, "lungs")
     run = plan(root, "montgomery", **AWAY, **WORSE)
     benchmark.run_all([run])
     (there,) = run.away
@@ -217,29 +218,57 @@ def test_a_run_that_asks_for_neither_is_the_run_that_it_was(root: Path) -> None:
     assert plan(root, **WORSE).digest == plan(root, **{**WORSE, "corruptions.kinds": "[crop, noise]"}).digest
 
 
+PAIRS = "labels: {Tuberculosis: TB}"
+
+
+def refused(root: Path, external: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        plan(root, "shenzhen", "finetune", 0, **{"tasks.shenzhen.external": external})
+
+
 def test_refusals_before_any_work(tmp_path: Path, top: Path) -> None:
+    root = workspace.make(tmp_path, top)
+    clinics.tuberculosis(root, "clinic")
+    refused(root, "[{task: clinics}]", "unknown task 'clinics'; did you mean clinic?")
+    refused(root, "[{task: shenzhen}]", "names shenzhen itself")
+    refused(root, "[{task: montgomery}]", "shenzhen is a binary task, montgomery a segmentation one")
+    refused(root, "[{task: clinic}]", r"no label of shenzhen \(Tuberculosis\) is one of clinic \(TB\)")
+    refused(root, "[{task: clinic, labels: {Tuberculosis: tb}}]", "looked for the label 'tb' of clinic, which has TB")
+    refused(root, "[{task: clinic, labels: {TB: TB}}]", "looked for the label 'TB' of shenzhen, which has Tubercul")
+    refused(root, f"[{{task: clinic, {PAIRS}}}, {{task: clinic, {PAIRS}}}]", "names each task once")
+    assert not (root / "data/prepared").exists()
+
+
+@pytest.mark.slow
+def test_refusals_of_caches(tmp_path: Path, top: Path) -> None:
     root = workspace.make(tmp_path, top, "shenzhen")
     clinics.tuberculosis(root, "clinic")
     clinics.tuberculosis(root, "folded", split={"folds": 2})
     clinics.tuberculosis(root, "leaking", seed=0)  # the very phantoms of Shenzhen
-
-    def refused(external: str, words: str, task: str = "shenzhen") -> None:
-        with pytest.raises(UserError, match=words):
-            plan(root, task, "finetune", 0, **{f"tasks.{task}.external": external})
-
-    pairs = "labels: {Tuberculosis: TB}"
-    refused("[{task: clinics}]", "unknown task 'clinics'; did you mean clinic?")
-    refused("[{task: shenzhen}]", "names shenzhen itself")
-    refused("[{task: montgomery}]", "shenzhen is a binary task, montgomery a segmentation one")
-    refused("[{task: clinic}]", r"no label of shenzhen \(Tuberculosis\) is one of clinic \(TB\)")
-    refused("[{task: clinic, labels: {Tuberculosis: tb}}]", "looked for the label 'tb' of clinic, which has TB")
-    refused("[{task: clinic, labels: {TB: TB}}]", "looked for the label 'TB' of shenzhen, which has Tuberculosis")
-    refused(f"[{{task: clinic, {pairs}}}, {{task: clinic, {pairs}}}]", "names each task once")
-    assert not (root / "data/prepared").exists()
-    refused(f"[{{task: clinic, {pairs}}}]", "clinic is not prepared.*`medtransfer prepare --task clinic`")
+    refused(root, f"[{{task: clinic, {PAIRS}}}]", "clinic is not prepared.*`medtransfer prepare --task clinic`")
     ready(root, "folded", "leaking")
-    refused(f"[{{task: folded, {pairs}}}]", r"folded has no test images of its own \(2 folds\)")
-    refused(f"[{{task: leaking, {pairs}}}]", "identical images are in train or val of shenzhen and in the test of leak")
+    refused(root, f"[{{task: folded, {PAIRS}}}]", r"folded has no test images of its own \(2 folds\)")
+    refused(
+        root, f"[{{task: leaking, {PAIRS}}}]", "identical images are in train or val of shenzhen and in the test of l"
+    )
+
+
+def test_labels_that_records_call_alike(top: Path) -> None:
+    tasks = catalog.TASKS
+    one = away.shared_labels(tasks["chestxray14"], tasks["chexpert"], {})
+    assert one == {
+        "Atelectasis": "Atelectasis", "Cardiomegaly": "Cardiomegaly", "Effusion": "Pleural Effusion",
+        "Consolidation": "Consolidation", "Edema": "Edema",
+    }  # fmt: skip
+    back = away.shared_labels(tasks["chexpert"], tasks["chestxray14"], {})
+    assert {other: label for label, other in back.items()} == one
+    said = away.shared_labels(tasks["chestxray14"], tasks["chexpert"], {"Pneumothorax": "Pneumothorax"})
+    assert said == {"Pneumothorax": "Pneumothorax"}
+    grades = replace(tasks["shenzhen"], kind="multiclass", labels=("none", "mild", "severe"))
+    turned = replace(grades, name="other", labels=("severe", "none", "mild"))
+    assert list(away.shared_labels(grades, turned, {})) == ["none", "mild", "severe"]
+    with pytest.raises(UserError, match="classes exclude each other, so that all of none, mild, severe must be those"):
+        away.shared_labels(grades, replace(turned, labels=("none", "mild")), {})
 
 
 @pytest.mark.slow
