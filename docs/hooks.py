@@ -239,6 +239,8 @@ def _type(hint: Any) -> str:
         return f"{_type(arguments[0])}, or `null`"
     if origin is tuple:
         return f"list of {_type(arguments[0])}" if Ellipsis in arguments else f"list of {len(arguments)} numbers"
+    if dataclasses.is_dataclass(hint):
+        return f"`{{{', '.join(field.name for field in dataclasses.fields(hint))}}}`"
     if origin is not None and issubclass(origin, Mapping):
         return f"mapping of names to {_type(arguments[1])}"
     return {int: "whole number", float: "number", bool: "`true` or `false`", str: "text"}.get(hint, "any")

@@ -150,10 +150,12 @@ def test_names_that_are_not_there(tmp_path: Path) -> None:
 
 
 def test_sizes_of_own_tasks_stand_where_the_file_has_none(top: Path, tmp_path: Path) -> None:
-    write(tmp_path, BINARY | {"cache_size": 80, "changes": {"max_epochs": 3}})
+    there = [{"task": "shenzhen", "labels": {"Nodule": "Tuberculosis"}}]
+    write(tmp_path, BINARY | {"cache_size": 80, "changes": {"max_epochs": 3}, "external": there})
     loaded = params.load(top / "params.yaml", {"tasks.mine.image_size": "48"}, catalog.sizes(tmp_path))
     own = loaded.tasks["mine"]
     assert (own.image_size, own.cache_size, dict(own.changes)) == (48, 80, {"max_epochs": 3})
+    assert own.external == (params.External(task="shenzhen", labels={"Nodule": "Tuberculosis"}),)
     assert params.protocol(loaded, "mine", False).max_epochs == 3
     assert params.load(top / "params.yaml").tasks.keys() == set(loaded.tasks) - {"mine"}
 

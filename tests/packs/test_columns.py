@@ -9,6 +9,7 @@ import pytest
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import Listed
 from medtransfer.packs import columns
+from medtransfer.results.away import Away
 from tests.support import packs
 
 LISTED = Listed(name="list.csv", sha256="0" * 64, entries=9, held=1, test=5, by=("name",))
@@ -19,10 +20,13 @@ def travelled(*results: Any) -> list[Any]:
 
 
 def test_runs_come_back_but_for_what_is_looked_up_and_the_machine_s_own() -> None:
-    one = packs.result(mlflow_run_id="abc", parts={"best.safetensors": "0" * 64}, listed=LISTED, undefined=("a",))
+    read = Away(task="b", labels={"x": "y"}, manifest_digest="m", marks=(), unit="patient", images=3)
+    one = packs.result(
+        away=(read,), mlflow_run_id="abc", parts={"best.safetensors": "0" * 64}, listed=LISTED, undefined=("a",)
+    )
     two = packs.result(seed=1, auc=0.1 + 0.2, fold=3, folds=5, history=())
     back = travelled(one, two)
-    own: dict[str, Any] = {"metric": "", "margin": None, "images": (), "mlflow_run_id": None, "parts": {}}
+    own: dict[str, Any] = {"metric": "", "margin": None, "images": (), "mlflow_run_id": None, "parts": {}, "away": ()}
     expected = [dataclasses.replace(each, **own) for each in (one, two)]
     expected[0] = dataclasses.replace(expected[0], cost={"epochs": 2.0, "seconds": 12.35})
     expected[1] = dataclasses.replace(expected[1], cost={"epochs": 2.0, "seconds": 12.35})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("medtransfer")
 
 
-@verb(*TRAINING, "recommend", "comparison", "tuning", extra="train")
+@verb(*TRAINING, "corruptions", "recommend", "comparison", "tuning", extra="train")
 def recommend(
     params: Params,
     root: Path,

@@ -164,7 +164,7 @@ def tune(params: Params, root: Path, init: str = "all", task: str = "all") -> No
         launcher.table("\n\n".join(map(summary, studies)), json.dumps([study.study for study in studies]))
 
 
-@verb(*TRAINING, "pretraining", extra="train")
+@verb(*TRAINING, "corruptions", "pretraining", extra="train")
 def finetune(
     params: Params,
     root: Path,
@@ -238,7 +238,7 @@ def features(params: Params, root: Path) -> None:
     feature_cache.keep_only(planned, root)
 
 
-@verb(*TRAINING, "recommend", "comparison", extra="train")
+@verb(*TRAINING, "corruptions", "recommend", "comparison", extra="train")
 def benchmark(params: Params, root: Path, task: str = "all", dry: str = "no", race: str = "params") -> None:
     """Run what is missing of the benchmark's inits and seeds on one task or all; dry: only say what that would be.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,11 @@ from medtransfer import params
 from medtransfer.comparison import agreements, answers, claims, contrasts, label_curves, published, published_form
 from medtransfer.comparison.agreements import Agreed
 from medtransfer.comparison.answers import Answer
+from medtransfer.comparison.away import AwayTask, away
 from medtransfer.comparison.cells import gather_cells
 from medtransfer.comparison.claims import Verdict
 from medtransfer.comparison.contrasts import ALL, Column, Contrast
+from medtransfer.comparison.degradation import Degradation, degradation
 from medtransfer.comparison.label_curves import Point, Saving
 from medtransfer.comparison.patients import Evidence, gather, locked
 from medtransfer.comparison.published import Published
@@ -81,6 +83,10 @@ class Findings:
     times: tuple[TrainingTime, ...] = ()
     agreements: tuple[Agreed, ...] = ()
     """of cheap protocols with fine-tuning"""
+    away: Mapping[str, tuple[AwayTask, ...]] = field(default_factory=dict)
+    """task -> other tasks on whose test images its networks were read"""
+    degradations: Mapping[str, Degradation | None] = field(default_factory=dict)
+    """task -> what its networks lose on test images made worse; None: none was read on such"""
 
     def of_task(self, task: str) -> list[Row]:
         """Takes the rows of a task."""
@@ -134,6 +140,7 @@ def find(
     evidence = _evidence(results, rows, folder, benchmark, settings.comparison)
     cells, sure = gather_cells(results, beside, rows, evidence, benchmark, chosen, folder), 1 - chosen.alpha
     whole = compare(results, rows, evidence, benchmark, chosen, reference, look)
+    whole_runs = _complete(results, rows, benchmark)
     return replace(
         whole,
         left_out=len(found) - len(results) - len(beside),
@@ -145,6 +152,8 @@ def find(
         savings=label_curves.savings(cells, reference, sure),
         times=training_times(cells, reference, sure),
         agreements=agreements.agreements(cells, sure, SEED),
+        away={task: away(runs, folder, reference, sure) for task, runs in whole_runs.items()},
+        degradations={task: degradation(runs, folder, sure) for task, runs in whole_runs.items()},
     )
 
 
@@ -237,10 +246,7 @@ def _evidence(
     benchmark: params.Benchmark,
     settings: params.Comparison,
 ) -> dict[str, Evidence]:
-    whole = {(row.task, row.init) for row in rows if row.summary is not None}
-    chosen = {task: [c for c in of_task(results, task) if (c.task, c.init) in whole] for task in benchmark.tasks}
-    chosen = {task: runs for task, runs in chosen.items() if runs}
-    found = {}
+    chosen, found = _complete(results, rows, benchmark), {}
     with progress.bar("intervals over patients", len(chosen), "tasks") as advance:
         for task, runs in chosen.items():
             rng = np.random.default_rng(SEED)
@@ -248,6 +254,13 @@ def _evidence(
             found[task] = gather(runs, folder, resamples=settings.resamples, level=level, rng=rng)
             advance()
     return found
+
+
+def _complete(results: Sequence[Result], rows: Sequence[Row], benchmark: params.Benchmark) -> dict[str, list[Result]]:
+    """Takes the runs of complete initializations, by task."""
+    whole = {(row.task, row.init) for row in rows if row.summary is not None}
+    chosen = {task: [c for c in of_task(results, task) if (c.task, c.init) in whole] for task in benchmark.tasks}
+    return {task: runs for task, runs in chosen.items() if runs}
 
 
 def group_of(result: Result) -> str:

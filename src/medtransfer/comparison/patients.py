@@ -16,7 +16,7 @@ from medtransfer.comparison.calibration import Calibration, calibrate
 from medtransfer.comparison.subgroups import Grouping, subgroups
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import GROUP
-from medtransfer.results.result import ELSEWHERE, Result, predictions
+from medtransfer.results.result import ELSEWHERE, PREDICTIONS, Result, predictions
 from medtransfer.statistics import bootstrap, delong, metrics
 from medtransfer.statistics.bootstrap import Interval
 from medtransfer.statistics.contributions import Parts, Predictions
@@ -76,17 +76,17 @@ def gather(
     if first.fold is not None and not locked(results, folder):
         unit = ("drawn split", "splits") if first.drawn else ("fold of a cross-validation", "folds")
         return replace(blank, note="each {} has test images of its own; {} alone count".format(*unit))
-    table = _table(first, folder)
+    table = table_of(first, folder)
     patients = table["patient"].to_numpy()
     blank = replace(blank, images=len(patients), patients=len(np.unique(patients)))
     if blank.patients < 2:
         return replace(blank, note=f"a single {first.unit} in test; seeds alone count")
-    answered = _predictions(results, folder, table, metric)
+    answered = predictions_of(results, folder, table, metric)
     parts = metric.per_patient(answered)
     if isinstance(parts, str):
         return replace(blank, note=f"{parts}; seeds alone count")
     _check_scores(results, parts.statistic)
-    units = _by_unit(results)
+    units = by_unit(results)
     values = {init: np.stack([parts.values[k].mean(axis=0) for k in runs]) for init, runs in units.items()}
     note = f"{', '.join(parts.thin)}: a class from a single {first.unit}, which adds no spread" if parts.thin else ""
     found = replace(blank, contributions=values, coarseness=parts.coarseness, cases=parts.cases, note=note)
@@ -104,7 +104,7 @@ def _grouped(results: Sequence[Result], folder: Path, table: pd.DataFrame) -> pd
     """Gives the predictions that know groups: of a cache of before there were any they know none."""
     if any(str(name).startswith(GROUP) for name in table.columns):
         return table
-    last = _table(max(results, key=lambda result: result.finished), folder)
+    last = table_of(max(results, key=lambda result: result.finished), folder)
     return last if last["id"].equals(table["id"]) else table
 
 
@@ -118,7 +118,7 @@ def locked(results: Sequence[Result], folder: Path) -> bool:
     folds = {result.fold: result for result in results if result.fold is not None}
     if len(folds) < 2:
         return False
-    one, two = (_table(result, folder, ["id"])["id"] for result in [*folds.values()][:2])
+    one, two = (table_of(result, folder, ["id"])["id"] for result in [*folds.values()][:2])
     return bool(one.equals(two))
 
 
@@ -145,7 +145,7 @@ def _below_the_ceiling(interval: Interval, positives: int, negatives: int) -> In
     return replace(interval, method="score", low=low, high=high, note="near 1: by the score equation")
 
 
-def _by_unit(results: Sequence[Result]) -> dict[str, list[list[int]]]:
+def by_unit(results: Sequence[Result]) -> dict[str, list[list[int]]]:
     """Lists, for each init, the places of the runs of each seed, or of each fold with its seeds, in order."""
     groups: dict[str, dict[int, list[int]]] = {}
     for place, result in sorted(enumerate(results), key=lambda pair: (pair[1].fold or 0, pair[1].seed)):
@@ -154,12 +154,12 @@ def _by_unit(results: Sequence[Result]) -> dict[str, list[list[int]]]:
     return {init: list(runs.values()) for init, runs in groups.items()}
 
 
-def _read(results: Sequence[Result], folder: Path, columns: Sequence[str]) -> Array:
+def _read(results: Sequence[Result], folder: Path, columns: Sequence[str], name: str) -> Array:
     """Reads these columns of every run: runs x images x columns."""
     tables = []
     ids = None
     for result in results:
-        table = _table(result, folder, ["id", *columns])
+        table = table_of(result, folder, ["id", *columns], name)
         ids = table["id"] if ids is None else ids
         if not table["id"].equals(ids):
             own = "; runs of one manifest digest have the same: remove the folder of the odd one and run it again"
@@ -171,27 +171,48 @@ def _read(results: Sequence[Result], folder: Path, columns: Sequence[str]) -> Ar
     return np.stack(tables)
 
 
-def _table(result: Result, folder: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    path = predictions(result, folder)
+def table_of(result: Result, folder: Path, columns: list[str] | None = None, name: str = PREDICTIONS) -> pd.DataFrame:
+    """Reads the predictions of a run.
+
+    Args:
+        result: of the run.
+        folder: of the finished runs.
+        columns: that are wanted; None: all.
+        name: of the file.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    path = predictions(result, folder, name)
     try:
         return pd.read_parquet(path, columns=columns)
     except (OSError, ValueError) as error:  # how pyarrow says that a file is damaged or lacks a column
         raise UserError(f"{path} is damaged ({error}); remove its folder and run `benchmark` again") from error
 
 
-def _predictions(results: Sequence[Result], folder: Path, table: pd.DataFrame, metric: Metric) -> Predictions:
-    """Reads what a metric is made of; all runs have the truth of the first, whose table is given."""
+def predictions_of(
+    results: Sequence[Result], folder: Path, table: pd.DataFrame, metric: Metric, name: str = PREDICTIONS
+) -> Predictions:
+    """Reads what a metric is made of; all runs have the truth of the first, whose table is given.
+
+    Args:
+        results: of the runs; the labels are those that the first is tested on.
+        folder: of the finished runs.
+        table: of the first.
+        metric: that is scored.
+        name: of the file.
+    """
     if metric.of == "mask":
         labels = results[0].tested if "target" not in table else ("",)
         suffixes = [f".{label}" if label else "" for label in labels]
         columns = [[f"{term}{suffix}" for suffix in suffixes] for term in metric.terms]
-        answers = np.stack([_read(results, folder, names) for names in columns], axis=-1)
+        answers = np.stack([_read(results, folder, names, name) for names in columns], axis=-1)
         truth = (table[[f"target{suffix}" for suffix in suffixes]].to_numpy() > 0).astype(np.int8)
     else:
-        names = [name.removeprefix("target.") for name in map(str, table.columns) if name.startswith("target.")]
+        names = [one.removeprefix("target.") for one in map(str, table.columns) if one.startswith("target.")]
         labels = results[0].tested or tuple(names)
         truth = table[[f"target.{label}" for label in labels]].to_numpy()
-        answers = _read(results, folder, [f"probability.{label}" for label in labels])
+        answers = _read(results, folder, [f"probability.{label}" for label in labels], name)
     return Predictions(patients=table["patient"].to_numpy(), labels=labels, truth=truth, answers=answers)
 
 

@@ -18,6 +18,7 @@ from medtransfer.core import arithmetic, schema
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
 from medtransfer.data.tasks import Derived, contaminated, image_groups, origins
+from medtransfer.results.away import read_after_test
 from medtransfer.results.result import CONTAMINATED, FACTS, Facts, Result, facts_of, find_results, of_task, read_result
 from medtransfer.weights.names import seen
 
@@ -126,10 +127,14 @@ def select(
             f"the odd ones, or allow it by name: comparison.unbalanced: [{', '.join((*unbalanced, *refused))}]"
         )
     _refuse_mixed(chosen, "set of undefined labels", lambda c: c.undefined, lambda c: f"task {c.task}{_part(c)}")
-    for name, value in (("set of parameters", lambda c: c.params), ("set of weights", lambda c: c.weights_sha256)):
+    for name, value in (("set of parameters", _trained_under), ("set of weights", lambda c: c.weights_sha256)):
         _refuse_mixed(chosen, name, value, lambda c: f"{c.init} on task {c.task}")
     groups = image_groups({result.dataset: result.images for result in chosen})
     return [replace(result, group=groups[result.dataset]) for result in chosen]
+
+
+def _trained_under(result: Result) -> Mapping[str, Any]:
+    return {name: value for name, value in result.params.items() if not read_after_test(name)}
 
 
 def imbalances(results: Sequence[Result]) -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from medtransfer.results.result import Result
 from medtransfer.statistics import t_tests
@@ -107,6 +107,8 @@ def as_word(value: object) -> str:
         return {True: "true", False: "false", None: "none"}[value]
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {as_word(one)}' for key, one in value.items())}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(as_word, value))}]"
     return str(value)

@@ -92,6 +92,8 @@ class Description:
     """size of every image's pixels in mm, one number or [height, width], where files do not say it"""
     counts: Mapping[str, int] = field(default_factory=dict)
     changes: Mapping[str, Any] = field(default_factory=dict)
+    external: Any = ()
+    """tasks on whose test images its networks are read too, as in `tasks.<name>.external`"""
     derived_from: tuple[str, ...] = ()
     licence: str = "not stated"
     citation: str = "not stated"
@@ -141,7 +143,8 @@ def sizes(root: Path) -> dict[str, dict[str, Any]]:
             tree = schema.parse_yaml(path.read_text())
             side = tree["image_size"]
             cache = tree.get("cache_size") or side
-            found[path.parent.name] = {"image_size": side, "cache_size": cache, "changes": tree.get("changes") or {}}
+            more = {"changes": tree.get("changes") or {}, "external": tree.get("external") or []}
+            found[path.parent.name] = {"image_size": side, "cache_size": cache, **more}
         except (OSError, UnicodeError, yaml.YAMLError, TypeError, KeyError, AttributeError):
             continue
     return found

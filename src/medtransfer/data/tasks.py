@@ -88,6 +88,8 @@ class Task:
     """in official order, which is also the column order of predictions; the classes of a multiclass task"""
     tested: tuple[str, ...] = ()
     """labels whose scores are averaged; empty: all"""
+    findings: Mapping[str, str] = field(default_factory=dict)
+    """label -> what it is called in other tasks, where that is another name"""
     uncertain: bool = False
     """a label may be uncertain, written -1"""
     ordinal: bool = False

@@ -17,13 +17,15 @@ NUMBERS = ("scores", "cost", "counts")
 """fields that are numbers by name: a column for each name"""
 OWN = ("mlflow_run_id", "parts")
 """fields that say something of the machine that trained alone"""
+LEFT_OUT = ("away",)
+"""fields that describe predictions which no pack holds; the scores stay"""
 DIGITS = 4
 """that the curves of a training and what it cost keep, and curves of single labels are left out; scores keep all"""
 
 _FIELDS = tuple(
     field.name
     for field in dataclasses.fields(Result)
-    if field.name not in (*LOOKED_UP, *NUMBERS, *OWN, "history", "protocol_version")
+    if field.name not in (*LOOKED_UP, *NUMBERS, *OWN, *LEFT_OUT, "history", "protocol_version")
 )
 _HINTS = typing.get_type_hints(Result)
 _ABSENT = type(None)

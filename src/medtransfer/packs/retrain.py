@@ -205,7 +205,8 @@ def _planned(job: Job, folder: Path) -> Any:
 
 def _params(claimed: Result, contribution: Contribution, params: Params) -> Params:
     here = dataclasses.asdict(params)
-    tree = json.loads(json.dumps({**here, **contribution.params}, default=str))
+    blank: dict[str, Any] = {"corruptions": {}}  # of packs of before there were any
+    tree = json.loads(json.dumps({**here, **blank, **contribution.params}, default=str))
     tree["execution"] = {**here["execution"], "backend": "local", "address": "", "leases": ""}
     tree["execution"] |= {"device": "cpu"} if claimed.device == "cpu" else {}
     tree["inits"] |= {name: _placed(entry) for name, entry in here["inits"].items()}

@@ -4,7 +4,8 @@ One dotted name opens every door: `classification.lr` is the key in `params.yaml
 option, the `-P` of `mlflow run`, the `-S` of `dvc exp run` and the MLflow parameter.
 """
 
-from medtransfer.params.data import Data, Model, OwnInit, Phantoms, TaskParams
+from medtransfer.params.corruptions import Corruptions
+from medtransfer.params.data import Data, External, Model, OwnInit, Phantoms, TaskParams
 from medtransfer.params.fractions import WHOLE, Fraction, parse_fraction
 from medtransfer.params.parameters import (
     Params,
@@ -30,8 +31,8 @@ from medtransfer.params.training import (
 from medtransfer.params.tuning import Dimension, Tuning
 
 __all__ = [
-    "CHEAP", "FROZEN", "WHOLE", "Augmentation", "Benchmark", "Claim", "Classification", "Comparison", "Data",
-    "Dimension", "Engine", "Execution", "Fraction", "Model", "OwnInit", "Params", "Phantoms", "Pretraining",
-    "Promotion", "Protocols", "Recommend", "Segmentation", "Source", "TaskParams", "Training", "Tuning", "check_values",
-    "dotted_names", "load", "parse_fraction", "protocol", "refuse_shadowed", "task_params",
+    "CHEAP", "FROZEN", "WHOLE", "Augmentation", "Benchmark", "Claim", "Classification", "Comparison", "Corruptions",
+    "Data", "Dimension", "Engine", "Execution", "External", "Fraction", "Model", "OwnInit", "Params", "Phantoms",
+    "Pretraining", "Promotion", "Protocols", "Recommend", "Segmentation", "Source", "TaskParams", "Training",
+    "Tuning", "check_values", "dotted_names", "load", "parse_fraction", "protocol", "refuse_shadowed", "task_params",
 ]  # fmt: skip

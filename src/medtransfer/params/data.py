@@ -58,6 +58,20 @@ class Phantoms:
 
 
 @dataclass(frozen=True, kw_only=True)
+class External:
+    """Another task, on whose test images the networks of a task are read after their own test."""
+
+    task: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """label of the own task -> the same finding's name in the other; empty: what both records map"""
+
+    def __post_init__(self) -> None:
+        require_names([self.task], "tasks.*.external.task")
+        names = list(self.labels.values())
+        require(len({*names}) == len(names), "tasks.*.external.labels names each label once", labels=dict(self.labels))
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskParams:
     """Sizes of one task, and the protocol fields in which it differs from its kind's section."""
 
@@ -67,8 +81,12 @@ class TaskParams:
     """pixels: side of the network input"""
     changes: Mapping[str, Any]
     """fields of `classification` or `segmentation` that this task sets otherwise, by dotted name"""
+    external: tuple[External, ...] = ()
+    """tasks on whose test images its networks are read too, without training"""
 
     def __post_init__(self) -> None:
+        names = [one.task for one in self.external]
+        require(len({*names}) == len(names), "tasks.*.external names each task once", external=names)
         require(
             16 <= self.image_size <= self.cache_size,
             "16 <= image_size <= cache_size",

@@ -14,6 +14,7 @@ import yaml
 from medtransfer.core import schema
 from medtransfer.core.addresses import holds_secret, scrub
 from medtransfer.core.errors import UserError
+from medtransfer.params.corruptions import Corruptions
 from medtransfer.params.data import Data, Model, OwnInit, Phantoms, TaskParams
 from medtransfer.params.limits import require, require_names
 from medtransfer.params.protocols import Protocols
@@ -50,6 +51,7 @@ class Params:
     comparison: Comparison
     claims: Mapping[str, Claim]
     promotion: Promotion
+    corruptions: Corruptions = dataclasses.field(default_factory=Corruptions)
 
     def __post_init__(self) -> None:
         require_names(self.tasks, "tasks")

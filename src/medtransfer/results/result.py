@@ -14,6 +14,7 @@ from typing import Any, Literal
 from medtransfer.core import files, schema
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import Listed, Task, origins
+from medtransfer.results.away import Away
 from medtransfer.statistics import metrics
 
 CONTAMINATED = "contaminated"
@@ -104,6 +105,8 @@ class Result:
     """when, in UTC, as in `2026-01-31T12:00:00Z`; empty: written by an earlier version"""
     parts: Mapping[str, str] = field(default_factory=dict)
     """file beside it -> its hash; empty: written by an earlier version"""
+    away: tuple[Away, ...] = ()
+    """other tasks on whose test images its network was read"""
     metric: str = ""
     """looked up: primary score without `test_`"""
     margin: float | None = None
@@ -179,13 +182,18 @@ def find_results(folder: Path) -> list[Path]:
     return paths
 
 
-def predictions(result: Result, folder: Path) -> Path:
+def predictions(result: Result, folder: Path, name: str = PREDICTIONS) -> Path:
     """Finds the test predictions of a run below the folder of finished runs; checked once per process.
+
+    Args:
+        result: of the run.
+        folder: of the finished runs.
+        name: of the file.
 
     Raises:
         UserError: they are missing, or not those that the run wrote.
     """
-    places = [place / result.task / result.digest / PREDICTIONS for place in (folder, folder.with_name(REMOTE))]
+    places = [place / result.task / result.digest / name for place in (folder, folder.with_name(REMOTE))]
     path = next((place for place in places if place.is_file()), places[0])
     if not path.is_file():
         raise UserError(

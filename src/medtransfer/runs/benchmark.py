@@ -18,7 +18,6 @@ from medtransfer.results.result import write_facts
 from medtransfer.runs import dry_run, feature_cache, finetune
 from medtransfer.runs.display import Display
 from medtransfer.runs.execution import leases, pull
-from medtransfer.runs.finetune import RESULTS
 from medtransfer.runs.retries import Work
 from medtransfer.runs.run import Run
 from medtransfer.tracking import search, sync
@@ -105,7 +104,7 @@ def write_results(runs: Sequence[Run], folder: Path) -> None:
         for run in runs:
             target = folder / run.digest
             target.mkdir(parents=True)
-            for name in RESULTS:
+            for name in finetune.results_of(run):
                 shutil.copyfile(run.folder / name, target / name)
             if (run.folder / examples.FILE).is_file():  # a run that was restored from MLflow has none
                 shutil.copyfile(run.folder / examples.FILE, target / examples.FILE)

@@ -27,8 +27,9 @@ from medtransfer.data.tasks import Task, slug
 from medtransfer.params import Classification, Segmentation, task_params
 from medtransfer.results import examples
 from medtransfer.results.result import PREDICTIONS, RESULT, read_result
-from medtransfer.runs import variants
+from medtransfer.runs import further_tests, variants
 from medtransfer.runs.execution import leases
+from medtransfer.runs.further_tests import FurtherTests
 from medtransfer.runs.run import Run
 from medtransfer.statistics import metrics
 from medtransfer.tracking import sync
@@ -44,9 +45,14 @@ if TYPE_CHECKING:  # torch is loaded where a run is trained: in a worker, and no
 log = logging.getLogger("medtransfer")
 
 RESULTS = (RESULT, PREDICTIONS)
-"""what a finished run leaves in its folder, enough to compare without a server"""
+"""what every finished run leaves in its folder, enough to compare without a server"""
 FAILURE = "error.txt"
 """traceback of a run's last failure, in its folder and among its artifacts"""
+
+
+def results_of(run: Run) -> list[str]:
+    """Lists what a finished run leaves in its folder for a comparison."""
+    return [*RESULTS, *further_tests.files_of(run)]
 
 
 def finished(run: Run) -> bool:
@@ -107,15 +113,16 @@ def whole(run: Run) -> bool:
 
 def _damaged(run: Run) -> list[str]:
     """Lists the results that are absent, or are not what was written."""
-    absent = [name for name in RESULTS if not (run.folder / name).is_file()]
+    names = results_of(run)
+    absent = [name for name in names if not (run.folder / name).is_file()]
     if absent:
         return absent
     try:
         parts = read_result(run.folder / "cell.json").parts
     except UserError as error:
         log.warning("%s", error)
-        return list(RESULTS)
-    return [name for name in RESULTS if name in parts and not files.checked(run.folder / name, parts[name])]
+        return names
+    return [name for name in names if name in parts and not files.checked(run.folder / name, parts[name])]
 
 
 def _keep_traceback(run: Run, tracked: tracking.TrackedRun) -> None:
@@ -268,7 +275,8 @@ def _finish_trained(
     val, test = built.test()
     if (shown := collect(built, run.record, test.table)) is not None:
         examples.save(run.folder / examples.FILE, shown)  # stays here: images are not for MLflow
-    _write(run, prepared, tracked, fit, val, test, {}, [built.best_file])
+    further = further_tests.read(run, built, prepared)
+    _write(run, prepared, tracked, fit, val, test, {}, [built.best_file], further)
     built.checkpoint_file.unlink(missing_ok=True)
 
 
@@ -339,27 +347,30 @@ def _finish_frozen(
     tracked.journal.cut(0)
     fit, val, test, seconds = frozen.run_frozen(run, prepared, loader(run), tracked.log)
     tracked.tag(arithmetic=arithmetic.kind(fit.arithmetic))
-    _write(run, prepared, tracked, fit, val, test, {"features_seconds": seconds}, [])
+    _write(run, prepared, tracked, fit, val, test, {"features_seconds": seconds}, [], FurtherTests())
 
 
 def _write(
     run: Run, prepared: Prepared, tracked: tracking.TrackedRun, fit: Fit, val: Prediction, test: Prediction,
-    more: Mapping[str, float], kept: Sequence[Path],
+    more: Mapping[str, float], kept: Sequence[Path], further: FurtherTests,
 ) -> None:  # fmt: skip
     """Writes the results of a run; `cell.json` last, because it says that they are whole."""
     scores = {f"test_{name}": value for name, value in test.scores.items()}
     scores |= {f"best_val_{name}": value for name, value in val.scores.items() if "." not in name}
     scores |= {} if run.record.segmentation else _calibration(run.record, val, test)
+    scores |= further.scores
     cost = {"epochs": fit.epoch, "images": fit.images, "seconds": fit.seconds, **more}
     cost["gpu_seconds"] = fit.seconds if run.device == "cuda" else 0.0
     told = {f"cost_{name}": float(value) for name, value in cost.items() if name != "gpu_seconds" or value}
     primary = f"test_{run.record.metric}"
     told |= {"score": scores[primary]} if primary in scores else {}  # one column for all tasks
     tracked.journal.append({**scores, **told, "best_epoch": fit.best_epoch}, fit.epoch)
-    with files.replacing(run.folder / "predictions.parquet") as temporary:
-        test.table.to_parquet(temporary, index=False)
-    result = _result(run, prepared, fit, scores, cost)
-    result["parts"] = {path.name: files.sha256(path) for path in (run.folder / "predictions.parquet", *kept)}
+    tables = {PREDICTIONS: test.table, **further.tables}
+    for name, table in tables.items():
+        with files.replacing(run.folder / name) as temporary:
+            table.to_parquet(temporary, index=False)
+    result = _result(run, prepared, fit, scores, cost) | further.notes
+    result["parts"] = {path.name: files.sha256(path) for path in (*(run.folder / name for name in tables), *kept)}
     result["mlflow_run_id"] = tracked.run_id
     files.write_text(run.folder / "cell.json", json.dumps(result, indent=1))
 
@@ -437,7 +448,7 @@ def _publish(run: Run, tracked: tracking.TrackedRun) -> None:
 
     result = read_finished(run)
     files.write_text(run.folder / "params.yaml", yaml.safe_dump(result["params"]))
-    names = [*RESULTS, "journal.jsonl", "params.yaml", *([] if run.frozen else [curves.FILE])]
+    names = [*results_of(run), "journal.jsonl", "params.yaml", *([] if run.frozen else [curves.FILE])]
     title = f"{run.init.canonical}, {run.task}, seed {run.seed}"
     if not run.frozen:
         path, metric = run.folder / curves.FILE, f"val_{run.record.metric}"

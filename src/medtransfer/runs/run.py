@@ -28,7 +28,7 @@ from medtransfer.params import (
     task_params,
 )
 from medtransfer.results import study
-from medtransfer.runs import variants
+from medtransfer.runs import further_tests, variants
 from medtransfer.runs.execution import pull
 from medtransfer.training import fitting
 from medtransfer.training.fitting import NetworkSpec
@@ -77,6 +77,8 @@ class Run:
     """of the labels of train"""
     study: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """where tuned values are from: study, trial, trials and images spent"""
+    external: tuple[further_tests.AwayCache, ...] = ()
+    """tasks on whose test images a network of this task is read too"""
 
     @property
     def name(self) -> str:
@@ -156,7 +158,18 @@ class Run:
         sizes = task_params(self.params, self.task)
         prepared = {f"tasks.{self.task}.cache_size": sizes.cache_size, "data.on_leak": self.params.data.on_leak}
         drawn = {} if self.drawn else {"data.split_seed": self.params.data.split_seed}
-        return {**self.fields, **prepared, **drawn}
+        external = {f"tasks.{self.task}.external": further_tests.names_of(self.away)} if self.away else {}
+        return {**self.fields, **prepared, **drawn, **external, **self.corrupted}
+
+    @property
+    def away(self) -> tuple[further_tests.AwayCache, ...]:
+        """Lists the other tasks that its network is read on: frozen features and a last layer are no network."""
+        return () if self.frozen else self.external
+
+    @property
+    def corrupted(self) -> dict[str, Any]:
+        """Says how its test images are made worse, see `Corruptions.fields`; empty: not at all."""
+        return {} if self.frozen else self.params.corruptions.fields(self.record.segmentation)
 
     @functools.cached_property
     def normalization(self) -> tuple[Triple, Triple]:
@@ -189,7 +202,9 @@ class Run:
             identity |= {"fraction": str(self.fraction), "fractions_of": self.params.benchmark.fractions_of}
         if self.recipe != "fixed":
             identity["recipe"] = self.recipe
-        return digest(identity)
+        if self.away:
+            identity["external"] = [one.identity for one in self.away]
+        return digest(identity | self.corrupted)
 
     @property
     def frozen(self) -> bool:
@@ -235,6 +250,7 @@ def plan(
             size = task_params(params, name).image_size
             spec = NetworkSpec(backbone=backbone, image_size=size, decoder=params.model.decoder)
             fitting.check(task, protocol(params, name, task.segmentation), spec)
+        further_tests.paired(name, params, root)
     pairs = applicable(starts, found)
     for init in starts:
         if init.record.images:
@@ -244,6 +260,7 @@ def plan(
     for name, task in found.items():
         if task.segmentation and task.tolerance and task.tolerance[1] == "mm":
             pixel_sizes.ruler(task, caches[name])
+    external = {name: further_tests.resolve(name, cache, params, root) for name, cache in caches.items()}
     fixed = [
         Run(
             init=init,
@@ -261,6 +278,7 @@ def plan(
             parent=parent,
             fold=fold,
             drawn="splits" in caches[task].manifest and splits,
+            external=external[task],
         )
         for task, init in pairs
         for seed in seeds

@@ -118,6 +118,34 @@ def ends_of_mean(contributions: Any, *, level: float = 0.95, ratio: float = 0.0)
     return None if test.low is None or test.high is None else (test.low, test.high)
 
 
+def of_two_sets(one: Any, other: Any) -> Array:
+    """Gives what the patients of two test sets add to the difference of a network's scores on them.
+
+    The mean of a row is a seed's score on the first minus that on the other, and the variance over patients that of
+    the one mean plus that of the other: different people are independent.
+
+    Args:
+        one: seeds x patients, see `joint_interval`.
+        other: the same seeds x other patients.
+
+    Returns:
+        Seeds x the patients of both.
+
+    Raises:
+        UserError: the seeds differ in number, or a number is not finite.
+    """
+    sets = [matrix(values, "contributions", "seeds x patients") for values in (one, other)]
+    if len(sets[0]) != len(sets[1]):
+        raise UserError(f"both test sets need the same seeds, got {len(sets[0])} and {len(sets[1])}")
+    means = [values.mean(axis=1, keepdims=True) for values in sets]
+    number = sum(values.shape[1] for values in sets)
+    parts = [
+        sign * (values - mean) * number / values.shape[1]
+        for sign, values, mean in zip((1, -1), sets, means, strict=True)
+    ]
+    return np.asarray(means[0] - means[1] + np.concatenate(parts, axis=1))
+
+
 def per_patient(values: Any, patients: Sequence[Any] | Array | None = None) -> Array:
     """Gathers numbers per image (seeds x images) per patient, so that the mean over patients is that over images.
 

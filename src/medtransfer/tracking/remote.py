@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medtransfer import tracking
-from medtransfer.results.result import PREDICTIONS, RESULT
+from medtransfer.results.result import PREDICTIONS, RESULT, read_result
 from medtransfer.tracking import search
 
 FINISHED = "tags.verb = 'finetune' and attributes.status = 'FINISHED'"
@@ -67,7 +67,10 @@ def bring(root: Path, runs: Iterable[RemoteRun], folder: Path) -> None:
         part = target.with_name(f".{run.digest}")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        tracking.download(client, client.get_run(run.run_id), [PREDICTIONS, RESULT], part)
+        found = client.get_run(run.run_id)
+        tracking.download(client, found, [PREDICTIONS, RESULT], part)
+        besides = [name for name in read_result(part / RESULT).parts if Path(name).suffix == Path(PREDICTIONS).suffix]
+        tracking.download(client, found, [name for name in besides if name != PREDICTIONS], part)
         part.replace(target)  # whole, or not there
 
     with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -5,6 +5,7 @@ Legend: N images of the cache, B batch, C channels, H and W the cache's sides, S
 
 from __future__ import annotations
 
+import copy
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -272,6 +273,12 @@ class Loader:
         mean_1311, std_1311 = (torch.tensor(v, device=cache.device).reshape(1, 3, 1, 1) for v in (mean, std))
         self.scale, self.shift = 1 / (255 * std_1311), -mean_1311 / std_1311
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
+
+    def over(self, cache: Cache) -> Loader:
+        """Gives a loader of other images that are seen in the same way."""
+        other = copy.copy(self)
+        other.cache = cache
+        return other
 
     def order(self, rows: NDArray[np.int64], seed: int, epoch: int, min_steps: int) -> list[NDArray[np.int64]]:
         """Cuts an epoch into batches of row numbers: whole shuffled passes, as many as reach `min_steps`.

@@ -223,7 +223,7 @@ class Trainer:
         place, joined = batch.place, self.group is not None and self.objective.needs_whole_batch
         if self.group:
             self.group.idle = not place.count
-        with self._autocast():
+        with self.autocast():
             outputs = self.forward(batch.inputs)
         if self.group and joined:
             outputs, targets = self.group.gather((outputs, batch.targets))
@@ -248,7 +248,8 @@ class Trainer:
             held.copy_(self.live[key])
             self.live[key].copy_(kept)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Computes in the precision of the parameters."""
         if self.engine.precision != "bf16":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
@@ -264,7 +265,7 @@ class Trainer:
         rows = self.group.share(rows, self.loader.evaluation_step(views)) if self.group else rows
         collected, losses, counts = [], [], []
         for batch in self.loader.evaluate(rows, views):
-            with self._autocast():
+            with self.autocast():
                 logits = self.forward(batch.inputs)
             losses.append(self.objective.loss(logits, batch.targets))
             collected.append(self.objective.collect(logits, batch.targets, batch.rows, native))
@@ -389,6 +390,8 @@ class TaskTrainer(Trainer):
     """The training of a task, which is tested at its end."""
 
     objective: TaskObjective
+    thresholds: NDArray[np.float64] | None = None
+    """of each label, which val fixed when test was read; None: the objective has none"""
 
     def val(self) -> Prediction:
         """Reads val with the model of the best epoch so far, by one view of an image."""
@@ -401,7 +404,7 @@ class TaskTrainer(Trainer):
         self.model.load_state_dict(self.best(), strict=True)
         views = self.objective.test_views
         val, _ = self.predict("val", views=views)
-        thresholds = self.objective.thresholds(val)
+        thresholds = self.thresholds = self.objective.thresholds(val)
         test, _ = self.predict("test", views=views, native=True)
         return self.objective.finish(val, self.rows["val"], thresholds), self.objective.finish(
             test, self.rows["test"], thresholds

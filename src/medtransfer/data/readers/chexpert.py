@@ -25,6 +25,7 @@ TASK = Task(
     kind="multilabel",
     labels=LABELS,
     tested=("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"),
+    findings={"Pleural Effusion": "Effusion"},
     uncertain=True,
     hashed_ids=True,
     channels=1,

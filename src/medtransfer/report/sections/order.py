@@ -8,9 +8,11 @@ from medtransfer import params
 from medtransfer.comparison.findings import Findings
 from medtransfer.report.sections import (
     answers,
+    away,
     calibration,
     contrasts,
     convergence,
+    degradation,
     fewer_labels,
     protocol,
     protocols,
@@ -53,6 +55,8 @@ def sections_of(findings: Findings, published: params.Params) -> list[Section]:
         *_under("Labels", scores.labels(findings)),
         *calibration.calibration(findings),
         *subgroups.subgroups(findings),
+        *away.away(findings),
+        *degradation.degradation(findings),
         *_under("Further scores", scores.further(findings)),
         *_under("Protocol", [protocol.deviations(results, kind, published) for kind in kinds]),
         protocol.unsaid(results),

@@ -13,6 +13,7 @@ from medtransfer.core.arithmetic import kind
 from medtransfer.core.errors import quantity
 from medtransfer.data import catalog
 from medtransfer.report.tables import Section, grid
+from medtransfer.results.away import read_after_test
 from medtransfer.results.result import Result, kind_of, of_task
 
 NOT_DEVIATIONS = ("benchmark.", "comparison.", "execution.", "phantoms.", "data.phantoms", "data.partial")
@@ -68,7 +69,8 @@ def _differences(results: Sequence[Result], theirs: Mapping[str, Any]) -> list[t
     """Lists (parameter, here, published) of one task; several values here are joined."""
     read = [{"model.backbone": result.backbone, **result.params} for result in results]
     differences = []
-    for name in sorted({name for run in read for name in run if not name.startswith(NOT_DEVIATIONS)}):
+    names = {name for run in read for name in run if not name.startswith(NOT_DEVIATIONS)}
+    for name in sorted(name for name in names if not read_after_test(name)):
         values = [run[name] for run in read if name in run]
         if name not in theirs or any(value != theirs[name] for value in values):
             here = ", ".join(dict.fromkeys(map(as_word, values)))
