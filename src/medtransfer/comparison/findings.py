@@ -12,6 +12,7 @@ from medtransfer import params
 from medtransfer.comparison import agreements, answers, claims, contrasts, label_curves, published, published_form
 from medtransfer.comparison.agreements import Agreed
 from medtransfer.comparison.answers import Answer
+from medtransfer.comparison.bayesian import Believed, believe
 from medtransfer.comparison.cells import gather_cells
 from medtransfer.comparison.claims import Verdict
 from medtransfer.comparison.contrasts import ALL, Column, Contrast
@@ -81,6 +82,8 @@ class Findings:
     times: tuple[TrainingTime, ...] = ()
     agreements: tuple[Agreed, ...] = ()
     """of cheap protocols with fine-tuning"""
+    bayesian: tuple[Believed, ...] = ()
+    """of every init against the reference, by `comparison.bayesian`"""
 
     def of_task(self, task: str) -> list[Row]:
         """Takes the rows of a task."""
@@ -198,6 +201,7 @@ def compare(
         answers=answered,
         claims={},
         published=(),
+        bayesian=_believed(results, columns, reference) if settings.bayesian else (),
     )
 
 
@@ -311,6 +315,10 @@ def _posterior(
     groups = [group_of(of_task(results, contrast.task)[0]) for contrast in found]
     differences = [contrast.estimate / (contrast.margin or 1) for contrast in found]
     return ranks.signed_rank(differences, rope=1.0, rng=np.random.default_rng(SEED), groups=groups)
+
+
+def _believed(results: Sequence[Result], columns: Mapping[str, Column], reference: str) -> tuple[Believed, ...]:
+    return believe(columns, reference, lambda task: group_of(of_task(results, task)[0]))
 
 
 def _answers(

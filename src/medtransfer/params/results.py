@@ -131,6 +131,8 @@ class Comparison:
     """contaminated runs enter tests, ranks and answers, as in the publication"""
     sources: tuple[Source, ...] = ()
     """runs that other code did: they are compared with each other, in one table of their own"""
+    bayesian: bool = False
+    """say how probable it is that an init is better, equivalent or worse than the reference over tasks like these"""
 
     def __post_init__(self) -> None:
         require(0 < self.alpha < 1, "0 < comparison.alpha < 1", alpha=self.alpha)

@@ -8,6 +8,7 @@ from medtransfer import params
 from medtransfer.comparison.findings import Findings
 from medtransfer.report.sections import (
     answers,
+    bayesian,
     calibration,
     contrasts,
     convergence,
@@ -38,6 +39,7 @@ def sections_of(findings: Findings, published: params.Params) -> list[Section]:
         *contrasts.against_reference(findings),
         contrasts.pooled(findings),
         contrasts.over_tasks(findings),
+        *bayesian.bayesian(findings),
         repetition.repetition(findings),
         contrasts.by_kind(findings),
         answers.claims(findings),
