@@ -12,7 +12,7 @@ from medtransfer.results.result import Result
 from medtransfer.statistics import calibration as statistics
 from medtransfer.statistics.contributions import Predictions
 from medtransfer.statistics.delong import patient_index
-from medtransfer.statistics.seeds_and_patients import joint_interval
+from medtransfer.statistics.seeds_and_patients import JointInterval, joint_interval
 from medtransfer.statistics.t_tests import Array
 
 VALUES = 15_000_000
@@ -36,6 +36,8 @@ class Measure:
     high: float | None = None
     p: float | None = None
     """two-sided, of what calibrated probabilities have; None: there is no such value, or nothing to measure it by"""
+    joint: JointInterval | None = None
+    """of what has no right value, for other levels"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +206,7 @@ def _over_seeds(
         ends = None if joint.low is None or joint.high is None else (joint.low + right, joint.high + right)
         return Measure(
             estimate=joint.estimate + right, low=ends[0] if ends else None, high=ends[1] if ends else None,
-            p=joint.p if name in RIGHT else None,
+            p=joint.p if name in RIGHT else None, joint=None if name in RIGHT else joint,
         )  # fmt: skip
 
     ece, brier = measure("ece"), measure("brier")

@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from medtransfer import params
-from medtransfer.comparison import agreements, answers, claims, contrasts, label_curves, published, published_form
+from medtransfer.comparison import (
+    agreements,
+    answers,
+    claims,
+    contrasts,
+    label_curves,
+    published,
+    published_form,
+    requirements,
+)
 from medtransfer.comparison.agreements import Agreed
 from medtransfer.comparison.answers import Answer
 from medtransfer.comparison.bayesian import Believed, believe
@@ -20,6 +29,7 @@ from medtransfer.comparison.label_curves import Point, Saving
 from medtransfer.comparison.patients import Evidence, gather, locked
 from medtransfer.comparison.published import Published
 from medtransfer.comparison.published_form import Row, eligible
+from medtransfer.comparison.requirements import Measured
 from medtransfer.comparison.selection import belongs, collect, select
 from medtransfer.comparison.training_times import TrainingTime, training_times
 from medtransfer.comparison.wording import names
@@ -84,6 +94,10 @@ class Findings:
     """of cheap protocols with fine-tuning"""
     bayesian: tuple[Believed, ...] = ()
     """of every init against the reference, by `comparison.bayesian`"""
+    required: tuple[Measured, ...] = ()
+    """of every init, by `promotion.require`"""
+    gate: float = 0.0
+    """level of the first decision on these test sets, see `promotion.alpha`"""
 
     def of_task(self, task: str) -> list[Row]:
         """Takes the rows of a task."""
@@ -115,7 +129,7 @@ def find(
     Args:
         folder: of the finished runs.
         benchmark: the expected runs, with canonical init names; other runs in the folder are counted and left out.
-        settings: sections `comparison` and `claims`.
+        settings: sections `comparison`, `claims` and `promotion`.
         root: the repository's top folder, where the files of published numbers are.
         reference: canonical name of the init that every other is compared with in the tables.
         look: its number, see `looks`.
@@ -130,6 +144,7 @@ def find(
     digests = {result.digest for result in results}
     beside = [one for one in found if one.digest not in digests and belongs(one, benchmark)]
     claims.check(settings.claims, {*TASKS, *benchmark.tasks}, settings.inits)
+    requirements.check(settings.promotion.require)
     printed = [row for name in settings.comparison.against for row in _read(root / name, settings.comparison)]
     one_test = [task for task in benchmark.tasks if locked(of_task(results, task), folder)]
     early = {task: stopped.read(folder, task) for task in benchmark.tasks}
@@ -148,6 +163,8 @@ def find(
         savings=label_curves.savings(cells, reference, sure),
         times=training_times(cells, reference, sure),
         agreements=agreements.agreements(cells, sure, SEED),
+        required=requirements.measure(settings.promotion.require, results, rows, evidence, folder),
+        gate=level(settings.promotion.alpha, 1),
     )
 
 

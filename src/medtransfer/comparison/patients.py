@@ -100,6 +100,29 @@ def gather(
     return _with_intervals(found, parts, patients[parts.rows], groups, resamples, level, rng)
 
 
+def contributions(results: Sequence[Result], folder: Path, metric: Metric, prefix: str = "") -> dict[str, Array] | str:
+    """Reads what patients add to another metric than the task's own: init -> seeds x patients; else why there is none.
+
+    Args:
+        results: runs of complete initializations of one task, one split.
+        folder: of the finished runs.
+        metric: which.
+        prefix: of a mask's score, see `metrics.PREFIXES`.
+
+    Raises:
+        UserError: predictions are missing or damaged, or do not have what the metric is made of.
+    """
+    if metric.per_patient is None or (results[0].fold is not None and not locked(results, folder)):
+        return f"{metric.name} has no interval over patients here"
+    table = _table(results[0], folder)
+    if table["patient"].nunique() < 2:
+        return f"a single {results[0].unit} in test"
+    parts = metric.per_patient(_predictions(results, folder, table, metric, prefix))
+    if isinstance(parts, str):
+        return parts
+    return {init: np.stack([parts.values[k].mean(axis=0) for k in runs]) for init, runs in _by_unit(results).items()}
+
+
 def _grouped(results: Sequence[Result], folder: Path, table: pd.DataFrame) -> pd.DataFrame:
     """Gives the predictions that know groups: of a cache of before there were any they know none."""
     if any(str(name).startswith(GROUP) for name in table.columns):
@@ -179,14 +202,16 @@ def _table(result: Result, folder: Path, columns: list[str] | None = None) -> pd
         raise UserError(f"{path} is damaged ({error}); remove its folder and run `benchmark` again") from error
 
 
-def _predictions(results: Sequence[Result], folder: Path, table: pd.DataFrame, metric: Metric) -> Predictions:
+def _predictions(
+    results: Sequence[Result], folder: Path, table: pd.DataFrame, metric: Metric, prefix: str = ""
+) -> Predictions:
     """Reads what a metric is made of; all runs have the truth of the first, whose table is given."""
     if metric.of == "mask":
         labels = results[0].tested if "target" not in table else ("",)
         suffixes = [f".{label}" if label else "" for label in labels]
-        columns = [[f"{term}{suffix}" for suffix in suffixes] for term in metric.terms]
+        columns = [[f"{prefix}{term}{suffix}" for suffix in suffixes] for term in metric.terms]
         answers = np.stack([_read(results, folder, names) for names in columns], axis=-1)
-        truth = (table[[f"target{suffix}" for suffix in suffixes]].to_numpy() > 0).astype(np.int8)
+        truth = (table[[f"{prefix}target{suffix}" for suffix in suffixes]].to_numpy() > 0).astype(np.int8)
     else:
         names = [name.removeprefix("target.") for name in map(str, table.columns) if name.startswith("target.")]
         labels = results[0].tested or tuple(names)

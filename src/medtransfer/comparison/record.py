@@ -200,6 +200,8 @@ def comparison_run(findings: Findings) -> dict[str, Any]:
     benchmark, settings = findings.benchmark, findings.settings
     parameters = schema.flatten(settings, "comparison") | schema.flatten(benchmark, "benchmark")
     parameters["comparison.reference"] = findings.reference
+    if not settings.bayesian:
+        del parameters["comparison.bayesian"]  # comparisons of before there was this are the same ones
     every = sorted(c.digest for c in (*findings.results, *findings.beside))
     numbers = [comparison(findings), contrasts(findings), claims(findings), every]
     found = digest([numbers, parameters])

@@ -12,7 +12,7 @@ from medtransfer.comparison.calibration import CAUTION, LEAST, VALUES
 from medtransfer.data.tasks import GROUP
 from medtransfer.statistics.contributions import Predictions
 from medtransfer.statistics.metrics import Metric
-from medtransfer.statistics.seeds_and_patients import joint_interval
+from medtransfer.statistics.seeds_and_patients import JointInterval, joint_interval
 from medtransfer.statistics.t_tests import Array
 
 FEWEST = 30
@@ -37,6 +37,8 @@ class InGroup:
     """at the level shared by all gaps of the task"""
     p: float | None
     """two-sided, of no gap, not corrected"""
+    drop: JointInterval | None = None
+    """score of all patients minus that in the group"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +95,10 @@ def subgroups(
     )
 
 
+WHOLE = ""
+"""all patients, whatever their group"""
 Scored = dict[str, dict[str, Array]]
-"""init -> group -> seeds x all patients: what each adds to the score in the group, which is their mean"""
+"""init -> group, or `WHOLE` -> seeds x all patients: what each adds to the score there, which is their mean"""
 
 
 def _grouping(
@@ -119,8 +123,8 @@ def _grouping(
         return replace(blank, note="fewer than two groups are large enough, with cases of one label in all"), {}
     whole = np.unique(known.patients)
     found: Scored = {init: {} for init in runs}
-    for group in kept:
-        here = groups == group
+    for group in (*kept, WHOLE):
+        here = groups == group if group != WHOLE else np.ones(len(groups), dtype=bool)
         parts = metric.per_patient and metric.per_patient(
             replace(
                 known,
@@ -172,6 +176,7 @@ def _scores(scored: Scored, groups: Sequence[str], level: float, corrected: floa
                     gap_low=gap.low,
                     gap_high=gap.high,
                     p=gap.p,
+                    drop=joint_interval(values[WHOLE] - values[group]),
                 )
             )
     return tuple(found)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from medtransfer.core.addresses import holds_secret
@@ -177,6 +178,9 @@ class Promotion:
     """all runs of the benchmark are finished"""
     require_audit: bool
     """no leak between splits is reported or dropped in the tasks"""
+    require: Mapping[str, float] = field(default_factory=dict)
+    """conditions on the candidate's test: `calibration` or `calibration_after_temperature` (expected calibration
+    error) and `worst_group_drop` at most, a metric by its name at least, where lower is better at most; {}: none"""
 
     def __post_init__(self) -> None:
         require(0 < self.alpha < 1, "0 < promotion.alpha < 1", alpha=self.alpha)

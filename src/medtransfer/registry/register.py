@@ -30,6 +30,7 @@ from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 from PIL import Image
 
 from medtransfer import params, tracking
+from medtransfer.comparison import requirements
 from medtransfer.comparison.findings import Findings
 from medtransfer.core import files, schema
 from medtransfer.registry import aliases, cards, network, serve, timm_folder
@@ -138,6 +139,7 @@ def _tags(decision: Decision, digest: str, when: Occasion) -> dict[str, str]:
         "alias": decision.alias,
         **({"old_version": decision.holder.version, "old_model": decision.holder.model} if decision.holder else {}),
         "reason": "; ".join(decision.reasons)[:5000],
+        **cards.required(decision),
         "marks": ", ".join(decision.selected.marks),
         "comparison": when.comparison,
         "comparison_run": when.comparison_run,
@@ -160,6 +162,7 @@ def record(decision: Decision, digest: str, when: Occasion, run_id: str, version
         "marks": list(selected.marks),
         "level": decision.alpha,
         "level_left": decision.left,
+        **({"required": [requirements.record(one) for one in decision.required]} if decision.required else {}),
         "decided_before": {task: when.decided_before[task] for task in selected.tasks},
         "comparison": when.comparison,
         "digest": digest,

@@ -66,6 +66,11 @@ class Metric:
     per_patient: Callable[[Predictions], Parts | str] | None = None
     """what each patient adds to the scores of some runs, or why there is nothing to add; None: seeds alone count"""
 
+    @property
+    def higher(self) -> bool:
+        """Says whether higher is better."""
+        return not (self.lower or self.unit)
+
 
 def possible(kind: str, ordinal: bool) -> tuple[str, ...]:
     """Lists the metrics of a kind of task that may be its primary one."""
