@@ -41,6 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         table = pd.read_parquet(path)
         table["group.sex"] = np.where(np.arange(len(table)) % 2 == 0, "F", "M")
         table.to_parquet(path, index=False)
+    score(where, "shenzhen", "test_brier", 0.0)
     return where
 
 

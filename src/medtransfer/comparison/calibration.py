@@ -27,6 +27,10 @@ PARTS = ("reliability", "resolution", "uncertainty")
 """of the Brier score: the first minus the second plus the third"""
 
 
+MEASURED = ("ece", "brier")
+"""metrics whose contributions of patients are measured here"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measure:
     """A mean over seeds, with its interval over seeds and patients."""
@@ -132,6 +136,33 @@ def calibrate(
         level=level,
         inits=tuple(found),
     )
+
+
+def added(
+    results: Sequence[Result], predictions: Predictions, units: Mapping[str, Sequence[Sequence[int]]], name: str
+) -> dict[str, Array] | str:
+    """Gives what each patient adds to one of `MEASURED`: init -> seeds x patients; else why there is none.
+
+    Args:
+        results: runs of complete initializations.
+        predictions: of these runs, in their order.
+        units: init -> places of the runs of each of its seeds, or folds.
+        name: of the metric.
+    """
+    truth, answers = predictions.truth, predictions.answers
+    kept = [k for k, column in enumerate(truth.T) if {0, 1} <= set(column.tolist())]
+    if not kept:
+        return "no label has both classes in test"
+    index, number = patient_index(predictions.patients, len(truth))
+
+    def of_run(place: int) -> Array:
+        run = _measured(truth, answers[place], predictions.labels, kept, results[place], index, number)
+        return run.added[name]
+
+    return {
+        init: np.stack([np.mean([of_run(place) for place in unit], axis=0) for unit in places])
+        for init, places in units.items()
+    }
 
 
 def fitted(result: Result, labels: Sequence[str]) -> list[float | None] | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medtransfer import params
 from medtransfer.comparison import (
@@ -15,6 +17,7 @@ from medtransfer.comparison import (
     claims,
     contrasts,
     label_curves,
+    other_metrics,
     published,
     published_form,
     requirements,
@@ -23,7 +26,7 @@ from medtransfer.comparison.agreements import Agreed
 from medtransfer.comparison.answers import Answer
 from medtransfer.comparison.bayesian import Believed, believe
 from medtransfer.comparison.cells import gather_cells
-from medtransfer.comparison.claims import Verdict
+from medtransfer.comparison.claims import Verdict, about
 from medtransfer.comparison.contrasts import ALL, Column, Contrast
 from medtransfer.comparison.label_curves import Point, Saving
 from medtransfer.comparison.patients import Evidence, gather, locked
@@ -155,7 +158,15 @@ def find(
     return replace(
         whole,
         left_out=len(found) - len(results) - len(beside),
-        claims=_weigh(settings, _task_scores(results, rows, evidence, benchmark), printed, look),
+        claims=_weigh(
+            settings,
+            {
+                metric: _task_scores(results, rows, evidence, benchmark, metric, folder)
+                for metric in dict.fromkeys(claim.metric for claim in settings.claims.values())
+            },
+            printed,
+            look,
+        ),
         published=tuple(printed),
         beside=tuple(beside),
         studies=tuple(_studies(root, benchmark)),
@@ -386,20 +397,28 @@ def _answers(
 
 
 def _task_scores(
-    results: Sequence[Result], rows: Sequence[Row], evidence: Mapping[str, Evidence], benchmark: params.Benchmark
-) -> list[claims.TaskScores]:
+    results: Sequence[Result], rows: Sequence[Row], evidence: Mapping[str, Evidence], benchmark: params.Benchmark,
+    metric: str, folder: Path,
+) -> list[claims.TaskScores]:  # fmt: skip
+    """Gathers what claims are weighed on; of a metric that is given, the tasks that measured it."""
     found = []
     for task in benchmark.tasks:
         column = [row for row in eligible(rows) if row.task == task and not row.redrawn]
-        if column:  # folds, and splits, with test images of their own are no independent runs
-            first = of_task(results, task)[0]
+        if not column:  # folds, and splits, with test images of their own are no independent runs
+            continue
+        first = of_task(results, task)[0]
+        scores, contributions = {row.init: row.scores for row in column}, evidence[task].contributions
+        if metric not in ("", first.metric):
+            complete = [one for one in of_task(results, task) if one.init in scores]
+            scores, contributions = _of_metric(metric, complete, folder)
+        if scores:
             found.append(
                 claims.TaskScores(
                     task=task,
                     segmentation=first.kind == "segmentation",
                     group=group_of(first),
-                    scores={row.init: row.scores for row in column},
-                    contributions=evidence[task].contributions,
+                    scores=scores,
+                    contributions=contributions,
                     val={row.init: row.val for row in column if row.val is not None},
                     contaminated=tuple(row.init for row in column if CONTAMINATED in row.marks),
                 )
@@ -407,8 +426,22 @@ def _task_scores(
     return found
 
 
+def _of_metric(
+    metric: str, results: Sequence[Result], folder: Path
+) -> tuple[dict[str, tuple[float, ...]], dict[str, NDArray[Any]]]:
+    """Reads the scores of another metric than the task's own, and what patients add; turned where lower is better."""
+    sign = 1.0 if metrics.METRICS[metric].higher else -1.0
+    name = other_metrics.scored_as(metric, results)
+    scores = other_metrics.by_seed(name, results) if name else {}
+    added = other_metrics.contributions(metric, name, results, folder) if scores else {}
+    return (
+        {init: tuple(sign * value for value in values) for init, values in scores.items()},
+        {init: sign * values for init, values in added.items()},
+    )
+
+
 def _weigh(
-    settings: params.Params, tasks: Sequence[claims.TaskScores], printed: Sequence[Published], look: int
+    settings: params.Params, tasks: Mapping[str, Sequence[claims.TaskScores]], printed: Sequence[Published], look: int
 ) -> dict[str, tuple[Verdict, ...]]:
     """Weighs the claims, which share the level."""
     alpha = settings.comparison.alpha / max(1, len(settings.claims))
@@ -417,8 +450,8 @@ def _weigh(
     }
     return {
         name: (
-            *claims.on_runs(claim, tasks, alpha=level(alpha, look)),
-            *(claims.on_published(claim, rows, alpha=alpha) for rows in papers.values()),
+            *claims.on_runs(claim, tasks[claim.metric], alpha=level(alpha, look)),
+            *(claims.on_published(claim, own, alpha=alpha) for rows in papers.values() if (own := about(claim, rows))),
         )
         for name, claim in settings.claims.items()
     }

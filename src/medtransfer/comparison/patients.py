@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from medtransfer.comparison import calibration
 from medtransfer.comparison.calibration import Calibration, calibrate
 from medtransfer.comparison.subgroups import Grouping, subgroups
 from medtransfer.core.errors import UserError
@@ -86,7 +87,7 @@ def gather(
     if isinstance(parts, str):
         return replace(blank, note=f"{parts}; seeds alone count")
     _check_scores(results, parts.statistic)
-    units = _by_unit(results)
+    units = by_unit(results)
     values = {init: np.stack([parts.values[k].mean(axis=0) for k in runs]) for init, runs in units.items()}
     note = f"{', '.join(parts.thin)}: a class from a single {first.unit}, which adds no spread" if parts.thin else ""
     found = replace(blank, contributions=values, coarseness=parts.coarseness, cases=parts.cases, note=note)
@@ -112,15 +113,21 @@ def contributions(results: Sequence[Result], folder: Path, metric: Metric, prefi
     Raises:
         UserError: predictions are missing or damaged, or do not have what the metric is made of.
     """
-    if metric.per_patient is None or (results[0].fold is not None and not locked(results, folder)):
+    of_probabilities = metric.name in calibration.MEASURED
+    if (metric.per_patient is None and not of_probabilities) or (
+        results[0].fold is not None and not locked(results, folder)
+    ):
         return f"{metric.name} has no interval over patients here"
     table = _table(results[0], folder)
     if table["patient"].nunique() < 2:
         return f"a single {results[0].unit} in test"
-    parts = metric.per_patient(_predictions(results, folder, table, metric, prefix))
+    answered = _predictions(results, folder, table, metric, prefix)
+    if metric.per_patient is None:
+        return calibration.added(results, answered, by_unit(results), metric.name)
+    parts = metric.per_patient(answered)
     if isinstance(parts, str):
         return parts
-    return {init: np.stack([parts.values[k].mean(axis=0) for k in runs]) for init, runs in _by_unit(results).items()}
+    return {init: np.stack([parts.values[k].mean(axis=0) for k in runs]) for init, runs in by_unit(results).items()}
 
 
 def _grouped(results: Sequence[Result], folder: Path, table: pd.DataFrame) -> pd.DataFrame:
@@ -168,7 +175,7 @@ def _below_the_ceiling(interval: Interval, positives: int, negatives: int) -> In
     return replace(interval, method="score", low=low, high=high, note="near 1: by the score equation")
 
 
-def _by_unit(results: Sequence[Result]) -> dict[str, list[list[int]]]:
+def by_unit(results: Sequence[Result]) -> dict[str, list[list[int]]]:
     """Lists, for each init, the places of the runs of each seed, or of each fold with its seeds, in order."""
     groups: dict[str, dict[int, list[int]]] = {}
     for place, result in sorted(enumerate(results), key=lambda pair: (pair[1].fold or 0, pair[1].seed)):

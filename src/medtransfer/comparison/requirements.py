@@ -5,14 +5,14 @@ A condition that is no metric is a row of `CONDITIONS`; every metric of `statist
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from medtransfer.comparison import patients
+from medtransfer.comparison import other_metrics
 from medtransfer.comparison.calibration import Measure
 from medtransfer.comparison.patients import Evidence
 from medtransfer.comparison.published_form import Row
@@ -80,32 +80,27 @@ class _Task:
     evidence: Evidence
     rows: Mapping[str, Row]
     folder: Path
-    kept: dict[str, Mapping[str, Any] | str] = field(default_factory=dict)
-    """metric -> init -> seeds x patients, or why there is none: read once"""
+    kept: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """metric -> init -> seeds x patients: read once"""
 
     @property
     def kind(self) -> str:
         return self.results[0].kind
 
-    def of_scores(self, init: str, name: str, note: str = "over seeds alone") -> tuple[JointInterval | None, str]:
+    def of_scores(self, init: str, name: str) -> tuple[JointInterval | None, str]:
         """Takes what runs measured, whose interval knows of no patients."""
-        units: dict[int, list[float]] = {}
-        for one in self.results:
-            if one.init == init:
-                unit = one.seed if one.fold is None else one.fold
-                units.setdefault(unit, []).append(one.scores.get(f"test_{name}", np.nan))
-        values = np.array([np.mean(unit) for unit in units.values()])
-        if not len(values) or np.isnan(values).any():
+        scores = other_metrics.by_seed(name, [one for one in self.results if one.init == init]).get(init, ())
+        if not scores:
             return None, f"its runs have no test_{name}"
-        row, number = self.rows.get(init), len(values)
-        ratio = row.ratio if row is not None and row.redrawn else 0.0
-        error = float(values.std(ddof=1) * (1 / number + ratio) ** 0.5) if number > 1 else None
-        mean, df = float(values.mean()), number - 1.0 if number > 1 else None
+        row, number = self.rows[init], len(scores)
+        ratio = row.ratio if row.redrawn else 0.0
+        several = number > 1
         found = JointInterval(
-            method="seeds", estimate=mean, level=0.95, seeds=number, patients=0, patient_error=0.0, seed_error=error,
-            df=df,
+            method="seeds", estimate=float(np.mean(scores)), level=0.95, seeds=number, patients=0, patient_error=0.0,
+            seed_error=float(np.std(scores, ddof=1) * (1 / number + ratio) ** 0.5) if several else None,
+            df=number - 1.0 if several else None,
         )  # fmt: skip
-        return found, note if number > 1 else "a single seed"
+        return found, "over seeds alone" if several else "a single seed"
 
 
 Finding = tuple[str, JointInterval | None, str]
@@ -145,13 +140,12 @@ class Condition:
     measure: Measuring
 
 
-_PROBABILITIES = ("multilabel", "binary", "multiclass")
 CONDITIONS: dict[str, Condition] = {
-    "calibration": Condition(kinds=_PROBABILITIES, measure=_calibration("ece", lambda one: one.ece)),
+    "calibration": Condition(kinds=metrics.CLASSIFICATION, measure=_calibration("ece", lambda one: one.ece)),
     "calibration_after_temperature": Condition(
-        kinds=_PROBABILITIES, measure=_calibration("ece_tempered", lambda one: one.tempered)
+        kinds=metrics.CLASSIFICATION, measure=_calibration("ece_tempered", lambda one: one.tempered)
     ),
-    "worst_group_drop": Condition(kinds=(*_PROBABILITIES, "segmentation"), measure=_drops),
+    "worst_group_drop": Condition(kinds=(*metrics.CLASSIFICATION, "segmentation"), measure=_drops),
 }
 """name -> what is at most the bound, in the unit of scores (0.05 = 5 points)"""
 
@@ -232,43 +226,22 @@ def _judged(one: Measured, share: float | None) -> Judged:
 def _is_asked(name: str, task: str, tasks: Mapping[str, _Task]) -> bool:
     if name in CONDITIONS:
         return tasks[task].kind in CONDITIONS[name].kinds
-    having = [other for other, known in tasks.items() if _score_name(name, known)]
-    return task in having or (not having and _can_have(name, tasks[task].kind))
-
-
-def _can_have(name: str, kind: str) -> bool:
-    of = metrics.METRICS[name].of
-    return kind in {"mask": ("segmentation",), "classes": ("multiclass",)}.get(of, _PROBABILITIES)
-
-
-def _score_name(name: str, task: _Task) -> str:
-    """Finds under which name the runs of a task have a metric: at the network's size or, without that, at their own."""
-    scored: Collection[str] = {key for one in task.results for key in one.scores}
-    prefixes = dict.fromkeys(("", *metrics.METRICS[name].prefixes))
-    return next((f"{prefix}{name}" for prefix in prefixes if f"test_{prefix}{name}" in scored), "")
+    having = [other for other, known in tasks.items() if other_metrics.scored_as(name, known.results)]
+    return task in having or (not having and tasks[task].kind in metrics.METRICS[name].of_kinds)
 
 
 def _metric(name: str, task: _Task, init: str) -> Finding:
-    if name in ("ece", "brier"):
-        return _calibration(name, lambda one: getattr(one, name))(task, init)[0]
-    score = _score_name(name, task)
+    score = other_metrics.scored_as(name, task.results)
     if not score:
         return "", None, f"no run of the task has test_{name}"
     if score not in task.kept:
+        complete = [one for one in task.results if one.init in task.rows]
         primary = score == task.results[0].metric
-        task.kept[score] = task.evidence.contributions if primary else _contributions(name, score, task)
+        task.kept[score] = (
+            task.evidence.contributions if primary else other_metrics.contributions(name, score, complete, task.folder)
+        )
     found = task.kept[score]
-    if isinstance(found, str) or init not in found:
-        return "", *task.of_scores(init, score)
-    return "", joint_interval(found[init]), ""
-
-
-def _contributions(name: str, score: str, task: _Task) -> Mapping[str, Any] | str:
-    complete = [one for one in task.results if one.init in task.rows]
-    try:
-        return patients.contributions(complete, task.folder, metrics.METRICS[name], score.removesuffix(name))
-    except UserError as error:  # predictions without the metric's columns, of before it was measured
-        return str(error)
+    return ("", joint_interval(found[init]), "") if init in found else ("", *task.of_scores(init, score))
 
 
 def record(one: Judged) -> dict[str, Any]:

@@ -155,6 +155,8 @@ class Claim:
     """tasks, or `classification`, `segmentation`, `all`"""
     minus: tuple[str, ...]
     """tasks whose mean difference is subtracted, for a claim about an interaction; [] = none"""
+    metric: str = ""
+    """that it is about, on the tasks that measured it; empty: each task's own. Better is lower where that is better"""
 
     def __post_init__(self) -> None:
         require(bool(self.than), "claims.*.than names an init or more", than=self.than)
