@@ -178,9 +178,11 @@ def _log(run: TrackedRun, decision: Decision, said: Mapping[str, Any], when: Occ
     run.tag(**{"new_version": said["version"], "mlflow.note.content": text})
     files.write_text(run.folder / aliases.RECORD, json.dumps(said, indent=1) + "\n")
     files.write_text(run.folder / "decision.md", text)
-    for name in ("index.html", "comparison.md"):
+    for name in ("index.html", "comparison.md", "checklist.md"):
         (run.folder / "report").mkdir(exist_ok=True)
-        shutil.copyfile(when.root / "data/results/report" / name, run.folder / "report" / name)
+        path = when.root / "data/results/report" / name
+        if path.is_file():  # reports of before there was a checklist have none
+            shutil.copyfile(path, run.folder / "report" / name)
     run.artifacts(run.folder, [aliases.RECORD, "decision.md", "report"])
 
 
