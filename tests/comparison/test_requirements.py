@@ -164,6 +164,13 @@ def test_verdict_and_interval_never_disagree() -> None:
             assert one.verdict == side
 
 
+def test_an_interval_of_a_share_is_shown_within_its_ends() -> None:
+    wide = dataclasses.replace(measured(0.98, 0.5, error=0.02, at_most=False), condition="auc")
+    assert judge([wide], 0.05)[0].words.startswith("auc on t: within, 0.980 (0.939 to 1.000)")
+    drop = dataclasses.replace(measured(-0.01, 0.5, error=0.02), condition="worst_group_drop")
+    assert "(-0.051 to 0.031)" in judge([drop], 0.05)[0].words
+
+
 def test_an_interval_at_another_level_is_that_of_the_contributions() -> None:
     values = np.random.default_rng(1).normal(size=(4, 30)) + np.random.default_rng(2).normal(size=30)
     for level in (0.8, 0.99):

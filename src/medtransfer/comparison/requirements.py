@@ -43,6 +43,14 @@ class Measured:
     """why there is none, or what the interval does not hold"""
 
     @property
+    def is_share(self) -> bool:
+        """Says whether it lies between 0 and 1: a drop, agreement and what has a unit need not."""
+        if self.condition in CONDITIONS:
+            return self.condition != "worst_group_drop"
+        metric = metrics.METRICS.get(self.condition)
+        return metric is not None and not metric.unit and not metric.ordinal
+
+    @property
     def place(self) -> str:
         """Names where it was measured."""
         return f"{self.task}, {self.group}" if self.group else self.task
@@ -59,13 +67,21 @@ class Judged:
     high: float | None = None
 
     @property
+    def ends(self) -> str:
+        """Writes the interval; what cannot be below 0 or above 1 is cut there."""
+        if self.low is None or self.high is None:
+            return "-"
+        least, most = (0.0, 1.0) if self.measured.is_share else (self.low, self.high)
+        return f"{max(self.low, least):.3f} to {min(self.high, most):.3f}"
+
+    @property
     def words(self) -> str:
         """Says it in a line."""
         one = self.measured
         bound = f"at {'most' if one.at_most else 'least'} {one.bound:g}"
         if one.interval is None:
             return f"{one.condition} on {one.place}: no data, {one.note}; {bound} is asked"
-        ends = "no interval" if self.low is None or self.high is None else f"{self.low:.3f} to {self.high:.3f}"
+        ends = "no interval" if self.low is None else self.ends
         note = f", {one.note}" if one.note else ""
         value = f"{one.interval.estimate:.3f} ({ends}{note})"
         return f"{one.condition} on {one.place}: {self.verdict}, {value}; {bound} is asked"
@@ -265,9 +281,8 @@ def line(one: Judged) -> tuple[str, ...]:
     """Lays it out for a table under `HEADER`."""
     measured = one.measured
     value = "-" if measured.interval is None else f"{measured.interval.estimate:.3f}"
-    ends = "-" if one.low is None or one.high is None else f"{one.low:.3f} to {one.high:.3f}"
     bound = f"{'at most' if measured.at_most else 'at least'} {measured.bound:g}"
-    return (measured.condition, measured.place, value, ends, bound, one.verdict, measured.note or "-")
+    return (measured.condition, measured.place, value, one.ends, bound, one.verdict, measured.note or "-")
 
 
 HEADER = ("condition", "where", "value", "interval", "asked", "verdict", "note")
