@@ -85,5 +85,13 @@ def test_the_section_says_what_is_probable_and_what_the_prior_does(found: findin
     words = {init for inits in section.sure(list(found.bayesian)).values() for init in inits}
     assert ("random" in head.notes[0].split("Open")[0]) == (RANDOM in words)
     assert "standard deviation 10 margins" in head.notes[2]
+    moved = max(
+        abs(getattr(other[0], word) - getattr(one.found.of_mean, word))
+        for one in found.bayesian
+        if one.found
+        for other in one.found.other
+        for word in ("better", "equivalent", "worse")
+    )
+    assert head.notes[2].endswith(f"none moves by more than {moved:.2f}.")
     assert tasks.grid is not None
     assert tasks.grid.header == ("init", *TASKS)

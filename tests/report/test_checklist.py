@@ -115,6 +115,9 @@ def test_training_software_and_seeds_are_those_of_the_runs(found: Findings) -> N
             assert f"{field} {value}" in words
     assert all(f"{name} {version}" in checklist_facts.software(found)[0] for name, version in first.versions.items())
     assert f"devices: {first.device}; {len(found.results)} runs" in checklist_facts.hardware(found)[0]
+    drawn = [dataclasses.replace(one, weights_sha256="random") for one in found.results if "random" in one.init]
+    told = checklist_facts.initialization(dataclasses.replace(found, results=tuple(drawn)))
+    assert told == ["random@resnet50: drawn from the seed"]
     hashed = line(checklist_facts.initialization(found), "imagenet@resnet50")
     assert str(next(one.weights_sha256 for one in found.results if "imagenet" in one.init))[:12] in hashed
 

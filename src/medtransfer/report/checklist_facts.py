@@ -102,7 +102,7 @@ def initialization(findings: Findings) -> Facts:
     """Lists the initial weights with their hashes, and which of them saw test images."""
     found = []
     for init in findings.benchmark.inits:
-        hashes = {str(result.weights_sha256) for result in findings.results if result.init == init} - {"None"}
+        hashes = {str(result.weights_sha256) for result in findings.results if result.init == init} - {"None", "random"}
         shown = f"sha256 {', '.join(sorted(one[:SHORT] for one in hashes))}" if hashes else "drawn from the seed"
         marked = {result.task for result in findings.results if result.init == init and "contaminated" in result.marks}
         saw = f"; saw images of {', '.join(sorted(marked))}" if marked else ""
@@ -242,7 +242,7 @@ def failures(findings: Findings) -> Facts:
     shown = findings.settings.images == "all" or (
         findings.settings.images == "synthetic" and any("synthetic" in result.marks for result in findings.results)
     )
-    return ["the report may show best and worst test images of the pick; nobody has analysed them"] if shown else []
+    return ["the report may show best and worst test images of the pick; no run analyses them"] if shown else []
 
 
 def software(findings: Findings) -> Facts:
@@ -262,7 +262,7 @@ def hardware(findings: Findings) -> Facts:
     devices = dict.fromkeys(result.device for result in findings.results)
     hours = sum(result.cost.get("seconds", 0.0) for result in findings.results) / 3600
     days = sorted({result.finished[:10] for result in findings.results} - {""})
-    when = f"; finished {days[0]} to {days[-1]}" if days else ""
+    when = f"; finished {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
     return [f"devices: {', '.join(devices)}; {len(findings.results)} runs, {hours:.2f} hours{when}"]
 
 

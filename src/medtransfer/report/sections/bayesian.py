@@ -20,15 +20,15 @@ def bayesian(findings: Findings) -> list[Section]:
         return []
     every = sorted(findings.bayesian, key=lambda one: -one.found.mean.estimate if one.found else float("inf"))
     known = [one for one in every if one.found is not None]
-    title, lacking = f"How probable: minus {findings.reference}", _lacking(every)
+    title, lacking = "How probable over tasks", _lacking(every)
     if not known:
         note = lacking or [f"Nothing is compared with {findings.reference}."]
         return [Section(title=title, slug="bayesian", notes=tuple(note), scores=True)]
     header = (
-        "init", "tasks", "mean, margins", "mean: better", "equivalent", "worse", "next task: better", "equivalent",
-        "worse", "next better, prior halved to doubled", "equivalent, likewise",
+        "init", "tasks", "mean, margins", "mean: better", "mean: equivalent", "mean: worse", "next: better",
+        "next: equivalent", "next: worse", "next better, prior halved to doubled", "next equivalent, likewise",
     )  # fmt: skip
-    notes = (_said(findings, known), _method(), _prior(known[0]), *lacking)
+    notes = (_said(findings, known), _method(findings), _prior(known), *lacking)
     head = Section(
         title=title, slug="bayesian", grid=grid(header, [_line(one) for one in known]), notes=notes, scores=True,
     )  # fmt: skip
@@ -54,26 +54,33 @@ def _said(findings: Findings, known: list[Believed]) -> str:
     return first + (f" Open: {names(rest, NAMED)}." if rest else "")
 
 
-def _method() -> str:
+def _method(findings: Findings) -> str:
     return (
-        "Differences in margins of the tasks; equivalent: within one margin (the region of practical equivalence). A "
-        "normal hierarchical model: the true difference of a task varies around a mean over tasks like these; next "
-        "task: the true difference on one more of them. These are probabilities of each initialization by itself, "
-        "given model and prior; they are not corrected for how many there are, and the verdicts above do not rest on "
-        "them."
+        f"Minus {findings.reference}, in margins of the tasks; equivalent: within one margin (the region of practical "
+        "equivalence). A normal hierarchical model: the true difference of a task varies around a mean over tasks like "
+        "these; next task: the true difference on one more of them. These are probabilities of each initialization by "
+        "itself, given model and prior; they are not corrected for how many there are, and the verdicts above do not "
+        "rest on them."
     )
 
 
-def _prior(one: Believed) -> str:
-    assert one.found is not None
-    mean, following = one.found.before
-    many = number_word(len(one.tasks))
+def _prior(known: list[Believed]) -> str:
+    assert known[0].found is not None
+    mean, following = known[0].found.before
+    many = number_word(max(len(one.tasks) for one in known))
+    moved = max(
+        abs(getattr(other, word) - getattr(one.found.of_mean, word))
+        for one in known
+        if one.found is not None
+        for other, _ in one.found.other
+        for word in ("better", "equivalent", "worse")
+    )
     return (
         f"Prior: the mean is normal around 0 with standard deviation {MEAN_SCALE:g} margins, the spread over tasks "
         f"half-Cauchy with median {SPREAD_SCALE:g}; alone they say better {mean.better:.2f}, equivalent "
         f"{mean.equivalent:.2f} of the mean, {following.better:.2f} and {following.equivalent:.2f} of a next task. "
         f"With {many} tasks the spread is hardly known, and the prior counts most for a next task: the last columns "
-        "say what half and twice both scales would give."
+        f"say what half and twice both scales would give. Of the mean's probabilities none moves by more than {moved:.2f}."
     )
 
 
