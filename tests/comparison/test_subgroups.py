@@ -112,6 +112,19 @@ def test_a_drop_is_the_score_of_all_minus_that_of_the_group() -> None:
         assert (one.drop.low > 0) == (one.group == "s1")  # shown: the planted gap is large
 
 
+def test_where_all_patients_are_too_many_groups_are_scored_and_have_no_drop(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, known, units = drawn(np.random.default_rng(6))
+    added = subgroups._added
+
+    def limited(known: Predictions, here: Array, *rest: Any) -> Any:
+        return "patients are too many" if here.all() else added(known, here, *rest)
+
+    monkeypatch.setattr(subgroups, "_added", limited)
+    for grouping in subgroups.subgroups(table, known, METRICS["auc"], units, 0.95):
+        assert {one.group for one in grouping.scores} == set(grouping.patients)
+        assert all(one.drop is None for one in grouping.scores)
+
+
 def test_small_groups_are_named_and_left_out() -> None:
     table, known, units = drawn(np.random.default_rng(3))
     table.loc[known.patients < 12, "group.sex"] = "rare"

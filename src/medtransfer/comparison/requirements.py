@@ -144,6 +144,8 @@ def _drops(task: _Task, init: str) -> list[Finding]:
         if one.init == init and one.drop is not None
     ]
     notes = [f"{grouping.name}: {grouping.note}" for grouping in task.evidence.subgroups if grouping.note]
+    if task.evidence.subgroups and not notes:
+        notes = ["what patients add to the score of all of them is not known"]
     return found or [("", None, "; ".join(notes) or "the task has no groups of patients")]
 
 

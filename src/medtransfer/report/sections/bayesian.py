@@ -80,7 +80,8 @@ def _prior(known: list[Believed]) -> str:
         f"half-Cauchy with median {SPREAD_SCALE:g}; alone they say better {mean.better:.2f}, equivalent "
         f"{mean.equivalent:.2f} of the mean, {following.better:.2f} and {following.equivalent:.2f} of a next task. "
         f"With {many} tasks the spread is hardly known, and the prior counts most for a next task: the last columns "
-        f"say what half and twice both scales would give. Of the mean's probabilities none moves by more than {moved:.2f}."
+        "say what half and twice both scales would give. Of the mean's probabilities none moves by more than "
+        f"{moved:.2f}."
     )
 
 
