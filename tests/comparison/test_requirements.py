@@ -192,3 +192,23 @@ def test_the_report_shows_every_condition_with_its_verdict(folder: Path) -> None
     assert one.notes[0] == "Shown to keep all conditions on all tasks: none. Shown to violate one: imagenet and swav."
     assert section.requirements(dataclasses.replace(found, required=())) is None
     assert requirements.measure({}, found.results, found.rows, found.evidence, folder) == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("seeds", "patients", "of_seeds"), [(3, 60, 0.2), (3, 60, 0.02), (5, 200, 0.1), (10, 200, 0.02)]
+)
+def test_how_often_a_verdict_is_wrong_where_every_value_is_at_its_bound(
+    seeds: int, patients: int, of_seeds: float
+) -> None:
+    """Three conditions whose true values are their bounds: whatever is said of one is wrong."""
+    rng, wrong, number = np.random.default_rng(seeds), 0, 2000
+    for _ in range(number):
+        every = []
+        for _ in range(3):
+            values = of_seeds * rng.standard_normal((seeds, 1)) + rng.standard_normal(patients)
+            values = values + 0.5 * rng.standard_normal((seeds, patients))
+            every.append(dataclasses.replace(measured(0.0, 0.0), interval=joint_interval(values)))
+        wrong += any(one.verdict != "not shown" for one in judge(every, 0.05))
+    print(seeds, patients, of_seeds, f"{wrong / number:.3f}")
+    assert wrong / number < 0.06
