@@ -1,22 +1,26 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from medtransfer.comparison import claims, published
+from medtransfer.comparison import claims, findings, published
 from medtransfer.comparison.claims import Part, TaskScores, Verdict, on_published, on_runs
 from medtransfer.comparison.published import Published
 from medtransfer.core.errors import UserError
-from medtransfer.params import Claim, load
+from medtransfer.params import Benchmark, Claim, load
+from tests.support import results
 
+ROOT = Path(__file__).parents[2]
 SWAV, BYOL, IMAGENET = "swav@resnet50", "byol@resnet50", "imagenet@resnet50"
 BETTER, WORSE = (0.90, 0.92, 0.94), (0.80, 0.84, 0.82)
 
@@ -354,6 +358,90 @@ def test_words_that_mean_nothing_are_refused_before_work() -> None:
         claims.check({"a": claim(minus="classificaton")}, tasks)
     with pytest.raises(UserError, match=r"claims\.a: unknown init or family 'self-supervise'; .* self-supervised"):
         claims.check({"a": claim(than=["imagenet", "self-supervise"])}, tasks)
+
+
+@pytest.mark.parametrize(
+    ("metric", "tasks", "words"),
+    [
+        ("brierr", "all", r"claims\.a: unknown metric 'brierr'; the nearest valid name is brier"),
+        ("dice", "shenzhen", r"claims\.a: dice is a score of masks, which shenzhen has none of \(binary\)"),
+        ("ece", "segmentation", r"ece is a score of labels, which segmentation has none of"),
+        ("kappa", "shenzhen", r"kappa is a score of classes"),
+    ],
+)
+def test_a_metric_that_the_tasks_of_a_claim_cannot_have_is_refused(metric: str, tasks: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        claims.check({"a": replace(claim(tasks=tasks), metric=metric)}, ["shenzhen"])
+    claims.check({"a": replace(claim(tasks="all"), metric="brier")}, ["shenzhen"])
+
+
+def weighed(folder: Path, better: str, than: str, metric: str, tasks: str = "all") -> Verdict:
+    changes = {"comparison.resamples": "0", "comparison.against": "[]"}
+    here = load(ROOT / "params.yaml", changes)
+    stated = replace(claim(better, [than], tasks), metric=metric)
+    here = replace(here, claims={"c": stated})
+    benchmark = Benchmark(inits=(IMAGENET, SWAV), tasks=("shenzhen", "montgomery"), seeds=(0, 1, 2), recipes=("fixed",))
+    found = findings.find(folder, benchmark, here, ROOT, IMAGENET)
+    [verdict] = found.claims["c"]
+    return verdict
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of which swav discriminates better, and says too low probabilities, so that its Brier score is better."""
+    where = tmp_path_factory.mktemp("cells")
+    results.write(where, {IMAGENET: 0.0, SWAV: 2.0}, ("shenzhen", "montgomery"), range(3), cases=300, marks=[])
+    for path in where.glob("*/*/cell.json"):
+        cell = json.loads(path.read_text())
+        table = pd.read_parquet(path.with_name("predictions.parquet"))
+        more = {"test_native_hd95_mm": (3.0 if cell["init"] == SWAV else 9.0) + 0.1 * cell["seed"]}
+        if cell["task"] == "shenzhen":
+            label = next(name.removeprefix("target.") for name in map(str, table) if name.startswith("target."))
+            more = {"test_brier": float(((table[f"probability.{label}"] - table[f"target.{label}"]) ** 2).mean())}
+        path.write_text(json.dumps(cell | {"scores": cell["scores"] | more}))
+    return where
+
+
+def test_of_a_metric_whose_lower_values_are_better_the_lower_one_supports_the_claim(folder: Path) -> None:
+    scores: dict[str, list[float]] = {}
+    for path in folder.glob("shenzhen/*/cell.json"):
+        cell = json.loads(path.read_text())
+        scores.setdefault(cell["init"], []).append(cell["scores"]["test_brier"])
+    swav, imagenet = np.mean(scores[SWAV]), np.mean(scores[IMAGENET])
+    better = "swav" if swav < imagenet else "imagenet"
+    verdict = weighed(folder, better, "imagenet" if better == "swav" else "swav", "brier")
+    [part] = verdict.parts
+    assert part.verdict == "supported"
+    assert part.estimate == pytest.approx(abs(swav - imagenet), abs=1e-9)
+    assert part.differences[0].method == "seeds and patients"
+    assert verdict.notes == ("lower Brier score is better: a positive difference is a lower one",)
+    turned = weighed(folder, "imagenet" if better == "swav" else "swav", better, "brier")
+    assert turned.verdict == "contradicted"
+
+
+def test_a_claim_on_a_distance_is_counted_in_its_unit_over_the_tasks_that_have_it(folder: Path) -> None:
+    verdict = weighed(folder, "swav", "imagenet", "hd95_mm")
+    [part] = verdict.parts
+    assert (verdict.unit, part.verdict) == ("mm", "undecided")  # equal seeds: the difference does not vary
+    assert part.estimate == pytest.approx(6.0)
+    assert [one.task for one in part.differences] == ["montgomery"]
+
+
+def test_a_claim_without_a_metric_is_on_each_tasks_own(folder: Path) -> None:
+    verdict = weighed(folder, "swav", "imagenet", "")
+    assert [one.task for one in verdict.parts[0].differences] == ["shenzhen", "montgomery"]
+    assert (verdict.verdict, verdict.notes, verdict.unit) == ("supported", (), "")
+
+
+def test_published_numbers_of_a_claim_are_those_of_its_metric() -> None:
+    rows = [
+        row("swav", "a", 0.9),
+        row("swav", "b", 0.2, metric="Brier score %"),
+        row("swav", "c", 0.8, metric="Dice %"),
+    ]
+    assert claims.about(claim(), rows) == rows
+    assert [one.task for one in claims.about(replace(claim(), metric="dice"), rows)] == ["c"]
+    assert [(one.task, one.mean) for one in claims.about(replace(claim(), metric="brier"), rows)] == [("b", -0.2)]
 
 
 @pytest.mark.parametrize("name", ["params.yaml", "presets/paper.yaml"])

@@ -95,9 +95,34 @@ def test_the_order_of_images_decides_nothing() -> None:
     )
     one = subgroups.subgroups(table, known, METRICS["auc"], units, 0.95)
     two = subgroups.subgroups(table.iloc[order], other, METRICS["auc"], units, 0.95)
-    assert [dataclasses.astuple(s)[2:] for g in one for s in g.scores] == [
-        pytest.approx(dataclasses.astuple(s)[2:], abs=1e-9) for g in two for s in g.scores
+    assert [dataclasses.astuple(s)[2:-1] for g in one for s in g.scores] == [
+        pytest.approx(dataclasses.astuple(s)[2:-1], abs=1e-9) for g in two for s in g.scores
     ]
+
+
+def test_a_drop_is_the_score_of_all_minus_that_of_the_group() -> None:
+    table, known, units = drawn(np.random.default_rng(5), gap=1.0)
+    sex, _ = subgroups.subgroups(table, known, METRICS["auc"], units, 0.95)
+    for one in sex.scores:
+        places = [place for (place,) in units[one.init]]
+        whole = np.mean([roc_auc_score(known.truth[:, 0], known.answers[place][:, 0]) for place in places])
+        assert one.drop is not None
+        assert one.drop.estimate == pytest.approx(whole - one.estimate)
+        assert one.drop.low is not None
+        assert (one.drop.low > 0) == (one.group == "s1")  # shown: the planted gap is large
+
+
+def test_where_all_patients_are_too_many_groups_are_scored_and_have_no_drop(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, known, units = drawn(np.random.default_rng(6))
+    added = subgroups._added
+
+    def limited(known: Predictions, here: Array, *rest: Any) -> Any:
+        return "patients are too many" if here.all() else added(known, here, *rest)
+
+    monkeypatch.setattr(subgroups, "_added", limited)
+    for grouping in subgroups.subgroups(table, known, METRICS["auc"], units, 0.95):
+        assert {one.group for one in grouping.scores} == set(grouping.patients)
+        assert all(one.drop is None for one in grouping.scores)
 
 
 def test_small_groups_are_named_and_left_out() -> None:

@@ -14,10 +14,12 @@ from medtransfer import params
 from medtransfer.comparison import findings
 from medtransfer.comparison.contrasts import ALL
 from medtransfer.comparison.findings import Findings
+from medtransfer.comparison.requirements import Measured
 from medtransfer.data import catalog
 from medtransfer.params import Promotion
 from medtransfer.registry.decision import Decision, decide, select
 from medtransfer.registry.gate import Candidate, Holder, Selected
+from medtransfer.statistics.seeds_and_patients import JointInterval
 from tests.support import results
 
 ROOT = Path(__file__).parents[2]
@@ -298,3 +300,51 @@ def test_what_a_person_demoted_does_not_come_back_by_itself(clear: Findings) -> 
     decision = judge(clear, holder(IMAGENET), demoted="fails on portable X-rays")
     assert decision.outcome == "challenger"
     assert "it was demoted: fails on portable X-rays" in decision.reasons[0]
+
+
+# What is required of it
+
+
+def requiring(what: Findings, values: Mapping[str, tuple[float, float]]) -> Findings:
+    """Puts measured conditions on shenzhen beside the findings: condition -> estimate and bound."""
+    measured = [
+        Measured(
+            condition=name, task="shenzhen", init=SWAV, bound=bound, at_most=True,
+            interval=JointInterval(
+                method="", estimate=estimate, level=0.95, seeds=4, patients=100, patient_error=0.001, seed_error=0.001,
+                df=50.0,
+            ),
+        )
+        for name, (estimate, bound) in values.items()
+    ]  # fmt: skip
+    return dataclasses.replace(what, required=tuple(measured))
+
+
+@pytest.mark.parametrize(
+    ("estimate", "verdict", "outcome"),
+    [(0.03, "within", "champion"), (0.0495, "not shown", "challenger"), (0.08, "violated", "challenger")],
+)
+def test_a_condition_blocks_unless_it_is_shown_to_be_kept(
+    clear: Findings, estimate: float, verdict: str, outcome: str
+) -> None:
+    decision = judge(requiring(clear, {"calibration": (estimate, 0.05)}), None)
+    assert [one.verdict for one in decision.required] == [verdict]
+    assert decision.outcome == outcome
+    words = [reason for reason in decision.reasons if reason.startswith("required: calibration on shenzhen: ")]
+    assert bool(words) == (outcome == "challenger")
+    if words:
+        assert words[0].startswith(f"required: calibration on shenzhen: {verdict}, {estimate:.3f} (")
+        assert words[0].endswith("; at most 0.05 is asked")
+
+
+def test_what_is_asked_of_other_inits_and_tasks_is_not_asked_here(clear: Findings) -> None:
+    what = requiring(clear, {"calibration": (0.08, 0.05)})
+    one = what.required[0]
+    others = (dataclasses.replace(one, init=IMAGENET), dataclasses.replace(one, task="drive"))
+    assert judge(dataclasses.replace(what, required=others), None).outcome == "champion"
+
+
+def test_a_later_decision_needs_a_narrower_interval(clear: Findings) -> None:
+    what = requiring(clear, {"calibration": (0.0458, 0.05)})
+    assert judge(what, None).required[0].verdict == "within"
+    assert judge(what, None, served=2).required[0].verdict == "not shown"

@@ -191,6 +191,30 @@ def test_a_dry_run_says_it_and_changes_nothing(root: Path, caplog: pytest.LogCap
 # Faults
 
 
+def test_what_is_required_stands_in_the_log_the_tags_the_card_and_the_record(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    require = {"promotion.require": "{auc: 0.5, calibration: 0.001, worst_group_drop: 0.05}"}
+    here, found = finish(root, {"a": 1.0}, overrides=require)
+    with caplog.at_level(logging.INFO, logger="medtransfer"):
+        dry = promote(root, here, found, dry=True)
+    assert "a.safetensors" in caplog.text
+    assert "auc on shenzhen: within, 0." in caplog.text
+    assert "worst_group_drop on montgomery: no data, the task has no groups of patients; at most 0.05" in caplog.text
+    assert dry[0]["outcome"] == "challenger"
+    said = promote(root, here, found)
+    verdicts = {(one["condition"], one["task"]): one["verdict"] for one in said[0]["required"]}
+    assert verdicts == {
+        ("auc", "shenzhen"): "within", ("calibration", "shenzhen"): "violated",
+        ("worst_group_drop", "shenzhen"): "no data", ("worst_group_drop", "montgomery"): "no data",
+    }  # fmt: skip
+    tags = next(run for run in decisions(root) if run.data.tags["model"] == MODEL).data.tags
+    assert tags["required.calibration.shenzhen"].startswith("calibration on shenzhen: violated, 0.")
+    version = client(root).get_model_version(MODEL, said[0]["version"])
+    assert version.tags["required.auc.shenzhen"].endswith("at least 0.5 is asked")
+    assert "Required of it" in str(version.description)
+
+
 def test_a_comparison_that_is_older_than_the_runs_is_refused(root: Path) -> None:
     promote(root, *finish(root, {"a": 0.0}))
     here, found = finish(root, BETTER)

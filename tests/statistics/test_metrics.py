@@ -233,3 +233,21 @@ def test_regions_have_their_own_dice_and_a_mean() -> None:
     assert scores["native_dice_positives.Heart"] == pytest.approx(0.5)
     assert scores["native_dice"] == pytest.approx(0.75)
     assert mask_scores(terms[:, :1], ["Lung"]) == dice_scores(terms[:, 0])
+
+
+def test_which_of_two_scores_is_better_is_in_the_record() -> None:
+    falls = {name for name in metrics.METRICS if not metrics.rises(f"val_{name}")}
+    distances = {f"{name}_{unit}" for name in ("hd95", "surface_distance") for unit in ("mm", "px")}
+    assert falls == {"brier", "ece", "false_positive_rate", "lesion_false_positives", *distances}
+    assert not metrics.rises("val_loss")
+    assert metrics.rises("val_probe")
+
+
+def test_a_training_is_steered_by_what_val_scores_of_every_network() -> None:
+    assert metrics.monitors("binary", False, False) == ("auc", "average_precision", "brier", "ece")
+    assert metrics.monitors("binary", False, True)[-2:] == ("exam_auc", "exam_average_precision")
+    assert "kappa" in metrics.monitors("multiclass", True, False)
+    assert "kappa" not in metrics.monitors("multiclass", False, False)
+    masks = metrics.monitors("segmentation", False, False)
+    assert {"dice", "cldice", "lesion_false_positives"} <= set(masks)
+    assert not {"hd95_mm", "surface_distance_px", "brier"} & set(masks)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from medtransfer.data.catalog import TASKS
 from medtransfer.runs.run import check_engine
 from medtransfer.training import fitting, objectives
 from medtransfer.training import trainer as trainer_module
+from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.loader import certain
 from medtransfer.training.trainer import Progress, TaskTrainer, Trainer
 from tests.support import fakes
@@ -207,6 +209,69 @@ def test_the_monitor_decides_checkpoint_and_stop(top: Path, tmp_path: Path) -> N
     assert len(history) == best + 1 + 3  # more than 2 epochs without improvement
     val, _ = trainer.test()
     assert set(val.scores) >= {"auc"}
+
+
+@pytest.mark.parametrize(("metric", "segmentation", "lower"), [("brier", False, True), ("ece", False, True),
+                                                               ("surface_dice", True, False)])  # fmt: skip
+def test_the_best_epoch_by_another_metric_is_on_the_side_that_its_record_says(
+    top: Path, tmp_path: Path, metric: str, segmentation: bool, lower: bool
+) -> None:
+    kind = "segmentation" if segmentation else "classification"
+    changes: Any = {f"{kind}__monitor": f"val_{metric}", f"{kind}__max_epochs": "6", f"{kind}__lr": "3e-3"}
+    trainer, _ = fakes.trainer(top, tmp_path, segmentation=segmentation, **changes)
+    scores = [line[f"val_{metric}"] for _, line in fit(trainer)]
+    assert len(set(scores)) > 1
+    assert trainer.fit.best_epoch == int(np.argmin(scores) if lower else np.argmax(scores))
+    assert trainer.fit.best == (min(scores) if lower else max(scores))
+    val, test = trainer.test()
+    assert val.scores[metric] == pytest.approx(trainer.fit.best)
+    assert metric in test.scores or f"native_{metric}" in test.scores
+
+
+def test_without_it_no_other_metric_is_kept_of_an_epoch(top: Path, tmp_path: Path) -> None:
+    trainer, _ = fakes.trainer(top, tmp_path, classification__max_epochs="1")
+    assert {name for name in fit(trainer)[0][1] if name.startswith("val_")} == {
+        "val_auc", "val_auc.Tuberculosis", "val_average_precision", "val_loss",
+    }  # fmt: skip
+
+
+def test_the_plateau_lowers_the_rate_where_a_lower_is_better_score_does_not_fall(top: Path, tmp_path: Path) -> None:
+    trainer, _ = fakes.trainer(
+        top, tmp_path, classification__lr="3e-3", classification__schedule="plateau",
+        classification__plateau_patience="0",
+        classification__monitor="val_brier", classification__max_epochs="8",
+    )  # fmt: skip
+    history = [line for _, line in fit(trainer)]
+    best = history[0]["val_brier"]
+    for here, after in itertools.pairwise(history[1:]):
+        stays = here["val_brier"] >= best * (1 - 1e-4)  # torch's own threshold
+        assert after["lr"] == (here["lr"] / 2 if stays else here["lr"])
+        best = min(best, here["val_brier"])
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "monitor", "words"),
+    [
+        (False, "val_dice", r"must be one of val_loss, val_auc, .*'val_dice': it is a score of masks, which a binary"),
+        (True, "val_ece", r"must be one of val_loss, val_dice, .*: it is a score of labels, which a segmentation task"),
+        (False, "val_sensitivity", r"val fixes its threshold"),
+        (False, "val_kappa", r"it is a score of classes"),
+        (False, "val_exam_auc", r"it is a score of exams"),
+        (True, "val_hd95_px", r"a network that answers nothing there does better"),
+        (False, "val_acu", r"got 'val_acu'$"),
+    ],
+)
+def test_a_monitor_that_the_kind_cannot_have_is_refused(
+    top: Path, segmentation: bool, monitor: str, words: str
+) -> None:
+    task, kind = (
+        TASKS["montgomery" if segmentation else "shenzhen"],
+        "segmentation" if segmentation else "classification",
+    )
+    params = fakes.load_params(top, **{f"{kind}__monitor": monitor})
+    spec = NetworkSpec(backbone=fakes.BACKBONE, image_size=32, decoder="auto")
+    with pytest.raises(UserError, match=words):
+        fitting.check(task, parameters.protocol(params, task.name, segmentation), spec)
 
 
 def test_the_plateau_halves_the_rate(top: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from medtransfer.params import Params
 log = logging.getLogger("medtransfer")
 
 
-@verb("promotion", *COMPARED, extra="train")
+@verb(*COMPARED, extra="train")
 def promote(params: Params, root: Path, dry: str = "no") -> None:
     """Put what val selected into the model registry, as champion if it passes the gate; --dry-run only says so.
 

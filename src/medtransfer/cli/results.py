@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("medtransfer")
 
 
-COMPARED = ("benchmark", "comparison", "claims", "model", "inits")
+COMPARED = ("benchmark", "comparison", "claims", "promotion", "model", "inits")
 """sections that the comparison reads"""
 
 

@@ -12,7 +12,7 @@ from medtransfer.results.result import Result
 from medtransfer.statistics import calibration as statistics
 from medtransfer.statistics.contributions import Predictions
 from medtransfer.statistics.delong import patient_index
-from medtransfer.statistics.seeds_and_patients import joint_interval
+from medtransfer.statistics.seeds_and_patients import JointInterval, joint_interval
 from medtransfer.statistics.t_tests import Array
 
 VALUES = 15_000_000
@@ -27,6 +27,10 @@ PARTS = ("reliability", "resolution", "uncertainty")
 """of the Brier score: the first minus the second plus the third"""
 
 
+MEASURED = ("ece", "brier")
+"""metrics whose contributions of patients are measured here"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measure:
     """A mean over seeds, with its interval over seeds and patients."""
@@ -36,6 +40,8 @@ class Measure:
     high: float | None = None
     p: float | None = None
     """two-sided, of what calibrated probabilities have; None: there is no such value, or nothing to measure it by"""
+    joint: JointInterval | None = None
+    """of what has no right value, for other levels"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +138,33 @@ def calibrate(
     )
 
 
+def added(
+    results: Sequence[Result], predictions: Predictions, units: Mapping[str, Sequence[Sequence[int]]], name: str
+) -> dict[str, Array] | str:
+    """Gives what each patient adds to one of `MEASURED`: init -> seeds x patients; else why there is none.
+
+    Args:
+        results: runs of complete initializations.
+        predictions: of these runs, in their order.
+        units: init -> places of the runs of each of its seeds, or folds.
+        name: of the metric.
+    """
+    truth, answers = predictions.truth, predictions.answers
+    kept = [k for k, column in enumerate(truth.T) if {0, 1} <= set(column.tolist())]
+    if not kept:
+        return "no label has both classes in test"
+    index, number = patient_index(predictions.patients, len(truth))
+
+    def of_run(place: int) -> Array:
+        run = _measured(truth, answers[place], predictions.labels, kept, results[place], index, number)
+        return run.added[name]
+
+    return {
+        init: np.stack([np.mean([of_run(place) for place in unit], axis=0) for unit in places])
+        for init, places in units.items()
+    }
+
+
 def fitted(result: Result, labels: Sequence[str]) -> list[float | None] | None:
     """Reads the temperatures of a run's labels, which val decided; None: it has none."""
     if "temperature" in result.scores:
@@ -204,7 +237,7 @@ def _over_seeds(
         ends = None if joint.low is None or joint.high is None else (joint.low + right, joint.high + right)
         return Measure(
             estimate=joint.estimate + right, low=ends[0] if ends else None, high=ends[1] if ends else None,
-            p=joint.p if name in RIGHT else None,
+            p=joint.p if name in RIGHT else None, joint=None if name in RIGHT else joint,
         )  # fmt: skip
 
     ece, brier = measure("ece"), measure("brier")

@@ -29,7 +29,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.data.catalog import DERIVED, TASKS
 from medtransfer.data.tasks import applicable, contaminated
 from medtransfer.params import Claim
-from medtransfer.statistics import t_tests
+from medtransfer.statistics import metrics, t_tests
 from medtransfer.statistics.seeds_and_patients import JointInterval, joint_interval
 from medtransfer.weights.families import check_entry, dataset_of, matches, members, split
 from medtransfer.weights.names import seen
@@ -138,6 +138,13 @@ class Verdict:
     """one per entry of `than`"""
     notes: Names = ()
     """on the evidence as a whole"""
+    metric: str = ""
+    """that it is about; empty: each task's own"""
+
+    @property
+    def unit(self) -> str:
+        """Says what differences are counted in; empty: shares."""
+        return metrics.unit(self.metric) if self.metric else ""
 
 
 @dataclass(frozen=True)
@@ -168,11 +175,30 @@ def check(claims: Mapping[str, Claim], tasks: Collection[str], own: Iterable[str
     datasets |= {part for name in RECORDS for part in name.removesuffix("-published").split("+")[1:]}
     words = [*KINDS, *tasks]
     for name, claim in claims.items():
+        _check_metric(name, claim)
         for word in (*claim.tasks, *claim.minus):
             if word not in words:
                 raise UserError(f"claims.{name}: unknown task {word!r}{schema.nearest(word, words)}")
         for entry in (claim.better, *claim.than):
             check_entry(entry, list(own), list(datasets), f"claims.{name}")
+
+
+def _check_metric(name: str, claim: Claim) -> None:
+    if not claim.metric:
+        return
+    if claim.metric not in metrics.METRICS:
+        near = schema.nearest(claim.metric, metrics.METRICS)
+        raise UserError(f"claims.{name}: unknown metric {claim.metric!r}{near}")
+    kinds = metrics.METRICS[claim.metric].of_kinds
+    having = "segmentation" if "segmentation" in kinds else "classification"
+    for word in (*claim.tasks, *claim.minus):
+        kind = TASKS[word].kind if word in TASKS else word
+        if kind in ("segmentation", *metrics.CLASSIFICATION, "classification") and kind not in (*kinds, having):
+            whose = metrics.WHOSE[metrics.METRICS[claim.metric].of]
+            raise UserError(
+                f"claims.{name}: {claim.metric} is a score of {whose}, which {word} has none of ({kind}); take a "
+                f"metric of it, or other tasks, such as {having}"
+            )
 
 
 def on_runs(claim: Claim, tasks: Sequence[TaskScores], *, alpha: float) -> tuple[Verdict, ...]:
@@ -192,7 +218,10 @@ def on_runs(claim: Claim, tasks: Sequence[TaskScores], *, alpha: float) -> tuple
     inits = sorted({name for table in tables for name in table.inits})
     backbones = sorted({split(name)[1] for name in inits if matches(claim.better, name, None)})
     both = [b for b in backbones if any(matches(than, name, b) for than in claim.than for name in inits)]
-    return tuple(_verdict(claim, tables, alpha, backbone=backbone) for backbone in both or backbones[:1] or [""])
+    notes = _direction(claim.metric)
+    return tuple(
+        _verdict(claim, tables, alpha, backbone=backbone, notes=notes) for backbone in both or backbones[:1] or [""]
+    )
 
 
 def on_published(claim: Claim, rows: Sequence[Published], *, alpha: float) -> Verdict:
@@ -217,7 +246,17 @@ def on_published(claim: Claim, rows: Sequence[Published], *, alpha: float) -> Ve
         notes += [f"left out on {task}, because contaminated: {', '.join(barred)}"] if barred else []
         kept = tuple(name for name in column if name not in barred)
         tables.append(_Table(task, row.segmentation, row.group, kept, {}, subtract))
-    return _verdict(claim, tables, alpha, paper=papers.pop(), notes=tuple(filter(None, notes)))
+    every = (*_direction(claim.metric), *filter(None, notes))
+    return _verdict(claim, tables, alpha, paper=papers.pop(), notes=every)
+
+
+def about(claim: Claim, rows: Sequence[Published]) -> list[Published]:
+    """Takes the published numbers of a claim's metric, turned where lower is better; without one all."""
+    if not claim.metric:
+        return list(rows)
+    names = (claim.metric, metrics.title(claim.metric).lower())
+    found = [row for row in rows if row.metric.replace("%", "").strip().lower() in names]
+    return found if metrics.METRICS[claim.metric].higher else [replace(row, mean=-row.mean) for row in found]
 
 
 def _subtract_runs(task: TaskScores, better: Names, than: Names, alpha: float) -> Difference | str:
@@ -268,7 +307,14 @@ def _verdict(claim: Claim, tables: Sequence[_Table], alpha: float, **where: Any)
     parts = tuple(compare(claim.better, than, alpha) for than in claim.than)
     order: tuple[Word, ...] = ("contradicted", "not testable", "undecided", "supported")
     overall = next(word for word in order if word in {part.verdict for part in parts})
-    return Verdict(says=claim.says, verdict=overall, parts=parts, **where)
+    return Verdict(says=claim.says, verdict=overall, parts=parts, metric=claim.metric, **where)
+
+
+def _direction(metric: str) -> Names:
+    if not metric:
+        return ()
+    lower = f"lower {metrics.title(metric)} is better: a positive difference is a lower one"
+    return () if metrics.METRICS[metric].higher else (lower,)
 
 
 def _best_part(

@@ -5,22 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medtransfer import params
-from medtransfer.comparison import agreements, answers, claims, contrasts, label_curves, published, published_form
+from medtransfer.comparison import (
+    agreements,
+    answers,
+    claims,
+    contrasts,
+    label_curves,
+    other_metrics,
+    published,
+    published_form,
+    requirements,
+)
 from medtransfer.comparison.agreements import Agreed
 from medtransfer.comparison.answers import Answer
 from medtransfer.comparison.away import AwayTask, away
+from medtransfer.comparison.bayesian import Believed, believe
 from medtransfer.comparison.cells import gather_cells
-from medtransfer.comparison.claims import Verdict
+from medtransfer.comparison.claims import Verdict, about
 from medtransfer.comparison.contrasts import ALL, Column, Contrast
 from medtransfer.comparison.degradation import Degradation, degradation
 from medtransfer.comparison.label_curves import Point, Saving
 from medtransfer.comparison.patients import Evidence, gather, locked
 from medtransfer.comparison.published import Published
 from medtransfer.comparison.published_form import Row, eligible
+from medtransfer.comparison.requirements import Measured
 from medtransfer.comparison.selection import belongs, collect, select
 from medtransfer.comparison.training_times import TrainingTime, training_times
 from medtransfer.comparison.wording import names
@@ -87,6 +101,12 @@ class Findings:
     """task -> other tasks on whose test images its networks were read"""
     degradations: Mapping[str, Degradation | None] = field(default_factory=dict)
     """task -> what its networks lose on test images made worse; None: none was read on such"""
+    bayesian: tuple[Believed, ...] = ()
+    """of every init against the reference, by `comparison.bayesian`"""
+    required: tuple[Measured, ...] = ()
+    """of every init, by `promotion.require`"""
+    gate: float = 0.0
+    """level of the first decision on these test sets, see `promotion.alpha`"""
 
     def of_task(self, task: str) -> list[Row]:
         """Takes the rows of a task."""
@@ -118,7 +138,7 @@ def find(
     Args:
         folder: of the finished runs.
         benchmark: the expected runs, with canonical init names; other runs in the folder are counted and left out.
-        settings: sections `comparison` and `claims`.
+        settings: sections `comparison`, `claims` and `promotion`.
         root: the repository's top folder, where the files of published numbers are.
         reference: canonical name of the init that every other is compared with in the tables.
         look: its number, see `looks`.
@@ -133,6 +153,7 @@ def find(
     digests = {result.digest for result in results}
     beside = [one for one in found if one.digest not in digests and belongs(one, benchmark)]
     claims.check(settings.claims, {*TASKS, *benchmark.tasks}, settings.inits)
+    requirements.check(settings.promotion.require)
     printed = [row for name in settings.comparison.against for row in _read(root / name, settings.comparison)]
     one_test = [task for task in benchmark.tasks if locked(of_task(results, task), folder)]
     early = {task: stopped.read(folder, task) for task in benchmark.tasks}
@@ -144,7 +165,15 @@ def find(
     return replace(
         whole,
         left_out=len(found) - len(results) - len(beside),
-        claims=_weigh(settings, _task_scores(results, rows, evidence, benchmark), printed, look),
+        claims=_weigh(
+            settings,
+            {
+                metric: _task_scores(results, rows, evidence, benchmark, metric, folder)
+                for metric in dict.fromkeys(claim.metric for claim in settings.claims.values())
+            },
+            printed,
+            look,
+        ),
         published=tuple(printed),
         beside=tuple(beside),
         studies=tuple(_studies(root, benchmark)),
@@ -154,6 +183,8 @@ def find(
         agreements=agreements.agreements(cells, sure, SEED),
         away={task: away(runs, folder, reference, sure) for task, runs in whole_runs.items()},
         degradations={task: degradation(runs, folder, sure) for task, runs in whole_runs.items()},
+        required=requirements.measure(settings.promotion.require, results, rows, evidence, folder),
+        gate=level(settings.promotion.alpha, 1),
     )
 
 
@@ -207,6 +238,7 @@ def compare(
         answers=answered,
         claims={},
         published=(),
+        bayesian=_believed(results, columns, reference) if settings.bayesian else (),
     )
 
 
@@ -326,6 +358,10 @@ def _posterior(
     return ranks.signed_rank(differences, rope=1.0, rng=np.random.default_rng(SEED), groups=groups)
 
 
+def _believed(results: Sequence[Result], columns: Mapping[str, Column], reference: str) -> tuple[Believed, ...]:
+    return believe(columns, reference, lambda task: group_of(of_task(results, task)[0]))
+
+
 def _answers(
     rows: Sequence[Row],
     benchmark: params.Benchmark,
@@ -374,20 +410,28 @@ def _answers(
 
 
 def _task_scores(
-    results: Sequence[Result], rows: Sequence[Row], evidence: Mapping[str, Evidence], benchmark: params.Benchmark
-) -> list[claims.TaskScores]:
+    results: Sequence[Result], rows: Sequence[Row], evidence: Mapping[str, Evidence], benchmark: params.Benchmark,
+    metric: str, folder: Path,
+) -> list[claims.TaskScores]:  # fmt: skip
+    """Gathers what claims are weighed on; of a metric that is given, the tasks that measured it."""
     found = []
     for task in benchmark.tasks:
         column = [row for row in eligible(rows) if row.task == task and not row.redrawn]
-        if column:  # folds, and splits, with test images of their own are no independent runs
-            first = of_task(results, task)[0]
+        if not column:  # folds, and splits, with test images of their own are no independent runs
+            continue
+        first = of_task(results, task)[0]
+        scores, contributions = {row.init: row.scores for row in column}, evidence[task].contributions
+        if metric not in ("", first.metric):
+            complete = [one for one in of_task(results, task) if one.init in scores]
+            scores, contributions = _of_metric(metric, complete, folder)
+        if scores:
             found.append(
                 claims.TaskScores(
                     task=task,
                     segmentation=first.kind == "segmentation",
                     group=group_of(first),
-                    scores={row.init: row.scores for row in column},
-                    contributions=evidence[task].contributions,
+                    scores=scores,
+                    contributions=contributions,
                     val={row.init: row.val for row in column if row.val is not None},
                     contaminated=tuple(row.init for row in column if CONTAMINATED in row.marks),
                 )
@@ -395,8 +439,22 @@ def _task_scores(
     return found
 
 
+def _of_metric(
+    metric: str, results: Sequence[Result], folder: Path
+) -> tuple[dict[str, tuple[float, ...]], dict[str, NDArray[Any]]]:
+    """Reads the scores of another metric than the task's own, and what patients add; turned where lower is better."""
+    sign = 1.0 if metrics.METRICS[metric].higher else -1.0
+    name = other_metrics.scored_as(metric, results)
+    scores = other_metrics.by_seed(name, results) if name else {}
+    added = other_metrics.contributions(metric, name, results, folder) if scores else {}
+    return (
+        {init: tuple(sign * value for value in values) for init, values in scores.items()},
+        {init: sign * values for init, values in added.items()},
+    )
+
+
 def _weigh(
-    settings: params.Params, tasks: Sequence[claims.TaskScores], printed: Sequence[Published], look: int
+    settings: params.Params, tasks: Mapping[str, Sequence[claims.TaskScores]], printed: Sequence[Published], look: int
 ) -> dict[str, tuple[Verdict, ...]]:
     """Weighs the claims, which share the level."""
     alpha = settings.comparison.alpha / max(1, len(settings.claims))
@@ -405,8 +463,8 @@ def _weigh(
     }
     return {
         name: (
-            *claims.on_runs(claim, tasks, alpha=level(alpha, look)),
-            *(claims.on_published(claim, rows, alpha=alpha) for rows in papers.values()),
+            *claims.on_runs(claim, tasks[claim.metric], alpha=level(alpha, look)),
+            *(claims.on_published(claim, own, alpha=alpha) for rows in papers.values() if (own := about(claim, rows))),
         )
         for name, claim in settings.claims.items()
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from medtransfer.comparison import calibration
 from medtransfer.comparison.calibration import Calibration, calibrate
 from medtransfer.comparison.subgroups import Grouping, subgroups
 from medtransfer.core.errors import UserError
@@ -98,6 +99,35 @@ def gather(
         return replace(found, note="; ".join(filter(None, [note, words])))
     groups = {init: [place for run in runs for place in run] for init, runs in units.items()}
     return _with_intervals(found, parts, patients[parts.rows], groups, resamples, level, rng)
+
+
+def contributions(results: Sequence[Result], folder: Path, metric: Metric, prefix: str = "") -> dict[str, Array] | str:
+    """Reads what patients add to another metric than the task's own: init -> seeds x patients; else why there is none.
+
+    Args:
+        results: runs of complete initializations of one task, one split.
+        folder: of the finished runs.
+        metric: which.
+        prefix: of a mask's score, see `metrics.PREFIXES`.
+
+    Raises:
+        UserError: predictions are missing or damaged, or do not have what the metric is made of.
+    """
+    of_probabilities = metric.name in calibration.MEASURED
+    if (metric.per_patient is None and not of_probabilities) or (
+        results[0].fold is not None and not locked(results, folder)
+    ):
+        return f"{metric.name} has no interval over patients here"
+    table = table_of(results[0], folder)
+    if table["patient"].nunique() < 2:
+        return f"a single {results[0].unit} in test"
+    answered = predictions_of(results, folder, table, metric, prefix=prefix)
+    if metric.per_patient is None:
+        return calibration.added(results, answered, by_unit(results), metric.name)
+    parts = metric.per_patient(answered)
+    if isinstance(parts, str):
+        return parts
+    return {init: np.stack([parts.values[k].mean(axis=0) for k in runs]) for init, runs in by_unit(results).items()}
 
 
 def _grouped(results: Sequence[Result], folder: Path, table: pd.DataFrame) -> pd.DataFrame:
@@ -191,8 +221,9 @@ def table_of(result: Result, folder: Path, columns: list[str] | None = None, nam
 
 
 def predictions_of(
-    results: Sequence[Result], folder: Path, table: pd.DataFrame, metric: Metric, name: str = PREDICTIONS
-) -> Predictions:
+    results: Sequence[Result], folder: Path, table: pd.DataFrame, metric: Metric, name: str = PREDICTIONS,
+    prefix: str = "",
+) -> Predictions:  # fmt: skip
     """Reads what a metric is made of; all runs have the truth of the first, whose table is given.
 
     Args:
@@ -201,13 +232,14 @@ def predictions_of(
         table: of the first.
         metric: that is scored.
         name: of the file.
+        prefix: of the columns of masks.
     """
     if metric.of == "mask":
         labels = results[0].tested if "target" not in table else ("",)
         suffixes = [f".{label}" if label else "" for label in labels]
-        columns = [[f"{term}{suffix}" for suffix in suffixes] for term in metric.terms]
+        columns = [[f"{prefix}{term}{suffix}" for suffix in suffixes] for term in metric.terms]
         answers = np.stack([_read(results, folder, names, name) for names in columns], axis=-1)
-        truth = (table[[f"target{suffix}" for suffix in suffixes]].to_numpy() > 0).astype(np.int8)
+        truth = (table[[f"{prefix}target{suffix}" for suffix in suffixes]].to_numpy() > 0).astype(np.int8)
     else:
         names = [one.removeprefix("target.") for one in map(str, table.columns) if one.startswith("target.")]
         labels = results[0].tested or tuple(names)

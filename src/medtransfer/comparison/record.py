@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from medtransfer.comparison.bayesian import Believed
 from medtransfer.comparison.claims import said
 from medtransfer.comparison.contrasts import ALL, Contrast
 from medtransfer.comparison.findings import Findings
@@ -92,7 +93,11 @@ def _comparison(findings: Findings, row: Row) -> Record:
 
 def contrasts(findings: Findings) -> list[Record]:
     """Lists every comparison of two initializations, on each task and over all of them."""
-    return [_contrast(findings, contrast) for contrast in findings.contrasts]
+    believed = {one.init: one for one in findings.bayesian}
+    return [
+        _contrast(findings, one) | (_believed(findings, one, believed) if findings.settings.bayesian else {})
+        for one in findings.contrasts
+    ]
 
 
 def _contrast(findings: Findings, contrast: Contrast) -> Record:
@@ -118,6 +123,26 @@ def _contrast(findings: Findings, contrast: Contrast) -> Record:
         "patients": contrast.patients or None,
         "patient_error": contrast.patient_error if contrast.patients else None,
         "seed_error": contrast.seed_error,
+    }
+
+
+def _believed(findings: Findings, contrast: Contrast, believed: Mapping[str, Believed]) -> Record:
+    """Says of a difference from the reference what is believed of it: on a task as drawn towards the mean, else all."""
+    one = believed.get(contrast.init) if contrast.against == findings.reference else None
+    found = one.found if one else None
+    own = one.tasks.index(contrast.task) if one and contrast.task in one.tasks else None
+    whole = found if contrast.task == ALL else None
+    belief = whole.mean if whole else found.each[own] if found and own is not None else None
+    chances = {"mean": whole.of_mean, "next": whole.of_next} if whole else {}
+    return {
+        "believed": belief.estimate if belief else None,
+        "believed_low": belief.low if belief else None,
+        "believed_high": belief.high if belief else None,
+        **{
+            f"p_{word}_{of}": getattr(chances[of], word) if of in chances else None
+            for of in ("mean", "next")
+            for word in ("better", "equivalent", "worse")
+        },
     }
 
 
@@ -165,7 +190,9 @@ def metrics(findings: Findings) -> dict[str, Any]:
     for row in findings.rows:
         if row.summary is not None:
             found.setdefault(row.task, {})[row.init] = {"mean": row.summary.mean, "std": row.summary.std}
-    return found
+    known = {one.init: one.found for one in findings.bayesian if one.found is not None}
+    chances = {init: {"mean": one.of_mean.__dict__, "next": one.of_next.__dict__} for init, one in known.items()}
+    return found | ({"bayesian": chances} if chances else {})
 
 
 def comparison_run(findings: Findings) -> dict[str, Any]:
@@ -173,6 +200,8 @@ def comparison_run(findings: Findings) -> dict[str, Any]:
     benchmark, settings = findings.benchmark, findings.settings
     parameters = schema.flatten(settings, "comparison") | schema.flatten(benchmark, "benchmark")
     parameters["comparison.reference"] = findings.reference
+    if not settings.bayesian:
+        del parameters["comparison.bayesian"]  # comparisons of before there was this are the same ones
     every = sorted(c.digest for c in (*findings.results, *findings.beside))
     numbers = [comparison(findings), contrasts(findings), claims(findings), every]
     found = digest([numbers, parameters])

@@ -12,7 +12,7 @@ from medtransfer.comparison.calibration import CAUTION, LEAST, VALUES
 from medtransfer.data.tasks import GROUP
 from medtransfer.statistics.contributions import Predictions
 from medtransfer.statistics.metrics import Metric
-from medtransfer.statistics.seeds_and_patients import joint_interval
+from medtransfer.statistics.seeds_and_patients import JointInterval, joint_interval
 from medtransfer.statistics.t_tests import Array
 
 FEWEST = 30
@@ -37,6 +37,8 @@ class InGroup:
     """at the level shared by all gaps of the task"""
     p: float | None
     """two-sided, of no gap, not corrected"""
+    drop: JointInterval | None = None
+    """score of all patients minus that in the group"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,8 @@ def subgroups(
     renumbered = {place: number for number, place in enumerate(order)}
     runs = {init: [[renumbered[one] for one in unit] for unit in places] for init, places in chosen.items()}
     names = [name for name in map(str, table.columns) if name.startswith(GROUP)]
-    whole = [_grouping(name, table[name].astype(str).to_numpy(), known, metric, runs) for name in names]
+    wholes: dict[tuple[int, ...], Added | str] = {}
+    whole = [_grouping(name, table[name].astype(str).to_numpy(), known, metric, runs, wholes) for name in names]
     values = [(grouping, scored) for grouping, scored in whole if scored]
     looked = sum(len(scored) * (len(grouping.patients) if len(grouping.patients) > 2 else 1)
                  for grouping, scored in values)  # fmt: skip
@@ -93,13 +96,18 @@ def subgroups(
     )
 
 
+WHOLE = ""
+"""all patients, whatever their group"""
 Scored = dict[str, dict[str, Array]]
-"""init -> group -> seeds x all patients: what each adds to the score in the group, which is their mean"""
+"""init -> group, or `WHOLE` -> seeds x all patients: what each adds to the score there, which is their mean"""
+Added = tuple[Array, Array]
+"""runs x patients of what they add, and their names"""
 
 
 def _grouping(
-    name: str, groups: Array, known: Predictions, metric: Metric, runs: Mapping[str, Sequence[Sequence[int]]]
-) -> tuple[Grouping, Scored]:
+    name: str, groups: Array, known: Predictions, metric: Metric, runs: Mapping[str, Sequence[Sequence[int]]],
+    wholes: dict[tuple[int, ...], Added | str],
+) -> tuple[Grouping, Scored]:  # fmt: skip
     patients = {
         str(group): len(np.unique(known.patients[groups == group])) for group in np.unique(groups) if group != ""
     }
@@ -119,30 +127,43 @@ def _grouping(
         return replace(blank, note="fewer than two groups are large enough, with cases of one label in all"), {}
     whole = np.unique(known.patients)
     found: Scored = {init: {} for init in runs}
-    for group in kept:
-        here = groups == group
-        parts = metric.per_patient and metric.per_patient(
-            replace(
-                known,
-                patients=known.patients[here],
-                labels=blank.labels,
-                truth=known.truth[here][:, columns],
-                answers=np.ascontiguousarray(known.answers[:, here][:, :, columns]),
-            )
-        )
-        if parts is None or isinstance(parts, str):
-            return replace(blank, note=parts or "the metric has no contributions of patients"), {}
-        own = np.unique(known.patients[here][parts.rows])
-        if len(own) != parts.values.shape[1]:
-            return replace(blank, note="patients are too many to be left out one by one"), {}
+    for group in (*kept, WHOLE):
+        here = groups == group if group != WHOLE else np.ones(len(groups), dtype=bool)
+        added = _added(known, here, columns, metric) if group != WHOLE else wholes.get(tuple(columns))
+        if added is None:
+            added = wholes[tuple(columns)] = _added(known, here, columns, metric)
+        if isinstance(added, str):
+            if group == WHOLE:
+                continue  # groups can be scored where all of them together are too many
+            return replace(blank, note=added), {}
+        values_of_runs, own = added
         places = np.searchsorted(whole, own)
         for init, units in runs.items():
-            values = np.stack([parts.values[unit].mean(axis=0) for unit in units])
+            values = np.stack([values_of_runs[unit].mean(axis=0) for unit in units])
             score = values.mean(axis=1, keepdims=True)
-            added = np.repeat(score, len(whole), axis=1)
-            added[:, places] += (values - score) * len(whole) / len(own)
-            found[init][group] = added
+            spread = np.repeat(score, len(whole), axis=1)
+            spread[:, places] += (values - score) * len(whole) / len(own)
+            found[init][group] = spread
     return blank, found
+
+
+def _added(known: Predictions, here: Array, columns: Sequence[int], metric: Metric) -> Added | str:
+    """Gives what patients add to each run's score on some images and labels, and who they are; else why not."""
+    parts = metric.per_patient and metric.per_patient(
+        replace(
+            known,
+            patients=known.patients[here],
+            labels=tuple(known.labels[k] for k in columns),
+            truth=known.truth[here][:, columns],
+            answers=np.ascontiguousarray(known.answers[:, here][:, :, columns]),
+        )
+    )
+    if parts is None or isinstance(parts, str):
+        return parts or "the metric has no contributions of patients"
+    own = np.unique(known.patients[here][parts.rows])
+    if len(own) != parts.values.shape[1]:
+        return "patients are too many to be left out one by one"
+    return parts.values, own
 
 
 def _usable(known: Predictions, here: Array) -> set[int]:
@@ -172,6 +193,7 @@ def _scores(scored: Scored, groups: Sequence[str], level: float, corrected: floa
                     gap_low=gap.low,
                     gap_high=gap.high,
                     p=gap.p,
+                    drop=joint_interval(values[WHOLE] - values[group]) if WHOLE in values else None,
                 )
             )
     return tuple(found)

@@ -291,7 +291,7 @@ def _laws(said: Description) -> list[tuple[bool, str]]:
          f" quotes, got {list(said.labels)}"),
         (len(set(said.labels)) == labels, f"labels must differ, got {list(said.labels)}"),
         (metric in valid, f"metric must be one of {', '.join(valid)} for a {kind} task, got {metric!r}"
-         + (f" ({metric} needs `ordinal: true`)" if metric in metrics.possible(kind, True) else "")),
+         + (f" ({metric} needs `ordinal: true`)" if metric in metrics.possible(kind, True) else _elsewhere(metric))),
         (not segmentation or bool(said.arrays) or columns == set(said.labels),
          f"`mask` must name a column, or one for each of {list(said.labels)}, got {said.mask!r}"),
         (segmentation or not said.mask, f"`mask` is for segmentation, this task is {kind}"),
@@ -323,6 +323,13 @@ def _laws(said: Description) -> list[tuple[bool, str]]:
          f"16 <= image_size <= cache_size must hold, got image_size={said.image_size}, cache_size={said.cache_size}"),
         (said.margin > 0, f"margin > 0 must hold, got {said.margin}"),
     ]  # fmt: skip
+
+
+def _elsewhere(metric: str) -> str:
+    """Says what a metric that is no task's own can be used for."""
+    if metric not in metrics.METRICS:
+        return ""
+    return f"; {metric} is measured beside it, and can be a monitor, the metric of a claim or a condition of promotion"
 
 
 def _subgroups(path: Path, said: Description) -> dict[str, tuple[float, ...]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from medtransfer.core.addresses import holds_secret
@@ -131,6 +132,8 @@ class Comparison:
     """contaminated runs enter tests, ranks and answers, as in the publication"""
     sources: tuple[Source, ...] = ()
     """runs that other code did: they are compared with each other, in one table of their own"""
+    bayesian: bool = False
+    """say how probable it is that an init is better, equivalent or worse than the reference over tasks like these"""
 
     def __post_init__(self) -> None:
         require(0 < self.alpha < 1, "0 < comparison.alpha < 1", alpha=self.alpha)
@@ -152,6 +155,8 @@ class Claim:
     """tasks, or `classification`, `segmentation`, `all`"""
     minus: tuple[str, ...]
     """tasks whose mean difference is subtracted, for a claim about an interaction; [] = none"""
+    metric: str = ""
+    """that it is about, on the tasks that measured it; empty: each task's own. Better is lower where that is better"""
 
     def __post_init__(self) -> None:
         require(bool(self.than), "claims.*.than names an init or more", than=self.than)
@@ -175,6 +180,9 @@ class Promotion:
     """all runs of the benchmark are finished"""
     require_audit: bool
     """no leak between splits is reported or dropped in the tasks"""
+    require: Mapping[str, float] = field(default_factory=dict)
+    """conditions on the candidate's test: `calibration` or `calibration_after_temperature` (expected calibration
+    error) and `worst_group_drop` at most, a metric by its name at least, where lower is better at most; {}: none"""
 
     def __post_init__(self) -> None:
         require(0 < self.alpha < 1, "0 < promotion.alpha < 1", alpha=self.alpha)

@@ -71,7 +71,8 @@ class Training:
     patience: int
     """epochs without improvement after which training stops"""
     monitor: str
-    """`val_loss` or `val_<metric>`: the one rule of stop, plateau and checkpoint"""
+    """`val_loss` or `val_<metric>`, any that val scores: the one rule of stop, plateau and checkpoint; whether higher
+    is better is the metric's own"""
     normalization: Literal["init", "imagenet", "none"]
     """input mean and std: the initialization's own, ImageNet's for all, or [0, 1] for all"""
     crop_fraction: float

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from medtransfer.comparison import requirements
 from medtransfer.comparison.contrasts import ALL
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import Row
@@ -66,6 +67,8 @@ def summary(decision: Decision, findings: Findings, version: str) -> str:
     parts = [*first_lines(_results(decision, findings)), "\n".join(lines)]
     if decision.compared:
         parts += [f"On test, minus {decision.compared[0].against}:", _markdown(_compared(decision))]
+    if decision.required:
+        parts += ["Required of it (`promotion.require`):", _markdown(_required(decision))]
     return "\n\n".join([*parts, "All candidates:", _markdown(_scores(decision, findings)), _method(decision, findings)])
 
 
@@ -137,6 +140,7 @@ def tags(decision: Decision, findings: Findings, root: Path) -> dict[str, str]:
         "parameters": str(candidate.parameters),
         "marks": ", ".join(selected.marks),
         **_licence(candidate.licences),
+        **required(decision),
         "seen": " ".join(sorted(seen(selected.init))),
         "git_commit": files.git_commit(root),
     }
@@ -149,6 +153,18 @@ def tags(decision: Decision, findings: Findings, root: Path) -> dict[str, str]:
     for name in ("benchmark", "pretrained"):
         found[f"dvc.weights.{name}"] = files.dvc_hash(root, f"data/weights/{name}")
     return {name: text for name, text in found.items() if text}
+
+
+def required(decision: Decision) -> dict[str, str]:
+    """Names what each condition came to, for programs: `required.<condition>.<task>`."""
+    found: dict[str, list[str]] = {}
+    for one in decision.required:
+        found.setdefault(f"required.{one.measured.condition}.{one.measured.task}", []).append(one.words)
+    return {name: "; ".join(words)[:LONGEST] for name, words in found.items()}
+
+
+def _required(decision: Decision) -> Grid:
+    return plain_grid(requirements.HEADER, [requirements.line(one) for one in decision.required])
 
 
 def _licence(chain: Sequence[str]) -> dict[str, str]:

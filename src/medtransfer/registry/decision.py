@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from medtransfer import params
-from medtransfer.comparison import answers
+from medtransfer.comparison import answers, requirements
 from medtransfer.comparison.contrasts import ALL
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import eligible
+from medtransfer.comparison.requirements import Judged
 from medtransfer.registry.gate import (
     Candidate,
     Compared,
@@ -58,6 +59,8 @@ class Decision:
     """level of this decision; 0: test was not read"""
     left: float = 0.0
     """level that later decisions on these test sets have together"""
+    required: tuple[Judged, ...] = ()
+    """conditions of `promotion.require`, each with its interval at this decision's level"""
 
     @property
     def alias(self) -> str:
@@ -123,7 +126,10 @@ def decide(
         return replace(blank, outcome="kept", reasons=(words,), anchors=holder.anchors)
     alpha = looks.level(settings.alpha, served + 1)
     weighed = _weigh(selected, candidate, holder, findings, settings, alpha, operations)
+    asked = [one for one in findings.required if one.init == selected.init and one.task in selected.tasks]
+    required = requirements.judge(asked, alpha)
     bars = _bars(selected, candidate, settings)
+    bars += [f"required: {one.words}" for one in required if one.verdict != "within"]
     passed = weighed.passed and not bars
     before = holder.anchors if holder else {}
     anchors = {task: before.get(task, holder.key if holder else candidate.key) for task in selected.tasks}
@@ -131,7 +137,7 @@ def decide(
     return replace(
         blank, outcome="champion" if passed else "challenger", reasons=(*bars, weighed.reason),
         compared=weighed.compared, anchors=anchors if passed else {}, alpha=alpha,
-        left=looks.left(settings.alpha, served + 1),
+        left=looks.left(settings.alpha, served + 1), required=required,
     )  # fmt: skip
 
 

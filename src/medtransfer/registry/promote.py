@@ -138,6 +138,8 @@ def _carry_out(client: MlflowClient, subject: Subject, decision: Decision, when:
         said = aliases.record_of(client, former)
         log.info("%s: decided before by this comparison (run %s): %s", said["model"], former.info.run_id, _words(said))
         return said
+    for one in decision.required:
+        log.info("%s: %s: %s", subject.candidate.model, subject.selected.init, one.words)
     if dry:
         said = register.record(decision, digest, when, "", "")
         log.info("%s: would be decided so: %s", said["model"], _words(said))
@@ -149,7 +151,10 @@ def _carry_out(client: MlflowClient, subject: Subject, decision: Decision, when:
 
 def _digest(subject: Subject, when: Occasion) -> str:
     """Identifies a decision by all that it follows from but who is champion: the same question is not asked twice."""
-    asked = [when.comparison, dataclasses.asdict(when.settings), dataclasses.asdict(subject.candidate)]
+    settings = dataclasses.asdict(when.settings)
+    if not settings["require"]:
+        del settings["require"]  # decisions of before there were conditions are the same ones
+    asked = [when.comparison, settings, dataclasses.asdict(subject.candidate)]
     return identity.digest(asked)
 
 

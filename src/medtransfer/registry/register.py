@@ -30,6 +30,7 @@ from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 from PIL import Image
 
 from medtransfer import params, tracking
+from medtransfer.comparison import requirements
 from medtransfer.comparison.findings import Findings
 from medtransfer.core import files, schema
 from medtransfer.registry import aliases, cards, network, serve, timm_folder
@@ -138,6 +139,7 @@ def _tags(decision: Decision, digest: str, when: Occasion) -> dict[str, str]:
         "alias": decision.alias,
         **({"old_version": decision.holder.version, "old_model": decision.holder.model} if decision.holder else {}),
         "reason": "; ".join(decision.reasons)[:5000],
+        **cards.required(decision),
         "marks": ", ".join(decision.selected.marks),
         "comparison": when.comparison,
         "comparison_run": when.comparison_run,
@@ -160,6 +162,7 @@ def record(decision: Decision, digest: str, when: Occasion, run_id: str, version
         "marks": list(selected.marks),
         "level": decision.alpha,
         "level_left": decision.left,
+        **({"required": [requirements.record(one) for one in decision.required]} if decision.required else {}),
         "decided_before": {task: when.decided_before[task] for task in selected.tasks},
         "comparison": when.comparison,
         "digest": digest,
@@ -175,9 +178,11 @@ def _log(run: TrackedRun, decision: Decision, said: Mapping[str, Any], when: Occ
     run.tag(**{"new_version": said["version"], "mlflow.note.content": text})
     files.write_text(run.folder / aliases.RECORD, json.dumps(said, indent=1) + "\n")
     files.write_text(run.folder / "decision.md", text)
-    for name in ("index.html", "comparison.md"):
+    for name in ("index.html", "comparison.md", "checklist.md"):
         (run.folder / "report").mkdir(exist_ok=True)
-        shutil.copyfile(when.root / "data/results/report" / name, run.folder / "report" / name)
+        path = when.root / "data/results/report" / name
+        if path.is_file():  # reports of before there was a checklist have none
+            shutil.copyfile(path, run.folder / "report" / name)
     run.artifacts(run.folder, [aliases.RECORD, "decision.md", "report"])
 
 

@@ -17,7 +17,7 @@ from medtransfer.comparison import record
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.wording import first_lines, shared_marks
 from medtransfer.core import files, progress
-from medtransfer.report import formats, gallery
+from medtransfer.report import checklist, formats, gallery
 from medtransfer.report.figures import drawings, names
 from medtransfer.report.inline import Picture
 from medtransfer.report.pages import environment
@@ -36,7 +36,7 @@ PAPER = ("images-", "labels-")
 def write(
     findings: Findings, published: params.Params, results: Path, out: Path, links: Mapping[str, str] | None = None
 ) -> None:
-    """Writes the CSV files, `metrics.json` and `report/`: the page, its Markdown, tables and figures.
+    """Writes the CSV files, `metrics.json` and `report/`: the page, its Markdown, a checklist, tables and figures.
 
     Args:
         findings: what is reported.
@@ -63,6 +63,7 @@ def write(
     for section in sections:
         _save_table(out / "report" / "tables", section, first if section.scores else [])
     _save(out / "report" / "comparison.md", _markdown(first, facts(findings), sections, pictures))
+    _save(out / "report" / "checklist.md", checklist.render(findings, first))
     _save(out / "report" / "index.html", _page(findings, first, sections, pictures, links or {}))
 
 

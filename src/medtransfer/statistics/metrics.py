@@ -33,6 +33,10 @@ PREFIXES = {
 """prefix of a mask's score -> where its pixels are counted; without one at the network's size"""
 
 
+CLASSIFICATION = ("multilabel", "binary", "multiclass")
+"""kinds of task whose networks say probabilities"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """All that is to be known of a metric."""
@@ -55,6 +59,8 @@ class Metric:
     """exists only where the classes stand in an order"""
     lower: bool = False
     """lower is better, so that it is no primary metric"""
+    at_threshold: bool = False
+    """needs a threshold that val fixes for test: val itself has no such score"""
     unit: str = ""
     """what it is counted in, where that is no share: lower is better"""
     terms: tuple[str, ...] = TERMS
@@ -65,6 +71,16 @@ class Metric:
     """of its scores that the report tabulates, see `PREFIXES`"""
     per_patient: Callable[[Predictions], Parts | str] | None = None
     """what each patient adds to the scores of some runs, or why there is nothing to add; None: seeds alone count"""
+
+    @property
+    def higher(self) -> bool:
+        """Says whether higher is better."""
+        return not (self.lower or self.unit)
+
+    @property
+    def of_kinds(self) -> tuple[str, ...]:
+        """Lists the kinds of task that have it."""
+        return {"mask": ("segmentation",), "classes": ("multiclass",)}.get(self.of, CLASSIFICATION)
 
 
 def possible(kind: str, ordinal: bool) -> tuple[str, ...]:
@@ -79,6 +95,42 @@ def measured(kind: str, ordinal: bool, primary: str = "") -> tuple[str, ...]:
     """
     group = METRICS[primary].group if primary in METRICS else ""
     return tuple(name for name in possible(kind, ordinal) if METRICS[name].group in ("", group))
+
+
+def unmonitored(name: str, kind: str, ordinal: bool, exams: bool) -> str:
+    """Says why a training of a task cannot be steered by a metric on val; empty: it can.
+
+    Args:
+        name: of a metric.
+        kind: of the task.
+        ordinal: its classes stand in an order.
+        exams: its images are slices of exams.
+    """
+    metric = METRICS[name]
+    if kind not in metric.of_kinds or (metric.of == "exam" and not exams):
+        return f"it is a score of {WHOSE[metric.of]}, which a {kind} task has none of"
+    if metric.ordinal and not ordinal:
+        return "its classes stand in no order"
+    if metric.at_threshold:
+        return "val fixes its threshold for test, and has no such score of its own"
+    if metric.unit in UNITS:
+        return "it is over the images that have a distance, so that a network that answers nothing there does better"
+    return ""
+
+
+def monitors(kind: str, ordinal: bool, exams: bool) -> tuple[str, ...]:
+    """Lists the metrics that a training of a task can be steered by, see `unmonitored`."""
+    return tuple(name for name in METRICS if not unmonitored(name, kind, ordinal, exams))
+
+
+def rises(score: str) -> bool:
+    """Says whether the higher of two scores of val is the better: by the metric's record; of a loss the lower is."""
+    name = score.removeprefix("val_")
+    return METRICS[name].higher if name in METRICS else name != "loss"
+
+
+WHOSE = {"label": "labels", "exam": "exams", "classes": "classes", "mask": "masks"}
+"""`Metric.of` -> in words"""
 
 
 def can_be_primary(name: str) -> bool:
@@ -397,19 +449,17 @@ def _table(*records: Metric) -> dict[str, Metric]:
     return found
 
 
-_CLASSIFICATION = ("multilabel", "binary", "multiclass")
-
 METRICS: dict[str, Metric] = _table(
     Metric(
-        name="auc", title="AUC", of="label", kinds=_CLASSIFICATION, score=_auc,
+        name="auc", title="AUC", of="label", kinds=CLASSIFICATION, score=_auc,
         per_patient=lambda predictions: _contributions().auc(predictions),
     ),
     Metric(
-        name="average_precision", title="average precision", of="label", kinds=_CLASSIFICATION,
+        name="average_precision", title="average precision", of="label", kinds=CLASSIFICATION,
         score=_average_precision, per_patient=lambda predictions: _contributions().average_precision(predictions),
     ),
-    Metric(name="sensitivity", title="sensitivity", of="label", score=_sensitivity),
-    Metric(name="specificity", title="specificity", of="label", score=_specificity),
+    Metric(name="sensitivity", title="sensitivity", of="label", score=_sensitivity, at_threshold=True),
+    Metric(name="specificity", title="specificity", of="label", score=_specificity, at_threshold=True),
     Metric(name="brier", title="Brier score", of="label", score=_brier, lower=True),
     Metric(name="ece", title="expected calibration error", of="label", score=_ece, lower=True),
     Metric(name="exam_auc", title="AUC per exam", of="exam", score=_auc),

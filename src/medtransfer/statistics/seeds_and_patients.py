@@ -43,6 +43,22 @@ class JointInterval:
     """additional seeds that would bring the half width below the margin; None where no number is known to"""
     note: str = ""
 
+    def ends(self, level: float) -> tuple[float, float] | None:
+        """Gives the interval at another level; None where there is none."""
+        if self.df is None or (not self.seed_error and not self.patient_error):
+            return None
+        of_seeds, quantile = self.seed_error or 0.0, (1 + level) / 2
+        both = stats.t.ppf(quantile, self.df) * float(np.hypot(of_seeds, self.patient_error))
+        half = float(max(both, stats.t.ppf(quantile, self.seeds - 1) * of_seeds))
+        return self.estimate - half, self.estimate + half
+
+    def p_of(self, value: float) -> float | None:
+        """Computes the two-sided p-value of a true mean of `value`; None where there is no interval."""
+        if self.df is None or (not self.seed_error and not self.patient_error):
+            return None
+        of_seeds = (self.seed_error or 0.0) ** 2
+        return _two_sided(abs(self.estimate - value), of_seeds, self.patient_error**2, self.df, self.seeds)
+
 
 def joint_interval(contributions: Any, *, level: float = 0.95, margin: float | None = None) -> JointInterval:
     """Gives one interval for a mean difference over seeds and patients, which are crossed: both are random.

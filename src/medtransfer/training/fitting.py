@@ -14,6 +14,7 @@ from medtransfer.core.errors import UserError, one_line
 from medtransfer.core.remembered import remembered
 from medtransfer.data.tasks import Task
 from medtransfer.params import Classification, Model, Protocols, Segmentation
+from medtransfer.statistics import metrics
 from medtransfer.weights import architectures
 from medtransfer.weights.names import Initialization
 
@@ -155,9 +156,20 @@ def check(task: Task, protocol: Classification | Segmentation, spec: NetworkSpec
         from medtransfer.training import optimizer
 
         optimizer.depth_of(spec.backbone)
-    valid = ("val_loss", f"val_{task.metric}")
-    if protocol.monitor not in valid:
-        raise UserError(f"monitor of task {task.name} must be one of {', '.join(valid)}, got {protocol.monitor!r}")
+    _check_monitor(task, protocol.monitor)
+
+
+def _check_monitor(task: Task, monitor: str) -> None:
+    kind, ordinal, exams = task.kind, task.ordinal, task.unit == "study"
+    names = dict.fromkeys((task.metric, *metrics.monitors(kind, ordinal, exams)))
+    valid = ("val_loss", *(f"val_{name}" for name in names))
+    if monitor not in valid:
+        name = monitor.removeprefix("val_")
+        why = metrics.unmonitored(name, kind, ordinal, exams) if name in metrics.METRICS else ""
+        raise UserError(
+            f"monitor of task {task.name} must be one of {', '.join(valid)}, got {monitor!r}"
+            + (f": {why}" if why else "")
+        )
 
 
 def check_protocol(task: Task, protocol: str, settings: Protocols, spec: NetworkSpec, backbone_lr: float) -> None:

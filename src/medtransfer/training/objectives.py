@@ -212,20 +212,21 @@ class SegmentationObjective:
         self.primary: tuple[str, ...] = ()
         self.ruler: pixel_sizes.Ruler | None = None
         if prepared is not None:  # else it only answers, and scores nothing
-            self._measure_with(task, prepared)
+            self._measure_with(task, prepared, protocol.monitor.removeprefix("val_"))
         self.weight: Tensor | None = None
         if protocol.class_weights == "balanced":
             masks = targets(task, prepared)[prepared.rows("train")]
             shares = [max(float((masks >> bit & 1).mean()), 1e-6) for bit in range(len(self.slugs))]
             self.weight = torch.tensor([(1 - s) / s for s in shares], device=device).reshape(-1, 1, 1)
 
-    def _measure_with(self, task: Task, prepared: Prepared) -> None:
-        """Takes what shapes of masks are measured with.
+    def _measure_with(self, task: Task, prepared: Prepared, monitor: str) -> None:
+        """Takes what shapes of masks are measured with, on val too where the primary or the monitored metric needs it.
 
         Raises:
-            UserError: the primary metric needs sizes of images that the cache has not.
+            UserError: one of them needs sizes of images that the cache has not.
         """
-        self.primary = tuple(filter(None, [metrics.METRICS[task.metric].group]))
+        needed = {name: metrics.METRICS[name].group for name in (task.metric, monitor) if name in metrics.METRICS}
+        self.primary = tuple(group for group in mask_shapes.GROUPS if group in needed.values())
         self.ruler = pixel_sizes.ruler(task, prepared)
         if self.ruler is None:
             words = (
@@ -233,7 +234,7 @@ class SegmentationObjective:
                 f"{prepared.folder} and prepare again: its digest and finished runs stay"
             )
             if self.primary:
-                raise UserError(f"{task.metric} needs {words}")
+                raise UserError(f"{next(name for name, group in needed.items() if group)} needs {words}")
             log.warning("no distances between masks: they need %s", words)
 
     def build(self, spec: NetworkSpec, tensors: Mapping[str, Tensor], head_seed: int) -> nn.Module:

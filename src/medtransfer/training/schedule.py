@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from medtransfer.params import Training
+from medtransfer.statistics import metrics
 from medtransfer.training import optimizer as rates
 
 
@@ -18,7 +19,7 @@ class Schedule:
         self.optimizer, self.protocol = optimizer, protocol
         self.plateau = ReduceLROnPlateau(
             optimizer,
-            mode="min" if protocol.monitor == "val_loss" else "max",
+            mode="max" if metrics.rises(protocol.monitor) else "min",
             factor=protocol.plateau_factor,
             patience=protocol.plateau_patience,
         )

@@ -115,7 +115,7 @@ class Trainer:
         self.model = model.to(device, memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks it
         self.forward = torch.compile(self.model) if engine.compile else self.model
         self.optimizer = optimizer.build_optimizer(self.model, protocol)
-        self.maximize = protocol.monitor != "val_loss"
+        self.maximize = metrics.rises(protocol.monitor)
         self.schedule = Schedule(self.optimizer, protocol)
         self.fit = Fit()
         self.live = self.model.state_dict()
@@ -173,8 +173,8 @@ class Trainer:
         collected, val_loss = self.predict("val", views=1)
         found = self.objective.score(collected, self.rows["val"]).items()
         self._exchange()
-        metric = self.objective.metric
-        kept = ((n, value) for n, value in found if metrics.can_be_primary(n) or n.split(".")[0] == metric)
+        metric, steers = self.objective.metric, self.protocol.monitor.removeprefix("val_")
+        kept = ((n, v) for n, v in found if metrics.can_be_primary(n) or n.split(".")[0] == metric or n == steers)
         scores = {f"val_{name}": value for name, value in kept}
         scores |= {"train_loss": loss, "val_loss": val_loss, "lr": self.optimizer.param_groups[0]["lr"]}
         if self.group:

@@ -39,7 +39,7 @@ def draw(findings: Findings) -> Figure | None:
     for panel, (name, lines) in zip(panels, claims.items(), strict=True):
         panel.set_title("\n".join([name, *textwrap.wrap(lines[0][0].says, 76)]), loc="left")
         style.rows(panel, labels[name])
-        _draw_claim(panel, [part for _, part in lines])
+        _draw_claim(panel, [part for _, part in lines], lines[0][0].unit)
     style.headline(picture, findings.results, "Claims: mean difference over tasks, with its interval")
     style.legend(picture, _legend([part for lines in claims.values() for _, part in lines]))
     return picture
@@ -67,30 +67,32 @@ def _label(verdict: Verdict, part: Part) -> str:
     return "\n".join(names.shorten(text) for text in (verdict.paper or own, f"{part.better} against {part.than}"))
 
 
-def _draw_claim(panel: Axes, parts: Sequence[Part]) -> None:
+def _draw_claim(panel: Axes, parts: Sequence[Part], unit: str) -> None:
     panel.axvline(0, color=palette.BLACK, lw=0.8)
     for place, part in enumerate(parts):
-        _draw_part(panel, place, part)
+        _draw_part(panel, place, part, unit)
         style.beside(panel, place, part.verdict + (",\ncontaminated" if part.contaminated else ""))
     style.widen(panel)
     if all(part.estimate is None for part in parts):
         panel.set_xticks([])
     else:
-        panel.set_xlabel("percentage points")
+        panel.set_xlabel(unit or "percentage points")
 
 
-def _draw_part(panel: Axes, place: int, part: Part) -> None:
+def _draw_part(panel: Axes, place: int, part: Part, unit: str) -> None:
     if part.estimate is None:
         return
-    look = LOOKS[part.verdict]
+    look, scale = LOOKS[part.verdict], 1 if unit else 100
     for one in part.differences:
-        panel.plot(100 * one.estimate, place + 0.25, "o" if one.weight >= 0 else "x", color="#8C8C8C", ms=3)
+        panel.plot(scale * one.estimate, place + 0.25, "o" if one.weight >= 0 else "x", color="#8C8C8C", ms=3)
     if part.low is not None and part.high is not None:
-        panel.plot([100 * part.low, 100 * part.high], [place - 0.1] * 2, color=look.colour, lw=1.8)
+        panel.plot([scale * part.low, scale * part.high], [place - 0.1] * 2, color=look.colour, lw=1.8)
     face = "white" if part.digitised else look.colour
-    sign = panel.plot(100 * part.estimate, place - 0.1, look.marker, color=look.colour, mfc=face, ms=7, mew=1.3)
-    ends = interval(part.low, part.high)
-    style.say(sign[0], f"{part.better} against {part.than}: {points(part.estimate)}, {ends}; {part.verdict}")
+    sign = panel.plot(scale * part.estimate, place - 0.1, look.marker, color=look.colour, mfc=face, ms=7, mew=1.3)
+    said = f"{points(part.estimate)}, {interval(part.low, part.high)}"
+    if unit:
+        said = f"{part.estimate:+.2f} {unit}"
+    style.say(sign[0], f"{part.better} against {part.than}: {said}; {part.verdict}")
 
 
 def _legend(parts: Sequence[Part]) -> list[Line2D]:

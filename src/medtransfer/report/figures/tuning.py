@@ -13,6 +13,7 @@ from medtransfer.core import palette
 from medtransfer.report.figures import style
 from medtransfer.results import study
 from medtransfer.results.study import Ledger
+from medtransfer.statistics import metrics
 
 
 def draw(findings: Findings) -> Figure | None:
@@ -51,6 +52,6 @@ def _lines(panel: Axes, found: Sequence[Ledger], colours: dict[str, str]) -> Non
         if line:
             panel.step([*places, 1.0], [*values, values[-1]], where="post", color=colours[one.init], label=one.init)
     panel.set(xlabel="budget spent", ylabel=f"best {found[0].monitor} so far", title=found[0].task)
-    if found[0].monitor != "val_loss":
+    if metrics.rises(found[0].monitor):
         style.end_at_whole(panel.yaxis, 1.0)
     panel.xaxis.set_major_formatter(PercentFormatter(1.0))

@@ -72,9 +72,14 @@ def _source(verdict: Verdict) -> str:
 
 def _line(name: str, verdict: Verdict, part: Part) -> tuple[str, ...]:
     marks = [word for word, is_so in (("digitised", part.digitised), ("contaminated", part.contaminated)) if is_so]
-    estimate = points(part.estimate) + (f" ({', '.join(marks)})" if marks else "")
+    unit = verdict.unit
+    plain_estimate = "-" if part.estimate is None else f"{part.estimate:+.2f} {unit}"
+    estimate = (plain_estimate if unit else points(part.estimate)) + (f" ({', '.join(marks)})" if marks else "")
+    ends = interval(part.low, part.high)
+    if unit and part.low is not None and part.high is not None:
+        ends = f"{part.low:+.2f} to {part.high:+.2f} {unit}"
     words = (said(part.verdict, verdict.paper), said(verdict.verdict, verdict.paper))
-    return (name, _source(verdict), part.better, part.than, estimate, interval(part.low, part.high), *words)
+    return (name, _source(verdict), part.better, part.than, estimate, ends, *words)
 
 
 def glossary() -> Section:

@@ -189,7 +189,7 @@ def _score_then(fit: Fit, metric: str, monitor: str, epochs: int) -> float | Non
     if fit.best_epoch < epochs:
         return None
     lines = [line for line in fit.history[:epochs] if f"val_{metric}" in line]
-    best = (min if monitor == "val_loss" else max)(lines, key=lambda line: line[monitor], default=None)
+    best = (max if metrics.rises(monitor) else min)(lines, key=lambda line: line[monitor], default=None)
     return None if best is None else best[f"val_{metric}"]
 
 

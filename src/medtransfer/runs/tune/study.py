@@ -30,6 +30,7 @@ from medtransfer.runs.tune import space as spaces
 from medtransfer.runs.tune.outcome import LIMITS, STATES, finalists_of, importances_of, trial_of, winner_of
 from medtransfer.runs.tune.space import Point
 from medtransfer.runs.tune.trial import Job, Outcome, storage
+from medtransfer.statistics import metrics
 from medtransfer.training.loader import passes_of
 
 log = logging.getLogger("medtransfer")
@@ -64,7 +65,7 @@ class Study:
         self.points = spaces.size(self.ranges)
         self.recipe = spaces.recipe(self.space, self.fields)
         self.name = f"{self.settings.study}/{run.task}/{run.init.slug}"
-        self.maximize = run.training.monitor != "val_loss"
+        self.maximize = metrics.rises(run.training.monitor)
         self.running: dict[int, optuna.trial.Trial] = {}
         self.repeating: set[tuple[int, int]] = set()
         self.exhausted = False

@@ -1,0 +1,290 @@
+"""Conditions of `promotion.require`: what is measured of every initialization, and whether it keeps within its bound.
+
+A condition that is no metric is a row of `CONDITIONS`; every metric of `statistics/metrics.py` is one by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from medtransfer.comparison import other_metrics
+from medtransfer.comparison.calibration import Measure
+from medtransfer.comparison.patients import Evidence
+from medtransfer.comparison.published_form import Row
+from medtransfer.core import schema
+from medtransfer.core.errors import UserError
+from medtransfer.results.result import Result, of_task
+from medtransfer.statistics import metrics
+from medtransfer.statistics.seeds_and_patients import JointInterval, joint_interval
+
+Verdict = Literal["within", "not shown", "violated", "no data"]
+"""not shown: the interval reaches across the bound, or there is none"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a condition is held against: one initialization on one task, or in one of its groups."""
+
+    condition: str
+    task: str
+    init: str
+    bound: float
+    at_most: bool
+    group: str = ""
+    """of patients; empty: all"""
+    interval: JointInterval | None = None
+    """None: there is no data"""
+    note: str = ""
+    """why there is none, or what the interval does not hold"""
+
+    @property
+    def is_share(self) -> bool:
+        """Says whether it lies between 0 and 1: a drop, agreement and what has a unit need not."""
+        if self.condition in CONDITIONS:
+            return self.condition != "worst_group_drop"
+        metric = metrics.METRICS.get(self.condition)
+        return metric is not None and not metric.unit and not metric.ordinal
+
+    @property
+    def place(self) -> str:
+        """Names where it was measured."""
+        return f"{self.task}, {self.group}" if self.group else self.task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Whether it keeps within the bound."""
+
+    measured: Measured
+    verdict: Verdict
+    low: float | None = None
+    """of the interval that decides; None: there is none"""
+    high: float | None = None
+
+    @property
+    def ends(self) -> str:
+        """Writes the interval; what cannot be below 0 or above 1 is cut there."""
+        if self.low is None or self.high is None:
+            return "-"
+        least, most = (0.0, 1.0) if self.measured.is_share else (self.low, self.high)
+        return f"{max(self.low, least):.3f} to {min(self.high, most):.3f}"
+
+    @property
+    def words(self) -> str:
+        """Says it in a line."""
+        one = self.measured
+        bound = f"at {'most' if one.at_most else 'least'} {one.bound:g}"
+        if one.interval is None:
+            return f"{one.condition} on {one.place}: no data, {one.note}; {bound} is asked"
+        ends = "no interval" if self.low is None else self.ends
+        note = f", {one.note}" if one.note else ""
+        value = f"{one.interval.estimate:.3f} ({ends}{note})"
+        return f"{one.condition} on {one.place}: {self.verdict}, {value}; {bound} is asked"
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is known of a task."""
+
+    results: Sequence[Result]
+    """of all inits"""
+    evidence: Evidence
+    rows: Mapping[str, Row]
+    folder: Path
+    kept: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """metric -> init -> seeds x patients: read once"""
+
+    @property
+    def kind(self) -> str:
+        return self.results[0].kind
+
+    def of_scores(self, init: str, name: str) -> tuple[JointInterval | None, str]:
+        """Takes what runs measured, whose interval knows of no patients."""
+        scores = other_metrics.by_seed(name, [one for one in self.results if one.init == init]).get(init, ())
+        if not scores:
+            return None, f"its runs have no test_{name}"
+        row, number = self.rows[init], len(scores)
+        ratio = row.ratio if row.redrawn else 0.0
+        several = number > 1
+        found = JointInterval(
+            method="seeds", estimate=float(np.mean(scores)), level=0.95, seeds=number, patients=0, patient_error=0.0,
+            seed_error=float(np.std(scores, ddof=1) * (1 / number + ratio) ** 0.5) if several else None,
+            df=number - 1.0 if several else None,
+        )  # fmt: skip
+        return found, "over seeds alone" if several else "a single seed"
+
+
+Finding = tuple[str, JointInterval | None, str]
+"""group, interval, note"""
+Measuring = Callable[[_Task, str], list[Finding]]
+
+
+def _calibration(score: str, take: Callable[[Any], Measure | None]) -> Measuring:
+    def measure(task: _Task, init: str) -> list[Finding]:
+        calibration = task.evidence.calibration
+        one = next((one for one in calibration.inits if one.init == init), None) if calibration else None
+        found = take(one) if one else None
+        if found is not None and found.joint is not None:
+            return [("", found.joint, "")]
+        return [("", *task.of_scores(init, score))]
+
+    return measure
+
+
+def _drops(task: _Task, init: str) -> list[Finding]:
+    found: list[Finding] = [
+        (f"{grouping.name} {one.group}", one.drop, "")
+        for grouping in task.evidence.subgroups
+        for one in grouping.scores
+        if one.init == init and one.drop is not None
+    ]
+    notes = [f"{grouping.name}: {grouping.note}" for grouping in task.evidence.subgroups if grouping.note]
+    if task.evidence.subgroups and not notes:
+        notes = ["what patients add to the score of all of them is not known"]
+    return found or [("", None, "; ".join(notes) or "the task has no groups of patients")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """A condition that is no metric: a bound from above."""
+
+    kinds: tuple[str, ...]
+    """of task that it is asked of"""
+    measure: Measuring
+
+
+CONDITIONS: dict[str, Condition] = {
+    "calibration": Condition(kinds=metrics.CLASSIFICATION, measure=_calibration("ece", lambda one: one.ece)),
+    "calibration_after_temperature": Condition(
+        kinds=metrics.CLASSIFICATION, measure=_calibration("ece_tempered", lambda one: one.tempered)
+    ),
+    "worst_group_drop": Condition(kinds=(*metrics.CLASSIFICATION, "segmentation"), measure=_drops),
+}
+"""name -> what is at most the bound, in the unit of scores (0.05 = 5 points)"""
+
+
+def check(require: Mapping[str, float]) -> None:
+    """Refuses a condition that is none.
+
+    Raises:
+        UserError: a name is unknown; the message has the nearest valid one.
+    """
+    known = [*CONDITIONS, *metrics.METRICS]
+    for name in require:
+        if name not in known:
+            raise UserError(f"promotion.require: unknown condition {name!r}{schema.nearest(name, known)}")
+
+
+def measure(
+    require: Mapping[str, float], results: Sequence[Result], rows: Sequence[Row], evidence: Mapping[str, Evidence],
+    folder: Path,
+) -> tuple[Measured, ...]:  # fmt: skip
+    """Measures what is asked of every complete initialization, on each task that it can be asked of.
+
+    A metric is asked of the tasks that measured it. Where none of its kind did, there is no data on any.
+
+    Args:
+        require: condition -> bound.
+        results: of the benchmark.
+        rows: of these runs.
+        evidence: task -> what its predictions say.
+        folder: of the finished runs.
+    """
+    whole = {task: {row.init: row for row in rows if row.task == task and row.summary is not None} for task in evidence}
+    tasks = {task: _Task(of_task(results, task), one, whole[task], folder) for task, one in evidence.items()}
+    found = []
+    for name, bound in require.items():
+        at_most = name in CONDITIONS or not metrics.METRICS[name].higher
+        for task, known in tasks.items():
+            if not _is_asked(name, task, tasks):
+                continue
+            for init in known.rows:
+                blank = Measured(condition=name, task=task, init=init, bound=bound, at_most=at_most)
+                values = CONDITIONS[name].measure(known, init) if name in CONDITIONS else [_metric(name, known, init)]
+                found += [replace(blank, group=group, interval=interval, note=note) for group, interval, note in values]
+    return tuple(found)
+
+
+def judge(measured: Sequence[Measured], alpha: float) -> tuple[Judged, ...]:
+    """Holds what was measured of one candidate to the bounds, all at once (Holm 1979).
+
+    Each is tested against its bound, two-sided, and the interval that stands beside it is of the share of the level
+    at which it was decided: it lies on one side of the bound exactly where a verdict is given.
+
+    Args:
+        measured: of one candidate.
+        alpha: level of all together.
+    """
+    chances = [None if one.interval is None else one.interval.p_of(one.bound) for one in measured]
+    order = sorted((p, place) for place, p in enumerate(chances) if p is not None)
+    shares: dict[int, float] = {}
+    share, open_ = alpha / max(1, len(order)), True
+    for passed, (p, place) in enumerate(order):
+        share = alpha / (len(order) - passed) if open_ else share
+        open_ = open_ and p <= share
+        shares[place] = share
+    return tuple(_judged(one, shares.get(place)) for place, one in enumerate(measured))
+
+
+def _judged(one: Measured, share: float | None) -> Judged:
+    ends = one.interval.ends(1 - share) if one.interval is not None and share is not None else None
+    if one.interval is None or ends is None:
+        return Judged(measured=one, verdict="no data" if one.interval is None else "not shown")
+    low, high = ends
+    inside, outside = (high <= one.bound, low > one.bound) if one.at_most else (low >= one.bound, high < one.bound)
+    verdict: Verdict = "within" if inside else "violated" if outside else "not shown"
+    return Judged(measured=one, verdict=verdict, low=low, high=high)
+
+
+def _is_asked(name: str, task: str, tasks: Mapping[str, _Task]) -> bool:
+    if name in CONDITIONS:
+        return tasks[task].kind in CONDITIONS[name].kinds
+    having = [other for other, known in tasks.items() if other_metrics.scored_as(name, known.results)]
+    return task in having or (not having and tasks[task].kind in metrics.METRICS[name].of_kinds)
+
+
+def _metric(name: str, task: _Task, init: str) -> Finding:
+    score = other_metrics.scored_as(name, task.results)
+    if not score:
+        return "", None, f"no run of the task has test_{name}"
+    if score not in task.kept:
+        complete = [one for one in task.results if one.init in task.rows]
+        primary = score == task.results[0].metric
+        task.kept[score] = (
+            task.evidence.contributions if primary else other_metrics.contributions(name, score, complete, task.folder)
+        )
+    found = task.kept[score]
+    return ("", joint_interval(found[init]), "") if init in found else ("", *task.of_scores(init, score))
+
+
+def record(one: Judged) -> dict[str, Any]:
+    """Says it as plain data."""
+    measured = one.measured
+    return {
+        "condition": measured.condition,
+        "task": measured.task,
+        "group": measured.group,
+        "estimate": measured.interval.estimate if measured.interval else None,
+        "low": one.low,
+        "high": one.high,
+        "bound": measured.bound,
+        "at": "most" if measured.at_most else "least",
+        "verdict": one.verdict,
+        "note": measured.note,
+    }
+
+
+def line(one: Judged) -> tuple[str, ...]:
+    """Lays it out for a table under `HEADER`."""
+    measured = one.measured
+    value = "-" if measured.interval is None else f"{measured.interval.estimate:.3f}"
+    bound = f"{'at most' if measured.at_most else 'at least'} {measured.bound:g}"
+    return (measured.condition, measured.place, value, one.ends, bound, one.verdict, measured.note or "-")
+
+
+HEADER = ("condition", "where", "value", "interval", "asked", "verdict", "note")
