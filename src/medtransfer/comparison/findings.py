@@ -9,12 +9,22 @@ from pathlib import Path
 import numpy as np
 
 from medtransfer import params
-from medtransfer.comparison import agreements, answers, claims, contrasts, label_curves, published, published_form
+from medtransfer.comparison import (
+    agreements,
+    answers,
+    claims,
+    contrasts,
+    controls,
+    label_curves,
+    published,
+    published_form,
+)
 from medtransfer.comparison.agreements import Agreed
 from medtransfer.comparison.answers import Answer
 from medtransfer.comparison.cells import gather_cells
 from medtransfer.comparison.claims import Verdict
 from medtransfer.comparison.contrasts import ALL, Column, Contrast
+from medtransfer.comparison.controls import Controls
 from medtransfer.comparison.label_curves import Point, Saving
 from medtransfer.comparison.patients import Evidence, gather, locked
 from medtransfer.comparison.published import Published
@@ -81,6 +91,8 @@ class Findings:
     times: tuple[TrainingTime, ...] = ()
     agreements: tuple[Agreed, ...] = ()
     """of cheap protocols with fine-tuning"""
+    controls: Controls | None = None
+    """None: the benchmark asks for none"""
 
     def of_task(self, task: str) -> list[Row]:
         """Takes the rows of a task."""
@@ -134,9 +146,11 @@ def find(
     evidence = _evidence(results, rows, folder, benchmark, settings.comparison)
     cells, sure = gather_cells(results, beside, rows, evidence, benchmark, chosen, folder), 1 - chosen.alpha
     whole = compare(results, rows, evidence, benchmark, chosen, reference, look)
+    held = controls.gather_controls(found, results, cells, evidence, benchmark, settings, folder, whole.alpha)
+    inside = {one.digest for one in (*results, *beside, *(held.runs if held else ()))}
     return replace(
         whole,
-        left_out=len(found) - len(results) - len(beside),
+        left_out=len(found) - len(inside),
         claims=_weigh(settings, _task_scores(results, rows, evidence, benchmark), printed, look),
         published=tuple(printed),
         beside=tuple(beside),
@@ -145,6 +159,8 @@ def find(
         savings=label_curves.savings(cells, reference, sure),
         times=training_times(cells, reference, sure),
         agreements=agreements.agreements(cells, sure, SEED),
+        controls=held,
+        answers=controls.told(held, whole.answers, benchmark.inits) if held else whole.answers,
     )
 
 

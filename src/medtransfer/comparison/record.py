@@ -47,6 +47,12 @@ def runs(results: Iterable[Result]) -> list[Record]:
     ]
 
 
+def every_run(findings: Findings) -> list[Result]:
+    """Lists the runs of the benchmark, then those of its controls that are not among them."""
+    runs = (*findings.results, *findings.beside, *(findings.controls.runs if findings.controls else ()))
+    return list({run.digest: run for run in runs}.values())
+
+
 def comparison(findings: Findings) -> list[Record]:
     """Lists every initialization on every task, with the test of the published form against the best."""
     return [_comparison(findings, row) for row in findings.rows]
@@ -173,7 +179,9 @@ def comparison_run(findings: Findings) -> dict[str, Any]:
     benchmark, settings = findings.benchmark, findings.settings
     parameters = schema.flatten(settings, "comparison") | schema.flatten(benchmark, "benchmark")
     parameters["comparison.reference"] = findings.reference
-    every = sorted(c.digest for c in (*findings.results, *findings.beside))
+    if not benchmark.controls:
+        del parameters["benchmark.controls"]  # younger than comparisons that are none the less the same
+    every = sorted(c.digest for c in every_run(findings))
     numbers = [comparison(findings), contrasts(findings), claims(findings), every]
     found = digest([numbers, parameters])
     marks = sorted({mark for result in findings.results for mark in result.marks})
