@@ -122,7 +122,7 @@ def test_masks_have_no_alarm_without_the_mean_mask_and_what_is_missing_is_named(
 
 def cell(task: str, control: str, init: str, values: Array, kind: str = "binary", metric: str = "auc") -> Cell:
     row = simulated._row(task, init, values.mean(axis=1), values.mean(axis=1))
-    run: Any = type("Run", (), {"metric": metric, "kind": kind})()
+    run: Any = type("Run", (), {"metric": metric, "kind": kind, "labels": 1, "undefined": ()})()
     return Cell(
         task=task, init=init, protocol=control, fraction="1", labels=60, row=row, values=values, runs=(run,)
     )  # fmt: skip
@@ -130,7 +130,7 @@ def cell(task: str, control: str, init: str, values: Array, kind: str = "binary"
 
 def said(main: list[Cell], kept: dict[str, list[Cell]], tasks: list[str], coarse: float = 0.0) -> Controls:
     benchmark = dataclasses.replace(HERE.benchmark, tasks=tuple(tasks), inits=(IMAGENET,), controls=tuple(kept))  # type: ignore[arg-type]  # names of controls
-    evidence = {task: Evidence(task=task, unit="patient", coarseness=coarse) for task in tasks}
+    evidence = {task: Evidence(task=task, unit="patient", coarseness=coarse, patients=60, cases=24) for task in tasks}
     return controls.weigh(benchmark, main, kept, evidence, 0.05, 0.95)
 
 

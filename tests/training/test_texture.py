@@ -117,7 +117,7 @@ def test_the_pixel_itself_is_among_its_features_and_a_layer_reads_all() -> None:
 def noise(rng: np.random.Generator, scale: float) -> npt.NDArray[np.uint8]:
     """Draws noise of a scale, in pixels, with the same mean and spread of grays at any."""
     smooth = ndimage.gaussian_filter(rng.standard_normal((48, 48)), scale)
-    return np.clip(128 + 40 * (smooth - smooth.mean()) / smooth.std(), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(128 + 40 * (smooth - smooth.mean()) / smooth.std(), 0, 255), dtype=np.uint8)
 
 
 def planted(number: int, ratio: float, images: int = 120) -> float:

@@ -179,7 +179,7 @@ def weigh(
         asked=tuple(benchmark.controls),
         points=tuple(scored),
         against=tuple(_against(trained, floors, coarse, alpha, level)),
-        alarms=tuple(_alarms(kept.get(PERMUTED, ()), kept.get("prior", ()), coarse, alpha, level)),
+        alarms=tuple(_alarms(kept.get(PERMUTED, ()), kept.get("prior", ()), evidence, alpha, level)),
         missing=tuple(missing),
         runs=tuple({run.digest: run for run in runs}.values()),
         level=level,
@@ -247,9 +247,17 @@ def _lacking(row: Row) -> str:
 
 
 def _difference(
-    one: Cell, other: Cell | float, coarseness: float, share: float
+    one: Cell, other: Cell | float, coarseness: float, share: float, least: float = 0.0
 ) -> tuple[float, float | None, float | None, float | None]:
-    """Compares two cells, or one with a number, seed by seed: estimate, ends of its interval, two-sided p."""
+    """Compares two cells, or one with a number, seed by seed: estimate, ends of its interval, two-sided p.
+
+    Args:
+        one: of which the other is taken away.
+        other: of the same seeds, or a score of all.
+        coarseness: see `all_pairs.over_seeds_and_patients`.
+        share: the interval's chance to miss.
+        least: std over seeds below which it is not taken.
+    """
     if isinstance(other, Cell):
         values, scores, ratio = other.values, other.scores, max(one.ratio, other.ratio)
         alike = values.shape == one.values.shape and one.row.seeds == other.row.seeds
@@ -264,6 +272,7 @@ def _difference(
     estimate = float(one.scores.mean() - scores.mean())
     if found is None:
         return estimate, None, None, None
+    found = replace(found, seed_error=np.maximum(found.seed_error, least / found.seeds**0.5))
     p, reach = float(found.p()[0, 1]), float(found.reach(share)[0, 1])
     ends = (None, None) if np.isnan(reach) else (estimate - reach, estimate + reach)
     return estimate, *ends, None if np.isnan(p) else p
@@ -305,8 +314,23 @@ def _one_sided(found: tuple[float, float | None, float | None, float | None]) ->
     return p if p is not None and estimate > 0 else 1.0
 
 
+def by_chance(evidence: Evidence, labels: int) -> float:
+    """Computes the std of an AUC, a mean over labels, where test images are put into an order by lot.
+
+    Mann and Whitney, Annals of Mathematical Statistics 1947. A few permutations may by luck come out closer together.
+    """
+    cases, others = evidence.cases, evidence.patients - evidence.cases
+    if cases < 1 or others < 1:
+        return 0.0
+    return float(((cases + others + 1) / (12 * cases * others * max(1, labels))) ** 0.5)
+
+
 def _alarms(
-    permuted: Sequence[Cell], priors: Sequence[Cell], coarse: Mapping[str, float], alpha: float, level: float
+    permuted: Sequence[Cell],
+    priors: Sequence[Cell],
+    evidence: Mapping[str, Evidence],
+    alpha: float,
+    level: float,
 ) -> list[Alarm]:
     found = list[tuple[Alarm, float | None]]()
     for cell in permuted:
@@ -325,7 +349,11 @@ def _alarms(
         if other is None:
             found.append((blank, None))
             continue
-        estimate, low, high, p = _difference(cell, other, coarse.get(cell.task, 0.0), 1 - level)
+        own = evidence.get(cell.task)
+        run = cell.runs[0]
+        least = by_chance(own, run.labels - len(run.undefined)) if own and metric == "auc" else 0.0
+        coarse = own.coarseness if own else 0.0
+        estimate, low, high, p = _difference(cell, other, coarse, 1 - level, least)
         nothing = mean - estimate
         ends = (None, None) if low is None or high is None else (nothing + low, nothing + high)
         note = "one seed shows one permutation, and no spread" if len(cell.scores) < 2 else ""
