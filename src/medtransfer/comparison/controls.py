@@ -75,6 +75,7 @@ class Alarm:
     p: float | None
     """two-sided, corrected over tasks"""
     raised: bool
+    seeds: int
     note: str = ""
     """why nothing can be said"""
 
@@ -344,7 +345,7 @@ def _alarms(
         mean = float(cell.scores.mean())
         blank = Alarm(
             task=cell.task, init=cell.init, metric=metric, nothing=None, mean=mean, low=None, high=None, p=None,
-            raised=False, note=note,
+            raised=False, seeds=len(cell.scores), note=note,
         )  # fmt: skip
         if other is None:
             found.append((blank, None))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from medtransfer.comparison.controls import PERMUTED, Against, Alarm, Controls, alarm_words, words_of
 from medtransfer.comparison.findings import Findings
+from medtransfer.comparison.label_curves import Point
 from medtransfer.comparison.wording import interval, names, p_value, points
 from medtransfer.report.sections.fewer_labels import score
 from medtransfer.report.tables import Section, grid
@@ -15,6 +19,8 @@ MEANING = {
     "texture": "texture: logistic regression on gray levels and texture, without a network",
 }
 NAMED = 6
+ENOUGH = 5
+"""seeds with which chance makes all permutations agree rarely enough, whatever the features"""
 
 
 def controls(findings: Findings) -> list[Section]:
@@ -22,7 +28,11 @@ def controls(findings: Findings) -> list[Section]:
     found = findings.controls
     if found is None:
         return []
-    lines = [(point.task, control, score(point), str(point.n)) for control, point in found.points]
+    ends = {one.task: (one.low, one.high) for one in found.alarms if one.p is not None}
+    lines = [
+        (one.task, control, score(_with_ends(one, ends) if control == PERMUTED else one), str(one.n))
+        for control, one in found.points
+    ]
     level = f"{100 * found.level:g} %"
     notes = [
         f"{'; '.join(MEANING[control] for control in found.asked)}. Mean test score in percent and its {level} "
@@ -38,6 +48,12 @@ def controls(findings: Findings) -> list[Section]:
     return [head, *([_differences(found)] if found.against else [])]
 
 
+def _with_ends(point: Point, ends: Mapping[str, tuple[float | None, float | None]]) -> Point:
+    """Gives the score of labels drawn anew the interval that its alarm rests on."""
+    low, high = ends.get(point.task, (point.low, point.high))
+    return replace(point, low=None if low is None else max(0.0, low), high=None if high is None else min(1.0, high))
+
+
 def _alarm_notes(found: Controls) -> list[str]:
     if PERMUTED not in found.asked:
         return []
@@ -45,12 +61,18 @@ def _alarm_notes(found: Controls) -> list[str]:
     tested = [one for one in found.alarms if one.p is not None]
     if tested:
         rule = (
-            f"An alarm is raised where the score is above that by more than its error over permutations (one for each "
-            f"seed) and test patients, at {found.alpha:.2g} over {len(tested)} tasks (Holm): "
+            "An alarm is raised where the score is above that by more than its error over permutations (one for each "
+            "seed; never taken as less than that of test images in an order by lot) and test patients, at "
+            f"{found.alpha:.2g} over {len(tested)} {'task' if len(tested) == 1 else 'tasks'} (Holm): "
             f"{'; '.join(map(_line, tested))}."
         )
         quiet = "" if notes else " None is raised; a leak that is small against the error stays unseen."
         notes.append(f"Labels drawn anew must score what nothing scores. {rule}{quiet}")
+    if tested and not all(one.seeds >= ENOUGH for one in tested):
+        notes.append(
+            f"With fewer than {ENOUGH} seeds permutations may agree by luck where a single direction of the features "
+            "says all: an alarm then asks for more seeds."
+        )
     notes += [f"No alarm can be raised on {one.task}: {one.note}." for one in found.alarms if one.note]
     if any(one.task in found.masks for one in tested):
         notes.append(
