@@ -27,7 +27,7 @@ LEVELS = 32
 DISTANCES = (1, 2, 4)
 """pixels between the two of co-occurrence; each at four angles, whose mean counts"""
 PROPERTIES = ("contrast", "dissimilarity", "homogeneity", "energy", "correlation")
-CIRCLES = ((8, 1), (16, 2), (24, 3))
+CIRCLES = ((8, 1), (16, 2))
 """points and radius in pixels of uniform local binary patterns, which a rotation by a right angle does not change"""
 SMALLEST, LARGEST = 1.0, 8.0
 """std in pixels of the Gaussians around a pixel of a segmentation task"""
