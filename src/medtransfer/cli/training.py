@@ -223,17 +223,19 @@ def features(params: Params, root: Path) -> None:
     """
     b, target = params.benchmark, root / "data/features"
     frozen = [protocol for protocol in b.protocols if protocol in FROZEN]
+    described = [control for control in b.controls if control in ("random-frozen", "texture")]
     target.mkdir(parents=True, exist_ok=True)
-    if not frozen:
-        log.info("benchmark.protocols has none on frozen features: none to compute")
+    if not frozen and not described:
+        log.info("benchmark.protocols and .controls have none on frozen features: none to compute")
         for path in target.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         (target / "none.txt").write_text("benchmark.protocols has none on frozen features\n")  # DVC warns of no file
         return
-    from medtransfer.runs import feature_cache
+    from medtransfer.runs import controls, feature_cache
     from medtransfer.runs.run import plan
 
-    planned = plan(params, root, b.inits, b.tasks, b.seeds, None, "benchmark", protocols=frozen)
+    planned = plan(params, root, b.inits, b.tasks, b.seeds, None, "benchmark", protocols=frozen) if frozen else []
+    planned = controls.add(planned, params, root, b.tasks, None, "benchmark", described)
     feature_cache.make_all(planned)
     feature_cache.keep_only(planned, root)
 
@@ -269,7 +271,7 @@ def _say_plan(params: Params, root: Path, tasks: Sequence[str]) -> None:
 
 def _run_benchmark(params: Params, root: Path, task: str, race: bool) -> None:
     from medtransfer.results import stopped
-    from medtransfer.runs import best_networks
+    from medtransfer.runs import best_networks, controls
     from medtransfer.runs.benchmark import digests, markdown_table, run_all, write_results
     from medtransfer.runs.run import plan
     from medtransfer.tracking.launcher import Launcher
@@ -285,6 +287,7 @@ def _run_benchmark(params: Params, root: Path, task: str, race: bool) -> None:
         )  # fmt: skip
         early = {name: _stopped_early(params, root, name, launcher.run_id) if race else {} for name in names}
         planned = [run for run in planned if run.protocol != "finetune" or run.init.canonical not in early[run.task]]
+        planned = controls.add(planned, params, root, names, launcher.run_id, "benchmark")
         results = run_all(planned)
         for name in names:
             folder = root / "data/results/cells" / name

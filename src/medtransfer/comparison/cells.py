@@ -79,16 +79,40 @@ def gather_cells(
     with progress.bar("protocols and fractions", len(keys), "cells") as advance:
         for protocol, fraction in keys:
             runs = select(others, benchmark, settings.recipe, settings.unbalanced, protocol, fraction)
-            _refuse_other_data(runs, results)
-            one_test = [task for task in benchmark.tasks if locked(of_task(runs, task), folder)]
-            own = published_form.compare(runs, benchmark, settings, one_test)
-            found += _cells(runs, own, _evidence(runs, own, folder, settings), benchmark, (protocol, fraction))
+            found += beside_results(runs, results, benchmark, settings, folder, (protocol, fraction))[1]
             advance()
     places = {init: place for place, init in enumerate(benchmark.inits)}
     tasks = {task: place for place, task in enumerate(benchmark.tasks)}
     protocols = {str(protocol): place for place, protocol in enumerate(benchmark.protocols)}
     order = sorted(found, key=lambda c: (tasks[c.task], protocols[c.protocol], places[c.init], c.labels, c.fraction))
     return tuple(order)
+
+
+def beside_results(
+    runs: Sequence[Result],
+    results: Sequence[Result],
+    benchmark: params.Benchmark,
+    settings: params.Comparison,
+    folder: Path,
+    key: tuple[str, str],
+) -> tuple[list[Row], list[Cell]]:
+    """Gathers rows, and the cells of those that are complete, of one protocol and fraction.
+
+    Args:
+        runs: as `select` chose them.
+        results: that the tables rest on, whose data they must have.
+        benchmark: the expected runs.
+        settings: the comparison.
+        folder: of the finished runs.
+        key: protocol and fraction.
+
+    Raises:
+        UserError: those of a task are of unequal data.
+    """
+    _refuse_other_data(runs, results)
+    one_test = [task for task in benchmark.tasks if locked(of_task(runs, task), folder)]
+    rows = published_form.compare(runs, benchmark, settings, one_test)
+    return rows, _cells(runs, rows, _evidence(runs, rows, folder, settings), benchmark, key)
 
 
 def _evidence(

@@ -16,6 +16,7 @@ from medtransfer.comparison import (
     answers,
     claims,
     contrasts,
+    controls,
     label_curves,
     other_metrics,
     published,
@@ -29,6 +30,7 @@ from medtransfer.comparison.bayesian import Believed, believe
 from medtransfer.comparison.cells import gather_cells
 from medtransfer.comparison.claims import Verdict, about
 from medtransfer.comparison.contrasts import ALL, Column, Contrast
+from medtransfer.comparison.controls import Controls
 from medtransfer.comparison.degradation import Degradation, degradation
 from medtransfer.comparison.label_curves import Point, Saving
 from medtransfer.comparison.patients import Evidence, gather, locked
@@ -107,6 +109,8 @@ class Findings:
     """of every init, by `promotion.require`"""
     gate: float = 0.0
     """level of the first decision on these test sets, see `promotion.alpha`"""
+    controls: Controls | None = None
+    """None: the benchmark asks for none"""
 
     def of_task(self, task: str) -> list[Row]:
         """Takes the rows of a task."""
@@ -161,10 +165,12 @@ def find(
     evidence = _evidence(results, rows, folder, benchmark, settings.comparison)
     cells, sure = gather_cells(results, beside, rows, evidence, benchmark, chosen, folder), 1 - chosen.alpha
     whole = compare(results, rows, evidence, benchmark, chosen, reference, look)
+    held = controls.gather_controls(found, results, cells, evidence, benchmark, settings, folder, whole.alpha)
+    inside = {one.digest for one in (*results, *beside, *(held.runs if held else ()))}
     whole_runs = _complete(results, rows, benchmark)
     return replace(
         whole,
-        left_out=len(found) - len(results) - len(beside),
+        left_out=len(found) - len(inside),
         claims=_weigh(
             settings,
             {
@@ -185,6 +191,8 @@ def find(
         degradations={task: degradation(runs, folder, sure) for task, runs in whole_runs.items()},
         required=requirements.measure(settings.promotion.require, results, rows, evidence, folder),
         gate=level(settings.promotion.alpha, 1),
+        controls=held,
+        answers=controls.told(held, whole.answers, benchmark.inits) if held else whole.answers,
     )
 
 

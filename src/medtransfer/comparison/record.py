@@ -48,6 +48,12 @@ def runs(results: Iterable[Result]) -> list[Record]:
     ]
 
 
+def every_run(findings: Findings) -> list[Result]:
+    """Lists the runs of the benchmark, then those of its controls that are not among them."""
+    runs = (*findings.results, *findings.beside, *(findings.controls.runs if findings.controls else ()))
+    return list({run.digest: run for run in runs}.values())
+
+
 def comparison(findings: Findings) -> list[Record]:
     """Lists every initialization on every task, with the test of the published form against the best."""
     return [_comparison(findings, row) for row in findings.rows]
@@ -202,7 +208,9 @@ def comparison_run(findings: Findings) -> dict[str, Any]:
     parameters["comparison.reference"] = findings.reference
     if not settings.bayesian:
         del parameters["comparison.bayesian"]  # comparisons of before there was this are the same ones
-    every = sorted(c.digest for c in (*findings.results, *findings.beside))
+    if not benchmark.controls:
+        del parameters["benchmark.controls"]
+    every = sorted(c.digest for c in every_run(findings))
     numbers = [comparison(findings), contrasts(findings), claims(findings), every]
     found = digest([numbers, parameters])
     marks = sorted({mark for result in findings.results for mark in result.marks})

@@ -13,6 +13,9 @@ Protocol = Literal["finetune", "linear", "knn", "partial", "lora"]
 the last blocks; lora: low-rank changes of a transformer's attention"""
 FROZEN = ("linear", "knn")
 """protocols that need features alone"""
+Control = Literal["prior", "permuted", "random-frozen", "texture"]
+"""prior: the labels' shares, or the mean mask, of train; permuted: fine-tuning on labels drawn anew among the images of
+train and val; random-frozen: linear on random weights; texture: linear on intensities and texture"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from medtransfer.core.addresses import holds_secret
 from medtransfer.core.errors import UserError
 from medtransfer.params.fractions import parse_fraction
 from medtransfer.params.limits import require, require_names
-from medtransfer.params.protocols import Protocol
+from medtransfer.params.protocols import Control, Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,9 @@ class Benchmark:
 
     race: bool = False
     """inits that fall behind on val, by the rules of `recommend`, stop early; tables name them, without a score"""
+    controls: tuple[Control, ...] = ()
+    """what weights must beat, and what must find nothing, once per task and seed: the labels' shares (`prior`), labels
+    drawn anew (`permuted`, of comparison.reference), frozen random features, texture; they stand beside the tables"""
 
     def __post_init__(self) -> None:
         texts = tuple(str(parse_fraction(value)) for value in self.fractions)
@@ -45,7 +48,7 @@ class Benchmark:
         require(bool(self.recipes), "benchmark.recipes names fixed, tuned or both", recipes=self.recipes)
         require(bool(self.protocols), "benchmark.protocols names a protocol or more", protocols=self.protocols)
         require(bool(self.fractions), "benchmark.fractions names a fraction or more", fractions=self.fractions)
-        for name in ("inits", "tasks", "seeds", "recipes", "splits", "protocols", "fractions"):
+        for name in ("inits", "tasks", "seeds", "recipes", "splits", "protocols", "fractions", "controls"):
             values = getattr(self, name)
             require(len(set(values)) == len(values), f"benchmark.{name} has no duplicates", **{name: values})
         require(all(seed >= 0 for seed in self.seeds), "0 <= benchmark.seeds", seeds=self.seeds)

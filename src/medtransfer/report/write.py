@@ -47,7 +47,7 @@ def write(
     """
     shutil.rmtree(out / "report", ignore_errors=True)
     tables = {
-        "runs": record.runs((*findings.results, *findings.beside)),
+        "runs": record.runs(record.every_run(findings)),
         "comparison": record.comparison(findings),
         "contrasts": record.contrasts(findings),
         "claims": record.claims(findings),

@@ -24,6 +24,7 @@ from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import Listed
 from medtransfer.params import Execution, Params, task_params
 from medtransfer.results import looks
+from medtransfer.runs import controls
 from medtransfer.runs.execution import pull
 from medtransfer.runs.run import Run, plan
 from medtransfer.tracking import search
@@ -85,9 +86,12 @@ def survey(params: Params, root: Path, tasks: Iterable[str]) -> Survey:
         runs, gaps = runs + named, gaps + missing
         record = catalog.lookup(task, root)
         each = len(params.benchmark.seeds) * max(1, len(splits.drawn_numbers(record, params.benchmark.splits)))
+        kept = [gap for gap in missing if gap.name.split()[0] in params.benchmark.recipes]
         variants = sum(_variants(params, recipe) for recipe in params.benchmark.recipes)
-        ready = (variants - sum(_variants(params, gap.name.split()[0]) for gap in missing)) * len(here) * each
+        ready = (variants - sum(_variants(params, gap.name.split()[0]) for gap in kept)) * len(here) * each
         nameless[task] = len(starts) * variants * each - (0 if words else ready)
+        lost = params.benchmark.controls if words or len(kept) < len(missing) else _without_weights(params, root)
+        nameless[task] += len(lost) * each
         said |= {task: splits.words(record, numbers)} if numbers else {}
     return Survey(runs, nameless, gaps, said)
 
@@ -108,7 +112,21 @@ def _named(params: Params, root: Path, inits: Sequence[str], task: str) -> tuple
             )  # fmt: skip
         except UserError as error:
             gaps.append(Gap(f"{recipe} runs of {task}", str(error)))
+    ready = [one for one in params.benchmark.controls if one not in _without_weights(params, root)]
+    try:
+        found = controls.add(found, params, root, [task], only=ready)
+    except UserError as error:
+        gaps.append(Gap(f"controls of {task}", str(error)))
     return found, gaps
+
+
+def _without_weights(params: Params, root: Path) -> list[str]:
+    """Lists the controls whose init's weights are not here."""
+    starts = {
+        one: parse(controls.init_of(one, params), params.model.backbone, params.inits)
+        for one in params.benchmark.controls
+    }
+    return [one for one, init in starts.items() if _missing_weights(init, root)]
 
 
 def _missing_weights(init: Initialization, root: Path) -> str:

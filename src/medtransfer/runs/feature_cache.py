@@ -40,7 +40,7 @@ def identity(run: Run) -> str:
         {
             "verb": "features",
             "weights": run.weights_sha256,
-            "drawn_from": run.seed if run.init.random else None,
+            "drawn_from": run.seed if run.init.random and run.network else None,
             "backbone": run.init.backbone,
             "manifest": load(run.prepared).every_split,
             "fields": seen,
@@ -104,6 +104,8 @@ def _width(run: Run) -> int:
     """Counts the features of an image, or of a pixel of it."""
     from medtransfer.training import fitting
 
+    if not run.network:  # bounds that describe texture well enough; numbers of 32 bits
+        return 2 * (20 if run.record.segmentation else 100)
     return fitting.feature_width(
         run.init.backbone, task_params(run.params, run.task).image_size, run.record.segmentation
     )
@@ -128,6 +130,11 @@ def ready(run: Run) -> Features:
         return found
     with files.lock(path.with_name(f".{name}.lock")):
         count = run.params.protocols.linear_positions if run.record.segmentation else 0
+        if not run.network:
+            from medtransfer.runs import finetune
+            from medtransfer.training import texture
+
+            return texture.compute(finetune.loader(run), path, name, count)
         backbone, loader = network(run)
         return features.compute(backbone, loader, path, name, count, lambda done, of: None)
 

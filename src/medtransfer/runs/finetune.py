@@ -21,7 +21,7 @@ from medtransfer.core import arithmetic, files, rng
 from medtransfer.core.addresses import scrub
 from medtransfer.core.errors import UserError
 from medtransfer.core.identity import PROTOCOL_VERSION
-from medtransfer.data import catalog, pixel_sizes
+from medtransfer.data import catalog, permuted, pixel_sizes
 from medtransfer.data.cache import Prepared, load
 from medtransfer.data.tasks import Task, slug
 from medtransfer.params import Classification, Segmentation, task_params
@@ -155,7 +155,7 @@ def _identity(run: Run) -> tracking.Identity:
         "recipe": run.recipe,
         "protocol": run.protocol,
         "fraction": str(run.fraction),
-        "mlflow.note.content": store.description(run.init, run.root),
+        "mlflow.note.content": store.description(run.init, run.root) if run.network else "a control without a network",
         "dvc_prepared": files.dvc_hash(run.root, f"data/prepared/{run.task}"),
         "dvc_weights": files.dvc_hash(run.root, "data/weights/benchmark"),
     }
@@ -191,8 +191,9 @@ def _cache(folder: Path, digest: str, device: str, task: str, root: Path) -> Cac
 
 
 def labelled(run: Run) -> Prepared:
-    """Opens the cache with the run's fold or drawn split, and with the labels that its fraction leaves."""
-    return variants.labelled(_prepared(run.prepared, run.manifest_digest).of_fold(run.fold), run)
+    """Opens the cache with the run's fold or drawn split, and the labels that a fraction or a permutation leaves."""
+    found = variants.labelled(_prepared(run.prepared, run.manifest_digest).of_fold(run.fold), run)
+    return permuted.permute(found, run.record, run.seed) if run.protocol == "permuted" else found
 
 
 def protocol_of(run: Run) -> Classification | Segmentation:
@@ -209,13 +210,18 @@ def protocol_of(run: Run) -> Classification | Segmentation:
 
 def loader(run: Run) -> Loader:
     """Builds what makes batches of the run's images."""
-    from medtransfer.training.loader import Loader
+    from medtransfer.training import objectives
+    from medtransfer.training.loader import Cache, Loader
 
     task, protocol = run.record, run.training
     whole = _prepared(run.prepared, run.manifest_digest)
     mean, std = run.normalization
+    cache = _cache(run.prepared, whole.digest, run.device, run.task, run.root)
+    if run.protocol == "permuted":
+        truth = objectives.targets(task, labelled(run))
+        cache = Cache(whole.images, truth, cache.device, len(task.labels))
     return Loader(
-        _cache(run.prepared, whole.digest, run.device, run.task, run.root),
+        cache,
         whole.samples["id"].tolist(),
         size=task_params(run.params, run.task).image_size,
         batch_size=protocol.batch_size,
@@ -260,7 +266,7 @@ def _train(run: Run, tracked: tracking.TrackedRun, report: Callable[[Progress], 
     """Fits, reads test once and writes the results."""
     prepared = labelled(run)
     tracked.dataset(run.task, run.manifest_digest, str(prepared.folder.relative_to(run.root)), _counts(prepared))
-    (_finish_frozen if run.frozen else _finish_trained)(run, prepared, tracked, report)
+    (_finish_trained if run.trains else _finish_untrained)(run, prepared, tracked, report)
 
 
 def _finish_trained(
@@ -336,18 +342,22 @@ def _finished_fit(run: Run) -> Fit:
     )  # fmt: skip
 
 
-def _finish_frozen(
+def _finish_untrained(
     run: Run, prepared: Prepared, tracked: tracking.TrackedRun, report: Callable[[Progress], None]
 ) -> None:
-    from medtransfer.runs import frozen
+    from medtransfer.runs import frozen, prior
     from medtransfer.training.trainer import choose_kernels
 
     arithmetic.check(run.params.engine.portable, run.device)
     choose_kernels(run.params.engine)
     tracked.journal.cut(0)
-    fit, val, test, seconds = frozen.run_frozen(run, prepared, loader(run), tracked.log)
+    more = dict[str, float]()
+    if run.frozen:
+        fit, val, test, more["features_seconds"] = frozen.run_frozen(run, prepared, loader(run), tracked.log)
+    else:
+        fit, val, test = prior.run_prior(run, prepared, loader(run), tracked.log)
     tracked.tag(arithmetic=arithmetic.kind(fit.arithmetic))
-    _write(run, prepared, tracked, fit, val, test, {"features_seconds": seconds}, [], FurtherTests())
+    _write(run, prepared, tracked, fit, val, test, more, [], FurtherTests())
 
 
 def _write(
@@ -448,9 +458,9 @@ def _publish(run: Run, tracked: tracking.TrackedRun) -> None:
 
     result = read_finished(run)
     files.write_text(run.folder / "params.yaml", yaml.safe_dump(result["params"]))
-    names = [*results_of(run), "journal.jsonl", "params.yaml", *([] if run.frozen else [curves.FILE])]
+    names = [*results_of(run), "journal.jsonl", "params.yaml", *([curves.FILE] if run.trains else [])]
     title = f"{run.init.canonical}, {run.task}, seed {run.seed}"
-    if not run.frozen:
+    if run.trains:
         path, metric = run.folder / curves.FILE, f"val_{run.record.metric}"
         curves.draw(result["history"], metric, result["best"]["epoch"], title, path)
     receipt = store.receipt_file(run.init, run.root)

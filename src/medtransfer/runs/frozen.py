@@ -1,4 +1,4 @@
-"""A run on frozen features: linear or knn, whose one choice is made on val; test is read once."""
+"""A run on frozen features: linear, knn or the control texture, whose one choice is made on val; test is read once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from medtransfer.data.cache import Prepared, load
 from medtransfer.params import FROZEN
 from medtransfer.runs import feature_cache, variants
 from medtransfer.runs.run import Run
-from medtransfer.training import objectives, probes
+from medtransfer.training import objectives, probes, texture
 from medtransfer.training.checkpoint import Fit
 from medtransfer.training.features import Features, LinearSegmenter
 from medtransfer.training.loader import Loader, certain
@@ -49,7 +49,7 @@ def run_frozen(run: Run, prepared: Prepared, loader: Loader, log: Log) -> tuple[
     """Fits every value of the protocol's grid, chooses by the log loss on val, and reads test once.
 
     Args:
-        run: of the protocol linear or knn.
+        run: of the protocol linear or knn, or the control texture.
         prepared: the cache with the run's split and fraction.
         loader: of its images, for the test masks of a segmentation task.
         log: gets what each value of the grid came to on val.
@@ -67,7 +67,7 @@ def run_frozen(run: Run, prepared: Prepared, loader: Loader, log: Log) -> tuple[
     grid = _grid(run, prepared, features, goal)
     fit = Fit(epoch=len(grid), images=len(prepared.rows("train")), arithmetic=arithmetic.in_force(run.device))
     for number, choice in enumerate(grid):
-        name = "strength" if run.protocol == "linear" else "neighbours"
+        name = "neighbours" if run.protocol == "knn" else "strength"
         entry = {"val_loss": choice.loss, name: choice.value, **{f"val_{k}": v for k, v in choice.scores.items()}}
         fit.history.append(entry)
         log(entry, number)
@@ -130,7 +130,7 @@ def _whole(run: Run, prepared: Prepared, features: Features, goal: TaskObjective
         shown = {name: score for name, score in scores.items() if "." not in name}
         found.append(Choice(value=value, loss=float(loss), scores=shown, logits=logits))
 
-    if run.protocol == "linear":
+    if run.protocol != "knn":
         weights = getattr(goal, "weight", None)
         layers = probes.linear(
             features.values[train], targets[torch.from_numpy(train)].numpy(), settings.linear_strengths,
@@ -154,7 +154,7 @@ def _dense(run: Run, prepared: Prepared, features: Features, goal: TaskObjective
     train, val, labels = prepared.rows("train"), prepared.rows("val"), len(run.record.labels)
     each = max(1, min(features.values.shape[1], MOST_PIXELS // len(train)))
 
-    def pixels(rows: NDArray[np.int64]) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+    def pixels(rows: NDArray[np.int64]) -> tuple[NDArray[np.floating], NDArray[np.float32]]:
         bits = features.targets[rows, :each].reshape(-1, 1) >> np.arange(labels, dtype=np.uint8) & 1  # type: ignore[index]  # asserted above
         return features.values[rows, :each].reshape(len(bits), -1), bits.astype(np.float32)
 
@@ -164,7 +164,7 @@ def _dense(run: Run, prepared: Prepared, features: Features, goal: TaskObjective
     lacking = [name for name, column in zip(run.record.labels, targets.T, strict=True) if column.min() == column.max()]
     if lacking:
         raise UserError(
-            f"protocol linear on task {run.task}: {each} pixels of each of {len(train)} images hold nothing, or "
+            f"{run.protocol} on task {run.task}: {each} pixels of each of {len(train)} images hold nothing, or "
             f"nothing but, {', '.join(lacking)}: raise protocols.linear_positions"
         )
     layers = probes.linear(values, targets, run.params.protocols.linear_strengths, weights=balance)
@@ -195,8 +195,12 @@ def _test_masks(
 ) -> tuple[Prediction, Prediction]:
     """Passes val and test through backbone and layer: their dense features are never stored."""
     assert best.layer is not None  # linear has one
-    backbone, _ = feature_cache.network(run)
-    model = LinearSegmenter(backbone, best.layer.weight, best.layer.bias).to(torch.device(run.device)).eval()
+    layer = best.layer.weight, best.layer.bias
+    if run.network:
+        model: torch.nn.Module = LinearSegmenter(feature_cache.network(run)[0], *layer)
+    else:
+        model = texture.TextureSegmenter(*layer)
+    model = model.to(torch.device(run.device)).eval()
     found = []
     with torch.inference_mode():
         for split in ("val", "test"):

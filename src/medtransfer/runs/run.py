@@ -35,7 +35,7 @@ from medtransfer.training.fitting import NetworkSpec
 from medtransfer.weights import receipts, recipes, store
 from medtransfer.weights.names import Initialization, check_backbone, parse, seen
 from medtransfer.weights.receipts import Lineage, Receipt
-from medtransfer.weights.records import Triple
+from medtransfer.weights.records import UNIT_RANGE, Triple
 
 log = logging.getLogger("medtransfer")
 
@@ -72,7 +72,7 @@ class Run:
     recipe: Literal["fixed", "tuned"] = "fixed"
     """tuned: `params` hold the values that the study of init and task found"""
     protocol: str = "finetune"
-    """one of `benchmark.protocols`"""
+    """one of `benchmark.protocols`, or a control"""
     fraction: Fraction = WHOLE
     """of the labels of train"""
     study: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -98,8 +98,8 @@ class Run:
     def title(self) -> str:
         """Names the run in MLflow, whose tables cut names: what differs comes first."""
         part = "".join(f" {'split' if self.drawn else 'fold'} {number}" for number in self.part.values())
-        variant = "".join(f" · {word}" for word in self.variant)
-        return f"{self.init.label} · {self.task} · s{self.seed}{part}{variant} · {self.init.backbone}"
+        words = [*self.variant, *([self.init.backbone] if self.network else [])]
+        return f"{self.init.label} · {self.task} · s{self.seed}{part}{''.join(f' · {word}' for word in words)}"
 
     @property
     def part(self) -> dict[str, int]:
@@ -133,20 +133,21 @@ class Run:
         fields = schema.flatten(self.training, kind)
         if not task.uncertain:
             fields.pop("classification.uncertain", None)
-        if self.frozen:
+        if not self.trains:
             fields = {name: value for name, value in fields.items() if name.removeprefix(f"{kind}.") in READ}
         own = schema.flatten(self.params.protocols, "protocols")
         positions = "protocols.linear_positions"
-        fields |= {name: own[name] for name in own if name.startswith(f"protocols.{self.protocol}_")}
+        reads = "linear" if self.protocol == "texture" else self.protocol
+        fields |= {name: own[name] for name in own if name.startswith(f"protocols.{reads}_")}
         if not task.segmentation:
             fields.pop(positions, None)
         fields |= self.params.engine.fields
         fields[f"tasks.{self.task}.image_size"] = sizes.image_size
-        if task.segmentation and not self.frozen:
+        if task.segmentation and self.trains:
             fields["model.decoder"] = fitting.resolved_decoder(self.init.backbone, self.params.model.decoder)
         if self.init.padding:
             fields["model.padding"] = self.params.model.padding
-        if self.init.random:
+        if self.init.random and self.network:
             fields["model.random_last_bn"] = self.params.model.random_last_bn
         if self.device == "cpu":
             fields["execution.threads_per_run"] = self.params.execution.threads_per_run
@@ -174,6 +175,8 @@ class Run:
     @functools.cached_property
     def normalization(self) -> tuple[Triple, Triple]:
         """Is the mean and std of its inputs, per channel."""
+        if not self.network:
+            return UNIT_RANGE["mean"], UNIT_RANGE["std"]
         return recipes.normalization(self.init, self.training.normalization, receipts.read(self.init, self.root))
 
     @functools.cached_property
@@ -208,8 +211,18 @@ class Run:
 
     @property
     def frozen(self) -> bool:
-        """Says whether it needs the backbone's features alone."""
-        return self.protocol in FROZEN
+        """Says whether it needs features alone, the backbone's or texture."""
+        return self.protocol in (*FROZEN, "texture")
+
+    @property
+    def trains(self) -> bool:
+        """Says whether it has epochs."""
+        return not self.frozen and self.protocol != "prior"
+
+    @property
+    def network(self) -> bool:
+        """Says whether it has a backbone; some controls have none."""
+        return bool(self.init.backbone)
 
     @property
     def folder(self) -> Path:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from medtransfer.core import files
 from medtransfer.params import Params
-from medtransfer.runs import dry_run
+from medtransfer.runs import controls, dry_run
 from medtransfer.runs.dry_run import Cost, Kind, Survey
 from medtransfer.runs.execution import leases
 from medtransfer.runs.run import Run
@@ -89,13 +89,18 @@ def shown(params: Params, root: Path, tasks: Sequence[str]) -> Group:
 
 def _grid(now: Standing, tasks: Sequence[str]) -> Table:
     """Lays out a line per init and a column per task."""
-    counts = Counter((run.init.canonical, run.task, now.states[run.digest]) for run in now.survey.runs)
+    counts = Counter((_line(run), run.task, now.states[run.digest]) for run in now.survey.runs)
     grid = Table(title="The benchmark's runs")
     for name in ("init", *tasks):
         grid.add_column(name)
-    for init in dict.fromkeys(run.init.canonical for run in now.survey.runs):
+    for init in dict.fromkeys(_line(run) for run in now.survey.runs):
         grid.add_row(init, *(_cell({state: counts[init, task, state] for state in STYLES}) for task in tasks))
     return grid
+
+
+def _line(run: Run) -> str:
+    """Names the line that a run is counted in."""
+    return f"control: {run.protocol}" if run.protocol in controls.ALONE else run.init.canonical
 
 
 def _cell(counts: Mapping[State, int]) -> Text:

@@ -43,7 +43,7 @@ class Manifest:
 class Features:
     """Features of every row of a cache."""
 
-    values: NDArray[np.float16]
+    values: NDArray[np.float16] | NDArray[np.float32]
     """(N, F), or (N, P, F) at positions of each image"""
     targets: NDArray[np.uint8] | None
     """(N, P): bit k for label k at each position; None where features are of whole images"""
@@ -152,7 +152,7 @@ def compute(
             kept = _features(backbone, batch, places, size)
             values[chosen] = kept
             if targets is not None and places is not None:
-                targets[chosen] = _bits(batch.targets, places[chosen])
+                targets[chosen] = bits(batch.targets, places[chosen])
             for array in (values, targets):
                 if isinstance(array, np.memmap):
                     array.flush()
@@ -184,7 +184,7 @@ def _features(backbone: nn.Module, batch: Batch, places: NDArray[np.int64] | Non
     return kept
 
 
-def _bits(targets: Tensor, places: NDArray[np.int64]) -> NDArray[np.uint8]:
+def bits(targets: Tensor, places: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Reads masks (B, L, S, S) at positions: (B, P), bit k for label k."""
     flat = targets.flatten(2).cpu().numpy() > 0.5
     found = np.zeros(places.shape, dtype=np.uint8)

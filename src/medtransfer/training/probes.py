@@ -33,13 +33,13 @@ class Linear:
     bias: Floats
     """(L)"""
 
-    def logits(self, features: NDArray[np.float16] | Floats) -> Floats:
+    def logits(self, features: NDArray[np.floating]) -> Floats:
         """Returns (m, L)."""
         return np.asarray(features, dtype=np.float64) @ self.weight.T + self.bias
 
 
 def linear(
-    features: NDArray[np.float16] | Floats,
+    features: NDArray[np.floating],
     targets: NDArray[np.float32],
     strengths: Sequence[float],
     *,

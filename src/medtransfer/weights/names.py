@@ -53,7 +53,8 @@ class Initialization:
     @property
     def canonical(self) -> str:
         """Names the initialization with its backbone resolved: tags, params and tables use it."""
-        start = self.record.name if self.record.name.startswith("timm:") else f"{self.record.name}@{self.backbone}"
+        bare = self.record.name.startswith("timm:") or not self.backbone
+        start = self.record.name if bare else f"{self.record.name}@{self.backbone}"
         return "+".join((start, *self.chain))
 
     @property
@@ -98,6 +99,10 @@ class Initialization:
         """Is the path of a file of the user's own on this machine, or empty; `~` is the user's home."""
         url = self.source.url if self.source and self.record.family == "yours" else ""
         return "" if "://" in url or hub_names.named(url) else os.path.expanduser(url)
+
+
+NONE = Initialization(record=Record(name="none", family="random"), backbone="")
+"""what a run starts from that has no network; no name that a person writes"""
 
 
 def parse(name: str, default_backbone: str, own: Mapping[str, OwnInit] | None = None) -> Initialization:
