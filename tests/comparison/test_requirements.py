@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from medtransfer import params
-from medtransfer.comparison import findings, requirements
+from medtransfer.comparison import away, findings, requirements
 from medtransfer.comparison.requirements import Measured, judge
 from medtransfer.core.errors import UserError
 from medtransfer.report.sections import requirements as section
@@ -97,6 +97,27 @@ def test_each_condition_is_measured_as_the_findings_have_it(folder: Path) -> Non
         "calibration": True, "brier": True, "auc": False, "dice": False, "dice_pooled": False,
         "worst_group_drop": True,
     }  # fmt: skip
+
+
+def test_the_drop_at_another_site_is_a_condition(folder: Path) -> None:
+    found = find(folder, "{}")
+    task, init = found.rows[0].task, found.rows[0].init
+    joint = joint_interval(0.04 + 0.1 * np.random.default_rng(0).standard_normal((4, 200)))
+    blank = away.Measured(estimate=0.0, low=None, high=None)
+    score = away.AwayScore(init=init, home=blank, away=blank, drop=blank, joint=joint, barred="")
+    seen = dataclasses.replace(score, joint=None, barred="its weights saw images of that site")
+    for one, verdict, words in (
+        (score, "within", "away_drop on shenzhen, at far: within, 0.0"),
+        (seen, "no data", "away_drop on shenzhen, at far: no data, its weights saw images of that site; at most"),
+    ):
+        sites = {task: (away.AwayTask(task="far", images=9, marks=(), inits=(one,)),)}
+        measured = requirements.measure({"away_drop": 0.2}, found.results, found.rows, found.evidence, folder, sites)
+        mine = [one for one in measured if one.init == init and one.task == task]
+        (judged,) = requirements.judge(mine, 0.05)
+        assert judged.verdict == verdict
+        assert judged.words.startswith(words)
+    none = requirements.measure({"away_drop": 0.2}, found.results, found.rows, found.evidence, folder, {})
+    assert none[0].note == f"its networks were read at no other site, see tasks.{none[0].task}.external"
 
 
 def test_another_metric_of_the_predictions_has_its_patients_too(tmp_path: Path) -> None:
@@ -191,7 +212,7 @@ def test_the_report_shows_every_condition_with_its_verdict(folder: Path) -> None
     assert lines["swav@resnet50", "hd95_mm"][6:] == ["no data", "no run of the task has test_hd95_mm"]
     assert one.notes[0] == "Shown to keep all conditions on all tasks: none. Shown to violate one: imagenet and swav."
     assert section.requirements(dataclasses.replace(found, required=())) is None
-    assert requirements.measure({}, found.results, found.rows, found.evidence, folder) == ()
+    assert requirements.measure({}, found.results, found.rows, found.evidence, folder, {}) == ()
 
 
 @pytest.mark.slow

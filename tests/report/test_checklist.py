@@ -12,6 +12,8 @@ import pytest
 
 from medtransfer import params
 from medtransfer.comparison import findings
+from medtransfer.comparison.away import AwayScore, AwayTask
+from medtransfer.comparison.away import Measured as Fall
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.wording import first_lines
 from medtransfer.report import checklist_facts, write
@@ -75,7 +77,7 @@ def test_scores_metrics_and_uncertainty_are_those_of_the_findings(found: Finding
         "montgomery: Dice, margin 0.5 points: overlap"
     )
     sure = checklist_facts.uncertainty(found)[0]
-    assert f"{len(found.contrasts)} comparisons hold at once at {found.alpha:.4g}" in sure
+    assert f"{len(found.contrasts)} comparisons at once at {found.alpha:.4g}" in sure
 
 
 def test_calibration_is_that_of_the_findings_and_masks_have_none(found: Findings) -> None:
@@ -102,7 +104,33 @@ def test_a_study_without_subgroups_says_so_and_with_them_names_them(found: Findi
     grouped = find(tmp_path)
     [told] = checklist_facts.subgroups(grouped)
     patients = grouped.evidence["shenzhen"].subgroups[0].patients
-    assert told == f"shenzhen, sex: scored in F {patients['F']}, M {patients['M']} (patients of test)"
+    assert (
+        told == f"shenzhen, sex: scored in F {patients['F']}, M {patients['M']} (patients of test), over Tuberculosis"
+    )
+
+
+def test_another_site_is_told_with_its_drops_and_its_absence_too(found: Findings) -> None:
+    assert checklist_facts.external(found) == []
+    fell = Fall(estimate=0.0312, low=None, high=None)
+    one = AwayScore(init="imagenet@resnet50", home=fell, away=fell, drop=fell, joint=None, barred="")
+    seen = dataclasses.replace(one, init="swav@resnet50", barred="its weights saw images of that site")
+    site = AwayTask(
+        task="far",
+        metric="auc",
+        labels=("Tuberculosis",),
+        images=1200,
+        patients=800,
+        marks=("partial",),
+        inits=(one, seen),
+    )
+    none = AwayTask(task="near", images=3, marks=(), note="fewer than 10 patients of a class in one of the two tests")
+    assert checklist_facts.external(dataclasses.replace(found, away={"shenzhen": (site, none)})) == [
+        "shenzhen, read on the 1,200 test images of far (partial), 800 patients: AUC over Tuberculosis, home minus "
+        "there in "
+        "points: imagenet@resnet50 +3.12",
+        "shenzhen, read on the 3 test images of near: not compared, fewer than 10 patients of a class in one of the "
+        "two tests",
+    ]
 
 
 def test_training_software_and_seeds_are_those_of_the_runs(found: Findings) -> None:

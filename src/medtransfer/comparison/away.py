@@ -18,7 +18,7 @@ from medtransfer.statistics import all_pairs, metrics
 from medtransfer.statistics.contributions import Parts, Predictions
 from medtransfer.statistics.holm import holm
 from medtransfer.statistics.metrics import Metric
-from medtransfer.statistics.seeds_and_patients import joint_interval, of_two_sets
+from medtransfer.statistics.seeds_and_patients import JointInterval, joint_interval, of_two_sets
 from medtransfer.statistics.t_tests import Array
 
 CASES = 10
@@ -47,6 +47,8 @@ class AwayScore:
     away: Measured
     drop: Measured
     """home minus away"""
+    joint: JointInterval | None
+    """the same over seeds and patients of both, for other levels; None: its weights knew one of the sets"""
     barred: str
     """why it is compared with no other there; empty: it is"""
 
@@ -181,6 +183,7 @@ def compared(
         AwayScore(
             init=init, home=_measured(at_home[init], level), away=_measured(there[init], level),
             drop=_drop(at_home[init], there[init], share / max(1, len(free)), bool(barred[init])), barred=barred[init],
+            joint=None if barred[init] else joint_interval(of_two_sets(at_home[init], there[init])),
         )
         for init in units
     )  # fmt: skip

@@ -168,6 +168,7 @@ def find(
     held = controls.gather_controls(found, results, cells, evidence, benchmark, settings, folder, whole.alpha)
     inside = {one.digest for one in (*results, *beside, *(held.runs if held else ()))}
     whole_runs = _complete(results, rows, benchmark)
+    sites = {task: away(runs, folder, reference, sure) for task, runs in whole_runs.items()}
     return replace(
         whole,
         left_out=len(found) - len(inside),
@@ -187,9 +188,9 @@ def find(
         savings=label_curves.savings(cells, reference, sure),
         times=training_times(cells, reference, sure),
         agreements=agreements.agreements(cells, sure, SEED),
-        away={task: away(runs, folder, reference, sure) for task, runs in whole_runs.items()},
+        away=sites,
         degradations={task: degradation(runs, folder, sure) for task, runs in whole_runs.items()},
-        required=requirements.measure(settings.promotion.require, results, rows, evidence, folder),
+        required=requirements.measure(settings.promotion.require, results, rows, evidence, folder, sites),
         gate=level(settings.promotion.alpha, 1),
         controls=held,
         answers=controls.told(held, whole.answers, benchmark.inits) if held else whole.answers,

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from medtransfer.comparison import other_metrics
+from medtransfer.comparison.away import AwayTask
 from medtransfer.comparison.calibration import Measure
 from medtransfer.comparison.patients import Evidence
 from medtransfer.comparison.published_form import Row
@@ -46,7 +47,7 @@ class Measured:
     def is_share(self) -> bool:
         """Says whether it lies between 0 and 1: a drop, agreement and what has a unit need not."""
         if self.condition in CONDITIONS:
-            return self.condition != "worst_group_drop"
+            return not self.condition.endswith("_drop")
         metric = metrics.METRICS.get(self.condition)
         return metric is not None and not metric.unit and not metric.ordinal
 
@@ -96,6 +97,8 @@ class _Task:
     evidence: Evidence
     rows: Mapping[str, Row]
     folder: Path
+    away: Sequence[AwayTask] = ()
+    """other tasks that its networks were read on"""
     kept: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """metric -> init -> seeds x patients: read once"""
 
@@ -149,6 +152,18 @@ def _drops(task: _Task, init: str) -> list[Finding]:
     return found or [("", None, "; ".join(notes) or "the task has no groups of patients")]
 
 
+def _away_drops(task: _Task, init: str) -> list[Finding]:
+    found: list[Finding] = [
+        (f"at {site.task}", one.joint, "" if one.joint else one.barred)
+        for site in task.away
+        for one in site.inits
+        if one.init == init
+    ]
+    notes = [f"at {site.task}: {site.note}" for site in task.away if site.note]
+    none = f"its networks were read at no other site, see tasks.{task.results[0].task}.external"
+    return found or [("", None, "; ".join(notes) or none)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Condition:
     """A condition that is no metric: a bound from above."""
@@ -164,6 +179,7 @@ CONDITIONS: dict[str, Condition] = {
         kinds=metrics.CLASSIFICATION, measure=_calibration("ece_tempered", lambda one: one.tempered)
     ),
     "worst_group_drop": Condition(kinds=(*metrics.CLASSIFICATION, "segmentation"), measure=_drops),
+    "away_drop": Condition(kinds=(*metrics.CLASSIFICATION, "segmentation"), measure=_away_drops),
 }
 """name -> what is at most the bound, in the unit of scores (0.05 = 5 points)"""
 
@@ -182,7 +198,7 @@ def check(require: Mapping[str, float]) -> None:
 
 def measure(
     require: Mapping[str, float], results: Sequence[Result], rows: Sequence[Row], evidence: Mapping[str, Evidence],
-    folder: Path,
+    folder: Path, away: Mapping[str, Sequence[AwayTask]],
 ) -> tuple[Measured, ...]:  # fmt: skip
     """Measures what is asked of every complete initialization, on each task that it can be asked of.
 
@@ -194,9 +210,13 @@ def measure(
         rows: of these runs.
         evidence: task -> what its predictions say.
         folder: of the finished runs.
+        away: task -> other tasks that its networks were read on.
     """
     whole = {task: {row.init: row for row in rows if row.task == task and row.summary is not None} for task in evidence}
-    tasks = {task: _Task(of_task(results, task), one, whole[task], folder) for task, one in evidence.items()}
+    tasks = {
+        task: _Task(of_task(results, task), one, whole[task], folder, away.get(task, ()))
+        for task, one in evidence.items()
+    }
     found = []
     for name, bound in require.items():
         at_most = name in CONDITIONS or not metrics.METRICS[name].higher

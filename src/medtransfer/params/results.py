@@ -185,7 +185,8 @@ class Promotion:
     """no leak between splits is reported or dropped in the tasks"""
     require: Mapping[str, float] = field(default_factory=dict)
     """conditions on the candidate's test: `calibration` or `calibration_after_temperature` (expected calibration
-    error) and `worst_group_drop` at most, a metric by its name at least, where lower is better at most; {}: none"""
+    error), `worst_group_drop` and `away_drop` at most, a metric by its name at least, where lower is better at most;
+    {}: none"""
 
     def __post_init__(self) -> None:
         require(0 < self.alpha < 1, "0 < promotion.alpha < 1", alpha=self.alpha)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from medtransfer.comparison.calibration import Calibrated, Measure
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.wording import as_word, margin_words, names, percent, plural
+from medtransfer.core.errors import quantity
 from medtransfer.data.catalog import TASKS
 from medtransfer.report.sections.facts import SHORT
 from medtransfer.results.result import Result, kind_of, of_task
@@ -170,7 +171,8 @@ def uncertainty(findings: Findings) -> Facts:
         return []
     basis = dict.fromkeys(contrast.basis for contrast in findings.contrasts)
     return [
-        f"intervals of differences over {' or '.join(basis)}; {len(findings.contrasts)} comparisons hold at once at "
+        f"intervals of differences over {' or '.join(basis)}; {quantity(len(findings.contrasts), 'comparison')} at "
+        "once at "
         f"{findings.alpha:.4g} (Bonferroni), look {findings.look} of alpha {findings.settings.alpha:g}",
         "training images and split are in no interval unless folds or several splits are drawn",
     ]
@@ -217,7 +219,11 @@ def subgroups(findings: Findings) -> Facts:
         for grouping in evidence.subgroups:
             sizes = ", ".join(f"{group} {number:,}" for group, number in grouping.patients.items())
             small = f"; too small: {', '.join(grouping.small)}" if grouping.small else ""
-            scored = f"scored in {sizes} (patients of test)" if grouping.scores else f"not scored: {grouping.note}"
+            scored = (
+                f"scored in {sizes} (patients of test), over {', '.join(grouping.labels)}"
+                if grouping.scores
+                else f"not scored: {grouping.note}"
+            )
             found.append(f"{task}, {grouping.name}: {scored}{small}")
     return found or ["no subgroup was scored: the predictions carry no groups of patients"]
 
@@ -267,8 +273,21 @@ def hardware(findings: Findings) -> Facts:
 
 
 def external(findings: Findings) -> Facts:
-    """Shows nothing: no run says from which site an image is."""
-    return []
+    """Says on which other tasks' test images networks were read, without training there."""
+    found = []
+    for task, sites in findings.away.items():
+        for site in sites:
+            marks = f" ({', '.join(site.marks)})" if site.marks else ""
+            said = f"{task}, read on the {site.images:,} test images of {site.task}{marks}"
+            if site.note:
+                found.append(f"{said}: not compared, {site.note}")
+                continue
+            each = [f"{one.init} {100 * one.drop.estimate:+.2f}" for one in site.inits if not one.barred]
+            over = f"{metrics.title(site.metric)} over {', '.join(site.labels)}"
+            found.append(
+                f"{said}, {site.patients:,} patients: {over}, home minus there in points: {', '.join(each) or 'none'}"
+            )
+    return found
 
 
 def _first(findings: Findings) -> dict[str, Result]:

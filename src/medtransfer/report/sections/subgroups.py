@@ -53,9 +53,23 @@ def _section(findings: Findings, task: str, grouping: Grouping) -> Section:
     )  # fmt: skip
 
 
+def _over(findings: Findings, task: str, grouping: Grouping) -> str:
+    """Says which labels the scores are over, where they are not the task's."""
+    tested = next(one.tested for one in findings.results if one.task == task)
+    if len(grouping.labels) in (0, len(tested)):
+        return ""
+    return (
+        f", over {names(list(grouping.labels), NAMED)} alone: of the other {len(tested) - len(grouping.labels)} labels "
+        f"a group has fewer than {CASES} patients of one class, so these are not the task's scores"
+    )
+
+
 def _text(one: InGroup) -> str:
+    """Writes score and interval, which ends at the most that a score can be."""
     text = f"{100 * one.estimate:.2f}"
-    return text if one.low is None or one.high is None else f"{text} ({100 * one.low:.2f} to {100 * one.high:.2f})"
+    if one.low is None or one.high is None:
+        return text
+    return f"{text} ({100 * one.low:.2f} to {100 * min(one.high, 1.0):.2f})"
 
 
 def _notes(findings: Findings, task: str, grouping: Grouping) -> list[str]:
@@ -68,11 +82,8 @@ def _notes(findings: Findings, task: str, grouping: Grouping) -> list[str]:
             for group in dict.fromkeys(group for _, group in shown)
         ]
         notes.append(f"Shown to fall behind: {'; '.join(each)}." if each else "No group was shown to fall behind.")
-        over = f", over {len(grouping.labels)} labels that every group has cases of" * (len(grouping.labels) > 1)
-        notes.append(
-            f"{grouping.seeds} seeds of each{over}; {grouping.looked} gaps of the task share "
-            f"{CAUTION * findings.settings.alpha:g}."
-        )
+        gaps = f"{grouping.looked} gaps of the task share {CAUTION * findings.settings.alpha:g}"
+        notes.append(f"{grouping.seeds} seeds of each{_over(findings, task, grouping)}; {gaps}.")
     else:
         notes.append(f"Not compared: {grouping.note}.")
     if grouping.small:
