@@ -53,8 +53,8 @@ def main(inits: int = 20, seeds: int = 10, cases: int = 1000, resamples: int = 1
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{inits} inits x {len(TASKS)} tasks x {seeds} seeds, {cases} cases, {resamples} resamples")
     print(
-        f"statistics {compared - start:.1f} s, report {end - compared:.1f} s, whole {end - start:.1f} s, {spent:.1f} s of "
-        "the processor"
+        f"statistics {compared - start:.1f} s, report {end - compared:.1f} s, whole {end - start:.1f} s, "
+        f"{spent:.1f} s of the processor"
     )
     print(f"peak memory {peak:.2f} GiB, page {size:.1f} MiB")
 
