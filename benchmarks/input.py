@@ -72,22 +72,25 @@ def make_images(count: int, side: int) -> NDArray[np.uint8]:
     return images
 
 
-def ours(images: NDArray[np.uint8], seconds: float) -> float:
-    """Measures our training batches from a prepared cache."""
-    count = len(images)
-    cache = Cache(images, np.zeros((count, 14), np.float32), torch.device("cpu"))
-    loader = Loader(
-        cache, [str(i) for i in range(count)],
+def our_loader(images: NDArray[np.uint8]) -> Loader:
+    """Builds our loader of a prepared cache."""
+    cache = Cache(images, np.zeros((len(images), 14), np.float32), torch.device("cpu"))
+    return Loader(
+        cache, [str(i) for i in range(len(images))],
         size=SIZE, batch_size=BATCH, crop_fraction=0.875, mean=IMAGENET_MEAN, std=IMAGENET_STD, channels_last=True,
     )  # fmt: skip
-    rows = np.arange(count)
+
+
+def ours(images: NDArray[np.uint8], seconds: float) -> float:
+    """Measures our training batches from a prepared cache."""
+    loader, rows = our_loader(images), np.arange(len(images))
 
     def forever() -> Generator[int]:
         for epoch in range(10**6):
             for batch in loader.train(rows, AUGMENTATION, 0, epoch, 1):
                 yield len(batch.inputs)
 
-    return rate(forever(), seconds, warm=2 * count)
+    return rate(forever(), seconds, warm=2 * len(images))
 
 
 def theirs(paths: list[Path], workers: int, seconds: float) -> float:
