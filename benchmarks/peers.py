@@ -46,9 +46,11 @@ import pretraining
 import step
 from medtransfer import params as parameters
 from medtransfer.data.cache import Prepared
+from medtransfer.params import Augmentation
 from medtransfer.statistics import bootstrap, delong
 from medtransfer.training import probes
 from medtransfer.training.augmentation import Views
+from medtransfer.training.loader import Cache, Loader
 from medtransfer.training.ssl import methods
 from medtransfer.weights import store
 from medtransfer.weights.names import parse
@@ -65,6 +67,11 @@ NOT_ALIKE = (
     "mednet on DRIVE (`mednet train lwnet drive`), eva's linear probe (`eva fit --config ...`): whole programs with "
     "networks, steps and stops of their own, so that no setting makes both sides compute the same",
 )
+BATCH = 32
+AUGMENTATION = Augmentation(
+    crop=1.0, crop_scale_min=0.08, crop_ratio_max=4 / 3, flip=0.5, rotation=7.0, distortion=0.0, intensity=0.0
+)
+"""of the published classification"""
 TEST_IMAGES = (1_000, 25_596)
 """of a small test set, and of ChestX-ray14's"""
 STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)
@@ -100,6 +107,42 @@ class Geometry:
 
 FIXED = Geometry(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=1.0, degrees=0.0)
 """leaves nothing to chance, so that pixels can be compared"""
+
+
+def usual_change(size: int, geometry: Geometry) -> transforms.Compose:
+    """Builds torchvision's usual transforms of a training image."""
+    return transforms.Compose(
+        [
+            transforms.RandomResizedCrop(size, geometry.scale, geometry.ratio),
+            transforms.RandomHorizontalFlip(geometry.flip),
+            transforms.RandomRotation(geometry.degrees),
+            transforms.ToTensor(),
+            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
+    )
+
+
+class Files(Dataset[Tensor]):
+    """Images that are decoded and changed as usual."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.paths, self.change = paths, usual_change(inputs.SIZE, Geometry())
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return cast(Tensor, self.change(Image.open(self.paths[index]).convert("RGB")))
+
+
+def our_loader(images: Images) -> Loader:
+    """Builds our loader of a prepared cache."""
+    cache = Cache(images, np.zeros((len(images), 14), np.float32), torch.device("cpu"))
+    return Loader(
+        cache, [str(i) for i in range(len(images))],
+        size=inputs.SIZE, batch_size=BATCH, crop_fraction=0.875, mean=IMAGENET_MEAN, std=IMAGENET_STD,
+        channels_last=True,
+    )  # fmt: skip
 
 
 def peer(name: str) -> Any:
@@ -138,6 +181,7 @@ def kornia_view(module: Any, geometry: Geometry) -> View:
 
 def albumentations_view(module: Any, geometry: Geometry) -> View:
     """Draws views by albumentations."""
+    importlib.import_module("cv2").setNumThreads(1)
     steps = [
         module.RandomResizedCrop((inputs.SIZE, inputs.SIZE), geometry.scale, geometry.ratio),
         module.HorizontalFlip(p=geometry.flip),
@@ -151,18 +195,18 @@ def all_batches(view: View, images: Images) -> int:
     """Makes the batches of an epoch, normalized, in three channels."""
     mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     order, done = np.random.permutation(len(images)), 0
-    for start in range(0, len(order), inputs.BATCH):
-        done += len((view(images[order[start : start + inputs.BATCH]]) / 255 - mean) / std)
+    for start in range(0, len(order), BATCH):
+        done += len((view(images[order[start : start + BATCH]]) / 255 - mean) / std)
     return done
 
 
 def training_input() -> Iterator[Pair | str]:
     """Compares augmented batches: 224 px from gray images of 256 px in memory, and from PNG."""
     images = inputs.make_images(128, 256)
-    loader, rows, epochs = inputs.our_loader(images), np.arange(len(images)), count()
+    loader, rows, epochs = our_loader(images), np.arange(len(images)), count()
 
     def ours() -> int:
-        return sum(len(batch.inputs) for batch in loader.train(rows, inputs.AUGMENTATION, 0, next(epochs), 1))
+        return sum(len(batch.inputs) for batch in loader.train(rows, AUGMENTATION, 0, next(epochs), 1))
 
     def alike(fixed: View) -> Callable[[Any, Any], str]:
         def same(mine: Any, other: Any) -> str:
@@ -194,7 +238,7 @@ def training_input() -> Iterator[Pair | str]:
             paths = [Path(folder) / f"{side}_{i}.png" for i in range(64)]
             for path, image in zip(paths, inputs.make_images(len(paths), side), strict=True):
                 Image.fromarray(image).save(path)
-            batches = DataLoader(inputs.Folder(paths * 2), inputs.BATCH, shuffle=True)
+            batches = DataLoader(Files(paths * 2), BATCH, shuffle=True)
             yield Pair(
                 work=f"input: after `prepare`; the peer decodes PNG of {side} px", peer="torchvision on PIL",
                 ours=ours, theirs=functools.partial(lambda batches: sum(map(len, batches)), batches),
@@ -264,15 +308,9 @@ def _epochs(backbone: str, size: int, title: str, layout: torch.memory_format) -
     seen = torch.randn(4, 3, size, size)
     with torch.no_grad():
         torch.testing.assert_close(ours.eval()(seen), theirs.eval()(seen), rtol=1e-3, atol=1e-5)
-    change = transforms.Compose(
-        [
-            transforms.RandomResizedCrop(size, (protocol.augmentation.crop_scale_min, 1.0)),
-            transforms.RandomHorizontalFlip(protocol.augmentation.flip),
-            transforms.RandomRotation(protocol.augmentation.rotation),
-            transforms.ToTensor(),
-            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-        ]
-    )
+    drawn = protocol.augmentation
+    geometry = Geometry(scale=(drawn.crop_scale_min, 1.0), flip=drawn.flip, degrees=drawn.rotation)
+    change = usual_change(size, geometry)
     assert cache.labels is not None
     batches = DataLoader(Arrays(cache._images, cache.labels, change), protocol.batch_size, shuffle=True)
     optimizer = torch.optim.Adam(theirs.parameters(), protocol.lr)
