@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -189,7 +190,7 @@ def _read(results: Sequence[Result], folder: Path, columns: Sequence[str], name:
     tables = []
     ids = None
     for result in results:
-        table = table_of(result, folder, ["id", *columns], name)
+        table = _columns(result, folder, ["id", *columns], name)
         ids = table["id"] if ids is None else ids
         if not table["id"].equals(ids):
             own = "; runs of one manifest digest have the same: remove the folder of the odd one and run it again"
@@ -197,8 +198,26 @@ def _read(results: Sequence[Result], folder: Path, columns: Sequence[str], name:
                 f"{result.label} and {results[0].label} were tested on other images, or in another order"
                 f"{'' if result.verb == ELSEWHERE else own}"
             )
-        tables.append(table[list(columns)].to_numpy())
+        tables.append(np.column_stack([table[column].to_numpy() for column in columns]))
     return np.stack(tables)
+
+
+def _columns(result: Result, folder: Path, columns: Sequence[str], name: str) -> Any:
+    """Reads columns as Arrow has them, which is several times quicker than a data frame of each of many runs."""
+    from pyarrow.parquet import ParquetFile
+
+    path = predictions(result, folder, name)
+    try:
+        with ParquetFile(path, memory_map=True) as opened:
+            if lacking := [column for column in columns if column not in opened.schema_arrow.names]:
+                raise ValueError(f"it has no column {lacking[0]}")
+            return opened.read(columns=list(columns), use_threads=False)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} is damaged ({error}); remove its folder and run `benchmark` again")
 
 
 def table_of(result: Result, folder: Path, columns: list[str] | None = None, name: str = PREDICTIONS) -> pd.DataFrame:
@@ -217,7 +236,7 @@ def table_of(result: Result, folder: Path, columns: list[str] | None = None, nam
     try:
         return pd.read_parquet(path, columns=columns)
     except (OSError, ValueError) as error:  # how pyarrow says that a file is damaged or lacks a column
-        raise UserError(f"{path} is damaged ({error}); remove its folder and run `benchmark` again") from error
+        raise _damaged(path, error) from error
 
 
 def predictions_of(

@@ -6,6 +6,7 @@ seeds, so that differences are paired. A draw is a weight per image, so nothing 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -314,12 +315,15 @@ def _ranked(name: str, targets: Any, scores: Any, kernel: Kernel, tied: float) -
     lacking = np.flatnonzero(~(with_it.any(axis=1) & without.any(axis=1))).tolist()
     if lacking:
         raise UserError(f"labels {lacking} lack a class, so {name} is undefined for them; leave them out")
-    bins = [[_bins(target, model[:, k], tied) for k, target in enumerate(truth.T)] for model in values]
+
+    @functools.cache  # where contributions alone are asked for, nobody needs them
+    def bins() -> list[list[tuple[Any, Any]]]:
+        return [[_bins(target, model[:, k], tied) for k, target in enumerate(truth.T)] for model in values]
 
     def score(weights: Array) -> Array:
         negatives = without @ weights
         found = [[kernel(up @ weights, _running(down @ weights), negatives[k]) for k, (up, down) in enumerate(model)]
-                 for model in bins]  # fmt: skip
+                 for model in bins()]  # fmt: skip
         return np.asarray(np.mean(found, axis=1))
 
     def defined(weights: Array) -> Array:

@@ -352,7 +352,13 @@ class Loader:
             images = images.pow_(gamma).mul_(255)
         shape = (len(images), 3, self.size, self.size)
         inputs = torch.empty(shape, device=images.device, memory_format=self.layout)
-        torch.addcmul(self.shift, images, self.scale, out=inputs)
+        if images.device.type == "cpu":  # channel by channel: together they are written four times as slowly
+            for place in range(3):
+                one = slice(place, place + 1)
+                gray = images[:, one] if self.cache.channels == 3 else images
+                torch.addcmul(self.shift[:, one], gray, self.scale[:, one], out=inputs[:, one])
+        else:
+            torch.addcmul(self.shift, images, self.scale, out=inputs)
         targets = (pixels[:, self.cache.channels :] > 127.5).float() if labels is None else sent[-1]
         return Batch(inputs, targets, rows)
 
