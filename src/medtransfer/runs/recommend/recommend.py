@@ -27,7 +27,7 @@ from medtransfer.data import catalog
 from medtransfer.data.cache import load
 from medtransfer.params import CHEAP, Params
 from medtransfer.results.recommendation import Candidate, Point, Recommendation, Stage, Verdict
-from medtransfer.runs import dry_run, finetune
+from medtransfer.runs import dry_run, finished
 from medtransfer.runs.execution import leases, pull
 from medtransfer.runs.recommend import candidates, ledger
 from medtransfer.runs.recommend.board import Board
@@ -511,7 +511,7 @@ class Recommender:
             Test(run=dataclasses.replace(self.field.runs[init, seed], parent=self.parent or None))
             for seed in whole
             for init in both
-            if not finetune.whole(self.field.runs[init, seed])
+            if not finished.whole(self.field.runs[init, seed])
         ]
 
     def _whole(self, init: str, seed: int) -> bool:
