@@ -25,6 +25,7 @@ from medtransfer.results.recommendation import Recommendation
 from medtransfer.runs import benchmark, building, finetune, finished
 from medtransfer.runs.recommend import candidates, jobs, ledger
 from medtransfer.runs.recommend import recommend as race
+from medtransfer.runs.recommend.field import seeds_of
 from medtransfer.runs.recommend.rates import Rates, enter
 from medtransfer.runs.run import plan
 from medtransfer.statistics.race import Rules
@@ -403,4 +404,4 @@ def test_a_ledger_that_is_not_whole_is_begun_anew(tmp_path: Path) -> None:
 def test_seeds_are_those_of_the_benchmark_then_the_next(root: Path) -> None:
     params = load(root, benchmark__seeds="[7, 3]", tuning__seed="0", tuning__finalist_seeds="[2]")
     params = dataclasses.replace(params, recommend=dataclasses.replace(params.recommend, seeds=5))
-    assert race._seeds(params) == (7, 3, 1, 4, 5)
+    assert seeds_of(params) == (7, 3, 1, 4, 5)
