@@ -1,14 +1,16 @@
 """Training step: end-to-end training images/s, validation excluded, against the bare step of the same model.
 
 The bare step is forward, backward and optimizer on one batch that already lies on the device. Both are measured in
-turns in one run, and the ratio is printed.
+turns in one run, and the ratio is printed; of a precision beside the first also how many times faster its bare step is:
+below 1, `engine.precision` had better stay what it is on this machine.
 
-    PYTHONPATH=src python benchmarks/step.py [--device cpu] [--threads 2]
+    PYTHONPATH=src python benchmarks/step.py [--device cpu] [--threads 2] [--precisions fp32,bf16]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import tempfile
@@ -97,6 +99,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--precisions", default="fp32", help="of engine.precision, with commas between")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     cases = [
@@ -106,17 +109,21 @@ def main() -> None:
         ("tf_efficientnet_lite0", True),
     ]
     print(f"{options.device}, {options.threads} threads, {options.size} px, median of {ROUNDS} rounds in turns\n")
-    print("| model | batch | end to end, images/s | bare step, images/s | ratio |")
-    print("|---|---|---|---|---|")
-    for backbone, segmentation in cases:
+    print("| model | batch | precision | end to end, images/s | bare step, images/s | ratio | times the first |")
+    print("|---|---|---|---|---|---|---|")
+    first: dict[tuple[str, bool], float] = {}
+    for (backbone, segmentation), precision in itertools.product(cases, options.precisions.split(",")):
         kind = "segmentation" if segmentation else "classification"
-        params = parameters.load(Path(__file__).parent.parent / "params.yaml", {f"{kind}.min_steps": "4"})
+        changes = {f"{kind}.min_steps": "4", "engine.precision": precision}
+        params = parameters.load(Path(__file__).parent.parent / "params.yaml", changes)
         trainer = make_trainer(backbone, options.size, segmentation, params, torch.device(options.device))
         steps = len(trainer.loader.order(trainer.rows["train"], 0, 0, trainer.protocol.min_steps))
         end_to_end, bare = measure(trainer, steps)
         name = f"{backbone}{' U-Net' if segmentation else ''}"
         batch = trainer.protocol.batch_size
-        print(f"| {name} | {batch} | {end_to_end:.1f} | {bare:.1f} | {100 * end_to_end / bare:.1f} % |", flush=True)
+        times = bare / first.setdefault((backbone, segmentation), bare)
+        rates = f"{end_to_end:.1f} | {bare:.1f} | {100 * end_to_end / bare:.1f} %"
+        print(f"| {name} | {batch} | {precision} | {rates} | {times:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

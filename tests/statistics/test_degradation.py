@@ -7,14 +7,6 @@ import pytest
 
 from medtransfer.core.errors import UserError
 from medtransfer.statistics import degradation, seeds_and_patients
-from medtransfer.statistics.holm import holm
-
-
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03, None]) == pytest.approx([0.03, 0.06, 0.06, None], nan_ok=True)
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([None]) == [None]
-    assert holm([]) == []
 
 
 @pytest.mark.parametrize(

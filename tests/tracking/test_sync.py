@@ -222,9 +222,9 @@ def test_the_verb_says_what_it_sent_and_what_it_could_not(
         tracking.open_run(tmp_path, identity(tmp_path, digest))
     for step in (0, 1):
         tracking.Journal(tmp_path / "data/runs/bad/journal.jsonl").append({"a (b)": 1.0}, step)
-    with pytest.raises(UserError, match=r"1 runs could not be sent and wait on:\n  imagenet@x-bad \(MLflow refuses"):
+    with pytest.raises(UserError, match=r"1 run could not be sent, still waiting:\n  imagenet@x-bad \(MLflow refuses"):
         verbs.sync(params, tmp_path)
-    assert "1 runs sent to MLflow: imagenet@x-good" in caplog.text
+    assert "1 run sent to MLflow: imagenet@x-good" in caplog.text
     go_away(monkeypatch)
     with pytest.raises(UserError, match="cannot be opened"):
         verbs.sync(params, tmp_path)

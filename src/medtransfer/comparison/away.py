@@ -16,8 +16,8 @@ from medtransfer.results.away import Away, file_of
 from medtransfer.results.result import CONTAMINATED, Result
 from medtransfer.statistics import all_pairs, metrics
 from medtransfer.statistics.contributions import Parts, Predictions
-from medtransfer.statistics.holm import holm
 from medtransfer.statistics.metrics import Metric
+from medtransfer.statistics.multiplicity import holm
 from medtransfer.statistics.seeds_and_patients import JointInterval, joint_interval, of_two_sets
 from medtransfer.statistics.t_tests import Array
 
@@ -102,8 +102,8 @@ def away(results: Sequence[Result], folder: Path, reference: str, level: float) 
 
 def adjusted(found: Sequence[AwayTask]) -> tuple[AwayTask, ...]:
     """Corrects for all drops of a task, and for all its pairs, at all the tasks that its networks were read on."""
-    drops = iter(holm([one.drop.p for each in found for one in each.inits]))
-    pairs = iter(holm([pair.away.p for each in found for pair in each.pairs]))
+    drops = iter(_adjusted([one.drop.p for each in found for one in each.inits]))
+    pairs = iter(_adjusted([pair.away.p for each in found for pair in each.pairs]))
     return tuple(
         replace(
             each,
@@ -112,6 +112,12 @@ def adjusted(found: Sequence[AwayTask]) -> tuple[AwayTask, ...]:
         )
         for each in found
     )
+
+
+def _adjusted(p: Sequence[float | None]) -> list[float | None]:
+    """Corrects p-values; None where there is no test, which counts for nothing."""
+    raised = iter(holm([one for one in p if one is not None]).tolist())
+    return [None if one is None else next(raised) for one in p]
 
 
 def _read_on(results: Sequence[Result]) -> list[Away]:

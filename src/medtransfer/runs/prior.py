@@ -76,7 +76,7 @@ def _masks(
             goal.collect(logits.expand(len(batch.rows), *logits.shape), batch.targets, batch.rows, split == "test")
             for batch in loader.evaluate(prepared.rows(split), 1)
         ]
-        return np.concatenate(parts)
+        return np.concatenate(objectives.on_host(parts))
 
     for threshold in THRESHOLDS:
         scores = goal.score(collected("val", threshold), prepared.rows("val"))

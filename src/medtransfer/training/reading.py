@@ -86,4 +86,4 @@ def _collect(
             with built.autocast():
                 logits = built.forward(batch.inputs)
             found.append(goal.collect(logits[:, list(places)], batch.targets, chunk[batch.rows], False))
-    return np.concatenate(found)
+    return np.concatenate(objectives.on_host(found))
