@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.support import workspace
 
 from medtransfer import params as parameters
-from medtransfer.runs import finetune
+from medtransfer.runs import building, finetune
 from medtransfer.runs.execution import pull
 from medtransfer.runs.run import Run, plan
 
@@ -31,7 +31,7 @@ TOP = Path(__file__).parent.parent
 def bare(run: Run) -> None:
     """Trains and tests without a tracker."""
     run.folder.mkdir(parents=True)
-    trainer, _ = finetune.trainer(run)
+    trainer, _ = building.trainer(run)
     trainer.run(lambda metrics, epoch: None, lambda progress: None)
     trainer.test()
 

@@ -33,6 +33,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
 from medtransfer.results.recommendation import Recommendation
 from medtransfer.runs.recommend import jobs, recommend
+from medtransfer.runs.recommend.field import field_of
 from medtransfer.runs.recommend.rates import Rates
 
 
@@ -94,7 +95,7 @@ def race(
     settings = dataclasses.replace(params.recommend, minutes=minutes, candidates=params.benchmark.inits)
     execution = dataclasses.replace(params.execution, workers=1)
     asked = dataclasses.replace(params, recommend=settings, execution=execution)
-    field = recommend.field_of(asked, root, task)
+    field = field_of(asked, root, task)
     run = field.any_run
     replay = Replay(cells, run.record.metric, run.training.monitor, probes)
     with replaced(replay):

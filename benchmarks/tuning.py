@@ -26,7 +26,7 @@ import yaml
 from medtransfer import params as parameters
 from medtransfer.data.phantoms import write
 from medtransfer.params import Params
-from medtransfer.runs import benchmark, finetune
+from medtransfer.runs import benchmark, building
 from medtransfer.runs.run import Run, plan
 from medtransfer.runs.tune import tune
 
@@ -58,7 +58,7 @@ def settings(root: Path, **overrides: object) -> Params:
 def train(run: Run, folder: Path) -> None:
     """Trains without anything around it, checkpoints included."""
     folder.mkdir(parents=True)
-    built, _ = finetune.trainer(run)
+    built, _ = building.trainer(run)
     built.folder = folder
     built.run(lambda *_: None, lambda _: None)
 

@@ -389,11 +389,11 @@ def compare(
     import pandas as pd
 
     from medtransfer.comparison import columns as of_table
-    from medtransfer.comparison import findings, foreign
+    from medtransfer.comparison import findings, foreign, score_table
     from medtransfer.report.comparison import Comparison
 
     if isinstance(runs, (str, Path)) and (str(runs).endswith(".csv") or (Path(root) / runs).is_file()):
-        runs = foreign.read_csv(Path(root) / runs)
+        runs = score_table.read_csv(Path(root) / runs)
     if isinstance(runs, pd.DataFrame):
         if dotted:
             raise UserError(f"{', '.join(dotted)}: parameters are of runs of ours, not of a table")

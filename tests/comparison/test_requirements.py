@@ -14,7 +14,8 @@ from scipy import stats
 
 from medtransfer import params
 from medtransfer.comparison import away, findings, requirements
-from medtransfer.comparison.requirements import Measured, judge
+from medtransfer.comparison.judged import judge
+from medtransfer.comparison.requirements import Measured
 from medtransfer.core.errors import UserError
 from medtransfer.report.sections import requirements as section
 from medtransfer.statistics.dice import dice
@@ -113,7 +114,7 @@ def test_the_drop_at_another_site_is_a_condition(folder: Path) -> None:
         sites = {task: (away.AwayTask(task="far", images=9, marks=(), inits=(one,)),)}
         measured = requirements.measure({"away_drop": 0.2}, found.results, found.rows, found.evidence, folder, sites)
         mine = [one for one in measured if one.init == init and one.task == task]
-        (judged,) = requirements.judge(mine, 0.05)
+        (judged,) = judge(mine, 0.05)
         assert judged.verdict == verdict
         assert judged.words.startswith(words)
     none = requirements.measure({"away_drop": 0.2}, found.results, found.rows, found.evidence, folder, {})

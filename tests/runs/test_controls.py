@@ -14,7 +14,7 @@ from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import load
 from medtransfer.params import Params
-from medtransfer.runs import benchmark, controls, dry_run, feature_cache, finetune, frozen, prior
+from medtransfer.runs import benchmark, building, controls, dry_run, feature_cache, finetune, finished, frozen, prior
 from medtransfer.runs.run import Run, plan
 from medtransfer.training import loader as loading
 from tests.support import workspace
@@ -116,7 +116,7 @@ def test_priors_are_what_they_are_by_hand_and_texture_is_computed_once(root: Pat
 
 def measured(run: Run) -> tuple[dict[str, float], dict[str, float]]:
     """Does a run without telling MLflow: scores of val and of test."""
-    given = run, finetune.labelled(run), finetune.loader(run), lambda entry, number: None
+    given = run, building.labelled(run), building.loader(run), lambda entry, number: None
     _, val, test, *_ = frozen.run_frozen(*given) if run.frozen else prior.run_prior(*given)
     return val.scores, test.scores
 
@@ -129,7 +129,7 @@ def test_a_finished_control_is_found_again_with_all_that_it_leaves(root: Path) -
     assert [(cell["protocol"], cell["init"]) for cell in cells if cell["protocol"] in ("prior", "texture")] == [
         ("prior", "none"), ("prior", "none"), ("texture", "none"), ("texture", "none"),
     ]  # fmt: skip
-    assert all(finetune.whole(run) for run in runs)
+    assert all(finished.whole(run) for run in runs)
     assert {run.protocol for run in runs if (run.folder / "curves.png").is_file()} == {"permuted"}
 
 
@@ -146,7 +146,7 @@ def trained(root: Path, seeds: str) -> list[float]:
     found = []
     for run in controls.add([], params, root, ["shenzhen"]):
         finetune.execute(run, lambda progress: None)
-        found.append(finetune.read_finished(run)["scores"]["test_auc"])
+        found.append(finished.read_finished(run)["scores"]["test_auc"])
     return found
 
 
@@ -172,9 +172,9 @@ def test_a_pipeline_that_trains_on_test_images_is_found_by_labels_drawn_anew(
         test[:] = [found[1].rows("test")]
         return found
 
-    train = finetune.trainer
+    train = building.trainer
     monkeypatch.setattr(loading.Loader, "order", leaky)
-    monkeypatch.setattr(finetune, "trainer", built)
+    monkeypatch.setattr(building, "trainer", built)
     faulty = trained(clean, "[5, 6, 7, 8, 9]")
     print("honest", honest, "faulty", faulty)
     assert np.mean(faulty) > 0.7 > np.mean(honest)

@@ -29,7 +29,7 @@ from medtransfer.params import Params
 from medtransfer.registry import network, serve
 from medtransfer.report.sections import away as section
 from medtransfer.results.result import read_result
-from medtransfer.runs import benchmark, finetune
+from medtransfer.runs import benchmark, building, finished
 from medtransfer.runs.run import Run
 from medtransfer.runs.run import plan as plan_runs
 from medtransfer.tracking import remote
@@ -104,7 +104,7 @@ def test_away_answers_are_those_of_the_kept_network_on_the_raw_files(trained: Pa
     assert table["target.Tuberculosis"].tolist() == rows["TB"].astype(int).tolist()
     probability = answered["Tuberculosis"].to_numpy()
     assert np.abs(table["probability.Tuberculosis"] - probability).max() < 1e-5
-    cell = finetune.read_finished(run)
+    cell = finished.read_finished(run)
     area = roc_auc_score(rows["TB"].astype(int), table["probability.Tuberculosis"])
     assert cell["scores"]["away_clinic_auc"] == pytest.approx(area)
     assert cell["away"][0]["labels"] == {"Tuberculosis": "TB"}
@@ -133,7 +133,7 @@ def test_away_masks_are_of_the_label_that_both_have(root: Path) -> None:
     both = (predicted & shrunk).sum((1, 2)) * 2 / (predicted.sum((1, 2)) + shrunk.sum((1, 2)))
     table = pd.read_parquet(run.folder / "away-lungs.parquet")
     assert (table["predicted"] - predicted.sum((1, 2)).numpy()).abs().max() <= 1
-    found = finetune.read_finished(run)["scores"]
+    found = finished.read_finished(run)["scores"]
     assert found["away_lungs_dice"] == pytest.approx(float(both.mean()), abs=0.02)  # of which pixel an edge has
     assert {name for name in found if name.startswith("corrupted_")} == {
         "corrupted_noise_1_dice", "corrupted_noise_5_dice"
@@ -145,7 +145,7 @@ def test_images_made_worse_are_the_same_for_every_seed_and_unchanged_at_severity
     seen = []
     for seed in (0, 1):
         run = plan(trained, seed=seed, **AWAY, **WORSE)
-        built, prepared = finetune.trainer(run)
+        built, prepared = building.trainer(run)
         if seed == 0:
             built.model.load_state_dict(built.best())
             same = reading.corrupted(built, run.record, prepared, "noise", 0, 0).table
@@ -164,15 +164,15 @@ def test_images_made_worse_are_the_same_for_every_seed_and_unchanged_at_severity
 def test_results_travel_with_the_run(trained: Path, tmp_path: Path) -> None:
     run = plan(trained, **AWAY, **WORSE)
     names = {"cell.json", "predictions.parquet", "away-clinic.parquet", "corrupted.parquet"}
-    assert set(finetune.results_of(run)) == names
+    assert set(finished.results_of(run)) == names
     benchmark.write_results([run], tmp_path / "shenzhen")
     assert {path.name for path in (tmp_path / "shenzhen" / run.digest).glob("*.*")} >= names
     (found,) = remote.finished(trained, ["shenzhen"])
     remote.bring(trained, [found], tmp_path / "remote")
     assert {path.name for path in (tmp_path / "remote/shenzhen" / run.digest).iterdir()} == names
     (run.folder / "away-clinic.parquet").unlink()
-    assert not finetune.whole(run)
-    assert finetune.finished(run)  # brought back from MLflow
+    assert not finished.whole(run)
+    assert finished.finished(run)  # brought back from MLflow
     assert (run.folder / "away-clinic.parquet").is_file()
 
 
@@ -192,7 +192,7 @@ def test_a_failure_between_test_and_other_tests_loses_nothing(
     assert not (run.folder / "cell.json").exists()
     monkeypatch.setattr(Trainer, "_epoch", lambda *_: 1 / 0)  # it is trained already
     (cell,) = benchmark.run_all([run])
-    before = finetune.read_finished(plan(trained, **AWAY, **WORSE))
+    before = finished.read_finished(plan(trained, **AWAY, **WORSE))
     assert before["digest"] == cell["digest"]
     assert before["scores"] == cell["scores"]
 

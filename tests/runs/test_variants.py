@@ -11,7 +11,7 @@ from medtransfer import params as parameters
 from medtransfer.cli.verb import fractions_of, protocols_of
 from medtransfer.core.errors import UserError
 from medtransfer.results.result import read_result
-from medtransfer.runs import benchmark, feature_cache, finetune
+from medtransfer.runs import benchmark, building, feature_cache
 from medtransfer.runs.run import Run
 from medtransfer.runs.run import plan as plan_runs
 from tests.support import workspace
@@ -61,7 +61,7 @@ def test_every_protocol_ends_on_every_kind_of_task_and_fraction(
     (run,) = plan(root, [protocol], [fraction], init=init, tasks=[task], **changes)
     (again,) = plan(root, ["finetune"], ["1"], init=init, tasks=[task], **changes)
     (cell,) = benchmark.run_all([run])
-    whole = finetune.labelled(again)
+    whole = building.labelled(again)
     result = read_result(run.folder / "cell.json")
     assert (result.protocol, result.fraction) == (protocol, fraction)
     expected = {"1": 1.0, "0.5": 0.5}.get(fraction)
@@ -120,7 +120,7 @@ def test_fewer_labels_are_no_less_training(root: Path) -> None:
     (part,) = plan(root, ["finetune"], ["0.25"])
     steps = []
     for run in (whole, part):
-        built, prepared = finetune.trainer(run)
+        built, prepared = building.trainer(run)
         order = built.loader.order(built.rows["train"], 0, 0, built.protocol.min_steps)
         steps.append(len(order))
         assert set(np.concatenate(order)) <= set(prepared.rows("train"))

@@ -20,7 +20,7 @@ from medtransfer.data.catalog import TASKS
 from medtransfer.data.phantoms import write
 from medtransfer.data.readers import reading as datasets
 from medtransfer.params import Params
-from medtransfer.runs import benchmark, finetune
+from medtransfer.runs import benchmark, finished
 from medtransfer.runs import run as runs
 from tests.support import workspace
 from tests.support.quick import quick
@@ -130,7 +130,7 @@ def test_the_readme_s_own_task_works_as_written(top: Path, root: Path, monkeypat
     assert len({cell["digest"] for cell in cells}) == 10
     assert all(cell["folds"] == 10 and cell["marks"] == [] for cell in cells)
     again = runs.plan(load(root, **small), root, ["random"], ["tb_screening"], [0])
-    assert all(finetune.finished(run) for run in again)
+    assert all(finished.finished(run) for run in again)
     client = tracking.connect(root)
     run = client.get_run(cells[3]["mlflow_run_id"])
     assert " · s0 fold 3 · " in run.info.run_name

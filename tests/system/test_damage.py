@@ -18,7 +18,7 @@ from medtransfer.core.errors import UserError
 from medtransfer.data import cache, prepare
 from medtransfer.data.catalog import TASKS
 from medtransfer.results import kept_network, result
-from medtransfer.runs import benchmark, finetune, run
+from medtransfer.runs import benchmark, finished, run
 from medtransfer.training.trainer import Trainer
 from tests.conftest import TOP
 from tests.support import fakes, workspace
@@ -72,13 +72,13 @@ def one_run(root: Path, **overrides: str) -> run.Run:
 def test_results_that_were_damaged_come_back_from_mlflow(root: Path, name: str) -> None:
     run = one_run(root)
     (cell,) = benchmark.run_all([run])
-    before = {path: path.read_bytes() for path in (run.folder / part for part in finetune.RESULTS)}
+    before = {path: path.read_bytes() for path in (run.folder / part for part in finished.RESULTS)}
     path = run.folder / name
     if name == "cell.json":
         path.write_text(path.read_text()[:-50])
     else:
         flip(path)
-    assert not finetune.whole(run)
+    assert not finished.whole(run)
     assert benchmark.run_all([run]) == [cell]
     assert {path: path.read_bytes() for path in before} == before
 
@@ -91,7 +91,7 @@ def test_damaged_results_that_mlflow_does_not_have_are_made_again(root: Path, mo
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/another.db")
     (again,) = benchmark.run_all([run])
     assert again["scores"] == cell["scores"]
-    assert finetune.whole(run)
+    assert finished.whole(run)
 
 
 def test_damaged_predictions_of_a_compared_run_are_named_and_benchmark_brings_them_again(root: Path) -> None:

@@ -22,7 +22,7 @@ from medtransfer.core.addresses import Address
 from medtransfer.core.errors import UserError
 from medtransfer.registry import fetch, network
 from medtransfer.results import kept_network, result
-from medtransfer.runs import benchmark, finetune
+from medtransfer.runs import benchmark, finished
 from medtransfer.runs import run as runs
 from medtransfer.runs.execution import leases
 from medtransfer.runs.tune import trial
@@ -93,11 +93,11 @@ def test_results_that_are_gone_here_and_in_mlflow_are_not_trained_anew_unasked(r
     shutil.rmtree(root / "mlruns")
     shutil.rmtree(root / "data/runs")
     with pytest.raises(UserError, match="its results are gone") as caught:
-        finetune.finished(run)
+        finished.finished(run)
     do(caught.value, "let it be trained anew: ")
     [again] = benchmark.run_all([run])
     assert again["scores"] == cell["scores"]
-    assert finetune.finished(run)
+    assert finished.finished(run)
 
 
 @pytest.mark.parametrize(("encoding", "line"), [("cp1252", 2), ("utf-16", 1)])

@@ -18,7 +18,7 @@ from medtransfer import tracking
 from medtransfer.cli import services as verbs
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
-from medtransfer.runs import benchmark, finetune
+from medtransfer.runs import benchmark, finetune, finished
 from medtransfer.runs.execution import leases
 from medtransfer.runs.run import Run, plan
 from medtransfer.tracking import TrackedRun, store, sync
@@ -262,10 +262,10 @@ def test_training_goes_on_without_mlflow_and_the_next_run_sends_both(
     execute(second)
     found = runs(tmp_path, "shenzhen")
     assert [run.info.status for run in found] == ["FINISHED", "FINISHED"]
-    assert {finetune.read_finished(run)["mlflow_run_id"] for run in (first, second)} == {r.info.run_id for r in found}
+    assert {finished.read_finished(run)["mlflow_run_id"] for run in (first, second)} == {r.info.run_id for r in found}
     points, _ = servers.tracked(MlflowClient(), "shenzhen")
     assert points == servers.journaled(tmp_path)
     assert set(points.values()) == {1}
     go_away(monkeypatch)
-    assert execute(second) == finetune.read_finished(second)  # what is here whole and sent needs no MLflow
+    assert execute(second) == finished.read_finished(second)  # what is here whole and sent needs no MLflow
     assert tracking.waiting(tmp_path) == []

@@ -25,7 +25,7 @@ from medtransfer.report import gallery
 from medtransfer.report.figures import drawings
 from medtransfer.results import examples as stored
 from medtransfer.results.examples import Examples
-from medtransfer.runs import benchmark, finetune
+from medtransfer.runs import benchmark, finished
 from medtransfer.runs import run as runs
 from medtransfer.training import examples, fitting, networks
 from medtransfer.training.trainer import TaskTrainer
@@ -422,7 +422,7 @@ def test_a_run_keeps_examples_for_itself_and_its_numbers_are_those_without(
     shutil.rmtree(run.folder)
     assert benchmark.run_all([run]) == cells[1:]  # restored from MLflow, without examples
     benchmark.write_results([run], tmp_path / "restored")
-    assert {file.name for file in (tmp_path / "restored" / run.digest).iterdir()} == set(finetune.RESULTS)
+    assert {file.name for file in (tmp_path / "restored" / run.digest).iterdir()} == set(finished.RESULTS)
 
 
 def numbers(cell: dict[str, Any]) -> dict[str, Any]:

@@ -104,18 +104,18 @@ def _named(source: Source, root: Path) -> pd.DataFrame:
 
 
 def _read(source: Source, root: Path) -> pd.DataFrame:
-    from medtransfer.comparison import columns, foreign
+    from medtransfer.comparison import columns, score_table
 
     if source.csv:
         keys = {name: getattr(source, name) for name in ("init", "task", "seed", "fold") if getattr(source, name)}
         if odd := [name for name in ("where", "tracking_uri") if getattr(source, name)]:
             raise UserError(f"{' and '.join(odd)}: of an MLflow experiment, not of the table {source.csv}")
         metric, val = (",".join(names) for names in (source.metric, source.val))
-        return foreign.read(
-            foreign.read_csv(root / source.csv), metric=metric, val=val, columns=columns.named(keys),
+        return score_table.read(
+            score_table.read_csv(root / source.csv), metric=metric, val=val, columns=columns.named(keys),
             percent=source.percent, predictions=source.predictions, root=root,
         )  # fmt: skip
-    return foreign.read(
+    return score_table.read(
         _logged(source, root), metric="score", val="val" if source.val else "", percent=source.percent,
         title=source.metric[0], predictions="predictions" if source.predictions else "", root=root,
     )  # fmt: skip

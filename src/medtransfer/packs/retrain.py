@@ -155,7 +155,7 @@ def _check(work: Sequence[Job], folder: Path) -> dict[str, str]:
 
 
 def _train(work: Sequence[Job], folder: Path) -> dict[str, Result | str]:
-    from medtransfer.runs import finetune
+    from medtransfer.runs import finished
     from medtransfer.runs.benchmark import run_all
 
     planned = {job.claimed.digest: _planned(job, folder) for job in work}
@@ -166,7 +166,7 @@ def _train(work: Sequence[Job], folder: Path) -> dict[str, Result | str]:
         except UserError as error:
             failure = str(error)
     return {
-        digest: read_result(run.folder / "cell.json") if finetune.whole(run) else failure or "it did not finish"
+        digest: read_result(run.folder / "cell.json") if finished.whole(run) else failure or "it did not finish"
         for digest, run in planned.items()
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medtransfer.comparison import requirements
+from medtransfer.comparison import judged
 from medtransfer.comparison.contrasts import ALL
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import Row
@@ -164,7 +164,7 @@ def required(decision: Decision) -> dict[str, str]:
 
 
 def _required(decision: Decision) -> Grid:
-    return plain_grid(requirements.HEADER, [requirements.line(one) for one in decision.required])
+    return plain_grid(judged.HEADER, [judged.line(one) for one in decision.required])
 
 
 def _licence(chain: Sequence[str]) -> dict[str, str]:

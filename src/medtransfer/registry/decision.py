@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from medtransfer import params
-from medtransfer.comparison import answers, requirements
+from medtransfer.comparison import answers
 from medtransfer.comparison.contrasts import ALL
 from medtransfer.comparison.findings import Findings
+from medtransfer.comparison.judged import Judged, judge
 from medtransfer.comparison.published_form import eligible
-from medtransfer.comparison.requirements import Judged
 from medtransfer.registry.gate import (
     Candidate,
     Compared,
@@ -127,7 +127,7 @@ def decide(
     alpha = looks.level(settings.alpha, served + 1)
     weighed = _weigh(selected, candidate, holder, findings, settings, alpha, operations)
     asked = [one for one in findings.required if one.init == selected.init and one.task in selected.tasks]
-    required = requirements.judge(asked, alpha)
+    required = judge(asked, alpha)
     bars = _bars(selected, candidate, settings)
     bars += [f"required: {one.words}" for one in required if one.verdict != "within"]
     passed = weighed.passed and not bars

@@ -30,7 +30,7 @@ from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
 from PIL import Image
 
 from medtransfer import params, tracking
-from medtransfer.comparison import requirements
+from medtransfer.comparison import judged
 from medtransfer.comparison.findings import Findings
 from medtransfer.core import files, schema
 from medtransfer.registry import aliases, cards, network, serve, timm_folder
@@ -162,7 +162,7 @@ def record(decision: Decision, digest: str, when: Occasion, run_id: str, version
         "marks": list(selected.marks),
         "level": decision.alpha,
         "level_left": decision.left,
-        **({"required": [requirements.record(one) for one in decision.required]} if decision.required else {}),
+        **({"required": [judged.record(one) for one in decision.required]} if decision.required else {}),
         "decided_before": {task: when.decided_before[task] for task in selected.tasks},
         "comparison": when.comparison,
         "digest": digest,

@@ -15,7 +15,7 @@ from medtransfer.core import files
 from medtransfer.core.errors import UserError, quantity
 from medtransfer.results import examples
 from medtransfer.results.result import write_facts
-from medtransfer.runs import dry_run, feature_cache, finetune
+from medtransfer.runs import dry_run, feature_cache, finetune, finished
 from medtransfer.runs.display import Display
 from medtransfer.runs.execution import leases, pull
 from medtransfer.runs.retries import Work
@@ -60,14 +60,14 @@ def run_all(runs: Sequence[Run]) -> list[dict[str, Any]]:
             f"{finetune.FAILURE} "
             f"of data/runs/<digest> and of the runs in MLflow:\n  " + "\n  ".join(failures[:SHOWN]) + more
         )
-    return [finetune.read_finished(run) for run in runs]
+    return [finished.read_finished(run) for run in runs]
 
 
 def _unfinished(runs: Sequence[Run]) -> list[Run]:
     """Lists the runs that MLflow does not hold as finished; of the others it brings back what is not on disk."""
     states = search.states(runs[0].root, dict.fromkeys(run.task for run in runs))
     known = {digest for digest, state in states.items() if state.status == "FINISHED"}
-    return [run for run in runs if run.digest not in known or not (finetune.whole(run) or finetune.finished(run))]
+    return [run for run in runs if run.digest not in known or not (finished.whole(run) or finished.finished(run))]
 
 
 def _execute(runs: Sequence[Run]) -> list[str]:
@@ -104,7 +104,7 @@ def write_results(runs: Sequence[Run], folder: Path) -> None:
         for run in runs:
             target = folder / run.digest
             target.mkdir(parents=True)
-            for name in finetune.results_of(run):
+            for name in finished.results_of(run):
                 shutil.copyfile(run.folder / name, target / name)
             if (run.folder / examples.FILE).is_file():  # a run that was restored from MLflow has none
                 shutil.copyfile(run.folder / examples.FILE, target / examples.FILE)

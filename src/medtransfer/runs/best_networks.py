@@ -11,7 +11,7 @@ from typing import Any
 from medtransfer.core import files
 from medtransfer.results import kept_network
 from medtransfer.results.kept_network import FOLDER, NETWORK, KeptNetwork
-from medtransfer.runs import finetune
+from medtransfer.runs import finished
 from medtransfer.runs.run import Run
 
 log = logging.getLogger("medtransfer")
@@ -44,7 +44,7 @@ def _best(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
     for run in runs:
         if run.protocol != "finetune" or not run.fraction.whole:  # what is promoted was fine-tuned on all labels
             continue
-        result = finetune.read_finished(run)
+        result = finished.read_finished(run)
         key = (result["init"], _recipe(result))
         score, metric = _val(result, run.record.metric), run.record.metric
         if score is not None and (key not in found or (_val(found[key][1], metric) or 0.0) < score):

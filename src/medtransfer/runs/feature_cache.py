@@ -131,10 +131,10 @@ def ready(run: Run) -> Features:
     with files.lock(path.with_name(f".{name}.lock")):
         count = run.params.protocols.linear_positions if run.record.segmentation else 0
         if not run.network:
-            from medtransfer.runs import finetune
+            from medtransfer.runs import building
             from medtransfer.training import texture
 
-            return texture.compute(finetune.loader(run), path, name, count)
+            return texture.compute(building.loader(run), path, name, count)
         backbone, loader = network(run)
         return features.compute(backbone, loader, path, name, count, lambda done, of: None)
 
@@ -143,7 +143,7 @@ def network(run: Run) -> tuple[Any, Any]:
     """Builds the frozen backbone, or its feature maps, and the loader of its images."""
     import torch
 
-    from medtransfer.runs import finetune
+    from medtransfer.runs import building
     from medtransfer.training import networks
     from medtransfer.training.trainer import choose_kernels
 
@@ -154,7 +154,7 @@ def network(run: Run) -> tuple[Any, Any]:
     backbone = build(spec, tensors)
     layout = torch.channels_last if run.params.engine.channels_last else torch.contiguous_format
     backbone = backbone.to(torch.device(run.device), memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks it
-    return backbone.eval(), finetune.loader(run)
+    return backbone.eval(), building.loader(run)
 
 
 def keep_only(runs: Sequence[Run], root: Path) -> None:

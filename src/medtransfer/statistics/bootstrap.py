@@ -13,14 +13,14 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse, stats
+from scipy import stats
 
 from medtransfer.core.errors import UserError
+from medtransfer.statistics import ranked
 from medtransfer.statistics.delong import checked, patient_index
 from medtransfer.statistics.t_tests import ROUNDING
 
 Array = npt.NDArray[Any]
-Kernel = Callable[[Array, Array, Array], Array]
 
 BLOCK = 1_500_000
 """weights (images x resamples) held at a time"""
@@ -93,9 +93,9 @@ def mean_auc(targets: Any, scores: Any) -> Statistic:
     Raises:
         UserError: input is bad, or a label lacks a class: its area is undefined and may not enter a mean.
     """
-    whole = _ranked("mean AUC", targets, scores, _auc, tied=0.5)
+    whole = _ranked("mean AUC", targets, scores, ranked.auc, tied=0.5)
     truth, values = checked(targets, scores)
-    return replace(whole, without=lambda index, number: _areas_without(truth, values, index, number))
+    return replace(whole, without=lambda index, number: ranked.areas_without(truth, values, index, number))
 
 
 def average_precision(targets: Any, scores: Any) -> Statistic:
@@ -106,7 +106,7 @@ def average_precision(targets: Any, scores: Any) -> Statistic:
     Raises:
         UserError: as in `mean_auc`.
     """
-    return _ranked("mean average precision", targets, scores, _precision, tied=0.0)
+    return _ranked("mean average precision", targets, scores, ranked.precision, tied=0.0)
 
 
 def mean(values: Any, name: str = "mean") -> Statistic:
@@ -300,7 +300,7 @@ def interval(
     )  # fmt: skip
 
 
-def _ranked(name: str, targets: Any, scores: Any, kernel: Kernel, tied: float) -> Statistic:
+def _ranked(name: str, targets: Any, scores: Any, kernel: ranked.Kernel, tied: float) -> Statistic:
     """Defines a mean over labels of a statistic of ranks; what depends on the ranks is made ready once.
 
     Args:
@@ -318,110 +318,20 @@ def _ranked(name: str, targets: Any, scores: Any, kernel: Kernel, tied: float) -
 
     @functools.cache  # where contributions alone are asked for, nobody needs them
     def bins() -> list[list[tuple[Any, Any]]]:
-        return [[_bins(target, model[:, k], tied) for k, target in enumerate(truth.T)] for model in values]
+        return [[ranked.bins(target, model[:, k], tied) for k, target in enumerate(truth.T)] for model in values]
 
     def score(weights: Array) -> Array:
         negatives = without @ weights
-        found = [[kernel(up @ weights, _running(down @ weights), negatives[k]) for k, (up, down) in enumerate(model)]
-                 for model in bins()]  # fmt: skip
+        found = [
+            [kernel(up @ weights, ranked.running(down @ weights), negatives[k]) for k, (up, down) in enumerate(model)]
+            for model in bins()
+        ]
         return np.asarray(np.mean(found, axis=1))
 
     def defined(weights: Array) -> Array:
         return np.asarray(((with_it @ weights > 0) & (without @ weights > 0)).all(axis=0))
 
     return Statistic(name=name, images=len(truth), score=score, defined=defined)
-
-
-def _bins(target: Array, scores: Array, tied: float) -> tuple[Any, Any]:
-    """Makes two sparse matrices, distinct scores of the positives (ascending) x images, that sum weights.
-
-    The first sums the positives of each score. The running sum of the second is the weight of negatives below it.
-    """
-    positives, negatives = np.flatnonzero(target == 1), np.flatnonzero(target == 0)
-    cuts, level = np.unique(scores[positives], return_inverse=True)
-    low, high = (np.searchsorted(cuts, scores[negatives], side=side) for side in ("left", "right"))
-    rows, columns = np.concatenate([low, high]), np.concatenate([negatives, negatives])
-    # A negative between two cuts has low == high, so its two shares add up to one.
-    shares = np.repeat([tied, 1 - tied], len(negatives))
-    kept = (rows < len(cuts)) & (shares > 0)
-    shape = (len(cuts), len(scores))
-    ones = np.ones(len(positives), dtype=np.float32)
-    below = sparse.csr_matrix((shares[kept].astype(np.float32), (rows[kept], columns[kept])), shape=shape)
-    return sparse.csr_matrix((ones, (level, positives)), shape=shape), below
-
-
-def _running(sums: Array) -> Array:
-    """Sums rows from the first on, in place: long ones one by one, short ones turned round, as memory lies."""
-    if sums.shape[1] > len(sums):
-        for row in range(1, len(sums)):
-            sums[row] += sums[row - 1]
-        return sums
-    turned = np.ascontiguousarray(sums.T)
-    sums[...] = np.cumsum(turned, axis=1, out=turned).T
-    return sums
-
-
-def _auc(positives: Array, below: Array, negatives: Array) -> Array:
-    """Computes the area from weights of positives and of negatives below them (scores x resamples)."""
-    pairs = positives.sum(axis=0, dtype=np.float64) * negatives
-    return np.asarray((positives * below).sum(axis=0, dtype=np.float64) / pairs)
-
-
-def _areas_without(truth: Array, scores: Array, index: Array, number: int) -> Array:
-    """Computes the mean area without each patient from the placements of DeLong (Biometrics 1988), O(n log n).
-
-    What is left of the sum over pairs is the whole, less the placements of the patient's images, plus the pairs among
-    these, which were taken away twice.
-
-    Args:
-        truth: images x labels, 1, 0 or -1.
-        scores: models x images x labels.
-        index: images, the number of each one's patient.
-        number: of patients.
-
-    Returns:
-        models x patients, nan where a label lacks a class without the patient.
-    """
-    areas = np.zeros((len(scores), number))
-    for label, target in enumerate(truth.T):
-        positives, negatives = np.flatnonzero(target == 1), np.flatnonzero(target == 0)
-        of_positives, of_negatives = index[positives], index[negatives]
-        up, down = _pairs_within(of_positives, of_negatives)
-        left = len(positives) - np.bincount(of_positives, minlength=number)
-        left = left * (len(negatives) - np.bincount(of_negatives, minlength=number))
-        for model, values in enumerate(scores[:, :, label]):
-            high, low = values[positives], values[negatives]
-            above = _halves(np.sort(low), high)
-            below = len(high) - _halves(np.sort(high), low)
-            among = 0.5 * (np.sign(high[up] - low[down]) + 1)
-            lost = np.bincount(of_positives, above, number) + np.bincount(of_negatives, below, number)
-            lost -= np.bincount(of_positives[up], among, number)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                areas[model] += np.where(left > 0, (above.sum() - lost) / left, np.nan)
-    return np.asarray(areas / truth.shape[1])
-
-
-def _halves(ordered: Array, values: Array) -> Array:
-    """Counts how many of the ordered numbers are below each value, equal ones half."""
-    return np.asarray(0.5 * (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")))
-
-
-def _pairs_within(of_positives: Array, of_negatives: Array) -> tuple[Array, Array]:
-    """Lists the pairs of a positive and a negative of one patient, by their places."""
-    order = np.argsort(of_negatives, kind="stable")
-    ordered = of_negatives[order]
-    first, last = (np.searchsorted(ordered, of_positives, side) for side in ("left", "right"))
-    counts = last - first
-    up = np.repeat(np.arange(len(of_positives)), counts)
-    within = np.arange(len(up)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return up, order[np.repeat(first, counts) + within]
-
-
-def _precision(positives: Array, below: Array, negatives: Array) -> Array:
-    """Computes average precision from the same weights."""
-    found = _running(positives[::-1].copy())[::-1]
-    precision = found / np.maximum(found + negatives - below, 1.0)  # a cut without any weight counts for nothing
-    return np.asarray((positives * precision).sum(axis=0, dtype=np.float64) / found[0])
 
 
 def _always(weights: Array) -> Array:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medtransfer.core.errors import UserError
+from medtransfer.statistics import formulas
 from medtransfer.statistics.dice import TERMS, dice
 from medtransfer.statistics.mask_shapes import GROUPS, UNITS
 
@@ -219,7 +220,7 @@ def multiclass_scores(
     scores = classification_scores(targets, probabilities, slugs)
     truth, answer = targets.argmax(axis=1), probabilities.argmax(axis=1)
     scores |= _scores("classes", truth, answer, len(slugs), ordinal=ordinal)
-    return scores | {f"recall.{slugs[k]}": value for k, value in _recalls(truth, answer, len(slugs)).items()}
+    return scores | {f"recall.{slugs[k]}": value for k, value in formulas.recalls(truth, answer, len(slugs)).items()}
 
 
 def exam_scores(units: Sequence[str], targets: Array, probabilities: Array) -> dict[str, float]:
@@ -242,7 +243,7 @@ def exam_scores(units: Sequence[str], targets: Array, probabilities: Array) -> d
 
 def undefined_labels(targets: Array, slugs: Sequence[str]) -> list[str]:
     """Lists the labels that lack one of the two classes, for which AUC is undefined."""
-    return [slug for column, slug in enumerate(slugs) if not _has_both_classes(targets[:, column])]
+    return [slug for column, slug in enumerate(slugs) if not formulas.has_both_classes(targets[:, column])]
 
 
 def youden_thresholds(targets: Array, probabilities: Array) -> Array:
@@ -256,8 +257,8 @@ def youden_thresholds(targets: Array, probabilities: Array) -> Array:
     thresholds = np.full(targets.shape[1], np.nan)
     for column in range(targets.shape[1]):
         known = targets[:, column] >= 0
-        if _has_both_classes(targets[:, column]):
-            false_rate, true_rate, candidates = _sklearn().roc_curve(
+        if formulas.has_both_classes(targets[:, column]):
+            false_rate, true_rate, candidates = formulas.sklearn().roc_curve(
                 targets[known, column], probabilities[known, column], drop_intermediate=False
             )
             # The first candidate of roc_curve is infinity (nothing is positive), which no one can use.
@@ -331,10 +332,6 @@ def _means(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return means
 
 
-def _has_both_classes(target: Array) -> bool:
-    return bool(np.any(target == 1) and np.any(target == 0))
-
-
 def _require_finite(probabilities: Array, slugs: Sequence[str]) -> None:
     bad = ~np.isfinite(probabilities)
     if bad.any():
@@ -345,13 +342,6 @@ def _require_finite(probabilities: Array, slugs: Sequence[str]) -> None:
         )
 
 
-def _sklearn() -> Any:
-    """Loads scikit-learn when there is something to score: who reads names and titles does not wait for it."""
-    from sklearn import metrics
-
-    return metrics
-
-
 def _contributions() -> Any:
     """Loads `contributions`, which needs scipy, likewise."""
     from medtransfer.statistics import contributions
@@ -359,83 +349,12 @@ def _contributions() -> Any:
     return contributions
 
 
-def _auc(target: Array, probability: Array, threshold: float | None) -> float | None:
-    return float(_sklearn().roc_auc_score(target, probability)) if _has_both_classes(target) else None
-
-
-def _average_precision(target: Array, probability: Array, threshold: float | None) -> float | None:
-    return float(_sklearn().average_precision_score(target, probability)) if _has_both_classes(target) else None
-
-
-def _brier(target: Array, probability: Array, threshold: float | None) -> float | None:
-    return float(np.mean((np.asarray(probability, dtype=np.float64) - target) ** 2))
-
-
-def _ece(target: Array, probability: Array, threshold: float | None) -> float | None:
-    from medtransfer.statistics import calibration  # needs scipy
-
-    return calibration.expected_error(target, np.asarray(probability, dtype=np.float64))
-
-
-def _sensitivity(target: Array, probability: Array, threshold: float | None) -> float | None:
-    if threshold is None or not _has_both_classes(target):
-        return None
-    return float(np.mean((probability >= threshold)[target == 1]))
-
-
-def _specificity(target: Array, probability: Array, threshold: float | None) -> float | None:
-    if threshold is None or not _has_both_classes(target):
-        return None
-    return float(np.mean(~(probability >= threshold)[target == 0]))
-
-
-def _accuracy(truth: Array, answer: Array, classes: int) -> float | None:
-    return float((truth == answer).mean())
-
-
-def _recalls(truth: Array, answer: Array, classes: int) -> dict[int, float]:
-    """Computes the recall of each class that occurs."""
-    return {k: float((answer[truth == k] == k).mean()) for k in range(classes) if (truth == k).any()}
-
-
-def _balanced_accuracy(truth: Array, answer: Array, classes: int) -> float | None:
-    return float(np.mean(list(_recalls(truth, answer, classes).values())))
-
-
-def _kappa(truth: Array, answer: Array, classes: int) -> float | None:
-    if len(np.union1d(truth, answer)) < 2:
-        return None
-    labels = list(range(classes))
-    return float(_sklearn().cohen_kappa_score(truth, answer, labels=labels, weights="quadratic"))
-
-
-def _dice_positives(terms: Array) -> float | None:
-    positive = terms[:, 2] > 0
-    return float(dice(terms)[positive].mean()) if positive.any() else None
-
-
-def _false_positive_rate(terms: Array) -> float | None:
-    empty = terms[:, 2] == 0
-    return float((terms[empty, 1] > 0).mean()) if empty.any() else None
-
-
-def _mean(values: Array) -> float | None:
-    """Averages one number per image over the images that have it."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else None
-
-
-def _lesion_sensitivity(lesions: Array) -> float | None:
-    found, _, there = lesions.sum(axis=0)
-    return float(found / there) if there else None
-
-
 def _distances(name: str, title: str) -> list[Metric]:
     """Makes the records of a distance, one per unit, so that no mean, name or column ever mixes two."""
     return [
         Metric(
-            name=f"{name}_{unit}", title=f"{title} ({unit})", of="mask", unit=unit, group="surface", score=_mean,
-            terms=(f"{name}_{unit}",), prefixes=("native_",),
+            name=f"{name}_{unit}", title=f"{title} ({unit})", of="mask", unit=unit, group="surface",
+            terms=(f"{name}_{unit}",), prefixes=("native_",), score=formulas.mean,
         )
         for unit in UNITS
     ]  # fmt: skip
@@ -451,29 +370,31 @@ def _table(*records: Metric) -> dict[str, Metric]:
 
 METRICS: dict[str, Metric] = _table(
     Metric(
-        name="auc", title="AUC", of="label", kinds=CLASSIFICATION, score=_auc,
+        name="auc", title="AUC", of="label", kinds=CLASSIFICATION, score=formulas.auc,
         per_patient=lambda predictions: _contributions().auc(predictions),
     ),
     Metric(
         name="average_precision", title="average precision", of="label", kinds=CLASSIFICATION,
-        score=_average_precision, per_patient=lambda predictions: _contributions().average_precision(predictions),
+        score=formulas.average_precision,
+        per_patient=lambda predictions: _contributions().average_precision(predictions),
     ),
-    Metric(name="sensitivity", title="sensitivity", of="label", score=_sensitivity, at_threshold=True),
-    Metric(name="specificity", title="specificity", of="label", score=_specificity, at_threshold=True),
-    Metric(name="brier", title="Brier score", of="label", score=_brier, lower=True),
-    Metric(name="ece", title="expected calibration error", of="label", score=_ece, lower=True),
-    Metric(name="exam_auc", title="AUC per exam", of="exam", score=_auc),
+    Metric(name="sensitivity", title="sensitivity", of="label", score=formulas.sensitivity, at_threshold=True),
+    Metric(name="specificity", title="specificity", of="label", score=formulas.specificity, at_threshold=True),
+    Metric(name="brier", title="Brier score", of="label", score=formulas.brier, lower=True),
+    Metric(name="ece", title="expected calibration error", of="label", score=formulas.ece, lower=True),
+    Metric(name="exam_auc", title="AUC per exam", of="exam", score=formulas.auc),
     Metric(
-        name="exam_average_precision", title="average precision per exam", of="exam", score=_average_precision
+        name="exam_average_precision", title="average precision per exam", of="exam", score=formulas.average_precision
     ),
-    Metric(name="accuracy", title="accuracy", of="classes", score=_accuracy),
+    Metric(name="accuracy", title="accuracy", of="classes", score=formulas.accuracy),
     Metric(
         name="balanced_accuracy", title="balanced accuracy", of="classes", kinds=("multiclass",),
-        score=_balanced_accuracy, per_patient=lambda predictions: _contributions().balanced_accuracy(predictions),
+        score=formulas.balanced_accuracy,
+        per_patient=lambda predictions: _contributions().balanced_accuracy(predictions),
     ),
     Metric(
         name="kappa", title="quadratic kappa", of="classes", kinds=("multiclass",), ordinal=True,
-        score=_kappa, per_patient=lambda predictions: _contributions().kappa(predictions),
+        score=formulas.kappa, per_patient=lambda predictions: _contributions().kappa(predictions),
     ),
     Metric(
         name="dice", title="Dice", of="mask", kinds=("segmentation",), prefixes=tuple(PREFIXES),
@@ -482,24 +403,27 @@ METRICS: dict[str, Metric] = _table(
     ),
     Metric(
         name="dice_positives", title="Dice on positives", of="mask", kinds=("segmentation",), prefixes=("", "native_"),
-        score=_dice_positives, per_patient=lambda predictions: _contributions().dice_positives(predictions),
+        score=formulas.dice_positives, per_patient=lambda predictions: _contributions().dice_positives(predictions),
     ),
     Metric(
         name="dice_pooled", title="pooled Dice", of="mask", kinds=("segmentation",), prefixes=("", "native_", "fov_"),
         score=lambda terms: float(dice(terms.sum(axis=0))),
         per_patient=lambda predictions: _contributions().dice_pooled(predictions),
     ),
-    Metric(name="false_positive_rate", title="false-positive rate", of="mask", score=_false_positive_rate, lower=True),
+    Metric(
+        name="false_positive_rate", title="false-positive rate", of="mask", score=formulas.false_positive_rate,
+        lower=True,
+    ),
     Metric(
         name="surface_dice", title="surface Dice", of="mask", kinds=("segmentation",), prefixes=("native_",),
-        group="surface", terms=("surface_dice",), score=_mean,
+        group="surface", terms=("surface_dice",), score=formulas.mean,
         per_patient=lambda predictions: _contributions().mean_share(predictions, "mean surface Dice"),
     ),
     *_distances("hd95", "95th-percentile Hausdorff distance"),
     *_distances("surface_distance", "mean surface distance"),
     Metric(
         name="cldice", title="centre-line Dice", of="mask", kinds=("segmentation",), prefixes=("native_",),
-        group="centre_line", terms=("cldice",), score=_mean,
+        group="centre_line", terms=("cldice",), score=formulas.mean,
         per_patient=lambda predictions: _contributions().mean_share(predictions, "mean centre-line Dice"),
     ),
     Metric(
@@ -509,7 +433,7 @@ METRICS: dict[str, Metric] = _table(
     ),
     Metric(
         name="lesion_sensitivity", title="lesion-wise sensitivity", of="mask", prefixes=("native_",), group="lesions",
-        terms=GROUPS["lesions"], score=_lesion_sensitivity,
+        terms=GROUPS["lesions"], score=formulas.lesion_sensitivity,
     ),
     Metric(
         name="lesion_false_positives", title="false positives per image", of="mask", prefixes=("native_",),

@@ -24,7 +24,7 @@ from medtransfer import params, tracking
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import Prepared
 from medtransfer.data.catalog import TASKS
-from medtransfer.runs import finetune
+from medtransfer.runs import building
 from medtransfer.runs import run as runs
 from medtransfer.runs.pretrain import contamination, pretrain
 from medtransfer.runs.pretrain import link as links
@@ -247,7 +247,7 @@ def test_weights_keep_the_normalization_that_they_were_trained_with(
     make(root, pretraining__normalization=rule)
     [run] = runs.plan(load(root), root, [ONE], ["shenzhen"], [0])
     assert run.normalization == (mean, std)
-    loader = finetune.trainer(run)[0].loader
+    loader = building.trainer(run)[0].loader
     assert loader.scale.flatten().tolist() == pytest.approx([1 / (255 * each) for each in std])
     settings = load(root)
     link = links.resolve(parse(TWO, fakes.BACKBONE), settings, root, ())

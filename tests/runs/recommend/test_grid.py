@@ -12,7 +12,7 @@ from medtransfer.cli.main import run as command
 from medtransfer.comparison.findings import of_benchmark
 from medtransfer.report.sections.scores import score_grid, score_notes
 from medtransfer.results.result import read_result
-from medtransfer.runs import finetune
+from medtransfer.runs import finished
 from medtransfer.runs.recommend import jobs
 from medtransfer.runs.run import plan
 from tests.support import workspace
@@ -53,7 +53,7 @@ def test_who_is_behind_stops_early_is_named_and_never_averaged(root: Path, monke
     params = parameters.load(root / "params.yaml")
     for name in INITS:
         for run in plan(params, root, [name], ["shenzhen"], (0, 1, 2)):
-            assert finetune.whole(run) == (name != "random@test_nfnet"), name
+            assert finished.whole(run) == (name != "random@test_nfnet"), name
             assert run.folder.is_dir()  # the stopped one, too, was begun
     cells = root / "data/results/cells/shenzhen"
     assert {read_result(path).init for path in cells.glob("*/cell.json")} == {

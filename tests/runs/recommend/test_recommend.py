@@ -22,9 +22,10 @@ from medtransfer.data.cache import load as load_cache
 from medtransfer.params import OwnInit
 from medtransfer.results import recommendation
 from medtransfer.results.recommendation import Recommendation
-from medtransfer.runs import benchmark, finetune
+from medtransfer.runs import benchmark, building, finetune, finished
 from medtransfer.runs.recommend import candidates, jobs, ledger
 from medtransfer.runs.recommend import recommend as race
+from medtransfer.runs.recommend.field import seeds_of
 from medtransfer.runs.recommend.rates import Rates, enter
 from medtransfer.runs.run import plan
 from medtransfer.statistics.race import Rules
@@ -83,7 +84,7 @@ def test_a_race_ends_in_three_sentences_a_page_and_runs_that_a_benchmark_finds_f
     params = load(root)
     both = list(dict.fromkeys((found.pick or "", found.reference)))
     runs = plan(params, root, both, ["shenzhen"], (0, 1))
-    assert all(finetune.whole(run) for run in runs)
+    assert all(finished.whole(run) for run in runs)
     assert sorted(found.test_runs) == sorted(run.digest for run in runs)
     others = plan(params, root, [c.init for c in found.candidates if c.init not in both], ["shenzhen"], (0, 1))
     assert not any((run.folder / "cell.json").is_file() for run in others)
@@ -93,7 +94,7 @@ def test_a_race_ends_in_three_sentences_a_page_and_runs_that_a_benchmark_finds_f
     for init in both:
         seen = next(point for point in found.points[::-1] if point.init == init)
         own = [run for run in runs if run.init.canonical == init]
-        scores = [finetune.read_finished(run)["scores"]["best_val_auc"] for run in own]
+        scores = [finished.read_finished(run)["scores"]["best_val_auc"] for run in own]
         assert seen.score == pytest.approx(np.mean(scores), abs=1e-12)
 
     # A parent run in MLflow, its stages and trainings below it.
@@ -232,7 +233,7 @@ def test_a_training_pauses_at_an_epoch_and_goes_on_to_the_numbers_of_one_that_di
     assert finetune.advance(run, 2, lambda: True, lambda progress: None)[0].epoch == 1  # time is over
     fit, _, complete = finetune.advance(run, 2, lambda: False, lambda progress: None)
     assert (fit.epoch, complete) == (2, True)
-    built, _ = finetune.trainer(run)
+    built, _ = building.trainer(run)
     built.folder = root / "straight"
     built.folder.mkdir()
     straight = built.run(lambda metrics, epoch: None, lambda progress: None)
@@ -403,4 +404,4 @@ def test_a_ledger_that_is_not_whole_is_begun_anew(tmp_path: Path) -> None:
 def test_seeds_are_those_of_the_benchmark_then_the_next(root: Path) -> None:
     params = load(root, benchmark__seeds="[7, 3]", tuning__seed="0", tuning__finalist_seeds="[2]")
     params = dataclasses.replace(params, recommend=dataclasses.replace(params.recommend, seeds=5))
-    assert race._seeds(params) == (7, 3, 1, 4, 5)
+    assert seeds_of(params) == (7, 3, 1, 4, 5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medtransfer.comparison.findings import Findings
-from medtransfer.comparison.requirements import HEADER, Judged, judge, line
+from medtransfer.comparison.judged import HEADER, Judged, judge, line
 from medtransfer.comparison.wording import names
 from medtransfer.report.tables import Section, grid
 from medtransfer.weights.families import labels

@@ -12,7 +12,7 @@ from medtransfer.results import recommendation
 from medtransfer.results.recommendation import Recommendation
 from medtransfer.runs.benchmark import write_results
 from medtransfer.runs.execution import leases
-from medtransfer.runs.recommend import recommend as race
+from medtransfer.runs.recommend.field import field_of, key_of
 from medtransfer.runs.recommend.recommend import Prior, Recommender
 from medtransfer.tracking import sync
 from medtransfer.tracking.recommendation import ParentRun
@@ -46,14 +46,14 @@ def answer(
     Raises:
         UserError: no init can take part, or another process answers the same.
     """
-    field = race.field_of(params, root, task)
+    field = field_of(params, root, task)
     reasons = dict[str, list[str]]()
     for one in field.left_out:
         reasons.setdefault(one.why, []).append(one.init)
     for why, names in reasons.items():
         log.info("left out: %s: %s", ", ".join(names), why)
     former = recommendation.read(recommendation.path(root, task))
-    if former is not None and former.digest == race.key_of(field, params) and former.sentences:
+    if former is not None and former.digest == key_of(field, params) and former.sentences:
         log.info("this was answered before, in %.1f min; nothing of it has changed", former.seconds / 60)
         return former
     sync.sweep(root, leases.claims(leases.address(params.execution)))

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from medtransfer.params import Params
-from medtransfer.runs.recommend import recommend
+from medtransfer.runs.recommend.field import field_of
+from medtransfer.runs.recommend.recommend import Recommender
 
 log = logging.getLogger("medtransfer")
 
@@ -33,8 +34,8 @@ def stopped(params: Params, root: Path, task: str, parent: str | None) -> dict[s
         first_seeds=min(params.recommend.first_seeds, seeds),
     )  # fmt: skip
     asked = dataclasses.replace(params, recommend=settings)
-    field = recommend.field_of(asked, root, task)
-    race = recommend.Recommender(field, asked, root, time.time(), lambda inits: {}, timeless=True)
+    field = field_of(asked, root, task)
+    race = Recommender(field, asked, root, time.time(), lambda inits: {}, timeless=True)
     race.parent = parent or ""
     with race.held():
         race.run_race()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from medtransfer.core import files
 from medtransfer.core.errors import UserError
 from medtransfer.data.tasks import slug
-from medtransfer.runs import finetune
+from medtransfer.runs import building, finetune
 from medtransfer.runs.run import Run
 from medtransfer.statistics import metrics
 from medtransfer.statistics.contributions import Predictions
@@ -127,7 +127,7 @@ def probe(job: Probe) -> Probed:
 
     begun, run = time.perf_counter(), job.run
     choose_kernels(run.params.engine)
-    prepared, features = finetune.labelled(run), feature_cache.ready(run)
+    prepared, features = building.labelled(run), feature_cache.ready(run)
     scores, notes = dict[str, float | None](), list[str]()
     for name, score in frozen.on_val(run, prepared, features).items():
         scores[name] = score

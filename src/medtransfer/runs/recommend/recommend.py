@@ -13,28 +13,21 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from medtransfer.core import files, rng, schema
+from medtransfer.core import files
 from medtransfer.core.errors import Held
-from medtransfer.core.identity import PROTOCOL_VERSION, digest
-from medtransfer.data import catalog
-from medtransfer.data.cache import load
 from medtransfer.params import CHEAP, Params
-from medtransfer.results.recommendation import Candidate, Point, Recommendation, Stage, Verdict
-from medtransfer.runs import dry_run, finetune
+from medtransfer.results.recommendation import Recommendation
+from medtransfer.runs import dry_run, finished
 from medtransfer.runs.execution import leases, pull
-from medtransfer.runs.recommend import candidates, ledger
+from medtransfer.runs.recommend import conclusion, ledger
 from medtransfer.runs.recommend.board import Board
+from medtransfer.runs.recommend.field import Field, key_of, seeds_of
 from medtransfer.runs.recommend.jobs import Job, Probe, Probed, Stretch, Test, Trained, work
 from medtransfer.runs.recommend.ledger import Rung
 from medtransfer.runs.recommend.rates import Rates, enter
-from medtransfer.runs.run import Run, plan
 from medtransfer.statistics import cheap_ranking, race
 from medtransfer.statistics.race import Race, Rules
 
@@ -47,70 +40,6 @@ FULL = 0.9
 
 Prior = Callable[[Sequence[str]], Mapping[str, float]]
 """inits -> their places by results on other tasks"""
-
-
-@dataclass(frozen=True)
-class Field:
-    """Who takes part, and who does not."""
-
-    task: str
-    runs: Mapping[tuple[str, int], Run]
-    """of every init that takes part, with every seed"""
-    inits: tuple[str, ...]
-    left_out: tuple[candidates.LeftOut, ...]
-    reference: str
-    sizes: Mapping[str, int]
-    """parameters of each backbone"""
-
-    @property
-    def any_run(self) -> Run:
-        """Is one of the runs: they share task, data, device and parameters."""
-        return next(iter(self.runs.values()))
-
-
-def field_of(params: Params, root: Path, task: str) -> Field:
-    """Chooses candidates, brings their weights, prepares the data and plans the runs of all seeds.
-
-    Raises:
-        UserError: what would stop every candidate.
-    """
-    inits, left_out = candidates.choose(params, root, catalog.lookup(task, root))
-    seeds = _seeds(params)
-    planned = plan(params, root, [init.canonical for init in inits], [task], seeds, splits=False)
-    first = min((run.fold for run in planned if run.fold is not None), default=None)
-    runs = {(run.init.canonical, run.seed): run for run in planned if run.fold == first}
-    reference = candidates.canonical(params, params.comparison.reference)
-    names = tuple(dict.fromkeys(init for init, _ in runs))
-    sizes = candidates.sizes(inits)
-    return Field(task, runs, names, tuple(left_out), reference if reference in names else "", sizes)
-
-
-def _seeds(params: Params) -> tuple[int, ...]:
-    """Lists the seeds of the end: those of the benchmark, then the next numbers that are not tuning's."""
-    taken = {params.tuning.seed, *params.tuning.finalist_seeds}
-    found = list(params.benchmark.seeds[: params.recommend.seeds])
-    number = 0
-    while len(found) < params.recommend.seeds:
-        if number not in found and number not in taken:
-            found.append(number)
-        number += 1
-    return tuple(found)
-
-
-def key_of(field: Field, params: Params) -> str:
-    """Identifies what is asked: all that decides the answer."""
-    first = _seeds(params)[0]
-    return digest(
-        {
-            "verb": "recommend",
-            "task": field.task,
-            "runs": {init: field.runs[init, first].digest for init in field.inits},
-            "settings": schema.flatten(params.recommend, "recommend"),
-            "seeds": list(_seeds(params)),
-            "reference": field.reference,
-            "protocol_version": PROTOCOL_VERSION,
-        }
-    )
 
 
 class Recommender:
@@ -149,7 +78,7 @@ class Recommender:
         self._probed_until = 0.0
         self._lost = Counter[str]()
         """name of a job -> workers that died at it"""
-        self.first = {init: field.runs[init, _seeds(params)[0]] for init in field.inits}
+        self.first = {init: field.runs[init, seeds_of(params)[0]] for init in field.inits}
 
     # The clock
 
@@ -177,7 +106,7 @@ class Recommender:
             UserError: a test could not be read.
         """
         self.run_race()
-        return self._answer()
+        return conclusion.conclude(self)
 
     def run_race(self) -> None:
         """Does all that is left to do."""
@@ -207,7 +136,7 @@ class Recommender:
     def summary(self, stage: str) -> tuple[dict[str, float], str]:
         """Sums up a stage in numbers and in words."""
         if stage.startswith("features"):
-            scores = {f"{name}.{init}": self._cheap(init, name) for init in self.field.inits for name in CHEAP}
+            scores = {f"{name}.{init}": self.cheap(init, name) for init in self.field.inits for name in CHEAP}
             known = {name: value for name, value in scores.items() if not math.isnan(value)}
             return known, f"Features and probes of {len(self.ledger.probes)} candidates, on train and val."
         means = {init: mean for init, (mean, _) in self.means().items()}
@@ -333,12 +262,13 @@ class Recommender:
     def _rank(self) -> None:
         """Ranks the candidates by what is cheap to know; one whose probe failed may still be trained."""
         inits = self.field.inits
-        table = {name: [self._cheap(init, name) for init in inits] for name in CHEAP}
+        table = {name: [self.cheap(init, name) for init in inits] for name in CHEAP}
         found = cheap_ranking.combined(table, self.settings.weights)
         self.ledger.ranking = {inits[place]: found.values[place] for place in found.order}
         self._save()
 
-    def _cheap(self, init: str, name: str) -> float:
+    def cheap(self, init: str, name: str) -> float:
+        """Gives a cheap score of an init; nan where there is none."""
         if name == "prior":
             return float(self.ledger.prior.get(init, math.nan))
         probe = self.ledger.probes.get(init)
@@ -354,7 +284,7 @@ class Recommender:
         for init, probe in self.ledger.probes.items():
             if probe.pass_seconds:
                 self.rates.probed(init, self.first[init], probe)
-        seeds, heights = _seeds(self.params), self._heights()
+        seeds, heights = seeds_of(self.params), self._heights()
         steps = [(height, self.settings.first_seeds) for height in heights]
         if len(seeds) > self.settings.first_seeds:
             steps.append((self.whole, len(seeds)))
@@ -392,7 +322,7 @@ class Recommender:
         always = self.field.reference if number == 0 else ""
 
         def reached(some: tuple[int, ...]) -> tuple[dict[str, float], list[str]]:
-            cost = {init: sum(self._missing(init, seed, height) for seed in some) for init in ranked}
+            cost = {init: sum(self.missing(init, seed, height) for seed in some) for init in ranked}
             found = enter(ranked, cost, free / (steps - number), always) or enter(ranked, cost, free, always)
             return cost, found
 
@@ -411,7 +341,7 @@ class Recommender:
         )
         return Rung(epochs=height, seeds=seeds, entered=tuple(entered), cut=cut)
 
-    def _missing(self, init: str, seed: int, height: int) -> float:
+    def missing(self, init: str, seed: int, height: int) -> float:
         """Estimates the seconds until a run of an init has an epoch."""
         own = self.digests[init, seed]
         done = [int(name.rpartition("-")[2]) for name in self.ledger.trained if name.startswith(f"{own}-")]
@@ -422,8 +352,8 @@ class Recommender:
         if not ranked:
             return 0.0
         of = dict.fromkeys((ranked[0], self.field.reference or ranked[0]))
-        seeds = _seeds(self.params)[:count]
-        need = sum(self._missing(init, seed, self.whole) + self._testing(init) for init in of for seed in seeds)
+        seeds = seeds_of(self.params)[:count]
+        need = sum(self.missing(init, seed, self.whole) + self._testing(init) for init in of for seed in seeds)
         return min(need, RESERVED * self.left * self.workers)
 
     def _testing(self, init: str) -> float:
@@ -472,12 +402,13 @@ class Recommender:
             inits = [init for init in rung.entered if init not in rung.lost and init not in before.lost]
             seeds = [seed for seed in rung.seeds if seed in before.seeds]
             if len(inits) > 1 and before.epochs < rung.epochs:
-                first, last = ([[self._score(i, s, r) for s in seeds] for i in inits] for r in (before, rung))
+                first, last = ([[self.score(i, s, r) for s in seeds] for i in inits] for r in (before, rung))
                 ahead = (self.whole - rung.epochs) / (rung.epochs - before.epochs)
                 return race.drift_with(believed, first, last, ahead)
         return believed
 
-    def _score(self, init: str, seed: int, rung: Rung) -> float:
+    def score(self, init: str, seed: int, rung: Rung) -> float:
+        """Gives the score on val that a run had at a rung."""
         return self.ledger.trained[f"{self.digests[init, seed]}-{rung.epochs}"].score
 
     def state(self) -> tuple[Race, list[str]]:
@@ -490,7 +421,7 @@ class Recommender:
         for rung in self.ledger.rungs:
             for init in rung.entered if rung.closed else ():
                 if init not in rung.lost:
-                    found[init] = (sum(self._score(init, s, rung) for s in rung.seeds) / len(rung.seeds), rung)
+                    found[init] = (sum(self.score(init, s, rung) for s in rung.seeds) / len(rung.seeds), rung)
         return found
 
     def _ending(self) -> Iterator[list[Job]]:
@@ -503,7 +434,7 @@ class Recommender:
             return
         both = list(dict.fromkeys((pick, reference or pick)))
         until = self.deadline - sum(self._testing(init) for init in both) / self.workers
-        seeds = _seeds(self.params)
+        seeds = seeds_of(self.params)
         yield [job for seed in seeds for job in self._stretches(both, [seed], self.whole, until)]
         whole = [seed for seed in seeds if all(self._whole(init, seed) for init in both)]
         self.ledger.end_seeds = tuple(whole)
@@ -511,7 +442,7 @@ class Recommender:
             Test(run=dataclasses.replace(self.field.runs[init, seed], parent=self.parent or None))
             for seed in whole
             for init in both
-            if not finetune.whole(self.field.runs[init, seed])
+            if not finished.whole(self.field.runs[init, seed])
         ]
 
     def _whole(self, init: str, seed: int) -> bool:
@@ -544,132 +475,6 @@ class Recommender:
             f"{words}; by finished runs an epoch takes {each:.1f} s of a worker, so the race can have about "
             f"{60 * rest * RESERVED * self.workers / each:,.0f} epochs on {self.workers} workers"
         )
-
-    def probability(self) -> float | None:
-        """Gives the probability that the pick is within one margin of the best of those that raced."""
-        state, inits = self.state() if any(rung.closed for rung in self.ledger.rungs) else (None, [])
-        if state is None or self.ledger.pick not in inits:
-            return None
-        differences, errors, df = state.against(inits.index(self.ledger.pick))
-        if not len(differences):
-            return None
-        draws = np.random.default_rng(rng.seed_of(0, "recommend"))
-        return race.probability_within(differences, errors, df=df, margin=self.task.margin, rng=draws)
-
-    def _answer(self) -> Recommendation:
-        raced = self.ledger.rungs[0].entered if self.ledger.rungs else ()
-        looked = [rung for rung in self.ledger.rungs if rung.closed]
-        state, inits = self.state() if looked else (None, [])
-        pick = self.ledger.pick or None
-        level = [inits[place] for place in state.places("leads", "level")] if state else []
-        equals = tuple(dict.fromkeys((pick, *level))) if pick and pick in level else ((pick,) if pick else ())
-        decided, sure = bool(state and state.decided), self.probability()
-        images, units = self._val()
-        verdict: Verdict = "undecided"
-        if state and state.leader is not None and (decided or (sure or 0.0) >= self.settings.sure):
-            verdict = "any of" if len(equals) > 1 else "start"
-        run = self.field.any_run
-        stages = tuple(Stage(name=name, minutes=spent / 60) for name, spent in self.ledger.stages.items())
-        tested = [self.field.runs[i, s] for s in self.ledger.end_seeds for i in (pick, self.field.reference) if i]
-        return Recommendation(
-            digest=self.key, task=self.field.task, metric=self.task.metric, margin=self.task.margin,
-            reference=self.field.reference, minutes=self.settings.minutes, seconds=self.spent, workers=self.workers,
-            device=run.device, verdict=verdict, pick=pick, equals=equals, probability=sure, decided=decided,
-            val_images=images, val_units=units, unit=self.task.unit,
-            raced=len(raced), looks=len(looked), error=self.settings.error, points=tuple(self._points()),
-            candidates=tuple(self._candidates(state, inits)), stages=stages,
-            more=self._more(state, inits), marks=run.marked, settings=schema.flatten(self.settings),
-            test_runs=tuple(dict.fromkeys(one.digest for one in tested)),
-            finished=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", commit=files.git_commit(self.root),
-        )  # fmt: skip
-
-    def _val(self) -> tuple[int, int]:
-        """Counts images and patients (studies, images) of val."""
-        run = self.field.any_run
-        prepared = load(run.prepared).of_fold(run.fold)
-        val = prepared.samples[prepared.samples["split"] == "val"]
-        return len(val), int(val["patient"].nunique())
-
-    def _candidates(self, state: Race | None, inits: Sequence[str]) -> Iterator[Candidate]:
-        means = self.means()
-        for init in sorted(self.field.inits, key=lambda one: -self.ledger.ranking.get(one, 0.0)):
-            mean, rung = means.get(init, (None, None))
-            status, why = self._status(init, state, inits)
-            trained = [
-                max((r.seconds for n, r in self.ledger.trained.items() if n.startswith(own)), default=0.0)
-                for (name, _), own in self.digests.items()
-                if name == init
-            ]
-            yield Candidate(
-                init=init, status=status, why=why, val=mean, seeds=len(rung.seeds) if rung else 0,
-                epochs=rung.epochs if rung else 0, seconds=sum(trained), parameters=self.field.sizes[init],
-                licence=candidates.strictest_licence(self.first[init].init, self.root),
-                scores={name: None if math.isnan(v := self._cheap(init, name)) else v for name in CHEAP},
-                place=self.ledger.ranking.get(init),
-            )  # fmt: skip
-        for one in self.field.left_out:
-            yield Candidate(init=one.init, status="left out", why=one.why, scores={})
-
-    def _status(self, init: str, state: Race | None, inits: Sequence[str]) -> tuple[Any, str]:
-        if init == self.ledger.pick:
-            return "pick", ""
-        if state is None or init not in inits:
-            if init in self.ledger.failed:
-                return "failed", self.ledger.failed[init]
-            return "not raced", "the time did not reach for it" if state else "there was no race"
-        standing = state.standings[inits.index(init)]
-        if init in self.ledger.failed:
-            return "failed", self.ledger.failed[init]
-        if standing.status == "dropped":
-            return ("stopped" if standing.reason == "withdrawn" else "dropped"), standing.words
-        return ("level" if standing.status in ("level", "leads") else "racing"), ""
-
-    def _points(self) -> Iterator[Point]:
-        """Replays the looks."""
-        for number, rung in enumerate(self.ledger.rungs):
-            if not rung.closed:
-                return
-            until = dataclasses.replace(self.ledger, rungs=self.ledger.rungs[: number + 1])
-            state, inits = ledger.race_of(until, self.rules, self.folder / "values", self.digests)
-            for init in rung.entered:
-                standing = state.standings[inits.index(init)]
-                if init in rung.lost:
-                    continue
-                score = sum(self._score(init, seed, rung) for seed in rung.seeds) / len(rung.seeds)
-                yield Point(
-                    minutes=rung.minutes, init=init, score=score, low=_finite(standing.low),
-                    high=_finite(standing.high), epochs=rung.epochs, seeds=len(rung.seeds), status=standing.status,
-                )  # fmt: skip
-
-    def _more(self, state: Race | None, inits: Sequence[str]) -> str:
-        """Says what more time would buy."""
-        seeds = _seeds(self.params)
-        waiting = [i for i in self.field.inits if i not in inits and i not in self.ledger.failed]
-        stopped = [init for init in inits if self._status(init, state, inits)[0] == "stopped"]
-        racing = [init for init in inits if self._status(init, state, inits)[0] == "racing"]
-        again = [*waiting, *stopped]
-        cost = sum(self._missing(init, s, self.whole) for init in again for s in seeds[: self.settings.first_seeds])
-        parts = []
-        if again:
-            span = dry_run.span(cost / max(self.workers, 1))
-            who = "candidate" if len(again) == 1 else "candidates"
-            parts.append(f"about {span} would train {len(again)} {who} that the time did not reach for")
-        if racing:
-            each = sum(self.rates.stretch(init, self.whole) for init in [*racing, self.ledger.pick])
-            span, (_, patients) = dry_run.span(each / max(self.workers, 1)), self._val()
-            done = len(self.ledger.rungs[-1].seeds) == len(seeds) and self.ledger.rungs[-1].epochs == self.whole
-            begin = f"all {len(seeds)} seeds are done, so that minutes alone change nothing; " if done else ""
-            parts.append(
-                f"{begin}a further seed of the {len(racing) + 1} that are not told apart takes about {span} "
-                f"(recommend.seeds); val has {patients} {self.task.unit}s, however long it runs"
-            )
-        if not parts:
-            return "it would tell nothing more: all candidates raced, and what is left is equal within the margin"
-        return "; ".join(parts)
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else float(value)
 
 
 def _name(job: Job) -> str:

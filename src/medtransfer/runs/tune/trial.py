@@ -17,7 +17,7 @@ from medtransfer.core import files, sqlite_files
 from medtransfer.core.addresses import Address
 from medtransfer.core.errors import UserError
 from medtransfer.params import Tuning
-from medtransfer.runs import finetune
+from medtransfer.runs import building
 from medtransfer.runs.run import Run
 from medtransfer.tracking.store import masked
 from medtransfer.training.checkpoint import Fit, last_fit
@@ -87,7 +87,7 @@ def train(job: Job, report: Callable[[Progress], None]) -> Outcome:
             raise UserError(f"trial {job.number} of {job.study} is being trained by another process here")
         fit, pruned, error = Fit(), False, ""
         try:
-            built, _ = finetune.trainer(run)
+            built, _ = building.trainer(run)
             built.resume()
             fit = built.fit
             judge = _Judge(job, built.fit)
