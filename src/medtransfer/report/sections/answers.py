@@ -91,15 +91,15 @@ def glossary() -> Section:
         "Test patients: the patients (studies, images) that no training and no choice has seen. Other patients would "
         "give other scores; intervals say by how much.",
         "Margin: the smallest difference that matters on a task, set before any run; over all tasks each task counts "
-        "in "
-        "units of its own.",
+        "in units of its own.",
         "Better (worse) by more than the margin: the whole interval of the difference is beyond the margin.",
         "Better (worse): the interval is on one side of 0, and reaches across the margin: how much is open.",
         "Better (worse) within the margin: on one side of 0, and too little to matter.",
         "Equivalent: whatever difference there is, it is within the margin.",
         "Not separated: the data say neither that there is a difference nor that there is none.",
-        "Interval: all intervals of this page hold at once with the stated chance; what decides on 'equivalent' is a "
-        "narrower one, because only one of its ends can be wrong.",
+        "Interval: those of all comparisons of two initializations hold at once with the stated chance; what decides "
+        "on 'equivalent' is a narrower one, because only one of its ends can be wrong. Calibration, subgroups, other "
+        "sites and controls are corrected each within its own section, as its notes say, and not for one another.",
         "Look: one comparison of these runs. More seeds after a look are another chance to be wrong, so each look has "
         "a part of the error that is allowed in all.",
         "Val: images held back from training that choose the epoch, and the pick among equals; never the test.",
