@@ -167,8 +167,24 @@ def test_runs_that_were_not_all_read_there_are_not_compared(tmp_path: Path) -> N
     cell = json.loads(path.read_text())
     path.write_text(json.dumps({**cell, "away": []}))
     runs = [collect(tmp_path / "cells", ROOT)[k] for k in range(8)]
-    (one,) = away.away([run for run in runs if run.task == "shenzhen"], tmp_path / "cells", "", 0.95)
+    chosen = {"shenzhen": [run for run in runs if run.task == "shenzhen"]}
+    (one,) = away.sites(chosen, tmp_path / "cells", "", 0.95)["shenzhen"]
     assert one.note.startswith("not all runs were read there")
+
+
+def test_sites_of_several_tasks_are_corrected_for_one_another(tmp_path: Path) -> None:
+    write(tmp_path / "cells")
+    runs = [run for run in collect(tmp_path / "cells", ROOT) if run.task == "shenzhen"]
+    (alone,) = away.sites({"shenzhen": runs}, tmp_path / "cells", "", 0.95)["shenzhen"]
+    twice = away.sites({"shenzhen": runs, "again": runs}, tmp_path / "cells", "", 0.95)
+    assert list(twice) == ["shenzhen", "again"]
+    smallest = min(alone.inits, key=lambda one: one.drop.p or 1.0)
+    (same,) = [one for one in twice["again"][0].inits if one.init == smallest.init]
+    assert smallest.drop.adjusted == pytest.approx(min(1.0, 2 * (smallest.drop.p or 0)))
+    assert same.drop.adjusted == pytest.approx(min(1.0, 4 * (smallest.drop.p or 0)))
+    assert smallest.drop.low is not None
+    assert same.drop.low is not None
+    assert same.drop.low < smallest.drop.low
 
 
 @pytest.mark.slow

@@ -87,6 +87,21 @@ def test_a_groups_score_is_that_of_its_images_and_a_gap_their_difference() -> No
         assert one.low < one.estimate
 
 
+def test_gaps_of_several_tasks_share_the_level() -> None:
+    table, known, units = drawn(np.random.default_rng(0))
+    alone, three = (subgroups.subgroups(table, known, METRICS["auc"], units, 0.95, tasks)[0] for tasks in (1, 3))
+    assert (alone.share, three.share) == (pytest.approx(0.025), pytest.approx(0.025 / 3))
+    for one, other in zip(alone.scores, three.scores, strict=True):
+        assert (one.gap, one.p) == (other.gap, other.p)
+        assert one.gap_low is not None
+        assert other.gap_low is not None
+        assert other.gap_low < one.gap_low
+    named = next(one for one in alone.scores if one.gap < 0)
+    for p, shown in ((0.99 * three.share / three.looked, True), (1.01 * three.share / three.looked, False)):
+        changed = dataclasses.replace(three, scores=(dataclasses.replace(named, p=p),))
+        assert bool(alarms((changed,))) == shown
+
+
 def test_the_order_of_images_decides_nothing() -> None:
     table, known, units = drawn(np.random.default_rng(1))
     order = np.random.default_rng(2).permutation(len(table))

@@ -35,7 +35,7 @@ class Measured:
     p: float | None = None
     """two-sided, of no difference"""
     adjusted: float | None = None
-    """likewise, by Holm, over all of its kind that are looked at on the task"""
+    """likewise, by Holm, over all of its kind that are looked at, whatever the task"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,24 +84,34 @@ class AwayTask:
     """why nothing is scored"""
 
 
-def away(results: Sequence[Result], folder: Path, reference: str, level: float) -> tuple[AwayTask, ...]:
-    """Scores every initialization of a task on the test images of each other task that all its runs were read on.
+def sites(
+    runs: Mapping[str, Sequence[Result]], folder: Path, reference: str, level: float
+) -> dict[str, tuple[AwayTask, ...]]:
+    """Scores every initialization of each task on the test images of each other task that all its runs were read on.
 
     Args:
-        results: runs of complete initializations of one task.
+        runs: task -> those of complete initializations.
         folder: of the finished runs.
         reference: canonical name of the init that is on the right in its pairs.
         level: of the intervals.
 
+    Returns:
+        Task -> what was read there, corrected for all tasks together.
+
     Raises:
         UserError: predictions are missing or damaged, or of other images than another run's.
     """
-    read_on = _read_on(results)
-    return adjusted([_away_task(one, results, folder, reference, level, len(read_on)) for one in read_on])
+    read_on = {task: _read_on(own) for task, own in runs.items()}
+    number = sum(map(len, read_on.values()))
+    found = [
+        _away_task(one, runs[task], folder, reference, level, number) for task, each in read_on.items() for one in each
+    ]
+    corrected = iter(adjusted(found))
+    return {task: tuple(next(corrected) for _ in each) for task, each in read_on.items()}
 
 
 def adjusted(found: Sequence[AwayTask]) -> tuple[AwayTask, ...]:
-    """Corrects for all drops of a task, and for all its pairs, at all the tasks that its networks were read on."""
+    """Corrects for all drops, and for all pairs, at all the tasks that networks were read on."""
     drops = iter(_adjusted([one.drop.p for each in found for one in each.inits]))
     pairs = iter(_adjusted([pair.away.p for each in found for pair in each.pairs]))
     return tuple(

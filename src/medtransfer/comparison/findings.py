@@ -25,7 +25,7 @@ from medtransfer.comparison import (
 )
 from medtransfer.comparison.agreements import Agreed
 from medtransfer.comparison.answers import Answer
-from medtransfer.comparison.away import AwayTask, away
+from medtransfer.comparison.away import AwayTask, sites
 from medtransfer.comparison.bayesian import Believed, believe
 from medtransfer.comparison.cells import gather_cells
 from medtransfer.comparison.claims import Verdict, about
@@ -168,7 +168,7 @@ def find(
     held = controls.gather_controls(found, results, cells, evidence, benchmark, settings, folder, whole.alpha)
     inside = {one.digest for one in (*results, *beside, *(held.runs if held else ()))}
     whole_runs = _complete(results, rows, benchmark)
-    sites = {task: away(runs, folder, reference, sure) for task, runs in whole_runs.items()}
+    read_elsewhere = sites(whole_runs, folder, reference, sure)
     return replace(
         whole,
         left_out=len(found) - len(inside),
@@ -188,9 +188,9 @@ def find(
         savings=label_curves.savings(cells, reference, sure),
         times=training_times(cells, reference, sure),
         agreements=agreements.agreements(cells, sure, SEED),
-        away=sites,
+        away=read_elsewhere,
         degradations={task: degradation(runs, folder, sure) for task, runs in whole_runs.items()},
-        required=requirements.measure(settings.promotion.require, results, rows, evidence, folder, sites),
+        required=requirements.measure(settings.promotion.require, results, rows, evidence, folder, read_elsewhere),
         gate=level(settings.promotion.alpha, 1),
         controls=held,
         answers=controls.told(held, whole.answers, benchmark.inits) if held else whole.answers,
@@ -292,7 +292,7 @@ def _evidence(
         for task, runs in chosen.items():
             rng = np.random.default_rng(SEED)
             level = 1 - settings.alpha
-            found[task] = gather(runs, folder, resamples=settings.resamples, level=level, rng=rng)
+            found[task] = gather(runs, folder, resamples=settings.resamples, level=level, rng=rng, tasks=len(chosen))
             advance()
     return found
 

@@ -55,8 +55,9 @@ class Evidence:
 
 
 def gather(
-    results: Sequence[Result], folder: Path, *, resamples: int, level: float, rng: np.random.Generator
-) -> Evidence:
+    results: Sequence[Result], folder: Path, *, resamples: int, level: float, rng: np.random.Generator,
+    tasks: int = 1,
+) -> Evidence:  # fmt: skip
     """Reads the predictions of a task's runs, those of one initialization in the order of its seeds.
 
     Args:
@@ -65,6 +66,7 @@ def gather(
         resamples: of the patients; 0: no intervals of single scores.
         level: of the intervals.
         rng: draws the resamples, the same ones for all initializations.
+        tasks: that are looked at together, for whose groups of patients the gaps are corrected.
 
     Raises:
         UserError: predictions are missing or damaged, are of other images than another run's, or do not give the
@@ -94,7 +96,7 @@ def gather(
     found = replace(blank, contributions=values, coarseness=parts.coarseness, cases=parts.cases, note=note)
     if metric.of != "mask":
         found = replace(found, calibration=calibrate(results, answered, units, level))
-    found = replace(found, subgroups=subgroups(_grouped(results, folder, table), answered, metric, units, level))
+    found = replace(found, subgroups=subgroups(_grouped(results, folder, table), answered, metric, units, level, tasks))
     if not resamples:
         words = "comparison.resamples is 0: no intervals of single scores"
         return replace(found, note="; ".join(filter(None, [note, words])))

@@ -57,14 +57,16 @@ class Grouping:
     scores: tuple[InGroup, ...]
     """by initialization and group"""
     looked: int
-    """gaps of the task that share the level"""
+    """gaps of the task"""
+    share: float = 0.0
+    """of the error that is allowed, which they share"""
     note: str = ""
     """why nothing is scored"""
 
 
 def subgroups(
     table: pd.DataFrame, predictions: Predictions, metric: Metric, units: Mapping[str, Sequence[Sequence[int]]],
-    level: float,
+    level: float, tasks: int = 1,
 ) -> tuple[Grouping, ...]:  # fmt: skip
     """Scores every initialization in every group of every column that the predictions carry.
 
@@ -73,7 +75,8 @@ def subgroups(
         predictions: of complete initializations on these images.
         metric: the task's, one with contributions of patients.
         units: init -> places of the runs of each of its seeds, or folds.
-        level: of intervals; the gaps share half of what it leaves (Bonferroni).
+        level: of intervals; the gaps of all tasks share half of what it leaves (Bonferroni).
+        tasks: that are looked at together.
     """
     share = VALUES / max(1, predictions.answers[0].size * sum(map(len, units.values())))
     chosen = {init: places[: max(LEAST, int(share * len(places)))] for init, places in units.items()}
@@ -87,9 +90,12 @@ def subgroups(
     values = [(grouping, scored) for grouping, scored in whole if scored]
     looked = sum(len(scored) * (len(grouping.patients) if len(grouping.patients) > 2 else 1)
                  for grouping, scored in values)  # fmt: skip
-    corrected = 1 - CAUTION * (1 - level) / max(1, looked)
+    allowed = CAUTION * (1 - level) / tasks
+    corrected = 1 - allowed / max(1, looked)
     return tuple(
-        replace(grouping, looked=looked, scores=_scores(scored, tuple(grouping.patients), level, corrected))
+        replace(
+            grouping, looked=looked, share=allowed, scores=_scores(scored, tuple(grouping.patients), level, corrected)
+        )
         if scored
         else grouping
         for grouping, scored in whole

@@ -28,7 +28,7 @@ def away(findings: Findings) -> list[Section]:
         f"trained or chosen there. Scores in percent on the labels that both share ({level} interval over seeds and "
         "test patients); drop: home minus there, in points. The patients are other people, so both sets are drawn "
         "anew independently; seeds are the same networks.",
-        "p and “shown” are corrected by Holm for all drops of the task, or for all its pairs of initializations there, "
+        "p and “shown” are corrected by Holm for all drops of the page, or for all pairs of initializations away, "
         f"each at {CAUTION * findings.settings.alpha:g}; intervals of drops and differences by Bonferroni, which are a "
         "little wider. A drop mixes the other scanner, the other patients and the other readers of the labels; none "
         "shown is no proof of equality.",

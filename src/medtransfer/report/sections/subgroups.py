@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from medtransfer.comparison.calibration import CAUTION
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.subgroups import CASES, FEWEST, Grouping, InGroup
 from medtransfer.comparison.wording import interval, names, points
@@ -25,7 +24,7 @@ def subgroups(findings: Findings) -> list[Section]:
     notes = (
         f"Test score in percent within groups of patients ({level} interval over seeds and patients). Behind: the "
         "group with the lowest score, and that minus the mean of the other groups, in points; its interval, and "
-        "“shown”, are corrected for all groups and initializations of the task (Bonferroni). Groups differ in how ill "
+        "“shown”, are corrected for all groups, initializations and tasks (Bonferroni). Groups differ in how ill "
         "they are and how they were imaged: a gap is no proof of what causes it, and none shown is no "
         "proof of equality.",
     )
@@ -34,7 +33,7 @@ def subgroups(findings: Findings) -> list[Section]:
 
 def behind(findings: Findings, task: str, grouping: Grouping) -> list[tuple[str, str]]:
     """Lists the initializations and the groups in which they were shown to score lower than in the others."""
-    share = CAUTION * findings.settings.alpha / max(1, grouping.looked)
+    share = grouping.share / max(1, grouping.looked)
     return [(one.init, one.group) for one in grouping.scores if one.p is not None and one.p <= share and one.gap < 0]
 
 
@@ -82,7 +81,7 @@ def _notes(findings: Findings, task: str, grouping: Grouping) -> list[str]:
             for group in dict.fromkeys(group for _, group in shown)
         ]
         notes.append(f"Shown to fall behind: {'; '.join(each)}." if each else "No group was shown to fall behind.")
-        gaps = f"{grouping.looked} gaps of the task share {CAUTION * findings.settings.alpha:g}"
+        gaps = f"{grouping.looked} gaps of the task share {grouping.share:.3g}"
         notes.append(f"{grouping.seeds} seeds of each{_over(findings, task, grouping)}; {gaps}.")
     else:
         notes.append(f"Not compared: {grouping.note}.")
