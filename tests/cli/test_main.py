@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -128,6 +129,12 @@ def test_phantoms_are_those_of_the_benchmark_unless_others_are_named(top: Path) 
     counts = params.phantoms.images
     own = {name: counts[name] for name in ("chestxray14", "shenzhen", "montgomery")}
     assert data_verbs._datasets(params, top, "benchmark") == own
+    read_on = parameters.load(top / "params.yaml", {"tasks.chestxray14.external": "[{task: chexpert}]"})
+    read_on = dataclasses.replace(
+        read_on, benchmark=dataclasses.replace(read_on.benchmark, tasks=("chestxray14", "montgomery"))
+    )
+    sites = {name: counts[name] for name in ("chestxray14", "chexpert", "montgomery")}
+    assert data_verbs._datasets(read_on, top, "benchmark") == sites
     assert data_verbs._datasets(params, top, "all") == counts
     assert data_verbs._datasets(params, top, "drive") == {"drive": counts["drive"]}
     with pytest.raises(UserError, match="no phantoms of driv; the nearest valid name is drive"):

@@ -13,14 +13,14 @@ from medtransfer.params import Params
 log = logging.getLogger("medtransfer")
 
 
-@verb("phantoms", "benchmark", "model", "inits", extra="train")
+@verb("phantoms", "tasks", "benchmark", "model", "inits", extra="train")
 def phantoms(params: Params, root: Path, dataset: str = "benchmark") -> None:
     """Write synthetic images in a dataset's official layout under data/phantoms, each core a dataset at a time.
 
     Args:
         params: of the study.
         root: the study's folder.
-        dataset: dataset, or benchmark: those of its tasks and chains of pre-training, or all.
+        dataset: dataset, or benchmark: those of its tasks, sites that these name and chains of pre-training, or all.
     """
     import multiprocessing
     import os
@@ -75,7 +75,8 @@ def _datasets(params: Params, root: Path, dataset: str) -> dict[str, int]:
     from medtransfer.weights.names import parse
 
     b = params.benchmark
-    of_tasks = {catalog.lookup(task, root).dataset for task in b.tasks}
+    read_on = {one.task for task in b.tasks if task in params.tasks for one in params.tasks[task].external}
+    of_tasks = {catalog.lookup(task, root).dataset for task in {*b.tasks, *read_on}}
     chains = {name for init in b.inits for name in parse(init, params.model.backbone, params.inits).chain}
     return {name: counts[name] for name in counts if name in of_tasks | chains}
 
