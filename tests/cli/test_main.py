@@ -112,6 +112,19 @@ def test_the_shell_completes_verbs_options_and_parameters() -> None:
     assert {"classification.lr", "engine.portable", "benchmark.seeds"} <= set(dotted_names())
 
 
+def test_a_section_that_an_older_parameter_file_lacks_is_named_before_dvc_stops(tmp_path: Path, top: Path) -> None:
+    text = (top / "params.yaml").read_text()
+    start = text.index("\ncorruptions:")
+    older = text[:start] + text[text.index("\n\n", start) :]
+    (tmp_path / "dvc.yaml").write_text((top / "dvc.yaml").read_text())
+    (tmp_path / "params.yaml").write_text(older)
+    with pytest.raises(UserError, match=r"before there was corruptions, .*: add `corruptions: {}` at its end"):
+        data_verbs._check_sections(tmp_path)
+    (tmp_path / "params.yaml").write_text(older + "\ncorruptions: {}\n")
+    data_verbs._check_sections(tmp_path)
+    assert parameters.load(tmp_path / "params.yaml").corruptions.kinds == ()
+
+
 def test_no_colour_and_no_traceback_reach_a_pipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
