@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -111,6 +112,19 @@ def test_the_shell_completes_verbs_options_and_parameters() -> None:
     assert {"classification.lr", "engine.portable", "benchmark.seeds"} <= set(dotted_names())
 
 
+def test_a_section_that_an_older_parameter_file_lacks_is_named_before_dvc_stops(tmp_path: Path, top: Path) -> None:
+    text = (top / "params.yaml").read_text()
+    start = text.index("\ncorruptions:")
+    older = text[:start] + text[text.index("\n\n", start) :]
+    (tmp_path / "dvc.yaml").write_text((top / "dvc.yaml").read_text())
+    (tmp_path / "params.yaml").write_text(older)
+    with pytest.raises(UserError, match=r"before there was corruptions, .*: add `corruptions: {}` at its end"):
+        data_verbs._check_sections(tmp_path)
+    (tmp_path / "params.yaml").write_text(older + "\ncorruptions: {}\n")
+    data_verbs._check_sections(tmp_path)
+    assert parameters.load(tmp_path / "params.yaml").corruptions.kinds == ()
+
+
 def test_no_colour_and_no_traceback_reach_a_pipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,6 +142,12 @@ def test_phantoms_are_those_of_the_benchmark_unless_others_are_named(top: Path) 
     counts = params.phantoms.images
     own = {name: counts[name] for name in ("chestxray14", "shenzhen", "montgomery")}
     assert data_verbs._datasets(params, top, "benchmark") == own
+    read_on = parameters.load(top / "params.yaml", {"tasks.chestxray14.external": "[{task: chexpert}]"})
+    read_on = dataclasses.replace(
+        read_on, benchmark=dataclasses.replace(read_on.benchmark, tasks=("chestxray14", "montgomery"))
+    )
+    sites = {name: counts[name] for name in ("chestxray14", "chexpert", "montgomery")}
+    assert data_verbs._datasets(read_on, top, "benchmark") == sites
     assert data_verbs._datasets(params, top, "all") == counts
     assert data_verbs._datasets(params, top, "drive") == {"drive": counts["drive"]}
     with pytest.raises(UserError, match="no phantoms of driv; the nearest valid name is drive"):

@@ -116,6 +116,8 @@ def test_one_sentence_says_what_these_data_carry() -> None:
     ahead = said(found(np.random.default_rng(1), ahead=1.5))
     assert "init2 is shown to be better than init1" in ahead
     assert "with one seed nothing is tested" in said(found(np.random.default_rng(1), seeds=1))
+    alone = found(np.random.default_rng(1), inits=1, barred="init0")
+    assert said(alone) == "Read at other; nothing is tested, because no initialization may be compared there."
 
 
 def write(folder: Path, cases: int = 160) -> None:

@@ -113,6 +113,14 @@ def test_a_temperature_of_val_is_applied(cells: Path, tmp_path: Path) -> None:
     assert one.tempered is not None
     assert one.tempered.estimate == pytest.approx(np.mean(errors), abs=1e-9)
     assert one.temperature == pytest.approx(2.0)
+    path = next(path for path in sorted(folder.glob("chestxray14/*/cell.json")) if f'"{one.init}"' in path.read_text())
+    cell = json.loads(path.read_text())
+    cell["scores"] = {name: value for name, value in cell["scores"].items() if not name.startswith("temperature.")}
+    path.write_text(json.dumps(cell))
+    cold = next(
+        each for each in of(again(folder, ("chestxray14", "montgomery")), "chestxray14").inits if each.init == one.init
+    )
+    assert (cold.tempered, cold.temperature) == (None, None)  # no mean over the seeds that have one
 
 
 def run(seed: int, template: Result) -> Result:

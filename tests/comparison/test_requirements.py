@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -152,6 +153,39 @@ def test_a_metric_without_patients_says_so(tmp_path: Path) -> None:
 def test_an_unknown_condition_is_refused_with_the_nearest(folder: Path, name: str, near: str) -> None:
     with pytest.raises(UserError, match=rf"promotion\.require: unknown condition '{name}'.*{near}"):
         find(folder, f"{{{name}: 0.1}}")
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        ("auc: 70", "auc is a number from 0 to 1, where 0.05 is 5 points; got 70"),
+        ("calibration: -1", "calibration is a number from 0 to 1"),
+        ("away_drop: 5", "away_drop is a number from -1 to 1"),
+        ("hd95_px: -2", "hd95_px is a number from 0 or more; got -2"),
+    ],
+)
+def test_a_bound_that_everything_or_nothing_would_keep_is_refused(condition: str, words: str) -> None:
+    name, _, bound = condition.partition(": ")
+    with pytest.raises(UserError, match=f"promotion.require: {words}"):
+        requirements.check({name: float(bound)})
+    requirements.check({"hd95_px": 12.0, "kappa": -0.1, "away_drop": 0.0, "auc": 1.0})
+
+
+def test_a_condition_that_no_task_can_be_asked_is_refused_and_not_left_out(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"balanced_accuracy is measured of multiclass tasks, and no task of the .*bin"):
+        find(folder, "{balanced_accuracy: 0.7}")
+
+
+def test_who_lacks_runs_on_a_task_is_not_said_to_keep_all_on_all_tasks(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "cells")
+    for path in (tmp_path / "cells/montgomery").glob("*/cell.json"):
+        if json.loads(path.read_text())["init"] == "swav@resnet50":
+            shutil.rmtree(path.parent)
+    one = section.requirements(find(tmp_path / "cells", "{auc: 0.01}"))
+    assert one is not None
+    assert one.notes[0] == (
+        "Shown to keep all conditions on all tasks: imagenet. Without all its runs on a task: swav."
+    )
 
 
 def test_a_bound_is_kept_where_the_whole_interval_is_within() -> None:

@@ -152,6 +152,23 @@ def test_equal_runs_under_two_digests_count_once_those_of_the_lab_with_most_runs
     ]
 
 
+def test_what_an_init_alone_has_and_what_follows_the_test_put_no_run_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    every = [packs.result(init=init, seed=seed) for init in EFFECTS for seed in range(2)]
+    own: dict[str, dict[str, object]] = {
+        "random@resnet50": {"model.random_last_bn": "one"}, "swav@resnet50": {"corruptions.kinds": ["noise"]}
+    }  # fmt: skip
+    every = [dataclasses.replace(one, params={**one.params, **own.get(one.init, {})}) for one in every]
+    first = next(one for one in every if one.init == "random@resnet50")
+    odd = [dataclasses.replace(first, seed=7, digest="e" * 32, params={**first.params, "model.random_last_bn": "zero"})]
+    found = compare.compare(merged(tmp_path, packs.contribution(every, "Z"), packs.contribution(odd, "A")))
+    assert {one.digest for one in found.results} == {one.digest for one in every}
+    assert [record.getMessage() for record in caplog.records] == [
+        "1 of 7 runs not counted\n  1 of A: another model than most runs of its initialization on the task"
+    ]
+
+
 def test_refuted_runs_do_not_count_and_that_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     honest = packs.contribution([packs.result(seed=seed) for seed in range(2)], "A")
     forged = packs.contribution([packs.result(init="swav@resnet50", seed=seed, auc=0.99) for seed in range(2)], "B")

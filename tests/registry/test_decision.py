@@ -13,6 +13,7 @@ import pytest
 from medtransfer import params
 from medtransfer.comparison import findings
 from medtransfer.comparison.contrasts import ALL
+from medtransfer.comparison.controls import Alarm, Controls
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.requirements import Measured
 from medtransfer.data import catalog
@@ -239,6 +240,26 @@ def test_marks_bar_from_the_championship(
     decision = judge(what, None)
     assert (decision.outcome, decision.alias) == (outcome, alias)
     assert words in decision.reasons[0]
+
+
+def test_an_alarm_of_labels_drawn_anew_bars_from_the_championship(clear: Findings) -> None:
+    quiet = Alarm(
+        task="shenzhen", init=IMAGENET, metric="auc", nothing=0.5, mean=0.9, low=0.8, high=1.0, p=0.001, raised=False,
+        seeds=4,
+    )  # fmt: skip
+    held = Controls(
+        asked=("permuted",), points=(), against=(), alarms=(quiet,), missing=(), runs=(), level=0.95, alpha=0.03,
+        masks=(),
+    )  # fmt: skip
+    assert judge(dataclasses.replace(clear, controls=held), None).outcome == "champion"
+    held = dataclasses.replace(held, alarms=(dataclasses.replace(quiet, raised=True),))
+    decision = judge(dataclasses.replace(clear, controls=held), None)
+    assert decision.outcome == "challenger"
+    assert decision.reasons[0].startswith(
+        "Labels drawn anew among patients were still predicted on shenzhen (AUC 90.00"
+    )
+    allowed = dataclasses.replace(GATE, require_audit=False)
+    assert judge(dataclasses.replace(clear, controls=held), None, allowed).outcome == "champion"
 
 
 def test_an_audit_that_is_not_required_bars_nothing(tmp_path: Path) -> None:

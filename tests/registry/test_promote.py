@@ -215,6 +215,15 @@ def test_what_is_required_stands_in_the_log_the_tags_the_card_and_the_record(
     assert "Required of it" in str(version.description)
 
 
+def test_a_study_with_more_than_its_tables_hold_is_promoted(root: Path) -> None:
+    more = {"benchmark.protocols": "[finetune, linear]"}
+    here, _ = finish(root, {"a": 0.0}, overrides=more)
+    finish(root, {"a": 0.0}, overrides=more, protocol="linear")
+    found = promotions.report(root, here)
+    assert found.beside
+    assert promote(root, here, found)[0]["outcome"] == "champion"
+
+
 def test_a_comparison_that_is_older_than_the_runs_is_refused(root: Path) -> None:
     promote(root, *finish(root, {"a": 0.0}))
     here, found = finish(root, BETTER)

@@ -14,6 +14,8 @@ from medtransfer import params
 from medtransfer.comparison import findings
 from medtransfer.comparison.away import AwayScore, AwayTask
 from medtransfer.comparison.away import Measured as Fall
+from medtransfer.comparison.controls import Controls
+from medtransfer.comparison.degradation import Degradation
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.wording import first_lines
 from medtransfer.report import checklist_facts, write
@@ -57,6 +59,17 @@ def test_data_splits_and_numbers_are_those_of_the_runs(found: Findings) -> None:
         assert f"{split} {number:,}" in counted
     assert f"test patients: {found.evidence['shenzhen'].patients:,}" in counted
     assert f"split {first.split}; unit {first.unit}; no leak" in line(checklist_facts.partitions(found), "shenzhen")
+
+
+def test_robustness_names_what_test_images_were_worsened_by_and_the_controls(found: Findings) -> None:
+    worse = Degradation(metric="auc", kinds=("blur", "noise"), severities=(1, 5), chance=0.5, seeds=3, inits=())
+    asked = Controls(
+        asked=("prior",), points=(), against=(), alarms=(), missing=(), runs=(), level=0.95, alpha=0.03, masks=()
+    )  # fmt: skip
+    words = checklist_facts.robustness(dataclasses.replace(found, degradations={"shenzhen": worse}, controls=asked))
+    assert words[1:] == ["shenzhen: test images made worse by blur, noise (severity 1, 5 of 5)", "controls: prior"]
+    single = dataclasses.replace(found, benchmark=dataclasses.replace(found.benchmark, seeds=(0,)))
+    assert checklist_facts.robustness(single)[0].startswith("1 seed, one split")
 
 
 def test_marks_of_a_leak_are_told(found: Findings) -> None:
@@ -125,10 +138,10 @@ def test_another_site_is_told_with_its_drops_and_its_absence_too(found: Findings
     )
     none = AwayTask(task="near", images=3, marks=(), note="fewer than 10 patients of a class in one of the two tests")
     assert checklist_facts.external(dataclasses.replace(found, away={"shenzhen": (site, none)})) == [
-        "shenzhen, read on the 1,200 test images of far (partial), 800 patients: AUC over Tuberculosis, home minus "
+        "shenzhen, read on 1,200 test images of far (partial), 800 patients: AUC over Tuberculosis, home minus "
         "there in "
         "points: imagenet@resnet50 +3.12",
-        "shenzhen, read on the 3 test images of near: not compared, fewer than 10 patients of a class in one of the "
+        "shenzhen, read on 3 test images of near: not compared, fewer than 10 patients of a class in one of the "
         "two tests",
     ]
 

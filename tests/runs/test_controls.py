@@ -14,7 +14,18 @@ from medtransfer import params as parameters
 from medtransfer.core.errors import UserError
 from medtransfer.data.cache import load
 from medtransfer.params import Params
-from medtransfer.runs import benchmark, building, controls, dry_run, feature_cache, finetune, finished, frozen, prior
+from medtransfer.runs import (
+    benchmark,
+    building,
+    controls,
+    dry_run,
+    feature_cache,
+    finetune,
+    finished,
+    frozen,
+    prior,
+    status,
+)
 from medtransfer.runs.run import Run, plan
 from medtransfer.training import loader as loading
 from tests.support import workspace
@@ -70,6 +81,32 @@ def test_masks_drawn_anew_are_learnt_without_what_moves_images(root: Path) -> No
     masks = permuted["montgomery"].fields
     assert [masks[f"segmentation.augmentation.{name}"] for name in ("crop", "distortion", "intensity")] == [0, 0, 0.3]
     assert permuted["shenzhen"].fields["classification.augmentation.crop"] == 1.0
+
+
+def test_controls_are_read_on_nothing_but_their_test(root: Path) -> None:
+    worse = {"corruptions__kinds": "[noise]", "corruptions__severities": "[1]"}
+    plain = controls.add([], settings(root), root, TASKS)
+    asked = controls.add([], settings(root, **worse), root, TASKS)
+    assert [run.digest for run in asked] == [run.digest for run in plain]
+    assert {name for run in asked for name in finished.results_of(run)} == {*finished.RESULTS}
+    (own,) = plan(settings(root, **worse), root, ["random"], ["shenzhen"], [0])
+    assert own.corrupted["corruptions.kinds"] == ["noise"]
+
+
+def test_a_control_has_its_own_line_in_the_grid_unless_it_is_a_run_of_the_benchmark(root: Path) -> None:
+    params = settings(root, "[random-frozen, texture]", benchmark__inits="[random]")
+    runs = [*plan(params, root, ["random"], ["shenzhen"], [0]), *controls.add([], params, root, ["shenzhen"])]
+    inits = ["random@test_resnet"]
+    lines = [status._line(run, params.benchmark, inits) for run in runs]
+    assert lines == ["random@test_resnet", "control: random-frozen", "control: texture"]
+    both = settings(root, "[random-frozen]", benchmark__inits="[random]", benchmark__protocols="[finetune, linear]")
+    assert status._line(runs[1], both.benchmark, inits) == "random@test_resnet"
+
+
+def test_what_several_kinds_of_runs_miss_is_said_once() -> None:
+    gaps = [dry_run.Gap("fixed runs of a", "why"), dry_run.Gap("controls of a", "why"), dry_run.Gap("data of b", "no")]
+    found = dry_run.Survey([], {}, gaps)
+    assert dry_run.gap_lines(found) == ["Missing, fixed runs of a, controls of a: why", "Missing, data of b: no"]
 
 
 def test_the_survey_counts_controls_and_those_whose_weights_are_not_here(root: Path) -> None:

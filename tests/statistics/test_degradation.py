@@ -32,6 +32,7 @@ def test_the_share_that_is_lost_of_what_is_above_chance() -> None:
     assert degradation.lost(clean, clean, 0.5, 0.95).estimate == 0
     assert degradation.lost(clean - 0.4, clean - 0.5, 0.5, 0.95).estimate is None  # it is at chance
     assert degradation.lost(clean - 0.6, clean - 0.7, 0.5, 0.95).estimate is None
+    assert degradation.lost(clean[:1], clean[:1], 0.5, 0.95).estimate is None  # one seed shows nothing
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ def report(root: Path, here: Params) -> Findings:
         next(name for name in benchmark.inits if name.startswith("random")),
     )
     tables = {
-        "runs": record.runs(found.results),
+        "runs": record.runs(record.every_run(found)),
         "comparison": record.comparison(found),
         "contrasts": record.contrasts(found),
     }

@@ -13,14 +13,14 @@ from medtransfer.params import Params
 log = logging.getLogger("medtransfer")
 
 
-@verb("phantoms", "benchmark", "model", "inits", extra="train")
+@verb("phantoms", "tasks", "benchmark", "model", "inits", extra="train")
 def phantoms(params: Params, root: Path, dataset: str = "benchmark") -> None:
     """Write synthetic images in a dataset's official layout under data/phantoms, each core a dataset at a time.
 
     Args:
         params: of the study.
         root: the study's folder.
-        dataset: dataset, or benchmark: those of its tasks and chains of pre-training, or all.
+        dataset: dataset, or benchmark: those of its tasks, sites that these name and chains of pre-training, or all.
     """
     import multiprocessing
     import os
@@ -75,7 +75,8 @@ def _datasets(params: Params, root: Path, dataset: str) -> dict[str, int]:
     from medtransfer.weights.names import parse
 
     b = params.benchmark
-    of_tasks = {catalog.lookup(task, root).dataset for task in b.tasks}
+    read_on = {one.task for task in b.tasks if task in params.tasks for one in params.tasks[task].external}
+    of_tasks = {catalog.lookup(task, root).dataset for task in {*b.tasks, *read_on}}
     chains = {name for init in b.inits for name in parse(init, params.model.backbone, params.inits).chain}
     return {name: counts[name] for name in counts if name in of_tasks | chains}
 
@@ -85,7 +86,31 @@ def sources(params: Params, root: Path) -> None:
     """Note which real files are under data/raw, for DVC to see what changed."""
     from medtransfer.data import raw
 
+    _check_sections(root)
     raw.write(root)
+
+
+def _check_sections(root: Path) -> None:
+    """Refuses, before DVC does hours later, a parameter file of before a section that the stages depend on.
+
+    Raises:
+        UserError: with what to add.
+    """
+    import yaml
+
+    stages, ours = root / "dvc.yaml", root / "params.yaml"
+    if not (stages.is_file() and ours.is_file()):
+        return
+    each = (stage.get("do", stage) for stage in yaml.safe_load(stages.read_text()).get("stages", {}).values())
+    names = [name for stage in each for name in stage.get("params", ()) if isinstance(name, str)]
+    held = yaml.safe_load(ours.read_text()) or {}
+    missing = dict.fromkeys(name.partition(".")[0] for name in names if name.partition(".")[0] not in held)
+    if missing:
+        lines = ", ".join(f"`{name}: {{}}`" for name in missing)
+        raise UserError(
+            f"{ours} is of before there was {' and '.join(missing)}, which stages of dvc.yaml depend on, and DVC stops "
+            f"where a section is not there: add {lines} at its end, and its defaults hold"
+        )
 
 
 @verb("data", "tasks", "benchmark", extra="train")

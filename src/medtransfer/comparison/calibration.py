@@ -26,7 +26,8 @@ RIGHT = {"slope": 1.0, "intercept": 0.0}
 PARTS = ("reliability", "resolution", "uncertainty")
 """of the Brier score: the first minus the second plus the third"""
 
-
+UNTEMPERED = "in a run val shows none to be best, or it was trained before they were kept, or by other code"
+"""why an initialization has no temperature"""
 MEASURED = ("ece", "brier")
 """metrics whose contributions of patients are measured here"""
 
@@ -57,7 +58,7 @@ class Calibrated:
     tempered: Measure | None
     """`ece` with the temperatures that val decided; None: a run has none"""
     temperature: float | None
-    """geometric mean over labels and seeds"""
+    """geometric mean over labels and seeds; None: as of `tempered`"""
     brier: Measure
     parts: Mapping[str, float]
     """of `brier`, see `PARTS`"""
@@ -240,7 +241,7 @@ def _over_seeds(
             p=joint.p if name in RIGHT else None, joint=None if name in RIGHT else joint,
         )  # fmt: skip
 
-    ece, brier = measure("ece"), measure("brier")
+    ece, brier, tempered = measure("ece"), measure("brier"), measure("tempered")
     assert ece is not None  # every run has them
     assert brier is not None
     logs = [math.log(one) for result in results for one in fitted(result, labels) or () if one is not None]
@@ -249,8 +250,8 @@ def _over_seeds(
         seeds=len(units),
         ece=ece,
         chance=float(np.mean([run.chance for run in runs])),
-        tempered=measure("tempered"),
-        temperature=math.exp(float(np.mean(logs))) if logs else None,
+        tempered=tempered,
+        temperature=math.exp(float(np.mean(logs))) if logs and tempered else None,
         brier=brier,
         parts=dict(zip(PARTS, np.mean([run.parts for run in runs], axis=0).tolist(), strict=True)),
         slope=measure("slope"),

@@ -157,7 +157,8 @@ def find(
     digests = {result.digest for result in results}
     beside = [one for one in found if one.digest not in digests and belongs(one, benchmark)]
     claims.check(settings.claims, {*TASKS, *benchmark.tasks}, settings.inits)
-    requirements.check(settings.promotion.require)
+    kinds = {result.task: result.kind for result in results}
+    requirements.check(settings.promotion.require, [*kinds.values()] if {*benchmark.tasks} <= {*kinds} else ())
     printed = [row for name in settings.comparison.against for row in _read(root / name, settings.comparison)]
     one_test = [task for task in benchmark.tasks if locked(of_task(results, task), folder)]
     early = {task: stopped.read(folder, task) for task in benchmark.tasks}

@@ -5,7 +5,7 @@ A condition that is no metric is a row of `CONDITIONS`; every metric of `statist
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,17 @@ import numpy as np
 
 from medtransfer.comparison import other_metrics
 from medtransfer.comparison.away import AwayTask
-from medtransfer.comparison.calibration import Measure
+from medtransfer.comparison.calibration import UNTEMPERED, Measure
 from medtransfer.comparison.patients import Evidence
 from medtransfer.comparison.published_form import Row
+from medtransfer.comparison.wording import names
 from medtransfer.core import schema
 from medtransfer.core.errors import UserError
 from medtransfer.results.result import Result, of_task
 from medtransfer.statistics import metrics
 from medtransfer.statistics.seeds_and_patients import JointInterval, joint_interval
+
+TEMPERED = "ece_tempered"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +103,9 @@ def _calibration(score: str, take: Callable[[Any], Measure | None]) -> Measuring
         found = take(one) if one else None
         if found is not None and found.joint is not None:
             return [("", found.joint, "")]
-        return [("", *task.of_scores(init, score))]
+        interval, note = task.of_scores(init, score)
+        missing = interval is None and score == TEMPERED
+        return [("", interval, f"no temperature: {UNTEMPERED}" if missing else note)]
 
     return measure
 
@@ -142,7 +147,7 @@ class Condition:
 CONDITIONS: dict[str, Condition] = {
     "calibration": Condition(kinds=metrics.CLASSIFICATION, measure=_calibration("ece", lambda one: one.ece)),
     "calibration_after_temperature": Condition(
-        kinds=metrics.CLASSIFICATION, measure=_calibration("ece_tempered", lambda one: one.tempered)
+        kinds=metrics.CLASSIFICATION, measure=_calibration(TEMPERED, lambda one: one.tempered)
     ),
     "worst_group_drop": Condition(kinds=(*metrics.CLASSIFICATION, "segmentation"), measure=_drops),
     "away_drop": Condition(kinds=(*metrics.CLASSIFICATION, "segmentation"), measure=_away_drops),
@@ -150,16 +155,42 @@ CONDITIONS: dict[str, Condition] = {
 """name -> what is at most the bound, in the unit of scores (0.05 = 5 points)"""
 
 
-def check(require: Mapping[str, float]) -> None:
-    """Refuses a condition that is none.
+def check(require: Mapping[str, float], kinds: Collection[str] = ()) -> None:
+    """Refuses a condition that is none, that any result would keep or break, or that no task can be asked.
+
+    Args:
+        require: condition -> bound.
+        kinds: of all tasks of the benchmark; empty: not known yet.
 
     Raises:
-        UserError: a name is unknown; the message has the nearest valid one.
+        UserError: a name is unknown; the message has the nearest valid one; a bound is outside of what can be
+            measured; or no task is of a kind that has it.
     """
     known = [*CONDITIONS, *metrics.METRICS]
-    for name in require:
+    for name, bound in require.items():
         if name not in known:
             raise UserError(f"promotion.require: unknown condition {name!r}{schema.nearest(name, known)}")
+        _check_bound(name, bound)
+        having = CONDITIONS[name].kinds if name in CONDITIONS else metrics.METRICS[name].of_kinds
+        if kinds and not {*kinds} & {*having}:
+            raise UserError(
+                f"promotion.require: {name} is measured of {names(having, len(having), 'or')} tasks, and no task of "
+                f"the benchmark is one ({names(list(dict.fromkeys(kinds)), len(kinds))}): take it out"
+            )
+
+
+def _check_bound(name: str, bound: float) -> None:
+    """Refuses a bound that all, or none, would keep, such as a percentage.
+
+    Raises:
+        UserError: with the range that it may have.
+    """
+    metric = metrics.METRICS.get(name)
+    least = -1.0 if (metric.ordinal if metric else name.endswith("_drop")) else 0.0
+    most = float("inf") if metric and metric.unit else 1.0
+    if not least <= bound <= most:
+        ends = f"{least:g} or more" if metric and metric.unit else f"{least:g} to {most:g}, where 0.05 is 5 points"
+        raise UserError(f"promotion.require: {name} is a number from {ends}; got {bound:g}")
 
 
 def measure(

@@ -12,6 +12,8 @@ from medtransfer.packs.records import Contribution, Pack
 from medtransfer.results.result import Result
 
 Status = Literal["claimed", "verified", "refuted"]
+MODEL = "model."
+"""begins the names of parameters that differ by init"""
 TUNED = "tuned"
 SAME = "of equal init, task and seed"
 """how the reason begins why a second lab's run does not count"""
@@ -61,6 +63,8 @@ def count(pack: Pack, protocol: str, recipe: str) -> tuple[Run, ...]:
     runs = _majority(runs, lambda run: run.result.task, _data, "other data or another split than most runs of its task")
     if recipe != TUNED:  # whose values differ by init, as each study found
         runs = _majority(runs, lambda run: run.result.task, _params, "other parameters than most runs of its task")
+    words = "another model than most runs of its initialization on the task"
+    runs = _majority(runs, lambda run: f"{run.result.task} {run.result.init}", _model, words)
     words = "other weights under this name than most runs of it"
     runs = _majority(runs, lambda run: run.result.init, lambda run: str(run.result.weights_sha256), words)
     runs = _of_one_lab(runs)
@@ -158,8 +162,18 @@ def _data(run: Run) -> Hashable:
 
 
 def _params(run: Run) -> Hashable:
-    """Reads what a run was trained under, without the machine's part."""
-    return repr(sorted((name, value) for name, value in run.result.params.items() if not name.startswith("engine.")))
+    """Reads what a run was trained under, without the parts of machine and init, and without what follows its test."""
+    others = ("engine.", MODEL, "corruptions.")
+    return _sorted(run, lambda name: not name.startswith(others) and not name.endswith(".external"))
+
+
+def _model(run: Run) -> Hashable:
+    """Reads the model's parameters, of which an init has those that concern it: random weights, padding, a decoder."""
+    return _sorted(run, lambda name: name.startswith(MODEL))
+
+
+def _sorted(run: Run, chosen: Callable[[str], bool]) -> Hashable:
+    return repr(sorted((name, value) for name, value in run.result.params.items() if chosen(name)))
 
 
 def _of_one_lab(runs: Sequence[Run]) -> list[Run]:

@@ -182,7 +182,7 @@ class Promotion:
     require_complete: bool
     """all runs of the benchmark are finished"""
     require_audit: bool
-    """no leak between splits is reported or dropped in the tasks"""
+    """no leak between splits is reported or dropped in the tasks, and labels drawn anew raise no alarm"""
     require: Mapping[str, float] = field(default_factory=dict)
     """conditions on the candidate's test: `calibration` or `calibration_after_temperature` (expected calibration
     error), `worst_group_drop` and `away_drop` at most, a metric by its name at least, where lower is better at most;

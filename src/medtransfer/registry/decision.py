@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from medtransfer import params
-from medtransfer.comparison import answers
+from medtransfer.comparison import answers, controls
 from medtransfer.comparison.contrasts import ALL
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.judged import Judged, judge
@@ -129,6 +129,9 @@ def decide(
     asked = [one for one in findings.required if one.init == selected.init and one.task in selected.tasks]
     required = judge(asked, alpha)
     bars = _bars(selected, candidate, settings)
+    if settings.require_audit and findings.controls is not None:
+        alarms = [one for one in findings.controls.alarms if one.raised and one.task in selected.tasks]
+        bars += [controls.alarm_words(one, findings.controls).removesuffix(".") for one in alarms]
     bars += [f"required: {one.words}" for one in required if one.verdict != "within"]
     passed = weighed.passed and not bars
     before = holder.anchors if holder else {}

@@ -38,7 +38,7 @@ def check_reported(findings: Findings, results: Path) -> None:
         UserError: there is no report, or runs or parameters changed since it was written.
     """
     tables = {
-        "runs": record.runs(findings.results),
+        "runs": record.runs(record.every_run(findings)),
         "comparison": record.comparison(findings),
         "contrasts": record.contrasts(findings),
     }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 from medtransfer.comparison.calibration import Calibrated, Measure
+from medtransfer.comparison.degradation import Degradation
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.wording import as_word, margin_words, names, percent, plural
 from medtransfer.core.errors import quantity
@@ -125,7 +127,7 @@ def training(findings: Findings) -> Facts:
 
 def tuning(findings: Findings) -> Facts:
     """Says whether values were searched, with which budget."""
-    studies = [f"{one.task} {one.init}: {len(one.trials)} trials" for one in findings.studies]
+    studies = [f"{one.task} {one.init}: {quantity(len(one.trials), 'trial')}" for one in findings.studies]
     recipe = f"recipe of these tables: {findings.settings.recipe}"
     return [recipe, *(studies or ["no study searched values"])]
 
@@ -179,13 +181,23 @@ def uncertainty(findings: Findings) -> Facts:
 
 
 def robustness(findings: Findings) -> Facts:
-    """Says what was varied."""
+    """Says what was varied, how test images were made worse, and which controls ran."""
     benchmark = findings.benchmark
     splits = f"{len(benchmark.splits)} drawn splits" if benchmark.splits else "one split"
     return [
-        f"{len(benchmark.seeds)} seeds, {splits}, fractions of labels {', '.join(map(str, benchmark.fractions))}, "
-        f"protocols {', '.join(benchmark.protocols)}, recipes {', '.join(benchmark.recipes)}"
+        f"{quantity(len(benchmark.seeds), 'seed')}, {splits}, fractions of labels "
+        f"{', '.join(map(str, benchmark.fractions))}, protocols {', '.join(benchmark.protocols)}, "
+        f"recipes {', '.join(benchmark.recipes)}",
+        *(_worse(task, one) for task, one in findings.degradations.items() if one is not None),
+        *([f"controls: {', '.join(findings.controls.asked)}"] if findings.controls else []),
     ]
+
+
+def _worse(task: str, found: Degradation) -> str:
+    if found.note:
+        return f"{task}: test images made worse were not compared, {found.note}"
+    severities = ", ".join(map(str, found.severities))
+    return f"{task}: test images made worse by {', '.join(found.kinds)} (severity {severities} of 5)"
 
 
 def calibration(findings: Findings) -> Facts:
@@ -200,15 +212,15 @@ def calibration(findings: Findings) -> Facts:
 
 
 def _calibrated(one: Calibrated) -> str:
-    words = [f"expected calibration error {_measure(one.ece)}", f"{one.chance:.3f} by chance"]
+    words = [f"expected calibration error {_measure(one.ece, 0.0)}", f"{one.chance:.3f} by chance"]
     words += [
         f"{name} {_measure(value)}" for name, value in (("slope", one.slope), ("intercept", one.intercept)) if value
     ]
     return ", ".join(words)
 
 
-def _measure(one: Measure) -> str:
-    ends = "" if one.low is None or one.high is None else f" ({one.low:.3f} to {one.high:.3f})"
+def _measure(one: Measure, least: float = -math.inf) -> str:
+    ends = "" if one.low is None or one.high is None else f" ({max(one.low, least):.3f} to {one.high:.3f})"
     return f"{one.estimate:.3f}{ends}"
 
 
@@ -269,7 +281,7 @@ def hardware(findings: Findings) -> Facts:
     hours = sum(result.cost.get("seconds", 0.0) for result in findings.results) / 3600
     days = sorted({result.finished[:10] for result in findings.results} - {""})
     when = f"; finished {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
-    return [f"devices: {', '.join(devices)}; {len(findings.results)} runs, {hours:.2f} hours{when}"]
+    return [f"devices: {', '.join(devices)}; {quantity(len(findings.results), 'run')}, {hours:.2f} hours{when}"]
 
 
 def external(findings: Findings) -> Facts:
@@ -278,14 +290,15 @@ def external(findings: Findings) -> Facts:
     for task, sites in findings.away.items():
         for site in sites:
             marks = f" ({', '.join(site.marks)})" if site.marks else ""
-            said = f"{task}, read on the {site.images:,} test images of {site.task}{marks}"
+            said = f"{task}, read on {quantity(site.images, 'test image')} of {site.task}{marks}"
             if site.note:
                 found.append(f"{said}: not compared, {site.note}")
                 continue
             each = [f"{one.init} {100 * one.drop.estimate:+.2f}" for one in site.inits if not one.barred]
             over = f"{metrics.title(site.metric)} over {', '.join(site.labels)}"
             found.append(
-                f"{said}, {site.patients:,} patients: {over}, home minus there in points: {', '.join(each) or 'none'}"
+                f"{said}, {quantity(site.patients, 'patient')}: {over}, home minus there in points: "
+                f"{', '.join(each) or 'none'}"
             )
     return found
 

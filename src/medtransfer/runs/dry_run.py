@@ -214,9 +214,23 @@ def shown(found: Survey, params: Params, root: Path) -> Group:
         grid.add_row(task, *map(str, row), f"{sum(cost.bytes for cost in costs) / 1e9:.2f}" if costs else "unknown")
     words = f"Known: {span(total)} of one worker{_spread(total, params.execution, len(found.runs))}, from the rates of"
     words += " finished runs of the same task, backbone, image size and epochs on the same device."
-    missing = [f"Missing, {gap.name}: {gap.words}" for gap in found.gaps]
-    lines = (*missing, *split_lines(found), *list_lines(found.runs), words, chances(params), "Nothing was written.")
+    lines = (
+        *gap_lines(found),
+        *split_lines(found),
+        *list_lines(found.runs),
+        words,
+        chances(params),
+        "Nothing was written.",
+    )
     return Group(grid, *(Text(line, overflow="fold") for line in lines))
+
+
+def gap_lines(found: Survey) -> list[str]:
+    """Says what is missing; what several kinds of runs miss for one reason is said once."""
+    reasons: dict[str, list[str]] = {}
+    for gap in found.gaps:
+        reasons.setdefault(gap.words, []).append(gap.name)
+    return [f"Missing, {', '.join(each)}: {words}" for words, each in reasons.items()]
 
 
 def chances(params: Params) -> str:

@@ -164,13 +164,18 @@ class Run:
 
     @property
     def away(self) -> tuple[further_tests.AwayCache, ...]:
-        """Lists the other tasks that its network is read on: frozen features and a last layer are no network."""
-        return () if self.frozen else self.external
+        """Lists the other tasks that its network is read on, see `reads_further`."""
+        return self.external if self.reads_further else ()
 
     @property
     def corrupted(self) -> dict[str, Any]:
         """Says how its test images are made worse, see `Corruptions.fields`; empty: not at all."""
-        return {} if self.frozen else self.params.corruptions.fields(self.record.segmentation)
+        return self.params.corruptions.fields(self.record.segmentation) if self.reads_further else {}
+
+    @property
+    def reads_further(self) -> bool:
+        """Says whether it is read on more than its test: frozen features are no network, and controls are no answer."""
+        return not self.frozen and self.protocol not in ("prior", "permuted")
 
     @functools.cached_property
     def normalization(self) -> tuple[Triple, Triple]:

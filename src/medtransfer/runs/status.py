@@ -15,12 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from medtransfer.core import files
-from medtransfer.params import Params
+from medtransfer.params import Benchmark, Params
 from medtransfer.runs import controls, dry_run
 from medtransfer.runs.dry_run import Cost, Kind, Survey
 from medtransfer.runs.execution import leases
 from medtransfer.runs.run import Run
 from medtransfer.tracking import search
+from medtransfer.weights.names import expected
 
 State = Literal["done", "running", "failed", "waiting"]
 
@@ -75,7 +76,7 @@ def _state(known: search.State | None, held: bool) -> State:
 def shown(params: Params, root: Path, tasks: Sequence[str]) -> Group:
     """Lays out the grid, what runs where, and how long the rest will take."""
     now = standing(params, root, tasks)
-    said = [f"Missing, {gap.name}: {gap.words}" for gap in now.survey.gaps] + dry_run.split_lines(now.survey)
+    said = dry_run.gap_lines(now.survey) + dry_run.split_lines(now.survey)
     said += dry_run.list_lines(now.survey.runs)
     gaps = [Text(line, overflow="fold") for line in said]
     running = [run for run in now.survey.runs if now.states[run.digest] == "running"]
@@ -83,24 +84,28 @@ def shown(params: Params, root: Path, tasks: Sequence[str]) -> Group:
     words = ", ".join(f"{total[state]} {state}" for state in STYLES)
     nameless = sum(now.survey.nameless.values())
     words += f", {nameless} whose data or weights are missing" if nameless else ""
-    tables = [_grid(now, tasks), *([_running(running, now)] if running else [])]
+    tables = [_grid(now, tasks, params), *([_running(running, now)] if running else [])]
     return Group(*tables, *gaps, Text(f"Runs: {words}."), Text(_left(now, running)))
 
 
-def _grid(now: Standing, tasks: Sequence[str]) -> Table:
+def _grid(now: Standing, tasks: Sequence[str], params: Params) -> Table:
     """Lays out a line per init and a column per task."""
-    counts = Counter((_line(run), run.task, now.states[run.digest]) for run in now.survey.runs)
+    inits = expected(params).inits
+    counts = Counter((_line(run, params.benchmark, inits), run.task, now.states[run.digest]) for run in now.survey.runs)
     grid = Table(title="The benchmark's runs")
     for name in ("init", *tasks):
         grid.add_column(name)
-    for init in dict.fromkeys(_line(run) for run in now.survey.runs):
+    for init in dict.fromkeys(_line(run, params.benchmark, inits) for run in now.survey.runs):
         grid.add_row(init, *(_cell({state: counts[init, task, state] for state in STYLES}) for task in tasks))
     return grid
 
 
-def _line(run: Run) -> str:
-    """Names the line that a run is counted in."""
-    return f"control: {run.protocol}" if run.protocol in controls.ALONE else run.init.canonical
+def _line(run: Run, benchmark: Benchmark, inits: Sequence[str]) -> str:
+    """Names the line that a run is counted in: a control's own where it is no run of the benchmark anyway."""
+    if run.protocol in controls.ALONE:
+        return f"control: {run.protocol}"
+    own = run.init.canonical in inits and "linear" in benchmark.protocols
+    return "control: random-frozen" if run.protocol == "linear" and not own else run.init.canonical
 
 
 def _cell(counts: Mapping[State, int]) -> Text:

@@ -43,7 +43,8 @@ def chance(metric: str, truth: Array) -> float:
 def lost(clean: Array, changed: Array, least: float, level: float) -> Lost:
     """Computes (clean - changed) / (clean - chance), over seeds and patients at once (delta method).
 
-    Not defined where the clean score is not shown to be above chance: the interval of it reaches down to there.
+    Not defined where the clean score is not shown to be above chance: its interval reaches down to there, or one seed
+    gives none.
 
     Args:
         clean: seeds x patients: what each adds to a seed's score, which is the mean.
@@ -53,7 +54,8 @@ def lost(clean: Array, changed: Array, least: float, level: float) -> Lost:
     """
     room = clean - least
     above = joint_interval(room, level=level)
-    if above.estimate <= 0 or (above.low is not None and above.low <= 0):
+    unknown = above.seed_error is None  # of one seed
+    if above.estimate <= 0 or unknown or (above.low is not None and above.low <= 0):
         return Lost(estimate=None)
     share = float((clean - changed).mean() / room.mean())
     linear = share + (clean - changed - share * room) / room.mean()

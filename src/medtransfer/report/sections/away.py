@@ -8,6 +8,7 @@ from medtransfer.comparison.away import CASES, AwayScore, AwayTask, Measured, Pa
 from medtransfer.comparison.calibration import CAUTION
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.wording import interval, names, p_value, points
+from medtransfer.core.errors import quantity
 from medtransfer.report.tables import Section, grid
 from medtransfer.statistics import metrics
 from medtransfer.weights.families import labels
@@ -40,6 +41,8 @@ def sentence(findings: Findings, task: str, away: AwayTask) -> str:
     """Says in one sentence what these data carry of a task that networks were read on."""
     named = labels(findings.benchmark.inits)
     share = CAUTION * findings.settings.alpha
+    if all(one.barred for one in away.inits):
+        return f"Read at {away.task}; nothing is tested, because no initialization may be compared there."
     if not any(one.drop.adjusted is not None for one in away.inits):
         return f"Read at {away.task}; with one seed nothing is tested."
     parts = [_order(away, share, named)] if away.pairs else []
@@ -126,7 +129,8 @@ def _of(away: AwayTask) -> str:
         away.few
     )
     return (
-        f"{away.images:,} images of {away.patients:,} patients there, {away.seeds} seeds of each; scores are of {over}."
+        f"{quantity(away.images, 'image')} of {quantity(away.patients, 'patient')} there, "
+        f"{quantity(away.seeds, 'seed')} of each; scores are of {over}."
         f"{few}"
     )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from medtransfer.comparison.calibration import CAUTION, Calibrated, Calibration, Measure
+from medtransfer.comparison.calibration import CAUTION, UNTEMPERED, Calibrated, Calibration, Measure
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.wording import names
+from medtransfer.core.errors import quantity
 from medtransfer.report.tables import Section, grid
 from medtransfer.statistics.calibration import BINS, EVENTS
 from medtransfer.weights.families import labels
@@ -81,12 +82,14 @@ def _notes(found: Calibration) -> list[str]:
     elif found.rare:
         notes.append(f"Fewer than {EVENTS} patients of one class: slope and intercept are hardly measured.")
     seeds = sorted({one.seeds for one in found.inits})
-    notes.append(f"Measured on {' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds of each.")
+    fewer = f"{seeds[0]} to " * (seeds[0] < seeds[-1])
+    notes.append(f"Measured on {fewer}{quantity(seeds[-1], 'seed')} of each.")
     bare = [one.init for one in found.inits if one.slope is None]
     if bare:
         notes.append(f"No slope, because in a run the probabilities separate a label's classes: {names(bare, NAMED)}.")
-    if any(one.tempered is None for one in found.inits):
-        notes.append("No temperature: trained before they were kept, or by other code.")
+    cold = [one.init for one in found.inits if one.tempered is None]
+    if cold:
+        notes.append(f"No temperature: {names(cold, NAMED)}; {UNTEMPERED}.")
     return notes
 
 

@@ -26,6 +26,8 @@ def against_reference(findings: Findings) -> list[Section]:
             found.append(_family(findings, task, contrasts))
     if not found:
         words = f"{findings.reference} has not all its runs on any task: set comparison.reference to an init that has."
+        if any(row.init == findings.reference and row.summary is not None for row in findings.rows):
+            words = f"Nothing can be compared with {findings.reference}: the answers say why."
         return [Section(title="Against the reference", slug="reference", notes=(words,))]
     note = (
         f"Every initialization minus {findings.reference}, in percentage points of the test score. The interval "

@@ -9,6 +9,7 @@ from medtransfer.comparison.controls import PERMUTED, Against, Alarm, Controls, 
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.label_curves import Point
 from medtransfer.comparison.wording import interval, names, p_value, points
+from medtransfer.core.errors import quantity
 from medtransfer.report.sections.fewer_labels import score
 from medtransfer.report.tables import Section, grid
 
@@ -92,8 +93,9 @@ def _differences(found: Controls) -> Section:
     note = (
         f"Test score of each pre-trained initialization minus that of the control with the highest mean, with its "
         f"{100 * found.level:g} % interval over seeds and test patients, by itself. p: of no difference from any of "
-        f"the controls but permuted, the largest of them, corrected over {len(found.against)} pairs of initialization "
-        f"and task (Holm). Shown to be better than all: p of at most {found.alpha:.2g}."
+        f"the controls but permuted, the largest of them and 1 where one scores as high, corrected over "
+        f"{quantity(len(found.against), 'pair')} of initialization and task "
+        f"(Holm). Shown to be better than all: p of at most {found.alpha:.2g}."
     )
     every = all(not one.unbeaten for one in found.against)
     notes = [note, *(["Every pre-trained initialization is shown to be better than every control."] if every else [])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from medtransfer.comparison.degradation import ALL, Degradation, Degraded
 from medtransfer.comparison.findings import Findings
+from medtransfer.core.errors import quantity
 from medtransfer.report.tables import Section, grid
 from medtransfer.statistics import metrics
 from medtransfer.statistics.degradation import Lost
@@ -32,8 +33,8 @@ def _of_task(task: str, found: Degradation) -> Section:
     title, slug = f"Shift on purpose: {task}", f"shift-{task}"
     if found.note:
         return Section(title=title, slug=slug, level=3, notes=(f"Not measured: {found.note}.",))
-    severities = ", ".join(map(str, found.severities))
-    note = f"Severities {severities}; chance is {found.chance:.2f}; {found.seeds} seeds of each."
+    severities = ("Severity " if len(found.severities) == 1 else "Severities ") + ", ".join(map(str, found.severities))
+    note = f"{severities}; chance is {found.chance:.2f}; {quantity(found.seeds, 'seed')} of each."
     header = ("init", f"{metrics.title(found.metric)} as they are", "lost, %", *found.kinds)
     lines = [_line(one, found.kinds) for one in found.inits]
     return Section(title=title, slug=slug, level=3, grid=grid(header, lines), notes=(note,), scores=True)

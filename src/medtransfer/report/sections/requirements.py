@@ -29,10 +29,14 @@ def requirements(findings: Findings) -> Section | None:
 def _said(findings: Findings, judged: dict[str, tuple[Judged, ...]]) -> str:
     named = labels(findings.benchmark.inits)
     asked = {init: every for init, every in judged.items() if every}
-    kept = [named[init] for init, every in asked.items() if all(one.verdict == "within" for one in every)]
+    short = {row.init for row in findings.rows if row.applicable and row.summary is None}
+    whole = {init: every for init, every in asked.items() if init not in short}
+    kept = [named[init] for init, every in whole.items() if all(one.verdict == "within" for one in every)]
     broken = [named[init] for init, every in asked.items() if any(one.verdict == "violated" for one in every)]
     words = f"Shown to keep all conditions on all tasks: {names(kept, NAMED)}."
-    return words + (f" Shown to violate one: {names(broken, NAMED)}." if broken else "")
+    words += f" Shown to violate one: {names(broken, NAMED)}." if broken else ""
+    unknown = [named[init] for init in asked if init in short]
+    return words + (f" Without all its runs on a task: {names(unknown, NAMED)}." if unknown else "")
 
 
 def _method(findings: Findings) -> str:

@@ -10,13 +10,15 @@ from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published import Published, repeated
 from medtransfer.comparison.published_form import TEST_NAMES, Row
 from medtransfer.comparison.selection import imbalances
-from medtransfer.comparison.wording import percent, plain, points, shared_marks
+from medtransfer.comparison.wording import names, percent, plain, points, shared_marks
 from medtransfer.report.tables import Entry, Grid, Section, column_title
 from medtransfer.results.result import CONTAMINATED, ELSEWHERE, Result, of_task
 from medtransfer.statistics import metrics, t_tests
 from medtransfer.statistics.mask_shapes import FOUND, UNITS
 from medtransfer.statistics.randomization import RandomizationTest
 from medtransfer.weights.families import split
+
+NAMED = 6
 
 
 def scores(findings: Findings) -> Section:
@@ -138,10 +140,13 @@ def _method(findings: Findings) -> str:
     words = {"seed": "run (seed)", "fold": "fold (mean over its seeds)", "split": "drawn split (mean over its seeds)"}
     words["run"] = "run, of printed means"
     unit = " or ".join(f"{words[name]}, n = {_number(rows, name)}" for name in sorted(units, reverse=True))
+    scored = dict.fromkeys(row.task for row in rows if row.summary is not None)
+    bare = [task for task in scored if task not in findings.columns]
+    none = f" On {names(bare, NAMED)} nothing could be compared, and nothing is bold." if bare else ""
     return (
         f"Mean ± std of the test score in percent; unit: {unit}, ddof 1. Bold: no other was shown to be better. All "
         f"others were shown to be worse than another: all pairs, all of the page at once, {findings.alpha:.2g} "
-        f"(Bonferroni). Marks: {', '.join(marks) or 'none'}."
+        f"(Bonferroni).{none} Marks: {', '.join(marks) or 'none'}."
     )
 
 

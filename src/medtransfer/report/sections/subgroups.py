@@ -5,6 +5,7 @@ from __future__ import annotations
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.subgroups import CASES, FEWEST, Grouping, InGroup
 from medtransfer.comparison.wording import interval, names, points
+from medtransfer.core.errors import quantity
 from medtransfer.report.tables import Section, grid
 from medtransfer.weights.families import labels
 
@@ -82,7 +83,7 @@ def _notes(findings: Findings, task: str, grouping: Grouping) -> list[str]:
         ]
         notes.append(f"Shown to fall behind: {'; '.join(each)}." if each else "No group was shown to fall behind.")
         gaps = f"{grouping.looked} gaps of the task share {grouping.share:.3g}"
-        notes.append(f"{grouping.seeds} seeds of each{_over(findings, task, grouping)}; {gaps}.")
+        notes.append(f"{quantity(grouping.seeds, 'seed')} of each{_over(findings, task, grouping)}; {gaps}.")
     else:
         notes.append(f"Not compared: {grouping.note}.")
     if grouping.small:
