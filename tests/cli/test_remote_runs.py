@@ -86,7 +86,7 @@ def test_what_another_machine_trained_is_in_the_table(
     assert [(one.init, one.seed) for one in sorted(remote(study), key=lambda r: (r.init, r.seed))] == [
         (init, seed) for init in sorted(INITS) for seed in (2, 3)
     ]
-    assert "4 runs of other machines in the table" in caplog.text
+    assert "4 runs in the table that MLflow has and data/results/cells has not" in caplog.text
     found = findings.of_benchmark(study / "data/results/cells", asked, study)
     shutil.copytree(server / "theirs", tmp_path / "whole/data/results/cells")
     whole = findings.of_benchmark(tmp_path / "whole/data/results/cells", asked, study)
@@ -109,6 +109,21 @@ def test_what_does_not_fit_is_named_and_left_out(study: Path, tmp_path: Path, ca
     assert {one.seed for one in remote(study)} == {2, 3}
     remote_runs.bring(settings(study, **{"benchmark.seeds": [0, 1]}), study)
     assert remote(study) == []  # a cache: what is not compared goes
+
+
+def test_runs_of_parameters_that_changed_since_are_told(study: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (run, *_) = [read_result(path) for path in (study / "data/results/cells").glob("*/*/cell.json")]
+    lr = run.params["classification.lr"]
+    remote_runs.say_changed(settings(study, **{"classification.lr": lr}), study)
+    assert not caplog.text
+    remote_runs.say_changed(settings(study, **{"classification.lr": 0.5}), study)
+    assert (
+        f"4 runs in the tables under other parameters than the study has now (classification.lr {lr} then, 0.5 now): "
+        "`benchmark` trains those of now"
+    ) in caplog.text
+    caplog.clear()
+    remote_runs.say_changed(settings(study, **{"classification.lr": 0.5, "benchmark.seeds": [7]}), study)
+    assert not caplog.text
 
 
 def test_an_odd_machine_s_runs_are_left_out_unless_allowed(

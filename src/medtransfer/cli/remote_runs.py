@@ -1,7 +1,8 @@
-"""Runs of the benchmark that another machine trained: brought from MLflow's server before runs are compared."""
+"""Runs that are compared and are not of this study as it stands: brought from MLflow's server, or of other parameters."""
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -52,7 +53,39 @@ def bring(params: Params, root: Path) -> None:
     kept = _balanced(params.comparison.unbalanced, here, chosen, folder)
     _forget(folder, {run.digest for run in kept})
     if kept:
-        log.info("%s of other machines in the table, from MLflow: data/results/%s", quantity(len(kept), "run"), REMOTE)
+        words = "%s in the table that MLflow has and data/results/cells has not: data/results/%s"
+        log.info(words, quantity(len(kept), "run"), REMOTE)
+
+
+def say_changed(params: Params, root: Path) -> None:
+    """Warns of runs that stand in the tables though the study has other parameters since they were trained."""
+    from medtransfer.data import catalog
+    from medtransfer.results.result import read_result
+    from medtransfer.weights.names import expected
+
+    benchmark, known = expected(params), catalog.names(root)
+    values = {task: _values(params, task, root) for task in benchmark.tasks if task in known}
+    here = [read_result(path) for path in sorted((root / "data/results/cells").glob("*/*/cell.json"))]
+    mine = [one for one in here if one.task in values and one.init in benchmark.inits and one.seed in benchmark.seeds]
+    others = [
+        (one, names)
+        for one in mine
+        if one.protocol in benchmark.protocols and (names := _changed(one, values[one.task]))
+    ]
+    if others:
+        first, names = others[0]
+        said = f"{names[0]} {first.params[names[0]]} then, {values[first.task][names[0]]} now"
+        log.warning(
+            "%s in the tables under other parameters than the study has now (%s): `benchmark` trains those of now",
+            quantity(len(others), "run"), said,
+        )  # fmt: skip
+
+
+def _changed(result: Result, values: Mapping[str, Any]) -> list[str]:
+    """Names the parameters that a run read and of which the study has another value today."""
+    own = result.recipe == "tuned"
+    names = [name for name in values if name in result.params and (name.startswith(("engine.", "tasks.")) or not own)]
+    return [name for name in names if json.dumps(result.params[name]) != json.dumps(values[name])]
 
 
 def _values(params: Params, task: str, root: Path) -> dict[str, Any]:

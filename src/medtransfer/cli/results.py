@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from medtransfer import params as parameters
 from medtransfer.cli.compare_others import compare_sources
-from medtransfer.cli.remote_runs import bring, refuse_none
+from medtransfer.cli.remote_runs import bring, refuse_none, say_changed
 from medtransfer.cli.verb import verb
 from medtransfer.core.errors import UserError
 from medtransfer.params import Params
@@ -85,6 +85,7 @@ def compare(
         if not any((root / "data/results").glob("*/*/*/cell.json")):
             return  # there are no runs of ours
     refuse_none(root)
+    say_changed(params, root)
     from medtransfer.comparison import record
     from medtransfer.report import console, write
     from medtransfer.results import looks

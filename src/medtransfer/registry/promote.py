@@ -138,7 +138,7 @@ def _carry_out(client: MlflowClient, subject: Subject, decision: Decision, when:
         said = aliases.record_of(client, former)
         log.info("%s: decided before by this comparison (run %s): %s", said["model"], former.info.run_id, _words(said))
         return said
-    for one in decision.required:
+    for one in (kept for kept in decision.required if kept.verdict == "within"):  # the others are among the reasons
         log.info("%s: %s: %s", subject.candidate.model, subject.selected.init, one.words)
     if dry:
         said = register.record(decision, digest, when, "", "")
