@@ -1,4 +1,4 @@
-"""Runs that are compared and are not of this study as it stands: brought from MLflow's server, or of other parameters."""
+"""Compared runs that this study as it stands did not make: of MLflow's server, or of other parameters."""
 
 from __future__ import annotations
 
@@ -67,11 +67,8 @@ def say_changed(params: Params, root: Path) -> None:
     values = {task: _values(params, task, root) for task in benchmark.tasks if task in known}
     here = [read_result(path) for path in sorted((root / "data/results/cells").glob("*/*/cell.json"))]
     mine = [one for one in here if one.task in values and one.init in benchmark.inits and one.seed in benchmark.seeds]
-    others = [
-        (one, names)
-        for one in mine
-        if one.protocol in benchmark.protocols and (names := _changed(one, values[one.task]))
-    ]
+    asked = [(one, _changed(one, values[one.task])) for one in mine if one.protocol in benchmark.protocols]
+    others = [(one, names) for one, names in asked if names]
     if others:
         first, names = others[0]
         said = f"{names[0]} {first.params[names[0]]} then, {values[first.task][names[0]]} now"
