@@ -85,7 +85,7 @@ def test_a_dry_run_names_what_is_missing_counts_runs_and_writes_nothing(root: Pa
     bare = text(dry_run.shown(dry_run.survey(params, root, params.benchmark.tasks), params, root))
     assert listing(root) == before
     assert not (root / "mlflow.db").exists()
-    assert "data of shenzhen: not prepared yet" in bare
+    assert "Missing, data of shenzhen, data of montgomery: not prepared yet" in " ".join(bare.split())
     assert "weights of swav: not converted yet" in bare
     assert "Known: 0 s of one worker, from" in bare
     benchmark.run_all(plan(root))
