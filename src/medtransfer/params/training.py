@@ -182,8 +182,8 @@ class Engine:
 
     precision: Literal["fp32", "tf32", "bf16"]
     """fp32: all of it; tf32: a GPU rounds what convolutions and matrix products take to 10 bits; bf16: autocast,
-    quicker on GPUs and on CPUs that compute in it, slower on others: `benchmarks/step.py` measures. What the device has not
-    is refused"""
+    quicker on GPUs and on CPUs that compute in it, slower on others: `benchmarks/step.py` measures. What the device has
+    not is refused"""
     channels_last: bool
     """images lie in memory with their channels together, which is faster for convolutions"""
     compile: bool
