@@ -175,7 +175,7 @@ def test_every_figure_has_a_caption_with_n(small: findings.Findings, drawn: dict
             assert "n = 3" in text, slug
     assert "pooled t-test" in drawings.caption("bars-montgomery", small)
     assert "no other was shown to be better (all pairs" in drawings.caption("scores", small)
-    assert "All intervals of the page hold at once (Bonferroni, 0.03)" in drawings.caption("forest-montgomery", small)
+    assert "All comparisons of the page hold at once (Bonferroni, 0.03)" in drawings.caption("forest-montgomery", small)
     assert "Over seeds and patients." in drawings.caption("forest-montgomery", small)
     assert "2 of the 5 complete groups" in drawings.caption("ranks", small)
     assert "cut" in drawings.caption("bars-montgomery", small)

@@ -56,7 +56,7 @@ def caption(findings: Findings) -> str:
     return (
         f"Difference in mean test score to {findings.reference}, {names.number(whole)}, the best on top.{several} "
         f"Bold: no other was shown to be better{scope}. Sign: the estimate. Thin: the interval that decides on better "
-        "and worse; thick: on what is within the margin (band). All intervals of the page hold at once (Bonferroni, "
+        "and worse; thick: on what is within the margin (band). All comparisons of the page hold at once (Bonferroni, "
         f"{findings.alpha:.2g}); not separated is not equivalent."
     )
 

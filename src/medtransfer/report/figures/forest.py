@@ -66,7 +66,7 @@ def _method(findings: Findings, found: Sequence[Contrast]) -> str:
     return (
         f"Over {' or '.join(sorted({contrast.basis for contrast in found}))}. Thin: decides on better and worse; "
         "thick: "
-        "decides on what is within the margin. All intervals of the page hold at once "
+        "decides on what is within the margin. All comparisons of the page hold at once "
         f"(Bonferroni, {findings.alpha:.2g}); not separated is not equivalent."
     )
 

@@ -32,7 +32,7 @@ def against_reference(findings: Findings) -> list[Section]:
     note = (
         f"Every initialization minus {findings.reference}, in percentage points of the test score. The interval "
         "decides "
-        "on better and worse, and the narrower one on what is within the margin; all of the page's hold at once "
+        "on better and worse, and the narrower one on what is within the margin; all comparisons of the page hold at once "
         f"({sum(column.pairs.number for column in findings.columns.values()):,} comparisons at "
         f"{findings.alpha:.2g} together, Bonferroni)."
     )
