@@ -31,10 +31,9 @@ def against_reference(findings: Findings) -> list[Section]:
         return [Section(title="Against the reference", slug="reference", notes=(words,))]
     note = (
         f"Every initialization minus {findings.reference}, in percentage points of the test score. The interval "
-        "decides "
-        "on better and worse, and the narrower one on what is within the margin; all comparisons of the page hold at once "
-        f"({sum(column.pairs.number for column in findings.columns.values()):,} comparisons at "
-        f"{findings.alpha:.2g} together, Bonferroni)."
+        "decides on better and worse, and the narrower one on what is within the margin; the page's "
+        f"{sum(column.pairs.number for column in findings.columns.values()):,} comparisons hold at once "
+        f"({findings.alpha:.2g} together, Bonferroni)."
     )
     return [Section(title="Against the reference", slug="reference", notes=(note,)), *found]
 
