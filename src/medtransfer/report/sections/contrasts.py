@@ -6,6 +6,7 @@ from medtransfer.comparison.contrasts import ALL, FEWEST, Contrast
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import Row
 from medtransfer.comparison.wording import interval, margin_words, p_value, percent, plural, points
+from medtransfer.core.errors import quantity
 from medtransfer.report.tables import Entry, Grid, Section, grid
 from medtransfer.results.result import of_task
 from medtransfer.statistics import effects, metrics
@@ -33,7 +34,7 @@ def against_reference(findings: Findings) -> list[Section]:
         f"Every initialization minus {findings.reference}, in percentage points of the test score. The interval "
         "decides "
         "on better and worse, and the narrower one on what is within the margin; all of the page's hold at once "
-        f"({sum(column.pairs.number for column in findings.columns.values()):,} comparisons at "
+        f"({quantity(sum(column.pairs.number for column in findings.columns.values()), 'comparison')} at "
         f"{findings.alpha:.2g} together, Bonferroni)."
     )
     return [Section(title="Against the reference", slug="reference", notes=(note,)), *found]
