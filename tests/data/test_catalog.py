@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from medtransfer import params
+from medtransfer.core.addresses import scrub
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
 from medtransfer.data.catalog import TASKS
@@ -169,3 +170,8 @@ def test_truth_values_are_no_names_of_labels(tmp_path: Path) -> None:
         catalog.lookup("mine", tmp_path)
     (folder / "task.yaml").write_text(text.format("multiclass", "[no, yes]"))
     assert catalog.lookup("mine", tmp_path).labels == ("False", "True")
+
+
+def test_where_the_data_are_from_is_printed_whole() -> None:
+    for task in TASKS.values():
+        assert scrub(f"get it from {task.source}, or not") == f"get it from {task.source}, or not"

@@ -201,6 +201,8 @@ def test_what_is_required_stands_in_the_log_the_tags_the_card_and_the_record(
     assert "a.safetensors" in caplog.text
     assert "auc on shenzhen: within, 0." in caplog.text
     assert "worst_group_drop on montgomery: no data, the task has no groups of patients; at most 0.05" in caplog.text
+    assert "challenger, alias challenger\n  required: " in caplog.text
+    assert "\n  error left for later decisions on them: " in caplog.text
     assert dry[0]["outcome"] == "challenger"
     said = promote(root, here, found)
     verdicts = {(one["condition"], one["task"]): one["verdict"] for one in said[0]["required"]}

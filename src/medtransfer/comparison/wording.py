@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from medtransfer.results.result import Result
-from medtransfer.statistics import t_tests
+from medtransfer.statistics import metrics, t_tests
 
 
 def percent(summary: t_tests.Summary | None) -> str:
@@ -39,6 +39,16 @@ def margin_words(margin: float) -> str:
 def interval(low: float | None, high: float | None) -> str:
     """Writes an interval in percentage points."""
     return "-" if low is None or high is None else f"{points(low)} to {points(high)}"
+
+
+def scored(estimate: float, low: float | None, high: float | None, metric: str) -> str:
+    """Writes a score in percent with its interval, which ends where the metric does; only agreement goes below 0."""
+    text = f"{100 * estimate:.2f}"
+    if low is None or high is None:
+        return text
+    known = metrics.METRICS.get(metric)
+    least = -1.0 if known is not None and known.ordinal else 0.0
+    return f"{text} ({100 * max(low, least):.2f} to {100 * min(high, 1.0):.2f})"
 
 
 def p_value(p: float | None) -> str:

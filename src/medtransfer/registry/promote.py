@@ -161,7 +161,8 @@ def _digest(subject: Subject, when: Occasion) -> str:
 def _words(said: dict[str, Any]) -> str:
     version = f" (version {said['version']})" if said["version"] else ""
     counts = ", ".join(f"{task} {count}" for task, count in said["decided_before"].items() if count)
-    before = f"; comparisons that decided on these test sets before: {counts}" if counts else ""
-    before += f"; error left for later decisions on them: {100 * said['level_left']:.2g} %" if said.get("level") else ""
+    lines = list(said["reasons"])
+    lines += [f"comparisons that decided on these test sets before: {counts}"] if counts else []
+    lines += [f"error left for later decisions on them: {100 * said['level_left']:.2g} %"] if said.get("level") else []
     alias = f", alias {said['alias']}" if said["alias"] and said["outcome"] != "kept" else ""
-    return f"{said['init']}{version}: {said['outcome']}{alias}: {'; '.join(said['reasons'])}{before}"
+    return "\n  ".join([f"{said['init']}{version}: {said['outcome']}{alias}", *lines])

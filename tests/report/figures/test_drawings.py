@@ -17,7 +17,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from medtransfer import params
-from medtransfer.comparison import findings, published_form
+from medtransfer.comparison import claims, findings, published_form
 from medtransfer.comparison.wording import points
 from medtransfer.report.figures import bars, cost, curves, drawings, style
 from medtransfer.report.figures import names as words
@@ -322,7 +322,8 @@ def test_claims_have_a_row_per_part_and_body_of_evidence(small: findings.Finding
     for panel, (name, verdicts) in zip(drawn["claims"].axes, small.claims.items(), strict=True):
         parts = [part for verdict in verdicts for part in verdict.parts]
         assert panel.get_title(loc="left").startswith(name)
-        assert [text.get_text().split(",")[0] for text in panel.texts] == [part.verdict for part in parts]
+        beside = [text.get_text().replace("\n", " ").split(",")[0] for text in panel.texts]
+        assert beside == [claims.said(part.verdict, verdict.paper) for verdict in verdicts for part in verdict.parts]
         hollow = sum(line.get_markerfacecolor() == "white" for line in panel.lines)
         assert hollow == sum(part.digitised for part in parts)
 
@@ -524,8 +525,12 @@ def test_legends_explain_only_what_is_drawn(drawn: dict[str, Figure], tmp_path: 
     assert legend == ["none shown to be better", "one run (seed, fold or split)"]
     assert "shown to be worse, or not compared" in texts(drawn["scores"])
     claimed = {text.get_text() for text in drawn["claims"].legends[0].get_texts()}
-    verdicts = {text.get_text().split(",")[0] for panel in drawn["claims"].axes for text in panel.texts}
-    assert {"supported", "contradicted", "undecided"} & claimed == {"supported", "contradicted", "undecided"} & verdicts
+    claimed = {word for label in claimed for word in label.split("; ")}
+    beside = {
+        text.get_text().replace("\n", " ").split(",")[0] for panel in drawn["claims"].axes for text in panel.texts
+    }
+    every = {"supported", "contradicted", "undecided", *claims.PRINTED.values()}
+    assert every & claimed == every & beside
 
 
 def test_values_stand_under_the_pointer(small: findings.Findings, drawn: dict[str, Figure]) -> None:

@@ -27,7 +27,7 @@ TASK = Task(
     spacing_side=4892,
     licence="free use with citation (NLM)",
     citation="Jaeger et al., Quant Imaging Med Surg 2014",
-    source="https://lhncbc.nlm.nih.gov/LHC-downloads/downloads.html#tuberculosis-image-data-sets",
+    source="https://lhncbc.nlm.nih.gov/LHC-downloads/downloads.html",
 )
 ARCHIVE = Archive("https://openi.nlm.nih.gov/imgs/collections/NLM-MontgomeryCXRSet.zip", 1_500_000_000)
 UNSAID = "the split; here a seeded, patient-disjoint draw."

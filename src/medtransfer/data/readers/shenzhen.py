@@ -26,7 +26,7 @@ TASK = Task(
     margin=0.01,
     licence="free use with citation (NLM)",
     citation="Jaeger et al., Quant Imaging Med Surg 2014",
-    source="https://lhncbc.nlm.nih.gov/LHC-downloads/downloads.html#tuberculosis-image-data-sets",
+    source="https://lhncbc.nlm.nih.gov/LHC-downloads/downloads.html",
 )
 ARCHIVE = Archive("https://openi.nlm.nih.gov/imgs/collections/ChinaSet_AllFiles.zip", 8_000_000_000)
 UNSAID = "how the split was drawn; the authors publish lists, here a seeded, patient-disjoint draw."

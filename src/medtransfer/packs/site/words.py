@@ -13,6 +13,7 @@ from medtransfer.comparison.published_form import Row
 from medtransfer.comparison.selection import imbalances
 from medtransfer.comparison.wording import interval as points_interval
 from medtransfer.comparison.wording import names, percent, points
+from medtransfer.core.errors import quantity
 from medtransfer.packs import counted
 from medtransfer.packs.counted import Run, Status
 from medtransfer.packs.records import InitCard
@@ -219,9 +220,10 @@ def method(found: Board) -> str:
     if not found.number:
         return "Nothing could be compared."
     return (
-        f"This site rests on {found.number:,} comparisons of two initializations on test. The chance that any 'better' "
-        f"or 'worse' of it is wrong is at most {100 * board.ALPHA:g} %, and so is that of any 'equivalent' "
-        "(Bonferroni). With further packs the site is made anew, which is a new look: the level is of this state alone."
+        f"This site rests on {quantity(found.number, 'comparison')} of two initializations on test. The chance that "
+        f"any 'better' or 'worse' of it is wrong is at most {100 * board.ALPHA:g} %, and so is that of any "
+        "'equivalent' (Bonferroni). With further packs the site is made anew, which is a new look: the level is of "
+        "this state alone."
     )
 
 

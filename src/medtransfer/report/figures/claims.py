@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from medtransfer.comparison.claims import Part, Verdict
+from medtransfer.comparison.claims import Part, Verdict, said
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.wording import interval, points
 from medtransfer.core import palette
@@ -39,9 +39,9 @@ def draw(findings: Findings) -> Figure | None:
     for panel, (name, lines) in zip(panels, claims.items(), strict=True):
         panel.set_title("\n".join([name, *textwrap.wrap(lines[0][0].says, 76)]), loc="left")
         style.rows(panel, labels[name])
-        _draw_claim(panel, [part for _, part in lines], lines[0][0].unit)
+        _draw_claim(panel, lines)
     style.headline(picture, findings.results, "Claims: mean difference over tasks, with its interval")
-    style.legend(picture, _legend([part for lines in claims.values() for _, part in lines]))
+    style.legend(picture, _legend([line for lines in claims.values() for line in lines]))
     return picture
 
 
@@ -67,19 +67,22 @@ def _label(verdict: Verdict, part: Part) -> str:
     return "\n".join(names.shorten(text) for text in (verdict.paper or own, f"{part.better} against {part.than}"))
 
 
-def _draw_claim(panel: Axes, parts: Sequence[Part], unit: str) -> None:
+def _draw_claim(panel: Axes, lines: Sequence[tuple[Verdict, Part]]) -> None:
+    unit = lines[0][0].unit
     panel.axvline(0, color=palette.BLACK, lw=0.8)
-    for place, part in enumerate(parts):
-        _draw_part(panel, place, part, unit)
-        style.beside(panel, place, part.verdict + (",\ncontaminated" if part.contaminated else ""))
+    for place, (verdict, part) in enumerate(lines):
+        word = said(part.verdict, verdict.paper)
+        _draw_part(panel, place, part, unit, word)
+        beside = textwrap.fill(word, 22) + (",\ncontaminated" if part.contaminated else "")
+        style.beside(panel, place, beside)
     style.widen(panel)
-    if all(part.estimate is None for part in parts):
+    if all(part.estimate is None for _, part in lines):
         panel.set_xticks([])
     else:
         panel.set_xlabel(unit or "percentage points")
 
 
-def _draw_part(panel: Axes, place: int, part: Part, unit: str) -> None:
+def _draw_part(panel: Axes, place: int, part: Part, unit: str, word: str) -> None:
     if part.estimate is None:
         return
     look, scale = LOOKS[part.verdict], 1 if unit else 100
@@ -89,24 +92,25 @@ def _draw_part(panel: Axes, place: int, part: Part, unit: str) -> None:
         panel.plot([scale * part.low, scale * part.high], [place - 0.1] * 2, color=look.colour, lw=1.8)
     face = "white" if part.digitised else look.colour
     sign = panel.plot(scale * part.estimate, place - 0.1, look.marker, color=look.colour, mfc=face, ms=7, mew=1.3)
-    said = f"{points(part.estimate)}, {interval(part.low, part.high)}"
+    value = f"{points(part.estimate)}, {interval(part.low, part.high)}"
     if unit:
-        said = f"{part.estimate:+.2f} {unit}"
-    style.say(sign[0], f"{part.better} against {part.than}: {said}; {part.verdict}")
+        value = f"{part.estimate:+.2f} {unit}"
+    style.say(sign[0], f"{part.better} against {part.than}: {value}; {word}")
 
 
-def _legend(parts: Sequence[Part]) -> list[Line2D]:
-    """Explains the signs that these parts are drawn with."""
-    drawn = [part for part in parts if part.estimate is not None]
-    handles = [
-        Line2D([], [], color=look.colour, marker=look.marker, ms=7, lw=1.8, label=said)
-        for said, look in LOOKS.items()
-        if any(part.verdict == said for part in drawn)
-    ]
-    if any(part.digitised for part in drawn):
+def _legend(lines: Sequence[tuple[Verdict, Part]]) -> list[Line2D]:
+    """Explains the signs that these parts are drawn with, in the words that stand beside them."""
+    drawn = [(of, part) for of, part in lines if part.estimate is not None]
+    handles = []
+    for verdict, look in LOOKS.items():
+        words = dict.fromkeys(said(part.verdict, of.paper) for of, part in drawn if part.verdict == verdict)
+        if words:
+            label = "; ".join(words)
+            handles.append(Line2D([], [], color=look.colour, marker=look.marker, ms=7, lw=1.8, label=label))
+    if any(part.digitised for _, part in drawn):
         label = "from a published figure"
         handles.append(Line2D([], [], color=palette.BLACK, marker="o", mfc="white", ms=7, lw=0, label=label))
-    signs = {one.weight >= 0 for part in drawn for one in part.differences}
+    signs = {one.weight >= 0 for _, part in drawn for one in part.differences}
     if signs:
         label = "one task (cross: subtracted)" if False in signs else "one task"
         handles.append(Line2D([], [], color="#8C8C8C", marker="o", ms=3, lw=0, label=label))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from medtransfer.comparison.claims import Part, Verdict, said
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.wording import interval, points
+from medtransfer.core.errors import quantity
 from medtransfer.report.tables import Section, grid
 
 
@@ -24,9 +25,9 @@ def answer_method(findings: Findings) -> str:
         "all looks with other seeds together" if findings.look > 1 else "this look and any later one with more seeds"
     )
     return (
-        f"All of this is read off {number:,} comparisons of two initializations on test. The chance that any 'better' "
-        f"on this page is wrong is at most {100 * findings.alpha:.2g} %, and so is that of any 'equivalent'; over "
-        f"{looks} it is {100 * findings.settings.alpha:g} %."
+        f"All of this is read off {quantity(number, 'comparison')} of two initializations on test. The chance that "
+        f"any 'better' on this page is wrong is at most {100 * findings.alpha:.2g} %, and so is that of any "
+        f"'equivalent'; over {looks} it is {100 * findings.settings.alpha:g} %."
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from medtransfer.comparison.away import CASES, AwayScore, AwayTask, Measured, Pair
 from medtransfer.comparison.calibration import CAUTION
 from medtransfer.comparison.findings import Findings
-from medtransfer.comparison.wording import interval, names, p_value, points
+from medtransfer.comparison.wording import interval, names, p_value, points, scored
 from medtransfer.core.errors import quantity
 from medtransfer.report.tables import Section, grid
 from medtransfer.statistics import metrics
@@ -84,7 +84,7 @@ def _sections(findings: Findings, task: str, away: AwayTask) -> list[Section]:
         return [Section(title=title, slug=slug, level=3, notes=(f"Not compared: {away.note}.",))]
     metric = metrics.title(away.metric)
     header = ("init", f"{metric} at home ({task})", f"there ({away.task})", "drop, points", "p of the drop", "compared")
-    lines = [_line(one) for one in away.inits]
+    lines = [_line(one, away.metric) for one in away.inits]
     notes = (sentence(findings, task, away), _of(away), *_agreement(away))
     first = Section(title=title, slug=slug, level=3, grid=grid(header, lines), notes=notes, scores=True)
     pairs = [pair for pair in away.pairs if pair.against == findings.reference] or list(away.pairs)
@@ -98,12 +98,12 @@ def _sections(findings: Findings, task: str, away: AwayTask) -> list[Section]:
     return [first, contrasts]
 
 
-def _line(one: AwayScore) -> tuple[str, ...]:
+def _line(one: AwayScore, metric: str) -> tuple[str, ...]:
     drop = f"{points(one.drop.estimate)} ({interval(one.drop.low, one.drop.high)})"
     return (
         one.init,
-        _text(one.home),
-        _text(one.away),
+        scored(one.home.estimate, one.home.low, one.home.high, metric),
+        scored(one.away.estimate, one.away.low, one.away.high, metric),
         drop,
         p_value(one.drop.adjusted),
         f"no: {one.barred}" if one.barred else "yes",
@@ -113,13 +113,6 @@ def _line(one: AwayScore) -> tuple[str, ...]:
 def _pair(pair: Pair) -> tuple[str, ...]:
     away = f"{points(pair.away.estimate)} ({interval(pair.away.low, pair.away.high)})"
     return pair.init, pair.against, points(pair.home), away, p_value(pair.away.adjusted)
-
-
-def _text(one: Measured) -> str:
-    text = f"{100 * one.estimate:.2f}"
-    if one.low is None or one.high is None:
-        return text
-    return f"{text} ({100 * one.low:.2f} to {100 * min(one.high, 1.0):.2f})"  # no score is above 1
 
 
 def _of(away: AwayTask) -> str:

@@ -6,6 +6,7 @@ from medtransfer.comparison.contrasts import ALL, FEWEST, Contrast
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published_form import Row
 from medtransfer.comparison.wording import interval, margin_words, p_value, percent, plural, points
+from medtransfer.core.errors import quantity
 from medtransfer.report.tables import Entry, Grid, Section, grid
 from medtransfer.results.result import of_task
 from medtransfer.statistics import effects, metrics
@@ -29,11 +30,11 @@ def against_reference(findings: Findings) -> list[Section]:
         if any(row.init == findings.reference and row.summary is not None for row in findings.rows):
             words = f"Nothing can be compared with {findings.reference}: the answers say why."
         return [Section(title="Against the reference", slug="reference", notes=(words,))]
+    number = sum(column.pairs.number for column in findings.columns.values())
     note = (
         f"Every initialization minus {findings.reference}, in percentage points of the test score. The interval "
-        "decides on better and worse, and the narrower one on what is within the margin; the page's "
-        f"{sum(column.pairs.number for column in findings.columns.values()):,} comparisons hold at once "
-        f"({findings.alpha:.2g} together, Bonferroni)."
+        "decides on better and worse, and the narrower one on what is within the margin. Of the page "
+        f"{quantity(number, 'comparison', 'hold')} at once ({findings.alpha:.2g} together, Bonferroni)."
     )
     return [Section(title="Against the reference", slug="reference", notes=(note,)), *found]
 

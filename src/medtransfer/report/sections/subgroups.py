@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from medtransfer.comparison.findings import Findings
-from medtransfer.comparison.subgroups import CASES, FEWEST, Grouping, InGroup
-from medtransfer.comparison.wording import interval, names, points
+from medtransfer.comparison.subgroups import CASES, FEWEST, Grouping
+from medtransfer.comparison.wording import interval, names, points, scored
 from medtransfer.core.errors import quantity
 from medtransfer.report.tables import Section, grid
 from medtransfer.weights.families import labels
@@ -41,12 +41,13 @@ def behind(findings: Findings, task: str, grouping: Grouping) -> list[tuple[str,
 def _section(findings: Findings, task: str, grouping: Grouping) -> Section:
     groups = list(grouping.patients)
     header = ("init", *(f"{group} ({grouping.patients[group]:,} patients)" for group in groups), "behind", "by, points")
+    metric = next(one.metric for one in findings.results if one.task == task)
     lines = []
     for init in dict.fromkeys(one.init for one in grouping.scores):
         own = [one for one in grouping.scores if one.init == init]
         worst = min(own, key=lambda one: one.gap)
         gap = f"{points(worst.gap)} ({interval(worst.gap_low, worst.gap_high)})"
-        lines.append((init, *(_text(one) for one in own), worst.group, gap))
+        lines.append((init, *(scored(one.estimate, one.low, one.high, metric) for one in own), worst.group, gap))
     return Section(
         title=f"Subgroups: {task}, {grouping.name}", slug=f"subgroups-{task}-{grouping.name}", level=3,
         grid=grid(header, lines) if lines else None, notes=tuple(_notes(findings, task, grouping)), scores=True,
@@ -62,14 +63,6 @@ def _over(findings: Findings, task: str, grouping: Grouping) -> str:
         f", over {names(list(grouping.labels), NAMED)} alone: of the other {len(tested) - len(grouping.labels)} labels "
         f"a group has fewer than {CASES} patients of one class, so these are not the task's scores"
     )
-
-
-def _text(one: InGroup) -> str:
-    """Writes score and interval, which ends at the most that a score can be."""
-    text = f"{100 * one.estimate:.2f}"
-    if one.low is None or one.high is None:
-        return text
-    return f"{text} ({100 * one.low:.2f} to {100 * min(one.high, 1.0):.2f})"
 
 
 def _notes(findings: Findings, task: str, grouping: Grouping) -> list[str]:
