@@ -390,3 +390,10 @@ def test_captions_say_the_margin_in_words_and_that_a_star_is_one_test() -> None:
     found = foreign.compare(wide(), metric="test_auc", margin=0.01)
     assert "band: ± the margin of 1 point. Over seeds" in drawings.caption("forest-ham", found)
     assert "Each mark is one test, as papers print it: the answer counts all" in drawings.caption("bars-ham", found)
+
+
+def test_a_difference_that_is_the_same_in_all_seeds_is_said_to_be_not_tested() -> None:
+    table = pd.DataFrame({"init": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1], "auc": [0.75, 0.5, 0.875, 0.625]})
+    (answer,) = (said.text for said in foreign.compare(table, metric="auc", margin=0.01).answers)
+    assert "has no spread and is not tested: more seeds show one." in answer
+    assert "would have been found" not in answer

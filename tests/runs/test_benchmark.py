@@ -97,6 +97,10 @@ def test_a_dry_run_names_what_is_missing_counts_runs_and_writes_nothing(root: Pa
     assert found.nameless == {"shenzhen": 2, "montgomery": 4}
     row = next(line.split() for line in shown.splitlines() if "shenzhen" in line)
     assert row[1::2][:4] == ["shenzhen", "1", "3", "2"]  # swav's two are of unknown length
+    done = load(root, benchmark__tasks="[shenzhen]")
+    shown = text(dry_run.shown(dry_run.survey(done, root, done.benchmark.tasks), done, root))
+    row = next(line.split() for line in shown.splitlines() if "shenzhen" in line)
+    assert row[1:] == ["shenzhen", "│", "1", "│", "0", "│", "│", "0", "s", "│", "0.00", "│"]
 
 
 def test_the_verb_says_its_plan_and_refuses_another_word(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

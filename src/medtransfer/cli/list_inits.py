@@ -128,7 +128,7 @@ def listed(params: Params, root: Path, wanted: Filter, width: int) -> list[str]:
         "something of its file is not known for sure. size: parameters of the backbone. use: whether the licence "
         "permits commercial use. file: accept conditions on its page, fill in a form, fetch it by hand, or what of it "
         "is here.",
-        "`medtransfer inits <init>` says all of one. --modality, --family, --commercial, --max-parameters 90M and "
+        "`medtransfer inits <init>` says all of one. --modality, --family, --commercial yes, --max-parameters 90M and "
         "--open list fewer. <init>@<backbone> takes another backbone. Also timm:<architecture>.<tag>, "
         "file:<path or address>[@<backbone>] and hf:<owner>/<repo>[@<revision>][/<file>][@<backbone>] of the Hugging "
         "Face hub; each takes +<dataset>, see `pretrain`.",

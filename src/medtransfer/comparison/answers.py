@@ -203,10 +203,15 @@ def plan_words(column: Column, candidates: Sequence[str], next_share: float) -> 
     open_ = [(i, j) for i in places for j in places if i < j and not _within(column, i, j)]
     if not open_:
         return None, ""
+    unit = plural(column.unit)
+    if any(column.contrast(column.inits[i], column.inits[j]).word == "no test" for i, j in open_):
+        return (
+            None,
+            f"A difference that is the same in all {unit} has no spread and is not tested: more {unit} show one.",
+        )
     open_ = _hardest(column, open_)
     needed = [all_pairs.seeds_needed(column.pairs, i, j, margin=column.margin, share=next_share) for i, j in open_]
     margin = "one margin" if column.scope == ALL else margin_words(column.margin)
-    unit = plural(column.unit)
     if any(count is None for count in needed):
         if not column.pairs.patients:
             return None, f"No number of {unit} up to {all_pairs.MOST_SEEDS:,} finds a difference of {margin} reliably."

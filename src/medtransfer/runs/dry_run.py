@@ -210,8 +210,9 @@ def shown(found: Survey, params: Params, root: Path) -> Group:
         spent = sum(cost.seconds for cost in costs)
         total += spent
         unknown = len(left) + nameless - len(costs)
-        row = (len(own) - len(left), len(left) + nameless, unknown or "", span(spent) if costs else "unknown")
-        grid.add_row(task, *map(str, row), f"{sum(cost.bytes for cost in costs) / 1e9:.2f}" if costs else "unknown")
+        known = costs or not unknown
+        row = (len(own) - len(left), len(left) + nameless, unknown or "", span(spent) if known else "unknown")
+        grid.add_row(task, *map(str, row), f"{sum(cost.bytes for cost in costs) / 1e9:.2f}" if known else "unknown")
     words = f"Known: {span(total)} of one worker{_spread(total, params.execution, len(found.runs))}, from the rates of"
     words += " finished runs of the same task, backbone, image size and epochs on the same device."
     lines = (
