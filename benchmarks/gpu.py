@@ -204,7 +204,9 @@ def measure_step(setting: Setting, device: torch.device, limit: float, quick: bo
         synchronize(device)
         first = time.perf_counter() - start
         with FlopCounterMode(display=False) as counter:
-            torch.nn.functional.binary_cross_entropy_with_logits(trainer.model(batch.inputs), batch.targets).backward()  # type: ignore[no-untyped-call]
+            outputs = trainer.model(batch.inputs)
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs, batch.targets)
+            torch.autograd.backward([loss])
         of_image = counter.get_total_flops() / len(batch.rows)
         count = 4 if quick else 50
 

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def rounded(values: Any) -> Bytes:
 
 
 def test_the_kinds_of_the_parameters_are_those_that_there_are() -> None:
-    assert set(Kind.__args__) == set(CORRUPTIONS)  # type: ignore[attr-defined]  # of a Literal
+    assert set(get_args(Kind)) == set(CORRUPTIONS)
     assert [one.name for one in CORRUPTIONS.values() if one.moves] == ["crop"]
 
 

@@ -39,7 +39,7 @@ class Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
     """Counts what is launched on the device."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # likewise
         self.launched = Counter[str]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
