@@ -6,6 +6,7 @@ kernel is seen by a dispatch mode. Only what is of CUDA alone (pinned memory, st
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from medtransfer.training import loader as loading
 from medtransfer.training import objectives
 from medtransfer.training.augmentation import fixed_views
 from medtransfer.training.loader import Cache, Loader
+from medtransfer.training.rivals import Rivals, Seat
 from tests.support import fakes
 
 GPU = torch.device("meta")
@@ -112,6 +114,27 @@ def test_distortions_are_the_only_thing_that_takes_many_kernels() -> None:
 def test_a_cache_that_a_gpu_does_not_hold_comes_from_the_memory_map() -> None:
     counts = launched(loader_of((32, 256, 256), 224, 0, resident=False), Augmentation(**PUBLISHED))
     assert max(counts) <= 13, counts  # one copy more
+
+
+def test_rivals_add_one_kernel_of_input_each() -> None:
+    augmentation = Augmentation(**PUBLISHED)
+    (alone, *_) = launched(loader_of((32, 256, 256), 224, 0), augmentation)
+    rivals = Rivals(3)
+    first = loader_of((32, 256, 256), 224, 0)
+    loaders = [first, first.over(first.cache), first.over(first.cache)]
+    found = list[list[int]]()
+
+    def work(loader: Loader, seat: Seat) -> None:
+        loader.seat = seat
+        found.append(launched(loader, augmentation))
+        seat.leave()
+
+    threads = [threading.Thread(target=work, args=pair) for pair in zip(loaders, rivals.seats, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sum(map(sum, found)) == 4 * (alone + 2)
 
 
 def test_val_is_read_back_once(top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,7 +224,10 @@ class Execution:
     """ray: of the cluster's head, `host:port`, or `auto` where one runs on this machine; "": RAY_ADDRESS, or else a
     cluster of this machine alone, for as long as the verb takes"""
     runs_per_gpu: int
-    """runs that share a GPU"""
+    """workers that share a GPU"""
+    side_by_side: int = 1
+    """runs of one task and seed that a worker of a GPU trains in step, so that each batch is read and augmented once
+    for all of them and one copy of the images serves them: for data that is larger than memory, on slow disks"""
     retries: int
     """times that a run is started again, from its checkpoint, after its worker died"""
     leases: str
@@ -237,7 +240,7 @@ class Execution:
     def __post_init__(self) -> None:
         for name in ("workers", "retries", "checkpoint_seconds"):
             require(getattr(self, name) >= 0, f"execution.{name} >= 0", **{name: getattr(self, name)})
-        for name in ("threads_per_run", "runs_per_gpu"):
+        for name in ("threads_per_run", "runs_per_gpu", "side_by_side"):
             require(getattr(self, name) >= 1, f"execution.{name} >= 1", **{name: getattr(self, name)})
         require(
             not self.leases or urlsplit(self.leases).scheme.startswith("postgresql"),

@@ -15,11 +15,12 @@ from medtransfer.core import files
 from medtransfer.core.errors import UserError, quantity
 from medtransfer.results import examples
 from medtransfer.results.result import write_facts
-from medtransfer.runs import dry_run, feature_cache, finetune, finished
+from medtransfer.runs import dry_run, feature_cache, finetune, finished, side_by_side
 from medtransfer.runs.display import Display
 from medtransfer.runs.execution import leases, pull
 from medtransfer.runs.retries import Work
 from medtransfer.runs.run import Run
+from medtransfer.runs.side_by_side import Gang
 from medtransfer.tracking import search, sync
 from medtransfer.tracking.store import Away
 
@@ -49,7 +50,7 @@ def run_all(runs: Sequence[Run]) -> list[dict[str, Any]]:
     open_runs = _unfinished(runs)
     log.info("%s: %d finished before, %d to do", quantity(len(runs), "run"), len(runs) - len(open_runs), len(open_runs))
     feature_cache.make_all(open_runs)
-    failures = _execute(dry_run.longest_first(open_runs)) if open_runs else []
+    failures = _execute(side_by_side.gangs(dry_run.longest_first(open_runs))) if open_runs else []
     sync.sync(root, leases.claims(database), finished=True)  # what ended while MLflow was away
     if failures:
         with contextlib.suppress(Away):  # the failures are what is said; a later launch ends what is RUNNING
@@ -70,28 +71,29 @@ def _unfinished(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.digest not in known or not (finished.whole(run) or finished.finished(run))]
 
 
-def _execute(runs: Sequence[Run]) -> list[str]:
+def _execute(gangs: Sequence[Gang]) -> list[str]:
     """Trains runs until each has ended; lists what failed."""
-    settings, device = runs[0].params.execution, runs[0].device
-    work, failures = Work(runs, settings.retries), []
-    with Display(len(runs)) as display:
+    settings, device = gangs[0][0].params.execution, gangs[0][0].device
+    work, failures = Work(gangs, settings.retries), []
+    with Display(sum(map(len, gangs))) as display:
         outcomes = pull.pull(
-            finetune.execute,
+            side_by_side.execute,
             work.take,
             settings=settings,
             device=device,
-            workers=pull.worker_count(settings, device, len(runs)),
-            report=display.update,
+            workers=pull.worker_count(settings, device, len(gangs)),
+            report=lambda gang, told: display.update(gang[told[0]], told[1]),
             started=display.started,
         )
-        for run, outcome in outcomes:
-            if work.back(run, outcome):
-                display.back(run, outcome)
-                continue
-            display.done(run, outcome)
-            if isinstance(outcome, Exception):
-                failures.append(f"{run.task} {run.name} ({run.digest}): {outcome}")
-                log.debug("traceback", exc_info=outcome)
+        for gang, found in outcomes:  # a worker that died has one outcome for all
+            for run, outcome in zip(gang, [found] * len(gang) if isinstance(found, Exception) else found, strict=True):
+                if work.back(run, outcome):
+                    display.back(run, outcome)
+                    continue
+                display.done(run, outcome)
+                if isinstance(outcome, Exception):
+                    failures.append(f"{run.task} {run.name} ({run.digest}): {outcome}")
+                    log.debug("traceback", exc_info=outcome)
     return failures
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from pathlib import Path
@@ -19,6 +20,7 @@ from medtransfer.weights import store
 
 if TYPE_CHECKING:  # torch is loaded where a run is trained: in a worker, and not where all runs have finished
     from medtransfer.training.loader import Cache, Loader
+    from medtransfer.training.rivals import Seat
     from medtransfer.training.trainer import TaskTrainer
 
 
@@ -85,8 +87,13 @@ def loader(run: Run) -> Loader:
     )
 
 
-def trainer(run: Run) -> tuple[TaskTrainer, Prepared]:
-    """Builds everything that training needs, from the run alone."""
+def trainer(run: Run, seat: Seat | None = None) -> tuple[TaskTrainer, Prepared]:
+    """Builds everything that training needs, from the run alone; at a seat it trains beside rivals."""
+    with seat.turn() if seat else contextlib.nullcontext():
+        return _built(run, seat)
+
+
+def _built(run: Run, seat: Seat | None) -> tuple[TaskTrainer, Prepared]:
     import torch
 
     from medtransfer.training import lora, objectives, optimizer
@@ -109,6 +116,6 @@ def trainer(run: Run) -> tuple[TaskTrainer, Prepared]:
     built = TaskTrainer(
         model, goal, loader(run), rows,
         protocol=protocol, engine=run.params.engine, seed=run.seed, device=device, folder=run.folder,
-        checkpoint_seconds=run.params.execution.checkpoint_seconds,
+        checkpoint_seconds=run.params.execution.checkpoint_seconds, seat=seat,
     )  # fmt: skip
     return built, prepared

@@ -16,6 +16,7 @@ from medtransfer.runs.execution.pull import WorkerLost
 from medtransfer.runs.run import Run
 
 if TYPE_CHECKING:
+    from medtransfer.runs.side_by_side import Gang
     from medtransfer.training.trainer import Progress
 
 log = logging.getLogger("medtransfer")
@@ -55,12 +56,13 @@ class Display:
     ) -> None:
         self.bars.stop()
 
-    def started(self, run: Run, place: str) -> None:
-        """Shows that a run has begun, and where."""
-        self._forget(run)
-        self.places[run.digest] = place
-        total = run.training.max_epochs
-        self.rows[run.digest] = self.bars.add_task(f"{run.task} {run.name}", total=total, text=f"epochs  on {place}")
+    def started(self, gang: Gang, place: str) -> None:
+        """Shows that runs have begun, and where."""
+        for run in gang:
+            self._forget(run)
+            self.places[run.digest] = place
+            total, text = run.training.max_epochs, f"epochs  on {place}"
+            self.rows[run.digest] = self.bars.add_task(f"{run.task} {run.name}", total=total, text=text)
 
     def update(self, run: Run, progress: Progress) -> None:
         """Moves a run's bar: epoch, images/s, val score, time left, place."""

@@ -24,6 +24,7 @@ from medtransfer.weights import store
 if TYPE_CHECKING:  # torch is loaded where a run is trained: in a worker, and not where all runs have finished
     from medtransfer.training.checkpoint import Fit
     from medtransfer.training.objectives import Prediction
+    from medtransfer.training.rivals import Seat
     from medtransfer.training.trainer import Progress
 
 log = logging.getLogger("medtransfer")
@@ -32,8 +33,10 @@ FAILURE = "error.txt"
 """traceback of a run's last failure, in its folder and among its artifacts"""
 
 
-def execute(run: Run, report: Callable[[Progress], None]) -> dict[str, Any]:
+def execute(run: Run, report: Callable[[Progress], None], seat: Seat | None = None) -> dict[str, Any]:
     """Trains, tests and logs one run, or does what of that is missing; returns its result.
+
+    At a seat it trains beside rivals, in a thread of its own.
 
     Raises:
         Held: another process is at it.
@@ -47,7 +50,7 @@ def execute(run: Run, report: Callable[[Progress], None]) -> dict[str, Any]:
         with tracking.recorded(run.root, _identity(run), check, later=True, watch=True) as tracked:
             try:
                 if not finished.whole(run):
-                    _train(run, tracked, report)
+                    _train(run, tracked, report, seat)
                 outcome.publish(run, tracked)
             except Exception:
                 _keep_traceback(run, tracked)
@@ -106,19 +109,22 @@ def _identity(run: Run) -> tracking.Identity:
     )
 
 
-def _train(run: Run, tracked: tracking.TrackedRun, report: Callable[[Progress], None]) -> None:
+def _train(run: Run, tracked: tracking.TrackedRun, report: Callable[[Progress], None], seat: Seat | None) -> None:
     """Fits, reads test once and writes the results."""
     prepared = building.labelled(run)
     tracked.dataset(run.task, run.manifest_digest, str(prepared.folder.relative_to(run.root)), outcome.counts(prepared))
-    (_finish_trained if run.trains else _finish_untrained)(run, prepared, tracked, report)
+    if run.trains:
+        _finish_trained(run, prepared, tracked, report, seat)
+    else:
+        _finish_untrained(run, prepared, tracked)
 
 
 def _finish_trained(
-    run: Run, prepared: Prepared, tracked: tracking.TrackedRun, report: Callable[[Progress], None]
+    run: Run, prepared: Prepared, tracked: tracking.TrackedRun, report: Callable[[Progress], None], seat: Seat | None
 ) -> None:
     from medtransfer.training.examples import collect
 
-    built, _ = building.trainer(run)
+    built, _ = building.trainer(run, seat)
     tracked.resumed(built.resume())
     fit = built.run(tracked.log, report, kept=tracked.kept)
     tracked.tag(arithmetic=arithmetic.kind(fit.arithmetic))
@@ -186,9 +192,7 @@ def _finished_fit(run: Run) -> Fit:
     )  # fmt: skip
 
 
-def _finish_untrained(
-    run: Run, prepared: Prepared, tracked: tracking.TrackedRun, report: Callable[[Progress], None]
-) -> None:
+def _finish_untrained(run: Run, prepared: Prepared, tracked: tracking.TrackedRun) -> None:
     from medtransfer.runs import frozen, prior
     from medtransfer.training.trainer import choose_kernels
 

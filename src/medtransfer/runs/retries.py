@@ -10,34 +10,36 @@ from typing import Any
 from medtransfer.core.errors import Held
 from medtransfer.runs.execution import leases, pull
 from medtransfer.runs.run import Run
+from medtransfer.runs.side_by_side import Gang
 
 AGAIN = 3.0
 """seconds after which a run that another process has is looked at again"""
 
 
 class Work:
-    """The runs that are still to do, and the rules by which a run is given out again."""
+    """The runs that are still to do, and the rules by which a run is given out again: alone, whatever it was beside."""
 
-    def __init__(self, runs: Sequence[Run], retries: int) -> None:
-        """Takes the runs in the order in which they are to start."""
-        self.waiting, self.retries = deque(runs), retries
+    def __init__(self, gangs: Sequence[Gang], retries: int) -> None:
+        """Takes the runs as they are to be done together, in the order in which they are to start."""
+        self.waiting, self.retries = deque(gangs), retries
         self.held: deque[tuple[float, Run]] = deque()
         """(time from which on it may be looked at again, run that another process has)"""
         self.running = 0
         self.lost: Counter[str] = Counter()
 
-    def take(self) -> Run | None:
-        """Gives the next run; one that another process has only where nothing else is left, and after a pause."""
+    def take(self) -> Gang | None:
+        """Gives the next runs; one that another process has only where nothing else is left, and after a pause."""
         if not self.waiting and self.held:
             pause = self.held[0][0] - time.monotonic()
             if pause > 0 and self.running:
                 return None
             time.sleep(max(0.0, pause))
-            self.waiting.append(self.held.popleft()[1])
+            self.waiting.append((self.held.popleft()[1],))
         if not self.waiting:
             return None
-        self.running += 1
-        return self.waiting.popleft()
+        gang = self.waiting.popleft()
+        self.running += len(gang)
+        return gang
 
     def back(self, run: Run, outcome: Any) -> bool:
         """Takes a run's outcome; says whether the run will be given out again."""
@@ -47,6 +49,6 @@ class Work:
             return True
         if isinstance(outcome, pull.WorkerLost) and self.lost[run.digest] < self.retries:
             self.lost[run.digest] += 1
-            self.waiting.appendleft(run)
+            self.waiting.appendleft((run,))
             return True
         return False

@@ -6,12 +6,14 @@ Legend: N images of the cache, B batch, C channels, H and W the cache's sides, S
 from __future__ import annotations
 
 import copy
+import hashlib
+import pickle
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +25,9 @@ from medtransfer.core import rng
 from medtransfer.params import Augmentation
 from medtransfer.training.augmentation import Bends, Views, bends, fixed_views, grid_of, lines, random_views, shrink
 from medtransfer.weights.records import Triple
+
+if TYPE_CHECKING:
+    from medtransfer.training.rivals import Seat
 
 RESIDENT_SHARE = 0.5
 """share of a GPU's free memory that the cache may take; a larger one is gathered from the memory map"""
@@ -265,9 +270,11 @@ class Loader:
     ) -> None:
         """Takes the cache and how its batches are made; `uncertain` is the policy for labels of -1.
 
-        `share` may be set after: what this process takes of every training batch.
+        `share` may be set after: what this process takes of every training batch; and `seat`, where networks of this
+        process train on equal batches.
         """
         self.uncertain, self.share = uncertain, Share()
+        self.seat: Seat | None = None
         self.cache, self.size, self.batch_size, self.crop_fraction = cache, size, batch_size, crop_fraction
         self.keys = rng.sample_keys(ids)
         mean_1311, std_1311 = (torch.tensor(v, device=cache.device).reshape(1, 3, 1, 1) for v in (mean, std))
@@ -314,7 +321,7 @@ class Loader:
             made = self._augmented(batch[taken], visit[taken], augmentation, seed, epoch)
             return Batch(made.inputs, made.targets, made.rows, part)
 
-        yield from self._produce(make, plan)
+        yield from self._produce(make, plan, 2 * epoch, (augmentation, seed))
 
     def _augmented(
         self, rows: NDArray[np.int64], visit: NDArray[np.int64], augmentation: Augmentation, seed: int, epoch: int
@@ -323,25 +330,29 @@ class Loader:
         keys = self.keys[rows] + visit.astype(np.uint64)
         views, intensity = random_views(augmentation, stream, keys)
         uniform = rng.uniforms(rng.seed_of(seed, "uncertain", epoch), keys, self.cache.width)
-        return self._finish(rows, views, intensity, torch.from_numpy(uniform))
+        return self._read(rows, views, intensity, torch.from_numpy(uniform))
 
     def evaluation_step(self, views: int) -> int:
         """Says how many images a batch of `evaluate` holds."""
         return max(1, self.batch_size * (1 if self.cache.device.type == "cpu" else EVALUATED) // views)
 
-    def evaluate(self, rows: NDArray[np.int64], views: int) -> Iterator[Batch]:
-        """Yields every row once, in order; with ten views a batch holds all views of a sample one after the other."""
+    def evaluate(self, rows: NDArray[np.int64], views: int, after: int | None = None) -> Iterator[Batch]:
+        """Yields every row once, in order; with ten views a batch holds all views of a sample one after the other.
+
+        `after` is the epoch that all rivals read these rows after; None: each reads them for itself.
+        """
         step = self.evaluation_step(views)
         plan = [rows[i : i + step] for i in range(0, len(rows), step)]
-        yield from self._produce(lambda part: self._fixed(part, views), plan)
+        stream = None if after is None else 2 * after + 1
+        yield from self._produce(lambda part: self._fixed(part, views), plan, stream, (views,))
 
     def _fixed(self, rows: NDArray[np.int64], views: int) -> Batch:
-        return self._finish(np.repeat(rows, views), fixed_views(len(rows), self.crop_fraction, views), None)
+        return self._read(np.repeat(rows, views), fixed_views(len(rows), self.crop_fraction, views), None)
 
-    def _finish(
+    def _read(
         self, rows: NDArray[np.int64], views: Views, intensity: Tensor | None, uniform: Tensor | None = None
     ) -> Batch:
-        """Reads views, splits masks off, changes intensity, repeats gray to three channels and normalizes."""
+        """Reads views, splits masks off and changes intensity; what is normalized is equal for all initializations."""
         labels = None if self.cache.labels is None else certain(self.cache.labels[rows], self.uncertain, uniform)
         beside = [tensor for tensor in (intensity, labels) if tensor is not None]
         pixels, sent = self.cache.read(rows, views, self.size, beside)
@@ -350,6 +361,12 @@ class Loader:
             gain, offset, gamma = sent[0].unbind()
             images = images.mul(gain / 255).add_(offset).clamp_(0, 1)
             images = images.pow_(gamma).mul_(255)
+        targets = (pixels[:, self.cache.channels :] > 127.5).float() if labels is None else sent[-1]
+        return Batch(images, targets, rows)
+
+    def _normalized(self, batch: Batch) -> Batch:
+        """Repeats gray to three channels and normalizes."""
+        images = batch.inputs
         shape = (len(images), 3, self.size, self.size)
         inputs = torch.empty(shape, device=images.device, memory_format=self.layout)
         if images.device.type == "cpu":  # channel by channel: together they are written four times as slowly
@@ -359,10 +376,21 @@ class Loader:
                 torch.addcmul(self.shift[:, one], gray, self.scale[:, one], out=inputs[:, one])
         else:
             torch.addcmul(self.shift, images, self.scale, out=inputs)
-        targets = (pixels[:, self.cache.channels :] > 127.5).float() if labels is None else sent[-1]
-        return Batch(inputs, targets, rows)
+        return Batch(inputs, batch.targets, batch.rows, batch.part)
 
-    def _produce(self, make: Callable[[Any], Batch], plan: list[Any]) -> Iterator[Batch]:
+    def _produce(
+        self, make: Callable[[Any], Batch], plan: list[Any], stream: int | None, drawn: tuple[Hashable, ...]
+    ) -> Iterator[Batch]:
+        """Makes batches, or takes them in step with rivals; `drawn` says how views are drawn, for both to be equal."""
+        if self.seat is None or stream is None:
+            yield from self._made(lambda item: self._normalized(make(item)), plan)
+            return
+        planned = hashlib.blake2b(pickle.dumps(plan)).hexdigest()
+        of = (id(self.cache), self.size, self.crop_fraction, self.uncertain, drawn, planned)
+        for batch in self.seat.batches(stream, of, lambda: self._made(make, plan)):
+            yield self._normalized(batch)
+
+    def _made(self, make: Callable[[Any], Batch], plan: list[Any]) -> Generator[Batch, None, None]:
         """Makes batches ahead in a thread where a GPU computes meanwhile; in line on a CPU."""
         if self.cache.device.type == "cpu" and self.cache.resident:
             yield from map(make, plan)

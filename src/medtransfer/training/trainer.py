@@ -29,6 +29,7 @@ from medtransfer.training import checkpoint, distributed, optimizer
 from medtransfer.training.checkpoint import Fit
 from medtransfer.training.loader import Batch, Loader, Share
 from medtransfer.training.objectives import Objective, Prediction, TaskObjective, on_host
+from medtransfer.training.rivals import Seat
 from medtransfer.training.schedule import Schedule
 from medtransfer.weights import convert
 
@@ -82,6 +83,7 @@ class Trainer:
         ema: float = 0.0,
         group: distributed.Group | None = None,
         checkpoint_seconds: float = 0.0,
+        seat: Seat | None = None,
     ) -> None:
         """Takes the rows of every split, and a folder for checkpoint and best model.
 
@@ -97,6 +99,8 @@ class Trainer:
 
         `checkpoint_seconds` pass between two checkpoints, and `WRITES` times what one takes to write; 0: one after
         every epoch. The last epoch has one in any case.
+
+        `seat` is the place among networks of this process that train on equal batches, see `rivals`.
         """
         self.checkpoint_seconds = checkpoint_seconds
         self._written, self._write_seconds = time.monotonic(), 0.0
@@ -107,6 +111,7 @@ class Trainer:
         self.group, self.ema = group, ema
         self.is_main = group is None or group.is_main
         loader.share = Share(group.rank, group.size, micro_batch) if group else Share(micro_batch=micro_batch)
+        self.seat = loader.seat = seat
         if group:
             distributed.join_batch_norms(model, group)
         self.objective, self.loader, self.rows = objective, loader, rows
@@ -153,6 +158,8 @@ class Trainer:
                 log_metrics(scores, self.fit.epoch - 1)
                 self._keep(kept)
                 report(self._progress(scores))
+        if self.seat:
+            self.seat.leave()
         if self.is_main and self._saved < self.fit.epoch:
             self._keep(kept, last=True)
         if self.group:
@@ -170,7 +177,7 @@ class Trainer:
         loss, images = self._train(epoch)
         trained = time.perf_counter() - start
         self._exchange()
-        collected, val_loss = self.predict("val", views=1)
+        collected, val_loss = self.predict("val", views=1, after=epoch)
         found = self.objective.score(collected, self.rows["val"]).items()
         self._exchange()
         metric, steers = self.objective.metric, self.protocol.monitor.removeprefix("val_")
@@ -181,14 +188,15 @@ class Trainer:
             scores = self.group.collect(scores)[0]  # one decision, even where two GPUs differ in the last bit
         self._update(scores)
         self.fit.images += images
-        self.fit.seconds += time.perf_counter() - start
+        self.fit.seconds += (time.perf_counter() - start) / self._beside
         return scores | {"images_per_second": images / trained}
 
     def _train(self, epoch: int) -> tuple[float, int]:
         """Takes one epoch of steps; nothing is read back from the device inside it."""
         optimizer.set_training(self.model, self.protocol)
         rank = () if self.is_main else (self.loader.share.rank,)
-        torch.manual_seed(rng.seed_of(self.seed, "dropout", epoch, *rank))
+        with self._turn():
+            torch.manual_seed(rng.seed_of(self.seed, "dropout", epoch, *rank))
         total, images, parts = torch.zeros((), device=self.device), 0, list[Batch]()
         batches = self.loader.train(
             self.rows["train"], self.protocol.augmentation, self.seed, epoch, self.protocol.min_steps
@@ -196,7 +204,8 @@ class Trainer:
         for batch in batches:
             parts.append(batch)
             if batch.place.last:
-                total += self.step(*parts) * batch.place.images
+                with self._turn():
+                    total += self.step(*parts) * batch.place.images
                 images += batch.place.images
                 parts.clear()
         mean = float(total) / images
@@ -205,6 +214,15 @@ class Trainer:
                 f"the training loss of epoch {epoch} is {mean}: lower lr (now {self.protocol.lr}) or use fp32"
             )
         return mean, images
+
+    @property
+    def _beside(self) -> int:
+        """Counts the networks that share this process's time."""
+        return self.seat.rivals.training if self.seat else 1
+
+    def _turn(self) -> AbstractContextManager[None]:
+        """Has torch's random numbers alone, where other networks of this process draw, too."""
+        return self.seat.turn() if self.seat else nullcontext()
 
     def step(self, *parts: Batch) -> Tensor:
         """Takes one optimizer step on the parts of a batch; returns the batch's loss, still on the device."""
@@ -255,16 +273,19 @@ class Trainer:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     @torch.inference_mode()
-    def predict(self, split: str, *, views: int, native: bool = False) -> tuple[NDArray[Any], float]:
+    def predict(
+        self, split: str, *, views: int, native: bool = False, after: int | None = None
+    ) -> tuple[NDArray[Any], float]:
         """Collects the objective's numbers for every sample of a split, and the split's mean loss.
 
+        `after` is the epoch after which all rivals read the split.
         Several processes take each its share of the batches; all of them return the numbers of the whole split.
         """
         self.model.eval()
         rows = self.rows[split]
         rows = self.group.share(rows, self.loader.evaluation_step(views)) if self.group else rows
         collected, losses, counts = [], [], []
-        for batch in self.loader.evaluate(rows, views):
+        for batch in self.loader.evaluate(rows, views, after):
             with self.autocast():
                 logits = self.forward(batch.inputs)
             losses.append(self.objective.loss(logits, batch.targets))
@@ -295,7 +316,7 @@ class Trainer:
         self.schedule.end(self.fit.epoch, value)
 
     def _progress(self, scores: dict[str, float]) -> Progress:
-        left = (self.protocol.max_epochs - self.fit.epoch) * self.fit.seconds / self.fit.epoch
+        left = (self.protocol.max_epochs - self.fit.epoch) * self.fit.seconds / self.fit.epoch * self._beside
         shown = f"val_{self.objective.metric}"
         name = shown if shown in scores else self.protocol.monitor
         return Progress(self.fit.epoch, self.protocol.max_epochs, scores["images_per_second"], name, scores[name], left)

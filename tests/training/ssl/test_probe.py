@@ -28,9 +28,9 @@ class Watched(Loader):
 
     read: NDArray[np.int64]
 
-    def evaluate(self, rows: NDArray[np.int64], views: int) -> Iterator[Batch]:
+    def evaluate(self, rows: NDArray[np.int64], views: int, after: int | None = None) -> Iterator[Batch]:
         self.read = np.union1d(getattr(self, "read", rows), rows)
-        yield from super().evaluate(rows, views)
+        yield from super().evaluate(rows, views, after)
 
 
 class Spots(nn.Module):

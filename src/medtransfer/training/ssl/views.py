@@ -78,7 +78,7 @@ class ViewLoader(Loader):
         drawn = []
         for number in range(self.views):
             views, intensity = random_views(augmentation, stream(number), keys)
-            drawn.append(self._finish(rows, views, intensity))
+            drawn.append(super()._normalized(self._read(rows, views, intensity)))
         inputs, targets = (
             torch.stack(parts, dim=1).flatten(0, 1)
             for parts in ([batch.inputs for batch in drawn], [batch.targets for batch in drawn])
@@ -87,6 +87,10 @@ class ViewLoader(Loader):
             hidden = self._hidden(keys, stream(self.views)).repeat_interleave(self.views, 0)
             inputs = targets = torch.cat([inputs, hidden.to(inputs.device)], dim=1)
         return Batch(inputs.contiguous(memory_format=self.layout), targets, np.repeat(rows, self.views))
+
+    def _normalized(self, batch: Batch) -> Batch:
+        """Gives a batch as it is: each of its views was normalized when it was drawn."""
+        return batch
 
     def _hidden(self, keys: NDArray[np.uint64], stream: int) -> Tensor:
         """Draws which patches are hidden, as many in every image: (B, 1, S, S) of 0 and 1."""
