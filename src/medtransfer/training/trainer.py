@@ -25,7 +25,7 @@ from medtransfer.core import arithmetic, files, rng
 from medtransfer.core.errors import UserError
 from medtransfer.params import Engine, Training
 from medtransfer.statistics import metrics
-from medtransfer.training import checkpoint, distributed, optimizer
+from medtransfer.training import allocator, checkpoint, distributed, optimizer
 from medtransfer.training.checkpoint import Fit
 from medtransfer.training.loader import Batch, Loader, Share
 from medtransfer.training.objectives import Objective, Prediction, TaskObjective, on_host
@@ -55,7 +55,8 @@ class Progress:
 
 
 def choose_kernels(engine: Engine) -> None:
-    """Lets torch take deterministic kernels, or the fastest that it finds, as the parameters say."""
+    """Lets torch take deterministic kernels, or the fastest that it finds, as the parameters say; once before a run."""
+    allocator.give_back()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
     torch.use_deterministic_algorithms(engine.deterministic, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # no stub; it fills new tensors
