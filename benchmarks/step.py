@@ -5,7 +5,7 @@ turns in one run, and the ratio is printed; of a precision or a way beside the f
 step is: below 1, `engine.precision` or `engine.compile` had better stay what it is on this machine. What compiling took
 is in the last column: the plan (`benchmark --dry-run`) says after how much it pays.
 
-    PYTHONPATH=src python benchmarks/step.py [--device cpu] [--threads 2] [--precisions fp32,bf16] [--ways eager,compiled]
+    PYTHONPATH=src python benchmarks/step.py [--threads 2] [--precisions fp32,bf16] [--ways eager,compiled]
 """
 
 from __future__ import annotations

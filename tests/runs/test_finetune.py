@@ -56,6 +56,7 @@ def test_a_digest_follows_what_the_run_reads_and_nothing_else(root: Path, monkey
         {"benchmark__seeds": "[5]"},
         {"data__partial": "true"},
         {"engine__portable": "false"},
+        {"engine__graphs": "false"},
     )
     for change in changes:
         assert {task: plan(root, task, **change).digest for task in base} == base
@@ -66,6 +67,8 @@ def test_a_digest_follows_what_the_run_reads_and_nothing_else(root: Path, monkey
         plan(root, seed=1).digest,
         plan(root, engine__precision="bf16").digest,
         plan(root, engine__portable="true").digest,
+        plan(root, engine__compile="true").digest,
+        plan(root, engine__compile="true", engine__graphs="true").digest,
         plan(root, execution__threads_per_run="2").digest,
         plan(root, tasks__shenzhen__changes__lr="3e-3").digest,
         plan(root, model__random_last_bn="zero").digest,

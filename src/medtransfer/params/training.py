@@ -191,8 +191,8 @@ class Engine:
     channels_last: bool
     """images lie in memory with their channels together, which is faster for convolutions"""
     compile: bool
-    """torch.compile, once per worker and shape: `benchmark --dry-run` says after how much it pays. On the CPU where it was
-    tried it took tens of seconds for a few percent"""
+    """torch.compile, once per worker and shape: `benchmark --dry-run` says from which gain on it pays. On the CPU where
+    it was tried it took tens of seconds for a few percent"""
     deterministic: bool
     """deterministic kernels; a CPU has no others"""
     portable: bool = False
@@ -216,7 +216,7 @@ class Engine:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """Lists its fields by dotted name; `LATER` ones only where they are true: without them nothing is another run."""
+        """Lists its fields by dotted name, those of `LATER` only where they are true."""
         return {name: v for name, v in schema.flatten(self, "engine").items() if v or name not in LATER}
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from medtransfer.core.errors import UserError, one_line
 from medtransfer.params import Engine
-from medtransfer.training.loader import Loader, passes_of
+from medtransfer.training.loader import Loader
 
 log = logging.getLogger("medtransfer")
 
@@ -52,34 +52,29 @@ class Clock:
 CLOCK = Clock()
 
 
-def forward_of(
-    model: nn.Module, engine: Engine, loader: Loader, images: int, min_steps: int
-) -> Callable[[Tensor], Any]:
+def forward_of(model: nn.Module, engine: Engine, loader: Loader) -> Callable[..., Any]:
     """Gives what a trainer calls with inputs: the model itself, or compiled as `engine` says.
 
     Args:
         model: on its device.
         engine: how arithmetic is done.
         loader: of its batches, which knows the process's share of them.
-        images: of train.
-        min_steps: of an epoch.
     """
     if not engine.compile:
         return model
-    return Compiled(model, training_size(loader, images, min_steps), loader.evaluation_step(1) * loader.views, engine)
+    return Compiled(model, training_size(loader), loader.evaluation_step(1) * loader.views, engine)
 
 
-def training_size(loader: Loader, images: int, min_steps: int) -> int:
-    """Counts the inputs that most forwards of a training have: those of a whole batch, or of its most frequent part."""
-    whole = min(loader.batch_size, images * passes_of(images, loader.batch_size, min_steps))
-    counts = [part.count for part in loader.share.parts(whole)]
+def training_size(loader: Loader) -> int:
+    """Counts the inputs that most forwards of a training have: those of a batch, or of its most frequent part."""
+    counts = [part.count for part in loader.share.parts(loader.batch_size)]
     return max(counts, key=counts.count) * loader.views
 
 
 def begin_step(engine: Engine) -> None:
     """Says that outputs and gradients of the step before are needed no more: graphs write the next ones over them."""
     if engine.graphs:
-        torch.compiler.cudagraph_mark_step_begin()
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # torch's own is untyped
 
 
 class Compiled:
@@ -99,25 +94,27 @@ class Compiled:
         limits: Any = torch._dynamo.config  # of this thread, and without a stub
         if limits.disable:
             raise UserError(
-                "engine.compile is true, but TORCHDYNAMO_DISABLE or TORCH_COMPILE_DISABLE of the environment forbids it; "
-                "unset it, or set engine.compile to false"
+                "engine.compile is true, but TORCHDYNAMO_DISABLE or TORCH_COMPILE_DISABLE of the environment forbids "
+                "it; unset it, or set engine.compile to false"
             )
         limits.recompile_limit = limits.accumulated_recompile_limit = LIMIT
         limits.fail_on_recompile_limit_hit = True  # else it goes on uncompiled and nobody knows
         CLOCK.start()
-        mode = "reduce-overhead" if engine.graphs else None  # CUDA graphs; all else is one code with and without
-        self.compiled = torch.compile(model, dynamic=False, backend=BACKEND, mode=mode)
+        # What is timed on the device to choose a kernel would let two workers compute two things.
+        options = {"deterministic": engine.deterministic, "triton.cudagraphs": engine.graphs}
+        self.compiled = torch.compile(model, dynamic=False, backend=BACKEND, options=options)
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor) -> Any:
         """Computes the network's outputs."""
         if self.model.training:
             return self._run(inputs) if len(inputs) == self.training else self.model(inputs)
-        found = [self._evaluate(part) for part in inputs.split(self.evaluation)]
+        starts = range(0, len(inputs), self.evaluation)
+        found = [self._evaluate(inputs[start : start + self.evaluation]) for start in starts]
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def _evaluate(self, inputs: Tensor) -> Tensor:
         begin_step(self.engine)
-        outputs = self._run(filled(inputs, self.evaluation))[: len(inputs)]
+        outputs: Tensor = self._run(filled(inputs, self.evaluation))[: len(inputs)]
         return outputs.clone() if self.engine.graphs else outputs  # the next graph writes over them
 
     def _run(self, inputs: Tensor) -> Any:
@@ -134,8 +131,9 @@ class Compiled:
             self.compiled = self.model
             return self.model(inputs)
         except exc.TorchDynamoException as error:
+            cause = getattr(error, "inner_exception", error)
             raise UserError(
-                f"torch could not compile the network ({type(error).__name__}: {one_line(error)}); set engine.compile "
+                f"torch could not compile the network ({type(cause).__name__}: {one_line(cause)}); set engine.compile "
                 "to false, or mend what it names (a CPU needs a C++ compiler such as g++, a GPU Triton)"
             ) from error
 
