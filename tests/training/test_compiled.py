@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,14 +16,15 @@ from torch._dynamo.utils import counters
 
 from medtransfer.core.errors import UserError
 from medtransfer.params import Engine
-from medtransfer.training import compiled, trainer
+from medtransfer.training import compiled
+from medtransfer.training.checkpoint import Fit
 from medtransfer.training.compiled import Compiled
 from medtransfer.training.loader import Share
 from medtransfer.training.trainer import TaskTrainer
 from tests.support import fakes
 
 ENGINE = Engine(precision="fp32", channels_last=True, compile=True, deterministic=True)
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+CLOSE: Any = {"rtol": 1e-4, "atol": 1e-5}
 """between compiled and eager numbers of a few steps in 32 bits; found: 2e-6 by inductor, 0 by aot_eager"""
 
 
@@ -74,7 +76,8 @@ def step(forward: Any, model: nn.Module, inputs: Tensor) -> Tensor:
     torch.autograd.backward([loss])
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter -= 0.1 * parameter.grad if parameter.grad is not None else 0
+            assert parameter.grad is not None
+            parameter.sub_(parameter.grad, alpha=0.1)
     return loss.detach()
 
 
@@ -99,7 +102,12 @@ def test_evaluation_is_cut_and_filled_up_to_one_size_and_gives_what_the_images_g
     seen: list[tuple[int, ...]] = []
     forward = Compiled(model, 6, 8, ENGINE)
     run = forward.compiled
-    forward.compiled = lambda inputs: seen.append((*inputs.shape, *inputs.stride())) or run(inputs)
+
+    def watched(inputs: Tensor) -> Any:
+        seen.append((*inputs.shape, *inputs.stride()))
+        return run(inputs)
+
+    forward.compiled = watched
     for count in (8, 1, 5, 9, 16, 21):
         seen.clear()
         model.eager.clear()
@@ -142,10 +150,10 @@ def test_the_seconds_of_compiling_are_counted_and_stop_where_all_is_compiled() -
     model = Tiny()
     forward = Compiled(model, 6, 8, ENGINE)
     Compiled(model, 6, 8, ENGINE)  # a second run of the worker counts nothing twice
-    before, begun = compiled.CLOCK.seconds, torch._dynamo.utils.time.time()
+    before, began = compiled.CLOCK.seconds, time.perf_counter()
     step(forward, model, images(6))
     spent = compiled.CLOCK.seconds - before
-    assert 0 < spent <= torch._dynamo.utils.time.time() - begun
+    assert 0 < spent <= time.perf_counter() - began
     for _ in range(3):
         step(forward, model, images(6))
     assert compiled.CLOCK.seconds - before == spent
@@ -238,7 +246,7 @@ def test_what_graphs_would_write_over_is_copied(monkeypatch: pytest.MonkeyPatch)
     with torch.inference_mode():
         forward = Compiled(model, 6, 8, Engine(**{**vars(ENGINE), "graphs": True}))
         memory = torch.ones(8, 2)
-        forward.compiled = lambda inputs: memory
+        monkeypatch.setattr(forward, "compiled", lambda inputs: memory)
         found = forward(images(3))
         memory.zero_()
     assert found.tolist() == [[1, 1]] * 3
@@ -247,12 +255,13 @@ def test_what_graphs_would_write_over_is_copied(monkeypatch: pytest.MonkeyPatch)
     assert marks == [1]
 
 
-def trained(top: Path, folder: Path, **changes: str) -> tuple[TaskTrainer, dict[str, float]]:
+def trained(top: Path, folder: Path, segmentation: bool, **changes: str) -> tuple[TaskTrainer, dict[str, float]]:
+    """Trains on 32 images in batches of 7: a last one of 4; val has 8, and test 8, each seen by ten views or by one."""
     folder.mkdir()
-    built, _ = fakes.trainer(
-        top, folder, classification__batch_size="7", classification__max_epochs="2", classification__test_views="10",
-        classification__lr="1e-4", **changes,
-    )  # fmt: skip
+    kind = "segmentation" if segmentation else "classification"
+    own = {f"{kind}__batch_size": "7", f"{kind}__max_epochs": "2", f"{kind}__lr": "1e-4"}
+    own |= {} if segmentation else {"classification__test_views": "10"}
+    built, _ = fakes.trainer(top, folder, segmentation=segmentation, seed=0, **own, **changes)
     built.run(lambda *_: None, lambda _: None)
     return built, built.test()[1].scores
 
@@ -262,10 +271,9 @@ def trained(top: Path, folder: Path, **changes: str) -> tuple[TaskTrainer, dict[
 def test_whole_runs_by_inductor_are_those_of_eager_ones_and_the_second_compiles_nothing(
     top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segmentation: bool
 ) -> None:
-    """32 images in batches of 7: a last one of 4; val has 8 images, test 80 views, ten at a time."""
     monkeypatch.setattr(compiled, "BACKEND", "inductor")
-    eager, scores = trained(top, tmp_path / "eager")
-    first, found = trained(top, tmp_path / "first", engine__compile="true")
+    eager, scores = trained(top, tmp_path / "eager", segmentation)
+    first, found = trained(top, tmp_path / "first", segmentation, engine__compile="true")
     assert isinstance(first.forward, Compiled)
     assert graphs() == 2
     assert eager.fit.compile_seconds == 0 < first.fit.compile_seconds < first.fit.seconds
@@ -274,8 +282,8 @@ def test_whole_runs_by_inductor_are_those_of_eager_ones_and_the_second_compiles_
             assert one[name] == pytest.approx(other[name], rel=1e-3)
     for key, tensor in eager.live.items():
         torch.testing.assert_close(first.live[key], tensor, rtol=1e-2, atol=1e-3)
-    assert found["auc"] == pytest.approx(scores["auc"], abs=0.1)
-    second, again = trained(top, tmp_path / "second", engine__compile="true")
+    assert found.keys() == scores.keys()
+    second, again = trained(top, tmp_path / "second", segmentation, engine__compile="true")
     assert (graphs(), second.fit.compile_seconds) == (2, 0.0)
     assert again == found
 
@@ -288,4 +296,4 @@ def test_a_resumed_run_knows_what_compiling_took_before(top: Path, tmp_path: Pat
     resumed.resume()
     assert resumed.fit.compile_seconds == 2.5
     old: dict[str, Any] = {name: value for name, value in vars(built.fit).items() if name != "compile_seconds"}
-    assert trainer.Fit(**old).compile_seconds == 0  # a checkpoint of an earlier version
+    assert Fit(**old).compile_seconds == 0  # a checkpoint of an earlier version

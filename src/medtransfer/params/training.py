@@ -192,7 +192,7 @@ class Engine:
     """images lie in memory with their channels together, which is faster for convolutions"""
     compile: bool
     """torch.compile, once per worker and shape: `benchmark --dry-run` says from which gain on it pays. On the CPU where
-    it was tried it took tens of seconds for a few percent"""
+    it was tried it took a minute or two, and steps were hardly faster"""
     deterministic: bool
     """deterministic kernels; a CPU has no others"""
     portable: bool = False

@@ -11,8 +11,8 @@ from medtransfer.runs.costs import Cost, Kind, kind, span
 from medtransfer.runs.run import Run
 
 ON_A_CPU = (
-    "On the CPU where compiling was tried it took 46 s of CPU time for steps 1.04 times as fast, which pays after 20 "
-    "minutes of them, for each shape and worker."
+    "On the CPU where compiling was tried it took 46 to 124 s of CPU time for steps 0.93 to 1.04 times as fast: at "
+    "best that pays after 20 minutes of them, for each shape and worker."
 )
 
 

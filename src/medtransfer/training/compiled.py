@@ -101,7 +101,7 @@ class Compiled:
         limits.fail_on_recompile_limit_hit = True  # else it goes on uncompiled and nobody knows
         CLOCK.start()
         # What is timed on the device to choose a kernel would let two workers compute two things.
-        options = {"deterministic": engine.deterministic, "triton.cudagraphs": engine.graphs}
+        options: Any = {"deterministic": engine.deterministic, "triton.cudagraphs": engine.graphs}
         self.compiled = torch.compile(model, dynamic=False, backend=BACKEND, options=options)
 
     def __call__(self, inputs: Tensor) -> Any:
