@@ -58,7 +58,7 @@ def make_trainer(backbone: str, size: int, segmentation: bool, params: Params, d
     spec = NetworkSpec(backbone=backbone, image_size=size, decoder="auto")
     return Trainer(
         goal.build(spec, backbones.bare_state(backbone, 0, "one"), 0), goal, loader,
-        {"train": data.rows("train")},
+        {"train": data.rows("train"), "val": data.rows("train")},
         protocol=protocol, engine=params.engine, seed=0, device=device, folder=Path(tempfile.gettempdir()),
     )  # fmt: skip
 

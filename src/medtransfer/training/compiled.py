@@ -52,23 +52,35 @@ class Clock:
 CLOCK = Clock()
 
 
-def forward_of(model: nn.Module, engine: Engine, loader: Loader) -> Callable[..., Any]:
+def forward_of(model: nn.Module, engine: Engine, loader: Loader, val: int) -> Callable[..., Any]:
     """Gives what a trainer calls with inputs: the model itself, or compiled as `engine` says.
 
     Args:
         model: on its device.
         engine: how arithmetic is done.
         loader: of its batches, which knows the process's share of them.
+        val: images of it.
     """
     if not engine.compile:
         return model
-    return Compiled(model, training_size(loader), loader.evaluation_step(1) * loader.views, engine)
+    return Compiled(model, training_size(loader), evaluation_size(loader, val), engine)
 
 
 def training_size(loader: Loader) -> int:
     """Counts the inputs that most forwards of a training have: those of a batch, or of its most frequent part."""
     counts = [part.count for part in loader.share.parts(loader.batch_size)]
     return max(counts, key=counts.count) * loader.views
+
+
+def evaluation_size(loader: Loader, val: int) -> int:
+    """Counts the inputs of an evaluated batch: halved while it holds all of val, which is read after every epoch.
+
+    Few tasks then differ in it, and at most half of a small val's only batch is filling.
+    """
+    size = loader.evaluation_step(1)
+    while 1 <= val <= size // 2:
+        size //= 2
+    return size * loader.views
 
 
 def begin_step(engine: Engine) -> None:

@@ -113,7 +113,7 @@ class Trainer:
         self.protocol, self.engine, self.seed, self.device, self.folder = protocol, engine, seed, device, folder
         layout = torch.channels_last if engine.channels_last else torch.contiguous_format
         self.model = model.to(device, memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks it
-        self.forward = compiled.forward_of(self.model, engine, loader)
+        self.forward = compiled.forward_of(self.model, engine, loader, len(rows["val"]))
         self.optimizer = optimizer.build_optimizer(self.model, protocol)
         self.maximize = metrics.rises(protocol.monitor)
         self.schedule = Schedule(self.optimizer, protocol)
