@@ -39,7 +39,7 @@ def test_the_price_the_gain_it_needs_and_what_runs_gave_are_those_by_hand() -> N
     """2 x 40 s + 20 s = 100 s, of 5 x 400 s + 100 s: 100 / 2,000 = 5 %; 2,100 / 1,830: 14.8 %, and 170 s are saved."""
     found = words([*runs(5, 400.0, 350.0, 40.0), *runs(1, 100.0, 80.0, 20.0, "b")], 2, "cuda")
     assert found == (
-        f"{COUNTED} 2 workers: at most 100 s of one worker. It pays where steps are more than 5.0 % faster than "
+        f"{COUNTED} 2 workers: at most 100 s more of one worker. It pays where steps are more than 5.0 % faster than "
         "uncompiled ones, with which these runs take 35 min. Finished runs of the same kinds were 14.8 % faster "
         "compiled, which saves 3 min."
     )
@@ -51,7 +51,10 @@ def test_what_pays_not_is_said_with_what_to_set() -> None:
     assert found.startswith(
         "Compiling: 1 shape (backbone, size, batch, outputs), once for each worker that trains it, "
     )
-    assert "so at most 1 time on 1 worker: at most 40 s of one worker. It pays where steps are more than 8.7 %" in found
+    assert (
+        "so at most 1 time on 1 worker: at most 40 s more of one worker. It pays where steps are more than 8.7 %"
+        in found
+    )
     assert found.endswith(
         "were 4.2 % faster compiled, which costs 20 s more than it saves: set engine.compile to false."
     )
@@ -72,7 +75,7 @@ def test_without_an_uncompiled_run_the_gain_is_of_what_compiled_ones_took() -> N
 
 def test_a_shape_of_unknown_price_is_left_out_and_said() -> None:
     found = words([*runs(5, 100.0, None, 25.0), *runs(5, 100.0, None, 0.0, "b")], 1, "cuda")
-    assert "at most 25 s of one worker, and of 1 shape it is not known yet." in found
+    assert "at most 25 s more of one worker, and of 1 shape it is not known yet." in found
     assert "more than 5.3 % faster than uncompiled ones, with which these runs take 8 min." in found  # 25 / 475
 
 
@@ -157,10 +160,10 @@ def test_the_plan_reads_it_from_finished_runs_and_says_nothing_where_nothing_is_
     assert costs.measured(root)[costs.kind(after[0])][::2] == (12.0, 4.0)
     (found,) = lines(root, params, after)
     assert "1 shape (backbone, size, batch, outputs), once for each worker that trains it, so at most 2 times" in found
-    assert "at most 8 s of one worker. It pays where steps are more than 15.4 % faster" in found  # 8 / (60 - 8)
+    assert "at most 8 s more of one worker. It pays where steps are more than 15.4 % faster" in found  # 8 / (60 - 8)
     assert "were 66.7 % faster compiled, which saves 16 s." in found  # 60 - 36 - 8
     assert found.endswith(break_even.ON_A_CPU)
     longer, more = planned(root, engine__compile="true", execution__workers="2", classification__max_epochs="9")
     (found,) = lines(root, longer, more)
-    assert "at most 8 s of one worker. How long these runs take is not known yet" in found
+    assert "at most 8 s more of one worker. How long these runs take is not known yet" in found
     assert lines(root, params, [run for run in after if not run.trains]) == []

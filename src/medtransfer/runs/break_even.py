@@ -78,10 +78,11 @@ def words(runs: Sequence[Planned], workers: int, device: str) -> str:
         parts = [f"{said}; what it costs is not known yet, as no run that compiled has finished here."]
     elif missing:
         parts = [
-            f"{said}: at most {span(price)} of one worker, and of {quantity(missing, 'shape')} it is not known yet."
+            f"{said}: at most {span(price)} more of one worker, "
+            f"and of {quantity(missing, 'shape')} it is not known yet."
         ]
     else:
-        parts = [f"{said}: at most {span(price)} of one worker."]
+        parts = [f"{said}: at most {span(price)} more of one worker."]
     if known:
         parts += _pays(known, price)
     return " ".join([*parts, *([ON_A_CPU] if device == "cpu" else [])])
