@@ -32,7 +32,6 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds, self._began = 0.0, 0.0
-        self.running = False
 
     def start(self) -> None:
         """Lets torch tell of every compilation; may be called again."""
