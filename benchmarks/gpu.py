@@ -170,13 +170,11 @@ def trainer_of(setting: Setting, device: torch.device) -> Trainer:
     changes = {
         "engine.precision": setting.precision, "classification.batch_size": str(setting.batch),
         "engine.deterministic": "false" if setting.way == "graphs" else "true",
+        "engine.compile": "false" if setting.way == "eager" else "true",
+        "engine.graphs": "true" if setting.way == "graphs" else "false",
     }  # fmt: skip
     here = parameters.load(ROOT / "presets/paper.yaml", changes)
-    trainer = steps.make_trainer(setting.backbone, setting.size, False, here, device)
-    if setting.way != "eager":
-        mode = "reduce-overhead" if setting.way == "graphs" else "default"
-        trainer.forward = torch.compile(trainer.model, mode=mode)
-    return trainer
+    return steps.make_trainer(setting.backbone, setting.size, False, here, device)
 
 
 def batches(trainer: Trainer, epoch: int = 0) -> Iterator[Any]:

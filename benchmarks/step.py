@@ -1,10 +1,11 @@
 """Training step: end-to-end training images/s, validation excluded, against the bare step of the same model.
 
 The bare step is forward, backward and optimizer on one batch that already lies on the device. Both are measured in
-turns in one run, and the ratio is printed; of a precision beside the first also how many times faster its bare step is:
-below 1, `engine.precision` had better stay what it is on this machine.
+turns in one run, and the ratio is printed; of a precision or a way beside the first also how many times faster its bare
+step is: below 1, `engine.precision` or `engine.compile` had better stay what it is on this machine. What compiling took
+is in the last column: the plan (`benchmark --dry-run`) says after how much it pays.
 
-    PYTHONPATH=src python benchmarks/step.py [--device cpu] [--threads 2] [--precisions fp32,bf16]
+    PYTHONPATH=src python benchmarks/step.py [--threads 2] [--precisions fp32,bf16] [--ways eager,compiled]
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from medtransfer import params as parameters
 from medtransfer.data.cache import Prepared
 from medtransfer.data.catalog import TASKS
 from medtransfer.params import Params
-from medtransfer.training import objectives
+from medtransfer.training import compiled, objectives
 from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.loader import Cache, Loader
 from medtransfer.training.trainer import Trainer, choose_kernels
@@ -57,7 +58,7 @@ def make_trainer(backbone: str, size: int, segmentation: bool, params: Params, d
     spec = NetworkSpec(backbone=backbone, image_size=size, decoder="auto")
     return Trainer(
         goal.build(spec, backbones.bare_state(backbone, 0, "one"), 0), goal, loader,
-        {"train": data.rows("train")},
+        {"train": data.rows("train"), "val": data.rows("train")},
         protocol=protocol, engine=params.engine, seed=0, device=device, folder=Path(tempfile.gettempdir()),
     )  # fmt: skip
 
@@ -100,6 +101,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--precisions", default="fp32", help="of engine.precision, with commas between")
+    parser.add_argument("--ways", default="eager", help="eager, compiled, or both with a comma between")
+    parser.add_argument("--models", default="", help="of those below, with commas between; all without it")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     cases = [
@@ -109,21 +112,27 @@ def main() -> None:
         ("tf_efficientnet_lite0", True),
     ]
     print(f"{options.device}, {options.threads} threads, {options.size} px, median of {ROUNDS} rounds in turns\n")
-    print("| model | batch | precision | end to end, images/s | bare step, images/s | ratio | times the first |")
-    print("|---|---|---|---|---|---|---|")
+    cases = [case for case in cases if not options.models or case[0] in options.models.split(",")]
+    header = ("model", "batch", "precision", "way", "end to end, images/s", "bare step, images/s", "ratio",
+              "times the first", "compiling, s")  # fmt: skip
+    print(f"| {' | '.join(header)} |\n{'|---' * len(header)}|")
     first: dict[tuple[str, bool], float] = {}
-    for (backbone, segmentation), precision in itertools.product(cases, options.precisions.split(",")):
+    every = itertools.product(cases, options.precisions.split(","), options.ways.split(","))
+    for (backbone, segmentation), precision, way in every:
         kind = "segmentation" if segmentation else "classification"
         changes = {f"{kind}.min_steps": "4", "engine.precision": precision}
+        changes["engine.compile"] = "true" if way == "compiled" else "false"
         params = parameters.load(Path(__file__).parent.parent / "params.yaml", changes)
         trainer = make_trainer(backbone, options.size, segmentation, params, torch.device(options.device))
         steps = len(trainer.loader.order(trainer.rows["train"], 0, 0, trainer.protocol.min_steps))
+        before = compiled.CLOCK.seconds
         end_to_end, bare = measure(trainer, steps)
         name = f"{backbone}{' U-Net' if segmentation else ''}"
         batch = trainer.protocol.batch_size
         times = bare / first.setdefault((backbone, segmentation), bare)
         rates = f"{end_to_end:.1f} | {bare:.1f} | {100 * end_to_end / bare:.1f} %"
-        print(f"| {name} | {batch} | {precision} | {rates} | {times:.2f} |", flush=True)
+        took = compiled.CLOCK.seconds - before
+        print(f"| {name} | {batch} | {precision} | {way} | {rates} | {times:.2f} | {took:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from medtransfer import tracking
 from medtransfer.cli.main import run as command
 from medtransfer.core import files
 from medtransfer.core.errors import Held, UserError
-from medtransfer.runs import benchmark, dry_run, finetune, status
+from medtransfer.runs import benchmark, costs, dry_run, finetune, status
 from medtransfer.runs.execution import leases, pull
 from medtransfer.runs.retries import Work
 from medtransfer.runs.run import Run
@@ -118,7 +118,7 @@ def test_the_longest_run_starts_first_and_unknown_ones_before_it(root: Path) -> 
         files.write_text(run.folder / "cell.json", json.dumps({**cell, "cost": {"seconds": seconds}}))
     assert dry_run.longest_first([short, long, unknown]) == [unknown, long, short]
     files.write_text(short.folder / "cell.json", "{}")  # of an earlier version
-    assert set(dry_run.measured(root)) == {dry_run.kind(long)}
+    assert set(costs.measured(root)) == {costs.kind(long)}
 
 
 @pytest.mark.slow

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch._dynamo
 from mlflow import MlflowClient
 
 from medtransfer import params as parameters
 from medtransfer import tracking
 from medtransfer.core import arithmetic
 from medtransfer.core.errors import UserError
+from medtransfer.results.result import read_result
 from medtransfer.runs import benchmark, finetune
 from medtransfer.runs.run import Run
 from medtransfer.runs.run import plan as plan_runs
@@ -56,6 +58,7 @@ def test_a_digest_follows_what_the_run_reads_and_nothing_else(root: Path, monkey
         {"benchmark__seeds": "[5]"},
         {"data__partial": "true"},
         {"engine__portable": "false"},
+        {"engine__graphs": "false"},
     )
     for change in changes:
         assert {task: plan(root, task, **change).digest for task in base} == base
@@ -66,6 +69,8 @@ def test_a_digest_follows_what_the_run_reads_and_nothing_else(root: Path, monkey
         plan(root, seed=1).digest,
         plan(root, engine__precision="bf16").digest,
         plan(root, engine__portable="true").digest,
+        plan(root, engine__compile="true").digest,
+        plan(root, engine__compile="true", engine__graphs="true").digest,
         plan(root, execution__threads_per_run="2").digest,
         plan(root, tasks__shenzhen__changes__lr="3e-3").digest,
         plan(root, model__random_last_bn="zero").digest,
@@ -77,6 +82,23 @@ def test_a_digest_follows_what_the_run_reads_and_nothing_else(root: Path, monkey
 
 def test_a_change_spelt_for_the_task_is_the_same_run(root: Path) -> None:
     assert plan(root, classification__lr="3e-4").digest == plan(root, tasks__shenzhen__changes__lr="3e-4").digest
+
+
+@pytest.mark.slow
+def test_a_run_that_compiles_says_what_that_took_and_the_next_of_its_worker_that_it_took_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medtransfer.training.compiled.BACKEND", "aot_eager")
+    torch._dynamo.reset()
+    eager, *cells = benchmark.run_all([plan(root), *(plan(root, seed=seed, engine__compile="true") for seed in (0, 1))])
+    assert "compile_seconds" not in eager["cost"]
+    spent = [cell["cost"]["compile_seconds"] for cell in cells]
+    assert max(spent) > min(spent) == 0  # whichever of them went first
+    logged = {run.data.tags["digest"]: run.data.metrics for run in runs(root)}
+    assert [logged[cell["digest"]].get("cost_compile_seconds") for cell in (eager, *cells)] == [None, *spent]
+    first = cells[spent.index(max(spent))]
+    assert first["cost"]["seconds"] > first["cost"]["compile_seconds"]
+    assert read_result(root / "data/runs" / first["digest"] / "cell.json").cost == first["cost"]
 
 
 def test_a_finished_run_is_logged_whole_and_costs_no_training_again(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtransfer.core.errors import UserError, quantity, some
-from medtransfer.params import Params
+from medtransfer.params import Params, training
 
 if TYPE_CHECKING:
     from medtransfer.results.result import Result
@@ -111,7 +111,7 @@ def _belongs(run: RemoteRun, benchmark: Any) -> bool:
 
 def _differs(run: RemoteRun, values: Mapping[str, Any]) -> list[str]:
     """Names the parameters that a run read and of which the study has another value today."""
-    absent = {"engine.portable": "False"}  # logged only where it is true
+    absent = dict.fromkeys(training.LATER, "False")  # logged only where they are true
     said = absent | dict(run.params)
     own = run.tags.get("recipe") == "tuned"  # its study found the values of training
     names = [name for name in values if name in said and (name.startswith(("engine.", "tasks.")) or not own)]

@@ -176,6 +176,10 @@ class Pretraining(Training):
         return Classification(**shared, class_weights=self.class_weights, uncertain=self.uncertain, test_views=1)
 
 
+LATER = ("engine.portable", "engine.graphs")
+"""fields that came after the first runs; where they are false they are in no identity"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Engine:
     """How arithmetic is done; every field can change the last digits and is part of a run's identity."""
@@ -187,13 +191,22 @@ class Engine:
     channels_last: bool
     """images lie in memory with their channels together, which is faster for convolutions"""
     compile: bool
-    """torch.compile; costs a minute at the start of a run on a CPU"""
+    """torch.compile, once per worker and shape: `benchmark --dry-run` says from which gain on it pays. On the CPU where
+    it was tried it took a minute or two, and steps were hardly faster"""
     deterministic: bool
     """deterministic kernels; a CPU has no others"""
     portable: bool = False
     """x86 CPUs are held to the instructions that all with AVX2 have, so that they agree: docs/reproducibility.md"""
+    graphs: bool = False
+    """with compile, on a GPU: the compiled network is recorded as CUDA graphs, which a GPU runs without waiting for its
+    host"""
 
     def __post_init__(self) -> None:
+        require(
+            self.compile or not self.graphs,
+            "engine.graphs has compile true, because what is compiled is recorded",
+            compile=self.compile,
+        )
         require(
             not (self.portable and (self.compile or self.precision != "fp32")),
             "engine.portable has precision fp32 and compile false, because other kernels are the machine's own",
@@ -203,9 +216,8 @@ class Engine:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """Lists its fields by dotted name; `portable` only where it is true: without it nothing is another run."""
-        fields = schema.flatten(self, "engine")
-        return fields if self.portable else {name: v for name, v in fields.items() if name != "engine.portable"}
+        """Lists its fields by dotted name, those of `LATER` only where they are true."""
+        return {name: v for name, v in schema.flatten(self, "engine").items() if v or name not in LATER}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,7 @@ class Result:
     """of the data, such as `synthetic` and `partial`, and, looked up, `contaminated`"""
     scores: Mapping[str, float]
     cost: Mapping[str, float]
-    """epochs, seconds, gpu_seconds, images"""
+    """epochs, seconds, gpu_seconds, images; of a run that compiled also compile_seconds, which are among its seconds"""
     params: Mapping[str, Any]
     """the resolved parameters that the run read: dotted name -> value"""
     labels: int

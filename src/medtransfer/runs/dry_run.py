@@ -7,12 +7,10 @@ data or weights are not here yet has no digest, and is only counted.
 from __future__ import annotations
 
 import bisect
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Group
 from rich.table import Table
@@ -24,33 +22,13 @@ from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import Listed
 from medtransfer.params import Execution, Params, task_params
 from medtransfer.results import looks
-from medtransfer.runs import controls
+from medtransfer.runs import break_even, controls
+from medtransfer.runs.costs import Cost, Kind, kind, measured, span
 from medtransfer.runs.execution import pull
 from medtransfer.runs.run import Run, plan
 from medtransfer.tracking import search
 from medtransfer.weights import receipts, store
 from medtransfer.weights.names import Initialization, parse
-
-
-class Kind(NamedTuple):
-    """What runs share that cost about the same."""
-
-    task: str
-    backbone: str
-    device: str
-    image_size: int
-    max_epochs: int
-    protocol: str = "finetune"
-    fraction: str = "1"
-    """a fraction takes as many steps as the whole; its val is smaller"""
-
-
-class Cost(NamedTuple):
-    """What finished runs of a kind took on average."""
-
-    seconds: float
-    bytes: float
-    """of a finished run's folder"""
 
 
 class Gap(NamedTuple):
@@ -158,32 +136,6 @@ def _missing_data(params: Params, root: Path, name: str) -> str:
     return "not prepared yet: `prepare` decodes it" + (f", about {size / 1e9:.1f} GB" if size else "")
 
 
-def measured(root: Path) -> dict[Kind, Cost]:
-    """Reads what the finished runs under `data/runs` took, on average per kind."""
-    found: dict[Kind, list[Cost]] = {}
-    for path in (root / "data/runs").glob("*/cell.json"):
-        try:
-            result = json.loads(path.read_text())
-            variant = (result.get("protocol", "finetune"), result.get("fraction", "1"))
-            kind = _kind(result["task"], result["init"], result["device"], result["params"], variant)
-            size = sum(file.stat().st_size for file in path.parent.iterdir())
-            found.setdefault(kind, []).append(Cost(result["cost"]["seconds"], size))
-        except (KeyError, ValueError, TypeError, OSError):  # written by an earlier version, or removed meanwhile
-            continue
-    return {kind: Cost(*(fmean(column) for column in zip(*costs, strict=True))) for kind, costs in found.items()}
-
-
-def _kind(task: str, init: str, device: str, fields: Mapping[str, Any], variant: tuple[str, str]) -> Kind:
-    epochs = fields.get("classification.max_epochs", fields.get("segmentation.max_epochs"))
-    backbone = init.rpartition("@")[2].partition("+")[0]
-    return Kind(task, backbone, device, fields[f"tasks.{task}.image_size"], int(epochs or 0), *variant)
-
-
-def kind(run: Run) -> Kind:
-    """Says which runs a run is like in cost."""
-    return _kind(run.task, run.init.canonical, run.device, run.fields, (run.protocol, str(run.fraction)))
-
-
 def longest_first(runs: Sequence[Run]) -> list[Run]:
     """Sorts runs so that no long one is left over at the end; one of unknown length may be long, too."""
     rates = measured(runs[0].root) if runs else {}
@@ -202,10 +154,11 @@ def shown(found: Survey, params: Params, root: Path) -> Group:
     grid = Table(title="What the benchmark would do")
     for title in ("task", "finished", "to do", "of them of unknown length", "one worker's time", "GB"):
         grid.add_column(title, justify="left" if title == "task" else "right")
-    total = 0.0
+    total, to_do = 0.0, list[Run]()
     for task, nameless in found.nameless.items():
         own = [run for run in found.runs if run.task == task]
         left = [run for run in own if run.digest not in states or states[run.digest].status != "FINISHED"]
+        to_do += left
         costs = [rates[of] for of in map(kind, left) if of in rates]
         spent = sum(cost.seconds for cost in costs)
         total += spent
@@ -214,16 +167,31 @@ def shown(found: Survey, params: Params, root: Path) -> Group:
         row = (len(own) - len(left), len(left) + nameless, unknown or "", span(spent) if known else "unknown")
         grid.add_row(task, *map(str, row), f"{sum(cost.bytes for cost in costs) / 1e9:.2f}" if known else "unknown")
     words = f"Known: {span(total)} of one worker{_spread(total, params.execution, len(found.runs))}, from the rates of"
-    words += " finished runs of the same task, backbone, image size and epochs on the same device."
+    words += (
+        " finished runs of the same task, backbone, image size, epochs, batch, precision and way of computing on the "
+    )
+    words += "same device."
     lines = (
         *gap_lines(found),
         *split_lines(found),
         *list_lines(found.runs),
         words,
+        *compiling(to_do, rates, params),
         chances(params),
         "Nothing was written.",
     )
     return Group(grid, *(Text(line, overflow="fold") for line in lines))
+
+
+def compiling(runs: Sequence[Run], rates: Mapping[Kind, Cost], params: Params) -> list[str]:
+    """Says what compiling costs and when it pays; nothing where nothing is compiled."""
+    settings = params.execution
+    if not params.engine.compile or not runs:
+        return []
+    counted = settings.backend != "ray" or settings.workers  # a cluster is not asked for its number of workers
+    workers = pull.worker_count(settings, runs[0].device, len(runs)) if counted else len(runs)
+    said = break_even.words(break_even.planned(runs, rates), workers, runs[0].device)
+    return [said] if said else []
 
 
 def gap_lines(found: Survey) -> list[str]:
@@ -293,10 +261,3 @@ def _spread(seconds: float, settings: Execution, runs: int) -> str:
         return ""
     workers = pull.worker_count(settings, pull.resolve_device(settings), runs)
     return f", {span(seconds / workers)} on {workers} worker{'s' * (workers != 1)}"
-
-
-def span(seconds: float) -> str:
-    """Writes a time as people say it."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -132,7 +132,8 @@ def _finish_trained(
     if (shown := collect(built, run.record, test.table)) is not None:
         examples.save(run.folder / examples.FILE, shown)  # stays here: images are not for MLflow
     further = further_tests.read(run, built, prepared)
-    outcome.write(run, prepared, tracked, fit, val, test, {}, [built.best_file], further)
+    more = {"compile_seconds": fit.compile_seconds} if run.params.engine.compile else {}
+    outcome.write(run, prepared, tracked, fit, val, test, more, [built.best_file], further)
     built.checkpoint_file.unlink(missing_ok=True)
 
 
@@ -187,6 +188,7 @@ def _finished_fit(run: Run) -> Fit:
     result = finished.read_finished(run)
     return Fit(
         epoch=result["cost"]["epochs"], images=result["cost"]["images"], seconds=result["cost"]["seconds"],
+        compile_seconds=result["cost"].get("compile_seconds", 0.0),
         best=result["best"]["monitor"], best_epoch=result["best"]["epoch"], history=result["history"],
         arithmetic=result["arithmetic"],
     )  # fmt: skip

@@ -393,11 +393,14 @@ def check_engine(params: Params, device: str) -> None:
     """Refuses arithmetic that the device has not.
 
     Raises:
-        UserError: bf16 without bf16 instructions, tf32 on a CPU, or `engine.portable` where it cannot hold.
+        UserError: bf16 without bf16 instructions, tf32 or CUDA graphs on a CPU, or `engine.portable` where it cannot
+            hold.
     """
     arithmetic.check(params.engine.portable, device)
     if params.engine.precision == "tf32" and device == "cpu":
         raise UserError("engine.precision is tf32, which is an arithmetic of GPUs; a CPU computes fp32: say so")
+    if params.engine.graphs and device == "cpu":
+        raise UserError("engine.graphs is true, but CUDA graphs need a GPU, and this is a CPU; set it to false")
     if params.engine.precision == "bf16":
         import torch
 

@@ -16,8 +16,9 @@ from rich.text import Text
 
 from medtransfer.core import files
 from medtransfer.params import Benchmark, Params
-from medtransfer.runs import controls, dry_run
-from medtransfer.runs.dry_run import Cost, Kind, Survey
+from medtransfer.runs import controls, costs, dry_run
+from medtransfer.runs.costs import Cost, Kind
+from medtransfer.runs.dry_run import Survey
 from medtransfer.runs.execution import leases
 from medtransfer.runs.run import Run
 from medtransfer.tracking import search
@@ -52,7 +53,7 @@ def standing(params: Params, root: Path, tasks: Sequence[str]) -> Standing:
         if run.digest not in places and _locked(run):
             places[run.digest] = "this host"
     states = {run.digest: _state(known.get(run.digest), run.digest in places) for run in found.runs}
-    return Standing(found, states, places, dry_run.measured(root))
+    return Standing(found, states, places, costs.measured(root))
 
 
 def _locked(run: Run) -> bool:
@@ -139,14 +140,14 @@ def _progress(run: Run) -> tuple[int, float | None]:
 def _left(now: Standing, running: Sequence[Run]) -> str:
     """Says how fast runs end and how long the rest takes, as far as costs were measured."""
     left = [run for run in now.survey.runs if now.states[run.digest] != "done"]
-    costs = [now.rates[of].seconds for of in map(dry_run.kind, left) if of in now.rates]
+    spent = [now.rates[of].seconds for of in map(costs.kind, left) if of in now.rates]
     done = [run.folder / "cell.json" for run in now.survey.runs if now.states[run.digest] == "done"]
     recent = sum(path.is_file() and time.time() - path.stat().st_mtime < RECENT for path in done)
     words = f"{recent} runs ended in the last {RECENT / 60:.0f} minutes. "
-    unknown = len(left) + sum(now.survey.nameless.values()) - len(costs)
-    if not costs and not unknown:
+    unknown = len(left) + sum(now.survey.nameless.values()) - len(spent)
+    if not spent and not unknown:
         return words + "Nothing is left to do."
-    parts = [f"{dry_run.span(sum(costs))} of one worker"] if costs else []
+    parts = [f"{costs.span(sum(spent))} of one worker"] if spent else []
     parts += [f"{unknown} runs of unknown length"] if unknown else []
     words += f"Left: {' and '.join(parts)}"
-    return words + (f"; {dry_run.span(sum(costs) / len(running))} with {len(running)} at work." if running else ".")
+    return words + (f"; {costs.span(sum(spent) / len(running))} with {len(running)} at work." if running else ".")

@@ -24,6 +24,8 @@ class Fit:
     best: float = math.nan
     best_epoch: int = -1
     seconds: float = 0.0
+    compile_seconds: float = 0.0
+    """of them, what torch took to compile; 0 where the worker had compiled it before"""
     images: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     plateau: dict[str, Any] = field(default_factory=dict)

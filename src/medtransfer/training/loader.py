@@ -255,6 +255,9 @@ def passes_of(rows: int, batch_size: int, min_steps: int) -> int:
 class Loader:
     """Batches of one task for one run: order and augmentation come from the run's named streams alone."""
 
+    views = 1
+    """inputs of each image in a batch of training or val"""
+
     def __init__(
         self,
         cache: Cache,

@@ -25,7 +25,7 @@ from medtransfer.core import arithmetic, files, rng
 from medtransfer.core.errors import UserError
 from medtransfer.params import Engine, Training
 from medtransfer.statistics import metrics
-from medtransfer.training import allocator, checkpoint, distributed, optimizer
+from medtransfer.training import allocator, checkpoint, compiled, distributed, optimizer
 from medtransfer.training.checkpoint import Fit
 from medtransfer.training.loader import Batch, Loader, Share
 from medtransfer.training.objectives import Objective, Prediction, TaskObjective, on_host
@@ -119,7 +119,7 @@ class Trainer:
         self.protocol, self.engine, self.seed, self.device, self.folder = protocol, engine, seed, device, folder
         layout = torch.channels_last if engine.channels_last else torch.contiguous_format
         self.model = model.to(device, memory_format=layout)  # type: ignore[call-overload]  # torch's stub lacks it
-        self.forward = torch.compile(self.model) if engine.compile else self.model
+        self.forward = compiled.forward_of(self.model, engine, loader, len(rows["val"]))
         self.optimizer = optimizer.build_optimizer(self.model, protocol)
         self.maximize = metrics.rises(protocol.monitor)
         self.schedule = Schedule(self.optimizer, protocol)
@@ -173,7 +173,7 @@ class Trainer:
         return self.fit.epoch >= self.protocol.max_epochs or self.fit.stale > self.protocol.patience
 
     def _epoch(self, epoch: int) -> dict[str, float]:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), compiled.CLOCK.seconds
         self.schedule.begin(epoch)
         loss, images = self._train(epoch)
         trained = time.perf_counter() - start
@@ -190,6 +190,7 @@ class Trainer:
         self._update(scores)
         self.fit.images += images
         self.fit.seconds += (time.perf_counter() - start) / self._beside
+        self.fit.compile_seconds += compiled.CLOCK.seconds - before
         return scores | {"images_per_second": images / trained}
 
     def _train(self, epoch: int) -> tuple[float, int]:
@@ -228,6 +229,7 @@ class Trainer:
     def step(self, *parts: Batch) -> Tensor:
         """Takes one optimizer step on the parts of a batch; returns the batch's loss, still on the device."""
         self.optimizer.zero_grad(set_to_none=True)
+        compiled.begin_step(self.engine)
         total = torch.zeros((), device=self.device)
         for batch in parts:
             total += self._backward(batch)

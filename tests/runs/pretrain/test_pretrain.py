@@ -402,3 +402,16 @@ def test_two_processes_of_torchrun_make_what_one_makes(root: Path, top: Path) ->
     assert two is not None
     assert one.digest == two.digest
     assert two.best == pytest.approx(one.best, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"engine__precision": "tf32"}, "arithmetic of GPUs"),
+        ({"engine__compile": "true", "engine__graphs": "true"}, "CUDA graphs need a GPU"),
+    ],
+)
+def test_arithmetic_that_a_cpu_has_not_is_refused_before_work(root: Path, changes: dict[str, str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        pretrain.make_all([ONE], load(root, execution__device="cpu", **changes), root, ())
+    assert not (root / "data/runs").exists()

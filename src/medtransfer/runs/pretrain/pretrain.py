@@ -26,6 +26,7 @@ from medtransfer.params import Params
 from medtransfer.runs import curves
 from medtransfer.runs.execution import leases, pull
 from medtransfer.runs.pretrain.link import Link, check, holds, method_settings, resolve, start_tensors
+from medtransfer.runs.run import check_engine
 from medtransfer.tracking import sync
 from medtransfer.training import checkpoint, distributed, objectives
 from medtransfer.training.distributed import Group
@@ -248,7 +249,9 @@ def _train(link: Link, tracked: tracking.TrackedRun, group: Group | None) -> Lin
     tracked.resumed(built.resume())
     with progress.bar(f"pretrain {link.init.canonical}", link.params.pretraining.max_epochs, "epochs") as advance:
         fit = built.run(tracked.log, lambda _: advance(), kept=tracked.kept)
-    tracked.journal.append({"best_epoch": float(fit.best_epoch), "cost_seconds": fit.seconds}, fit.epoch)
+    cost = {"cost_seconds": fit.seconds}
+    cost |= {"cost_compile_seconds": fit.compile_seconds} if link.params.engine.compile else {}
+    tracked.journal.append({"best_epoch": float(fit.best_epoch), **cost}, fit.epoch)
     tensors = backbones.backbone_of(link.init.backbone, built.best())
     made = _lineage(link, tensors, counts, built, tracked.run_id)
     files.write_text(link.folder / "params.yaml", yaml.safe_dump(link.fields))
@@ -314,7 +317,7 @@ def make_all(
     for init in chained:
         check(init, params, root)
     if chained:
-        arithmetic.check(params.engine.portable, pull.resolve_device(params.execution))
+        check_engine(params, pull.resolve_device(params.execution))
         sync.sweep(root, leases.claims(leases.address(params.execution)))
     group = distributed.from_environment(pull.resolve_device(params.execution), PATIENCE) if chained else None
     with group or contextlib.nullcontext():

@@ -14,7 +14,7 @@ from medtransfer.core import files, rng, schema
 from medtransfer.data.cache import load
 from medtransfer.params import CHEAP
 from medtransfer.results.recommendation import Candidate, Point, Recommendation, Stage, Verdict
-from medtransfer.runs import dry_run
+from medtransfer.runs import costs
 from medtransfer.runs.recommend import candidates, ledger
 from medtransfer.runs.recommend.field import seeds_of
 from medtransfer.statistics import race
@@ -137,12 +137,12 @@ def _more(raced: Recommender, state: Race | None, inits: Sequence[str]) -> str:
     cost = sum(raced.missing(init, s, raced.whole) for init in again for s in seeds[: raced.settings.first_seeds])
     parts = []
     if again:
-        span = dry_run.span(cost / max(raced.workers, 1))
+        span = costs.span(cost / max(raced.workers, 1))
         who = "candidate" if len(again) == 1 else "candidates"
         parts.append(f"about {span} would train {len(again)} {who} that the time did not reach for")
     if racing:
         each = sum(raced.rates.stretch(init, raced.whole) for init in [*racing, raced.ledger.pick])
-        span, (_, patients) = dry_run.span(each / max(raced.workers, 1)), _val(raced)
+        span, (_, patients) = costs.span(each / max(raced.workers, 1)), _val(raced)
         done = len(raced.ledger.rungs[-1].seeds) == len(seeds) and raced.ledger.rungs[-1].epochs == raced.whole
         begin = f"all {len(seeds)} seeds are done, so that minutes alone change nothing; " if done else ""
         parts.append(

@@ -179,8 +179,8 @@ def train(job: Stretch, report: Callable[[Any], None]) -> Trained:
         with files.replacing(job.values) as temporary, open(temporary, "wb") as stream:
             np.save(stream, values)
     return Trained(
-        epochs=min(fit.epoch, job.epochs), score=score, seconds=fit.seconds, wall=time.perf_counter() - begun,
-        complete=complete, coarseness=coarseness, device=job.run.device,
+        epochs=min(fit.epoch, job.epochs), score=score, seconds=fit.seconds - fit.compile_seconds,
+        wall=time.perf_counter() - begun, complete=complete, coarseness=coarseness, device=job.run.device,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from medtransfer.data.cache import load
-from medtransfer.runs import dry_run
+from medtransfer.runs import costs
 from medtransfer.runs.recommend.jobs import Probed, Trained
 from medtransfer.runs.run import Run
 
@@ -32,9 +32,9 @@ class Rates:
 
     def know(self, runs: Mapping[str, Run]) -> None:
         """Takes what finished runs of the same kind took."""
-        found = dry_run.measured(next(iter(runs.values())).root)
+        found = costs.measured(next(iter(runs.values())).root)
         for init, run in runs.items():
-            if (kind := dry_run.kind(run)) in found and run.training.max_epochs:
+            if (kind := costs.kind(run)) in found and run.training.max_epochs:
                 self.guesses[init] = found[kind].seconds / run.training.max_epochs
 
     def probed(self, init: str, run: Run, probe: Probed) -> None:
