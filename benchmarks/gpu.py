@@ -17,7 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import step as steps
 from medtransfer import params as parameters
+from medtransfer.training.rivals import Rivals
 from medtransfer.training.trainer import Trainer, choose_kernels
 
 ROOT = Path(__file__).parents[1]
@@ -78,7 +79,8 @@ def main() -> None:
     page += [table("Training steps", header, rows)]
     page += [
         run_table(device, quick),
-        table("Several runs at once", ("runs", "images/s together"), several(device, quick)),
+        table("Several runs at once, a process each", ("runs", "images/s together"), several(device, quick)),
+        table("Several runs in step, one process", ("runs", "cache", "images/s together"), in_step(device, quick)),
     ]
     page += [grid_table(best)]
     options.out.write_text("\n\n".join(page) + "\n")
@@ -266,6 +268,30 @@ def several(device: torch.device, quick: bool) -> list[tuple[int, str]]:
             until = time.time() + (20 if quick else 60)  # all start together, once each is up
             done = list(pool.map(train_until, [device.type] * count, [until] * count, [quick] * count))
         rows.append((count, f"{sum(done):,.0f}"))
+    return rows
+
+
+def in_step(device: torch.device, quick: bool) -> list[tuple[int, str, str]]:
+    """Measures what 1 to 4 networks of one process do together, which take each batch once (`side_by_side`)."""
+    rows = []
+    for count, held in itertools.product((1, 2) if quick else (1, 2, 4), (True, False)):
+        rivals, size, batch = Rivals(count), 64 if quick else 224, 8 if quick else 32
+        backbone = "resnet18" if quick else "resnet50"
+        setting = Setting(backbone=backbone, precision="fp32", way="eager", batch=batch, size=size)
+        trainers = [trainer_of(setting, device) for _ in range(count)]
+        cache = trainers[0].loader.cache
+        cache.resident = held
+        for trainer, seat in zip(trainers, rivals.seats, strict=True):
+            trainer.loader.cache, trainer.seat, trainer.loader.seat = cache, seat, seat
+
+        def epoch(number: int, trainers: list[Trainer] = trainers) -> int:
+            with ThreadPoolExecutor(len(trainers)) as pool:
+                return sum(done[1] for done in pool.map(lambda each: each._train(number), trainers))
+
+        numbers = itertools.count(1)
+        epoch(0)
+        done = rate(lambda: epoch(next(numbers)), device, 1 if quick else 5)
+        rows.append((count, "on the device" if held else "memory map", f"{done:,.0f}"))
     return rows
 
 

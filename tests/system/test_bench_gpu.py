@@ -18,6 +18,6 @@ def test_it_writes_a_page_that_says_what_it_is_of(top: Path, tmp_path: Path) -> 
     titles = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
     assert titles == [
         "The card's limit, a product of matrices", "Input alone", "Training steps", "A small run, seconds",
-        "Several runs at once", "The paper's grid",
+        "Several runs at once, a process each", "Several runs in step, one process", "The paper's grid",
     ]  # fmt: skip
     assert text.count("| resnet18 |") == 2
