@@ -273,7 +273,7 @@ def several(device: torch.device, quick: bool) -> list[tuple[int, str]]:
 
 def in_step(device: torch.device, quick: bool) -> list[tuple[int, str, str]]:
     """Measures what 1 to 4 networks of one process do together, which take each batch once (`side_by_side`)."""
-    rows = []
+    rows, numbers = [], itertools.count(1)
     for count, held in itertools.product((1, 2) if quick else (1, 2, 4), (True, False)):
         rivals, size, batch = Rivals(count), 64 if quick else 224, 8 if quick else 32
         backbone = "resnet18" if quick else "resnet50"
@@ -288,7 +288,6 @@ def in_step(device: torch.device, quick: bool) -> list[tuple[int, str, str]]:
             with ThreadPoolExecutor(len(trainers)) as pool:
                 return sum(done[1] for done in pool.map(lambda each: each._train(number), trainers))
 
-        numbers = itertools.count(1)
         epoch(0)
         done = rate(lambda: epoch(next(numbers)), device, 1 if quick else 5)
         rows.append((count, "on the device" if held else "memory map", f"{done:,.0f}"))
