@@ -27,7 +27,7 @@ from medtransfer import params as parameters
 from medtransfer.data.cache import Prepared
 from medtransfer.data.catalog import TASKS
 from medtransfer.params import Params
-from medtransfer.training import compiled, objectives
+from medtransfer.training import allocator, compiled, objectives
 from medtransfer.training.fitting import NetworkSpec
 from medtransfer.training.loader import Cache, Loader
 from medtransfer.training.trainer import Trainer, choose_kernels
@@ -103,7 +103,10 @@ def main() -> None:
     parser.add_argument("--precisions", default="fp32", help="of engine.precision, with commas between")
     parser.add_argument("--ways", default="eager", help="eager, compiled, or both with a comma between")
     parser.add_argument("--models", default="", help="of those below, with commas between; all without it")
+    parser.add_argument("--give-back", action="store_true", help="freed memory goes back to the kernel, as glibc does")
     options = parser.parse_args()
+    if options.give_back:
+        allocator.keep_freed = lambda: False  # type: ignore[assignment]  # what runs do is left out
     torch.set_num_threads(options.threads)
     cases = [
         ("tf_efficientnet_lite0", False),
