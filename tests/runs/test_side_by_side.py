@@ -14,7 +14,7 @@ from medtransfer import tracking
 from medtransfer.core.errors import UserError
 from medtransfer.results.result import PREDICTIONS
 from medtransfer.runs import benchmark, building, finetune, finished, side_by_side
-from medtransfer.runs.execution import leases
+from medtransfer.runs.execution import leases, pull
 from medtransfer.runs.run import Run
 from medtransfer.runs.run import plan as plan_runs
 from medtransfer.tracking import sync
@@ -143,6 +143,24 @@ def test_what_memory_did_not_hold_beside_others_is_done_alone(root: Path, monkey
     found = side_by_side.execute(gang, lambda told: None)
     assert found == [finished.read_finished(run) for run in gang]
     assert tries == [True]
+
+
+@pytest.mark.slow
+def test_a_worker_of_the_pool_does_a_gang_and_tells_of_each_of_its_runs(root: Path) -> None:
+    first, second, third = gang_of(root, 2)
+    waiting, told = [(first, second), (third,)], list[tuple[int, int, int]]()
+    outcomes = pull.pull(
+        side_by_side.execute,
+        lambda: waiting.pop(0) if waiting else None,
+        settings=first.params.execution,
+        device="cpu",
+        workers=2,
+        report=lambda gang, said: told.append((len(gang), said[0], said[1].epoch)),
+    )
+    found = {len(gang): said for gang, said in outcomes}
+    one, two, three = (finished.read_finished(run) for run in (first, second, third))
+    assert found == {2: [one, two], 1: [three]}
+    assert sorted(set(told)) == [(1, 0, 1), (1, 0, 2), (2, 0, 1), (2, 0, 2), (2, 1, 1), (2, 1, 2)]
 
 
 @pytest.mark.slow
