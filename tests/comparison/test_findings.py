@@ -20,7 +20,8 @@ from medtransfer.comparison.findings import Findings
 from medtransfer.core.errors import UserError
 from medtransfer.data import catalog
 from medtransfer.report import write
-from medtransfer.report.sections import contrasts
+from medtransfer.report.sections import answers, contrasts
+from medtransfer.report.sections.scores import score_notes
 from tests.support import results
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +69,23 @@ def test_one_that_is_much_better_is_said_to_be(tmp_path: Path) -> None:
     assert found.columns["shenzhen"].candidates == found.answers[1].candidates == (SWAV,)
     verdict = found.claims["self-supervision"][0]
     assert (verdict.verdict, verdict.backbone) == ("supported", "resnet50")
+
+
+def test_what_nothing_was_shown_of_is_said_without_a_table_of_it(tmp_path: Path) -> None:
+    found = compared(tmp_path, {RANDOM: 0.3, IMAGENET: 0.3}, seeds=range(2), resamples=0)
+    (words, *_) = score_notes(found)
+    assert "All that were compared are bold: of none was it shown that another is better;" in words
+    section = answers.claims(found)
+    assert section is not None
+    assert section.folded
+    assert section.lead == (
+        "No claim can be tested on these runs (granularity, self-supervision and continual pre-training): why, and what "
+        "published numbers say of them, is below.",
+    )
+    (_, table) = contrasts.against_reference(found)[:2]
+    ends = [entry.text for entry in (table.grid.rows[0][2], table.grid.rows[0][4])] if table.grid else []
+    assert all(-100 <= float(end) <= 100 for text in ends for end in text.split(" to "))
+    assert "ends where a difference of two scores can" in contrasts.against_reference(found)[0].notes[0]
 
 
 @pytest.mark.slow

@@ -166,7 +166,8 @@ def find(
     evidence = _evidence(results, rows, folder, benchmark, settings.comparison)
     cells, sure = gather_cells(results, beside, rows, evidence, benchmark, chosen, folder), 1 - chosen.alpha
     whole = compare(results, rows, evidence, benchmark, chosen, reference, look)
-    held = controls.gather_controls(found, results, cells, evidence, benchmark, settings, folder, whole.alpha)
+    with progress.parts("controls") as tell:
+        held = controls.gather_controls(found, results, cells, evidence, benchmark, settings, folder, whole.alpha, tell)
     inside = {one.digest for one in (*results, *beside, *(held.runs if held else ()))}
     whole_runs = _complete(results, rows, benchmark)
     with progress.parts("images of other tasks") as tell:
@@ -357,7 +358,8 @@ def _columns(
     found = {}
     for task in benchmark.tasks:
         own = eligible(row for row in rows if row.task == task)
-        column = contrasts.of_task(own, evidence[task], of_task(results, task)[0].margin) if own else None
+        first = next(iter(of_task(results, task)), None)
+        column = contrasts.of_task(own, evidence[task], first.margin, first.metric) if own and first else None
         if column is not None:
             found[task] = column
     groups = [group_of(of_task(results, task)[0]) for task in found]

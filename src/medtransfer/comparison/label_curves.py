@@ -34,6 +34,7 @@ class Point:
     """of the interval of this score alone, over seeds and patients; None: a single seed, or nothing varies"""
     high: float | None
     level: float
+    metric: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,7 @@ def points(cells: Sequence[Cell], level: float) -> tuple[Point, ...]:
                 unit=cell.row.unit, n=len(cell.values), mean=float(cell.scores.mean()),
                 patients=0 if cell.values.shape[1] == 1 else cell.values.shape[1],
                 low=max(ends[0], least) if ends else None, high=min(ends[1], 1.0) if ends else None, level=level,
+                metric=cell.runs[0].metric,
             )
         )  # fmt: skip
     return tuple(found)

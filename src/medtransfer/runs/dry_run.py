@@ -18,7 +18,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer.core.errors import UserError
+from medtransfer.core.errors import UserError, span
 from medtransfer.data import catalog, prepare, splits
 from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import Listed
@@ -293,10 +293,3 @@ def _spread(seconds: float, settings: Execution, runs: int) -> str:
         return ""
     workers = pull.worker_count(settings, pull.resolve_device(settings), runs)
     return f", {span(seconds / workers)} on {workers} worker{'s' * (workers != 1)}"
-
-
-def span(seconds: float) -> str:
-    """Writes a time as people say it."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

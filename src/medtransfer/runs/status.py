@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medtransfer.core import files
+from medtransfer.core.errors import span
 from medtransfer.params import Benchmark, Params
 from medtransfer.runs import controls, dry_run
 from medtransfer.runs.dry_run import Cost, Kind, Survey
@@ -146,7 +147,7 @@ def _left(now: Standing, running: Sequence[Run]) -> str:
     unknown = len(left) + sum(now.survey.nameless.values()) - len(costs)
     if not costs and not unknown:
         return words + "Nothing is left to do."
-    parts = [f"{dry_run.span(sum(costs))} of one worker"] if costs else []
+    parts = [f"{span(sum(costs))} of one worker"] if costs else []
     parts += [f"{unknown} runs of unknown length"] if unknown else []
     words += f"Left: {' and '.join(parts)}"
-    return words + (f"; {dry_run.span(sum(costs) / len(running))} with {len(running)} at work." if running else ".")
+    return words + (f"; {span(sum(costs) / len(running))} with {len(running)} at work." if running else ".")

@@ -149,6 +149,11 @@ def unit(name: str) -> str:
     return record(name).unit
 
 
+def least(name: str) -> float:
+    """Says where a score ends: agreement at -1, every other share at 0; all end at 1."""
+    return -1.0 if name in METRICS and METRICS[name].ordinal else 0.0
+
+
 def record(name: str) -> Metric:
     """Finds the record of a score of `titles`, whose name may have a prefix."""
     return METRICS.get(name) or METRICS[name.removeprefix(next(p for p in PREFIXES if p and name.startswith(p)))]
