@@ -79,8 +79,8 @@ def test_what_nothing_was_shown_of_is_said_without_a_table_of_it(tmp_path: Path)
     assert section is not None
     assert section.folded
     assert section.lead == (
-        "No claim can be tested on these runs (granularity, self-supervision and continual pre-training): why, and what "
-        "published numbers say of them, is below.",
+        "No claim can be tested on these runs (granularity, self-supervision and continual pre-training): why, and "
+        "what published numbers say of them, is below.",
     )
     (_, table) = contrasts.against_reference(found)[:2]
     ends = [entry.text for entry in (table.grid.rows[0][2], table.grid.rows[0][4])] if table.grid else []

@@ -88,7 +88,7 @@ def test_a_spreadsheet_with_a_column_for_each_task_says_the_same() -> None:
     assert sum(len(row.scores) for row in foreign.compare(beside, columns=Columns(task="ham,cxr")).rows) == 35
     with pytest.raises(UserError, match=r"hold 2 scores .*the columns as task \(cxr,ham\)"):
         foreign.compare(beside.drop(columns="remark"))
-    hint = r"have no 'auc'; valid names: cxr, ham; where each column is that of a task, name the columns as task \(cxr,ham\)"
+    hint = r"no 'auc'; valid names: cxr, ham; where each column is that of a task, name the columns as task \(cxr,ham\)"
     with pytest.raises(UserError, match=hint):
         foreign.compare(beside.drop(columns="remark"), metric="auc")
     with pytest.raises(UserError, match="no column 'hamm' for a task; the nearest valid name is ham"):

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medtransfer.comparison import prior, recommended
+from medtransfer.comparison import prior, recommended, selection
 from medtransfer.comparison.recommended import sentences
 from medtransfer.report import pages
 from medtransfer.report import recommendation as page
 from medtransfer.results.recommendation import Candidate, OnTest, Point, Recommendation, Stage, Status
-from medtransfer.results.result import read_result
 from tests.support import results
 
 NAMES = ("swav@resnet50", "dino@resnet50", "imagenet@resnet50", "byol@resnet50", "mae@hiera_base_224")
@@ -118,11 +117,11 @@ def test_the_controls_of_a_study_are_those_on_the_same_images(tmp_path: Path) ->
     ):
         results.write(folder, {name: effect}, ("shenzhen",), range(2), protocol=protocol)
     results.write(folder, {"swav@resnet50": 4.0}, ("shenzhen",), range(2), protocol="linear")
-    pick = [read_result(path) for path in sorted((tmp_path / "race").glob("*/*/cell.json"))]
-    found = recommended._controls(pick, folder)
+    pick = selection.collect(tmp_path / "race", tmp_path)
+    found = recommended._controls(pick, tmp_path)
     assert list(found) == ["frozen random features", "texture features"]
     assert min(found.values()) > np.mean([one.score for one in pick])
-    assert recommended._controls([dataclasses.replace(pick[0], manifest_digest="other")], folder) == {}
+    assert recommended._controls([dataclasses.replace(pick[0], manifest_digest="other")], tmp_path) == {}
 
 
 def test_certainty_is_never_a_hundred_percent() -> None:

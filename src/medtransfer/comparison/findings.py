@@ -458,6 +458,7 @@ def _task_scores(
                     contributions=contributions,
                     val={row.init: row.val for row in column if row.val is not None},
                     contaminated=tuple(row.init for row in column if CONTAMINATED in row.marks),
+                    least=metrics.least(metric or first.metric),
                 )
             )
     return found

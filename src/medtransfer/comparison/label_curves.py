@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from medtransfer.comparison.cells import WHOLE, Cell
+from medtransfer.statistics import metrics
 from medtransfer.statistics.label_savings import LabelSaving, saving
-from medtransfer.statistics.metrics import METRICS
 from medtransfer.statistics.seeds_and_patients import ends_of_mean
 
 
@@ -57,8 +57,7 @@ def points(cells: Sequence[Cell], level: float) -> tuple[Point, ...]:
     """
     found = []
     for cell in cells:
-        metric = METRICS.get(cell.runs[0].metric)
-        least = -1.0 if metric is not None and metric.ordinal else 0.0  # of agreement: below 0 is worse than chance
+        least = metrics.least(cell.runs[0].metric)
         ends = ends_of_mean(cell.values, level=level, ratio=cell.ratio)
         found.append(
             Point(

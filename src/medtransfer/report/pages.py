@@ -28,9 +28,9 @@ def environment(*packages: str) -> jinja2.Environment:
 
 def _breaks(text: str) -> Markup:
     """Lets a long name go on in a second line behind its own signs, a score's interval behind the score."""
-    scored = re.fullmatch(r"(\S+) (\(\S+ to \S+\))", text)
+    scored = re.fullmatch(r"([^()]*\d) (\([^()]*\d\))", text)
     if scored:
-        return Markup('{} <span class="ends">{}</span>').format(*scored.groups())
+        return Markup('<span class="whole">{}</span> <span class="whole">{}</span>').format(*scored.groups())
     words = [_broken(word) if len(word) > WHOLE else escape(word) for word in text.split(" ")]
     return Markup(" ").join(words)
 
