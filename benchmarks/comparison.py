@@ -5,7 +5,7 @@ Bayesian comparison and three conditions of promotion are asked for. Runs are ma
 (tests/support/results.py), in a temporary folder with an MLflow database of its own that does not hold them. Says
 seconds of each part, of the processor too, and the peak of memory.
 
-    PYTHONPATH=src:. python benchmarks/comparison.py [inits] [seeds] [cases] [resamples]
+    PYTHONPATH=src:. python benchmarks/comparison.py [inits] [seeds] [cases] [resamples] [tasks, with commas between]
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from medtransfer.results.away import CORRUPTED
 ROOT = Path(__file__).parents[1]
 
 
-def main(inits: int = 20, seeds: int = 10, cases: int = 1000, resamples: int = 10_000) -> None:
+def main(inits: int = 20, seeds: int = 10, cases: int = 1000, resamples: int = 10_000, *, tasks: str = "") -> None:
     """Makes the runs, compares them and writes the report."""
     names = {f"{'imagenet' if k == 0 else f'init{k:02d}'}@resnet50": 0.02 * k for k in range(inits)}
-    benchmark = params.Benchmark(inits=tuple(names), tasks=tuple(TASKS), recipes=("fixed",), seeds=tuple(range(seeds)))
+    chosen = tuple(filter(None, tasks.split(","))) or tuple(TASKS)
+    benchmark = params.Benchmark(inits=tuple(names), tasks=chosen, recipes=("fixed",), seeds=tuple(range(seeds)))
     changes = {
         "comparison.resamples": str(resamples), "comparison.bayesian": "true",
         "promotion.require": "{calibration: 0.05, worst_group_drop: 0.03, away_drop: 0.05}",
@@ -51,7 +52,7 @@ def main(inits: int = 20, seeds: int = 10, cases: int = 1000, resamples: int = 1
         end, spent = time.perf_counter(), time.process_time() - processor
         size = (Path(folder) / "report/index.html").stat().st_size / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{inits} inits x {len(TASKS)} tasks x {seeds} seeds, {cases} cases, {resamples} resamples")
+    print(f"{inits} inits x {len(chosen)} tasks x {seeds} seeds, {cases} cases, {resamples} resamples")
     print(
         f"statistics {compared - start:.1f} s, report {end - compared:.1f} s, whole {end - start:.1f} s, "
         f"{spent:.1f} s of the processor"
@@ -85,4 +86,4 @@ def enrich(cells: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*(int(number) for number in sys.argv[1:5]), tasks="".join(sys.argv[5:6]))

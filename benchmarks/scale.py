@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -33,6 +34,10 @@ ROOT = Path(__file__).parents[1]
 def main() -> None:
     """Prints the table."""
     print("| cost | over | sizes | costs | exponent | last step |\n|---|---|---|---|---|---|")
+    cores = tuple(2**k for k in range(len(os.sched_getaffinity(0)).bit_length()))
+    show(
+        "bootstrap of 18 models' AUC on 14 labels of 25,596 images, 192 resamples, by the clock", "cores", cores, spread
+    )
     show("bootstrap of 5 models' AUC, 500 resamples", "test images", (3200, 6400, 12800, 25600), resampled)
     with tempfile.TemporaryDirectory() as folder:
         root = workspace.make(Path(folder), ROOT, "shenzhen")
@@ -59,6 +64,20 @@ def resampled(images: int) -> float:
     start = time.process_time()
     bootstrap.bootstrap(bootstrap.mean_auc(targets, scores), rng, resamples=500)
     return time.process_time() - start
+
+
+def spread(cores: int) -> float:
+    """Takes the mean area over labels of resampled patients on so many cores."""
+    rng, every = np.random.default_rng(0), os.sched_getaffinity(0)
+    targets = (rng.random((25_596, 14)) < 0.1).astype(int)
+    statistic = bootstrap.mean_auc(targets, rng.normal(size=(18, *targets.shape)) + targets)
+    os.sched_setaffinity(0, sorted(every)[:cores])
+    try:
+        start = time.perf_counter()
+        bootstrap.bootstrap(statistic, rng, resamples=192)
+        return time.perf_counter() - start
+    finally:
+        os.sched_setaffinity(0, every)
 
 
 def planned(root: Path, count: int) -> float:

@@ -43,7 +43,9 @@ def column(estimates: Mapping[str, float], error: float, *, margin: float = 0.01
         seeds=5, patients=100, estimate=values[:, None] - values, seed_error=errors, seed_df=1000.0,
         patient_error=np.zeros_like(errors), df=np.full_like(errors, 1000.0), scale=1.0,
     )  # fmt: skip
-    one = Untested(scope="t0", inits=tuple(estimates), unit="seed", pairs=found, margin=margin, cases=cases)
+    one = Untested(
+        scope="t0", inits=tuple(estimates), unit="seed", pairs=found, margin=margin, cases=cases, largest=1.0
+    )
     return contrasts.at_level([one], 0.05)[0]
 
 
@@ -358,3 +360,11 @@ def test_the_page_says_what_its_comparisons_carry() -> None:
     assert "Any of these eight will do, as far as these data tell:" in found.text
     assert "Not i0@net." in found.text
     assert not simulated.false_statements(drawn, true)["start from"]
+
+
+def test_an_interval_ends_where_a_difference_of_two_scores_can() -> None:
+    wide, whole = column({"a": 0.6, "b": 0.5}, 2.0), column({"a": 0.6, "b": 0.5}, 0.1)
+    found = wide.contrast("a", "b")
+    assert (found.low, found.high, found.equal_low, found.equal_high) == (-1.0, 1.0, -1.0, 1.0)
+    assert whole.contrast("b", "a").low == pytest.approx(-0.1 - 0.196, abs=1e-3)
+    assert found.word == "not separated"

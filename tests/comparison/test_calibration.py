@@ -90,11 +90,14 @@ def test_masks_have_no_calibration_and_rare_labels_are_named(cells: Path) -> Non
     found = again(cells, ("chestxray14", "montgomery"))
     assert found.evidence["montgomery"].calibration is None
     assert of(found, "chestxray14").rare == of(found, "chestxray14").labels  # 45 patients in all
-    head, table = section.calibration(found)
-    assert (head.slug, table.slug) == ("calibration", "calibration-chestxray14")
+    head, table, brier = section.calibration(found)
+    assert (head.slug, table.slug, brier.slug) == ("calibration", "calibration-chestxray14", "brier-chestxray14")
+    assert brier.grid is not None
+    assert brier.grid.header == ("init", "Brier score", "reliability", "resolution", "uncertainty")
     assert "of these with fewer than 100 patients of one class: Atelectasis" in table.notes[0]
     assert "Lower is better: ECE, Brier score, reliability." in head.notes[0]
     assert table.grid is not None
+    assert len(table.grid.header) == 7  # as many as stand side by side on a page
     assert table.grid.rows[0][3].text == "-"
 
 

@@ -17,6 +17,7 @@ from medtransfer.comparison.cells import Cell
 from medtransfer.comparison.controls import Controls
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.patients import Evidence
+from medtransfer.report.sections.controls import _alarm_notes, _bare_notes
 from medtransfer.report.sections.controls import controls as sections
 from medtransfer.results.result import read_result
 from medtransfer.statistics.contributions import Predictions
@@ -251,3 +252,29 @@ def test_sentences_name_inits_of_one_fate_together() -> None:
     assert answer.text == (
         "No. imagenet and swav on a are not shown to be better than texture features or the label prior."
     )
+
+
+def test_two_seeds_of_few_patients_say_that_they_can_raise_no_alarm() -> None:
+    right = np.ones((2, 60))
+    two = said([], {"permuted": [cell("a", "permuted", IMAGENET, right)]}, ["a"])
+    (alarm,) = two.alarms
+    assert (alarm.mean, alarm.raised) == (1.0, False)
+    assert alarm.best_p == pytest.approx(alarm.p)  # it is the highest score that there is
+    notes = _alarm_notes(two)
+    assert "2 seeds can raise no alarm on a: even 100 in each would have p 0.069" in notes[1]
+    three = said([], {"permuted": [cell("a", "permuted", IMAGENET, np.ones((3, 60)))]}, ["a"])
+    assert three.alarms[0].raised
+    assert not any("can raise no alarm" in note for note in _alarm_notes(three))
+
+
+def test_a_score_without_an_interval_has_its_reason() -> None:
+    rng = np.random.default_rng(7)
+    kept = {
+        "prior": [cell("a", "prior", "none", np.full((3, 50), 0.5))],
+        "texture": [cell("a", "texture", "none", np.ones((3, 50)))],
+        "random-frozen": [cell("a", "linear", RANDOM, 0.7 + 0.1 * rng.standard_normal((3, 50)))],
+    }
+    (note,) = _bare_notes(said([], kept, ["a"]))
+    assert note.startswith("prior and texture on a: no interval, because all seeds have the same score")
+    alone = {"texture": [cell("a", "texture", "none", rng.standard_normal((1, 50)))]}
+    assert _bare_notes(said([], alone, ["a"])) == ["A single seed has no interval."]

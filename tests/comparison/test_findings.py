@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from medtransfer import params
 from medtransfer.comparison import findings
 from medtransfer.comparison.findings import Findings
 from medtransfer.core.errors import UserError
+from medtransfer.core.progress import Tell
 from medtransfer.data import catalog
 from medtransfer.report import write
-from medtransfer.report.sections import contrasts
+from medtransfer.report.sections import answers, contrasts
+from medtransfer.report.sections.scores import score_notes
 from tests.support import results
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +71,49 @@ def test_one_that_is_much_better_is_said_to_be(tmp_path: Path) -> None:
     assert found.columns["shenzhen"].candidates == found.answers[1].candidates == (SWAV,)
     verdict = found.claims["self-supervision"][0]
     assert (verdict.verdict, verdict.backbone) == ("supported", "resnet50")
+
+
+def test_it_tells_which_task_and_part_it_is_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = list[tuple[str, str, float]]()
+
+    @contextlib.contextmanager
+    def parts(words: str) -> Iterator[Tell]:
+        yield lambda part, share: told.append((words, part, share))
+
+    monkeypatch.setattr("medtransfer.core.progress.parts", parts)
+    compared(tmp_path, {RANDOM: 0.3, IMAGENET: 0.3}, seeds=range(2))
+    assert {words for words, _, _ in told} == {"intervals over patients"}  # nothing else is there to do
+    assert [part for _, part, _ in told] == [
+        f"{task}: {part}"
+        for task in TASKS
+        for part in (
+            "reading 4 runs", "what each patient adds",
+            *(("calibration, 1 of 2", "calibration, 2 of 2") if task == "shenzhen" else ()),
+            "bootstrap of 1 label: 100 of 100 resamples",
+            *(("bootstrap of 1 label: without each patient",) if task == "shenzhen" else
+              ("bootstrap of 1 label: without each patient, 200 of 200",)),
+        )
+    ]  # fmt: skip
+    shares = [share for _, _, share in told]
+    assert shares == sorted(shares)
+    assert (shares[0], shares[-1] <= 1.0) == (0.0, True)
+
+
+def test_what_nothing_was_shown_of_is_said_without_a_table_of_it(tmp_path: Path) -> None:
+    found = compared(tmp_path, {RANDOM: 0.3, IMAGENET: 0.3}, seeds=range(2), resamples=0)
+    (words, *_) = score_notes(found)
+    assert "All that were compared are bold: of none was it shown that another is better;" in words
+    section = answers.claims(found)
+    assert section is not None
+    assert section.folded
+    assert section.lead == (
+        "No claim can be tested on these runs (granularity, self-supervision and continual pre-training): why, and "
+        "what published numbers say of them, is below.",
+    )
+    (_, table) = contrasts.against_reference(found)[:2]
+    ends = [entry.text for entry in (table.grid.rows[0][2], table.grid.rows[0][4])] if table.grid else []
+    assert all(-100 <= float(end) <= 100 for text in ends for end in text.split(" to "))
+    assert "ends where a difference of two scores can" in contrasts.against_reference(found)[0].notes[0]
 
 
 @pytest.mark.slow

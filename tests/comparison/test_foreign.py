@@ -88,6 +88,9 @@ def test_a_spreadsheet_with_a_column_for_each_task_says_the_same() -> None:
     assert sum(len(row.scores) for row in foreign.compare(beside, columns=Columns(task="ham,cxr")).rows) == 35
     with pytest.raises(UserError, match=r"hold 2 scores .*the columns as task \(cxr,ham\)"):
         foreign.compare(beside.drop(columns="remark"))
+    hint = r"no 'auc'; valid names: cxr, ham; where each column is that of a task, name the columns as task \(cxr,ham\)"
+    with pytest.raises(UserError, match=hint):
+        foreign.compare(beside.drop(columns="remark"), metric="auc")
     with pytest.raises(UserError, match="no column 'hamm' for a task; the nearest valid name is ham"):
         foreign.compare(beside, columns=Columns(task="hamm,cxr"))
     with pytest.raises(UserError, match="'best_val_auc' is of one task, and here each task has one column"):
@@ -156,7 +159,7 @@ def test_folds_are_tested_as_folds() -> None:
         ),
         (lambda t: t.assign(test_auc=100 * t.test_auc), {}, "36 scores are not between -1 and 1.*percent=True"),
         (lambda t: t, {"metric": ""}, r"2 scores \(test_auc, best_val_auc\): name the one on test"),
-        (lambda t: t, {"metric": "test_acu"}, "nearest valid name is test_auc"),
+        (lambda t: t, {"metric": "test_acu"}, "nearest valid name is test_auc$"),
         (lambda t: t, {"val": "val_auc"}, "no column 'val_auc'"),
         (lambda t: t, {"reference": "imagnet"}, "nearest valid name is imagenet"),
         (lambda t: t, {"margin": {"hma": 0.1}}, "hma, which the table has not"),

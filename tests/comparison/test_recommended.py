@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from medtransfer.comparison import prior
+from medtransfer.comparison import prior, recommended, selection
 from medtransfer.comparison.recommended import sentences
+from medtransfer.report import pages
 from medtransfer.report import recommendation as page
 from medtransfer.results.recommendation import Candidate, OnTest, Point, Recommendation, Stage, Status
+from tests.support import results
 
 NAMES = ("swav@resnet50", "dino@resnet50", "imagenet@resnet50", "byol@resnet50", "mae@hiera_base_224")
 
@@ -95,6 +98,32 @@ def test_the_reference_itself_has_no_difference() -> None:
     assert "it is the reference itself" in said(pick=NAMES[2], tested=tested)[1]
 
 
+def test_controls_that_score_as_much_are_told() -> None:
+    tested = OnTest(
+        seeds=(0, 1), pick=0.8, reference=0.8, low=None, high=None, level=0.95, method="",
+        controls={"texture features": 1.0, "the label prior": 0.8},
+    )  # fmt: skip
+    words = "But there texture features (1.0000) and the label prior (0.8000) score as high or higher, without these"
+    assert words in said(verdict="start", tested=tested)[1]
+
+
+def test_the_controls_of_a_study_are_those_on_the_same_images(tmp_path: Path) -> None:
+    weights, folder = {"imagenet@resnet50": 0.5}, tmp_path / recommended.CELLS
+    results.write(tmp_path / "race", weights, ("shenzhen",), range(2))
+    for name, protocol, effect in (
+        ("none", "prior", -2.0),
+        ("none", "texture", 2.0),
+        ("random@resnet50", "linear", 3.0),
+    ):
+        results.write(folder, {name: effect}, ("shenzhen",), range(2), protocol=protocol)
+    results.write(folder, {"swav@resnet50": 4.0}, ("shenzhen",), range(2), protocol="linear")
+    pick = selection.collect(tmp_path / "race", tmp_path)
+    found = recommended._controls(pick, tmp_path)
+    assert list(found) == ["frozen random features", "texture features"]
+    assert min(found.values()) > np.mean([one.score for one in pick])
+    assert recommended._controls([dataclasses.replace(pick[0], manifest_digest="other")], tmp_path) == {}
+
+
 def test_certainty_is_never_a_hundred_percent() -> None:
     assert "more than 99 %" in said(probability=1.0)[1]
 
@@ -105,7 +134,8 @@ def test_the_page_ends_lines_where_candidates_were_dropped_and_shows_every_candi
     page.write(answer, tmp_path)
     html = (tmp_path / page.FILE).read_text()
     for init in NAMES:
-        assert init.replace("@", "@<wbr>").replace("_", "_<wbr>") in html
+        long = len(init) > pages.WHOLE
+        assert (init.replace("@", "@<wbr>").replace("_", "_<wbr>") if long else init) in html
     assert "undecided" in html
     assert "http" not in html.replace("http://www.w3.org", "")
     picture = page.draw(answer)

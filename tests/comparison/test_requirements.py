@@ -225,6 +225,10 @@ def test_an_interval_of_a_share_is_shown_within_its_ends() -> None:
     assert judge([wide], 0.05)[0].words.startswith("auc on t: within, 0.980 (0.939 to 1.000)")
     drop = dataclasses.replace(measured(-0.01, 0.5, error=0.02), condition="worst_group_drop")
     assert "(-0.051 to 0.031)" in judge([drop], 0.05)[0].words
+    drop = dataclasses.replace(measured(0.033, 0.05, error=2.0), condition="away_drop", metric="auc")
+    assert "(-1.000 to 1.000)" in judge([drop], 0.05)[0].words
+    millimetres = dataclasses.replace(measured(3.0, 9.0, error=1.0), condition="hd95_mm")
+    assert "(0.958 to 5.042)" in judge([millimetres], 0.05)[0].words
 
 
 def test_an_interval_at_another_level_is_that_of_the_contributions() -> None:

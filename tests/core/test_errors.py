@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medtransfer.core.errors import quantity
+from medtransfer.core.errors import quantity, span
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,10 @@ from medtransfer.core.errors import quantity
 )
 def test_one_is_singular(number: int, noun: str, verb: str, words: str) -> None:
     assert quantity(number, noun, verb) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0 s"), (14.6, "15 s"), (119.0, "119 s"), (150.0, "2 min"), (9000.0, "2.5 h")]
+)
+def test_a_time_is_written_as_people_say_it(seconds: float, words: str) -> None:
+    assert span(seconds) == words

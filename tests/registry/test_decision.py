@@ -13,7 +13,7 @@ import pytest
 from medtransfer import params
 from medtransfer.comparison import findings
 from medtransfer.comparison.contrasts import ALL
-from medtransfer.comparison.controls import Alarm, Controls
+from medtransfer.comparison.controls import Against, Alarm, Controls
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.requirements import Measured
 from medtransfer.data import catalog
@@ -260,6 +260,24 @@ def test_an_alarm_of_labels_drawn_anew_bars_from_the_championship(clear: Finding
     )
     allowed = dataclasses.replace(GATE, require_audit=False)
     assert judge(dataclasses.replace(clear, controls=held), None, allowed).outcome == "champion"
+
+
+def test_what_is_not_shown_to_beat_a_control_makes_no_champion(clear: Findings) -> None:
+    chosen = judge(clear, None).selected.init
+    weak = Against(
+        task="shenzhen", init=chosen, control="texture", estimate=0.01, low=-0.1, high=0.12, p=0.8,
+        unbeaten=("texture", "prior"),
+    )  # fmt: skip
+    held = Controls(
+        asked=("prior", "texture"), points=(), against=(weak,), alarms=(), missing=(), runs=(), level=0.95, alpha=0.03,
+        masks=(),
+    )  # fmt: skip
+    decision = judge(dataclasses.replace(clear, controls=held), None)
+    assert decision.outcome == "challenger"
+    assert decision.reasons[0] == "on shenzhen not shown to be better than texture features or the label prior"
+    for other in (dataclasses.replace(weak, unbeaten=()), dataclasses.replace(weak, init="another@resnet50")):
+        free = dataclasses.replace(held, against=(other,))
+        assert judge(dataclasses.replace(clear, controls=free), None).outcome == "champion"
 
 
 def test_an_audit_that_is_not_required_bars_nothing(tmp_path: Path) -> None:

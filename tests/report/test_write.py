@@ -237,7 +237,7 @@ def test_a_single_seed_has_neither_std_nor_test(cells: Path, published: params.P
     assert f"| {RANDOM} | 74.00 |" in markdown
     assert f"No test possible: shenzhen {RANDOM} (fewer than two runs on a side)" in markdown
     assert "No answer: one seed shows no spread, and nothing can be tested; two or more are needed." in markdown
-    assert " nothing could be compared, and nothing is bold. Marks" in markdown
+    assert "Nothing could be compared, and nothing is bold. Marks" in markdown
     assert "has not all its runs on any task" not in markdown
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +12,7 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from medtransfer.core.errors import UserError
-from medtransfer.statistics import bootstrap, delong, seeds_and_patients
+from medtransfer.statistics import bootstrap, delong, ranked, seeds_and_patients
 
 Array = npt.NDArray[Any]
 
@@ -75,6 +77,45 @@ def test_bootstrap_spread_of_auc_agrees_with_delong_where_patients_repeat() -> N
     test = delong.difference(delong.placements(truth, scores, patients), 0, 1)
     assert (found.values[0] - found.values[1]).std() == pytest.approx(test.error, rel=0.06)
     assert bootstrap.interval(found, [0], [1]).low == pytest.approx(test.low, abs=0.012)
+
+
+@pytest.mark.parametrize("make", [bootstrap.mean_auc, bootstrap.average_precision])
+def test_the_number_of_cores_changes_no_digit(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    targets, scores = drawn(17, images=3000)
+    patients, told = np.arange(3000) // 2, list[tuple[str, float]]()
+    found, threads = [], []
+    for number in (1, 2):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, number=number: set(range(number)))
+        statistic, seen = make(targets, scores), set[str]()
+
+        def score(weights: Array, whole: Any = statistic.score, seen: set[str] = seen) -> Array:
+            seen.add(threading.current_thread().name)
+            return np.asarray(whole(weights))
+
+        watched = replace(statistic, score=score)
+        found.append(
+            bootstrap.bootstrap(
+                watched, np.random.default_rng(18), patients=patients, resamples=1200,
+                tell=lambda words, share: told.append((words, share)),
+            )
+        )  # fmt: skip
+        threads.append(seen)
+    assert len(threads[0]) == 1 < len(threads[1])
+    for name in ("values", "point", "jackknife"):
+        np.testing.assert_array_equal(getattr(found[0], name), getattr(found[1], name))
+    half = len(told) // 2
+    assert told[:half] == told[half:]
+    assert told[0][0] == "500 of 1,200 resamples"
+    assert "without each patient" in told[half - 1][0]
+    assert all(0 < share <= 1 for _, share in told)
+
+
+def test_rows_are_summed_in_groups_as_one_by_one() -> None:
+    for number, width in ((1, 3), (7, 64), (50, 3), (3, 50), (64, 64)):
+        sums = np.random.default_rng(number).integers(0, 9, (number, width)).astype(np.float32)
+        expected = sums.cumsum(axis=0)
+        assert (ranked.running(sums) == expected).all()
+        assert (sums == expected).all()
 
 
 def test_equal_models_have_exactly_no_width() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from medtransfer.comparison.calibration import CAUTION
 from medtransfer.comparison.patients import by_unit, locked, predictions_of, table_of
+from medtransfer.core.progress import Tell, untold
 from medtransfer.data.tasks import slug
 from medtransfer.results.away import Away, file_of
 from medtransfer.results.result import CONTAMINATED, Result
@@ -85,7 +86,7 @@ class AwayTask:
 
 
 def sites(
-    runs: Mapping[str, Sequence[Result]], folder: Path, reference: str, level: float
+    runs: Mapping[str, Sequence[Result]], folder: Path, reference: str, level: float, tell: Tell = untold
 ) -> dict[str, tuple[AwayTask, ...]]:
     """Scores every initialization of each task on the test images of each other task that all its runs were read on.
 
@@ -94,6 +95,7 @@ def sites(
         folder: of the finished runs.
         reference: canonical name of the init that is on the right in its pairs.
         level: of the intervals.
+        tell: called with what is done.
 
     Returns:
         Task -> what was read there, corrected for all tasks together.
@@ -102,10 +104,11 @@ def sites(
         UserError: predictions are missing or damaged, or of other images than another run's.
     """
     read_on = {task: _read_on(own) for task, own in runs.items()}
-    number = sum(map(len, read_on.values()))
-    found = [
-        _away_task(one, runs[task], folder, reference, level, number) for task, each in read_on.items() for one in each
-    ]
+    pairs = [(task, one) for task, each in read_on.items() for one in each]
+    found = []
+    for place, (task, one) in enumerate(pairs):
+        tell(f"networks of {task} on {one.task}", place / len(pairs))
+        found.append(_away_task(one, runs[task], folder, reference, level, len(pairs)))
     corrected = iter(adjusted(found))
     return {task: tuple(next(corrected) for _ in each) for task, each in read_on.items()}
 

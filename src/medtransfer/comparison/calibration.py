@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from medtransfer.core.cores import spread
+from medtransfer.core.progress import Tell, untold
 from medtransfer.results.result import Result
 from medtransfer.statistics import calibration as statistics
 from medtransfer.statistics.contributions import Predictions
@@ -101,8 +103,9 @@ class _Run:
 
 
 def calibrate(
-    results: Sequence[Result], predictions: Predictions, units: Mapping[str, Sequence[Sequence[int]]], level: float
-) -> Calibration | None:
+    results: Sequence[Result], predictions: Predictions, units: Mapping[str, Sequence[Sequence[int]]], level: float,
+    tell: Tell = untold,
+) -> Calibration | None:  # fmt: skip
     """Measures every initialization of a task; None where what was predicted are no probabilities.
 
     Args:
@@ -110,6 +113,7 @@ def calibrate(
         predictions: of these runs, in their order.
         units: init -> places of the runs of each of its seeds, or folds.
         level: of the intervals.
+        tell: called with what is done.
     """
     truth, answers = predictions.truth, predictions.answers
     kept = [k for k, column in enumerate(truth.T) if {0, 1} <= set(column.tolist())]
@@ -120,13 +124,15 @@ def calibrate(
     fewest = [min(len(np.unique(index[truth[:, k] == one])) for one in (0, 1)) for k in kept]
     runs = sum(map(len, units.values()))
     share = VALUES / (answers[0].size * runs)
-    found = []
+    found = list[Calibrated]()
+
+    def of_run(place: int) -> _Run:
+        return _measured(truth, answers[place], predictions.labels, kept, results[place], index, number)
+
     for init, places in units.items():
+        tell(f"calibration, {len(found) + 1} of {len(units)}", len(found) / len(units))
         chosen = [place for unit in places[: max(LEAST, int(share * len(places)))] for place in unit]
-        every = [
-            _measured(truth, answers[place], predictions.labels, kept, results[place], index, number)
-            for place in chosen
-        ]
+        every = spread(of_run, chosen, numbers=truth.size)
         found.append(_over_seeds(init, every, [results[place] for place in chosen], labels, level))
     prevalence = np.mean([truth[truth[:, k] >= 0, k].mean() for k in kept])
     odds = statistics.THRESHOLDS / (1 - statistics.THRESHOLDS)

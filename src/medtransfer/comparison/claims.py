@@ -63,6 +63,8 @@ class TaskScores:
     """canonical name -> mean val score"""
     contaminated: Names = ()
     """canonical names of inits that saw images of the task"""
+    least: float = 0.0
+    """where scores end, see `metrics.least`"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +158,8 @@ class _Table:
     group: str
     inits: Names
     val: Mapping[str, float]
+    least: float
+    """where scores end"""
     subtract: Callable[[Names, Names, float], Difference | str]
     """mean over the first inits minus mean over the second at a level, or why there is none"""
 
@@ -214,7 +218,7 @@ def on_runs(claim: Claim, tasks: Sequence[TaskScores], *, alpha: float) -> tuple
     for task in tasks:
         names = tuple(name for name in task.scores if applicable(seen(name), task.task))
         subtract = functools.partial(_subtract_runs, task)
-        tables.append(_Table(task.task, task.segmentation, task.group, names, task.val, subtract))
+        tables.append(_Table(task.task, task.segmentation, task.group, names, task.val, task.least, subtract))
     inits = sorted({name for table in tables for name in table.inits})
     backbones = sorted({split(name)[1] for name in inits if matches(claim.better, name, None)})
     both = [b for b in backbones if any(matches(than, name, b) for than in claim.than for name in inits)]
@@ -239,13 +243,14 @@ def on_published(claim: Claim, rows: Sequence[Published], *, alpha: float) -> Ve
         results.setdefault(row.task, {})[row.init] = row
     assumed = sorted({row.n for row in rows if not row.n_stated})
     notes = [f"n = {n} runs per mean is assumed, not stated" for n in assumed] + [published.repeated(rows)]
+    least = metrics.least(claim.metric)
     tables = []
     for task, column in results.items():
         row, subtract = next(iter(column.values())), functools.partial(_subtract_published, column)
         barred = [name for name in column if contaminated(seen(name), task, DERIVED)]
         notes += [f"left out on {task}, because contaminated: {', '.join(barred)}"] if barred else []
         kept = tuple(name for name in column if name not in barred)
-        tables.append(_Table(task, row.segmentation, row.group, kept, {}, subtract))
+        tables.append(_Table(task, row.segmentation, row.group, kept, {}, least, subtract))
     every = (*_direction(claim.metric), *filter(None, notes))
     return _verdict(claim, tables, alpha, paper=papers.pop(), notes=every)
 
@@ -376,11 +381,18 @@ def _part(claim: Claim, tables: Sequence[_Table], backbone: str, better: str, th
         for table in some:
             weights[table.task] = weights.get(table.task, 0) + sign / len(sizes) / sizes[table.group]
     differences = tuple(replace(found[task], weight=weight) for task, weight in weights.items())
-    return _weighed(replace(part, differences=differences, notes=tuple(notes)))
+    least = {table.task: table.least for table in meant}
+    largest = sum(abs(weight) * (1 - least[task]) for task, weight in weights.items())
+    return _weighed(replace(part, differences=differences, notes=tuple(notes)), largest)
 
 
-def _weighed(part: Part) -> Part:
-    """Adds estimate and verdict; a difference that does not vary has nothing to be measured against."""
+def _weighed(part: Part, largest: float) -> Part:
+    """Adds estimate and verdict; a difference that does not vary has nothing to be measured against.
+
+    Args:
+        part: with its differences.
+        largest: that the estimate could be, where the interval ends.
+    """
     still = [one for one in part.differences if one.df is None]
     notes = (f"nothing varies on {', '.join(one.task for one in still)}",) if still else ()
     whole = published.weighted_sum(_by_group(part.differences), alpha=part.alpha)
@@ -392,7 +404,9 @@ def _weighed(part: Part) -> Part:
     if (whole.low or 0.0) > 0 or (whole.high or 0.0) < 0:
         verdict = "supported" if whole.difference > 0 else "contradicted"
     return replace(
-        part, verdict=verdict, estimate=whole.difference, df=whole.df, low=whole.low, high=whole.high,
+        part, verdict=verdict, estimate=whole.difference, df=whole.df,
+        low=None if whole.low is None else max(whole.low, -largest),
+        high=None if whole.high is None else min(whole.high, largest),
         groups=len({one.group for one in part.differences}), notes=(*notes, *part.notes),
     )  # fmt: skip
 

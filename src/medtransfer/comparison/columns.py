@@ -128,25 +128,27 @@ def refuse_loss(name: str) -> None:
         )
 
 
-def chosen_metric(wanted: str, found: Sequence[str], where: str) -> str:
+def chosen_metric(wanted: str, found: Sequence[str], where: str, one_task: bool = False) -> str:
     """Takes the score that is meant.
 
     Args:
         wanted: its name; empty: the only one.
         found: names of those that are there.
         where: they are, in words.
+        one_task: no column names tasks, so that scores side by side may be of one each.
 
     Raises:
         UserError: it is not there, or none is named of several.
     """
+    several = f"the columns as task ({','.join(found[:2])})" if found[1:] else ""
     if wanted:
         if wanted not in found:
-            raise UserError(f"{where} have no {wanted!r}{nearest(wanted, found)}")
+            hint = f"; where each column is that of a task, name {several}" if several and one_task else ""
+            raise UserError(f"{where} have no {wanted!r}{nearest(wanted, found)}{hint}")
         return wanted
     if len(found) != 1:
         raise UserError(
             f"{where} hold {quantity(len(found), 'score')} ({', '.join(found) or 'none'}): name the one on test as "
-            "metric"
-            + (f", or, where each is that of a task, the columns as task ({','.join(found[:2])})" if found[1:] else "")
+            "metric" + (f", or, where each is that of a task, {several}" if several else "")
         )
     return found[0]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from medtransfer.comparison.patients import Evidence
 from medtransfer.comparison.published_form import Row, Unit
-from medtransfer.statistics import all_pairs
+from medtransfer.statistics import all_pairs, metrics
 from medtransfer.statistics.all_pairs import Pairs
 
 Word = Literal[
@@ -104,6 +104,8 @@ class Column:
     margin: float | None
     cases: int
     """patients of the smaller class; 0: seeds (folds) alone count"""
+    largest: float
+    """difference that two scores can have, where intervals end; over all tasks in margins"""
     alpha: float
     """level of all comparisons of the page together"""
     share: float
@@ -125,8 +127,8 @@ class Column:
         """Takes one comparison."""
         place = self.inits.index(init), self.inits.index(against)
         estimate, p = float(self.pairs.estimate[place]), float(self.p[place])
-        low, high = _ends(estimate, float(self.reach[place]))
-        equal_low, equal_high = _ends(estimate, float(self.equal_reach[place]))
+        low, high = _ends(estimate, float(self.reach[place]), self.largest)
+        equal_low, equal_high = _ends(estimate, float(self.equal_reach[place]), self.largest)
         within = low is not None and self._is_within(equal_low, equal_high)
         return Contrast(
             task=self.scope, init=init, against=against, unit=self.unit, n=self.pairs.seeds,
@@ -167,15 +169,17 @@ class Untested:
     pairs: Pairs
     margin: float | None
     cases: int
+    largest: float
 
 
-def of_task(rows: Sequence[Row], evidence: Evidence, margin: float | None) -> Untested | None:
+def of_task(rows: Sequence[Row], evidence: Evidence, margin: float | None, metric: str = "") -> Untested | None:
     """Compares the complete rows of a task; None where there are fewer than two, or a single seed.
 
     Args:
         rows: of the task, which are compared.
         evidence: what the predictions say.
         margin: smallest difference that matters.
+        metric: of the scores.
     """
     if len(rows) < 2:
         return None
@@ -193,7 +197,11 @@ def of_task(rows: Sequence[Row], evidence: Evidence, margin: float | None) -> Un
     if found is None:
         return None
     cases = evidence.cases if found.patients else 0
-    return Untested(scope=rows[0].task, inits=inits, unit=rows[0].unit, pairs=found, margin=margin, cases=cases)
+    below = any(score < 0 for row in rows for score in row.scores)  # of somebody's own metric
+    return Untested(
+        scope=rows[0].task, inits=inits, unit=rows[0].unit, pairs=found, margin=margin, cases=cases,
+        largest=2.0 if below else 1 - metrics.least(metric),
+    )  # fmt: skip
 
 
 def over_tasks(columns: Sequence[Untested], groups: Sequence[str]) -> Untested | None:
@@ -208,9 +216,13 @@ def over_tasks(columns: Sequence[Untested], groups: Sequence[str]) -> Untested |
         return None
     parts = [column.pairs.taken([column.inits.index(init) for init in common]) for column in columns]
     whole = all_pairs.over_columns(parts, [column.margin or 1.0 for column in columns], groups)
+    largest: dict[str, list[float]] = {}
+    for column, group in zip(columns, groups, strict=True):
+        largest.setdefault(group, []).append(column.largest / (column.margin or 1.0))
     return Untested(
         scope=ALL, inits=tuple(common), unit=columns[0].unit, pairs=whole, margin=1.0,
         cases=min((column.cases for column in columns if column.cases), default=0),
+        largest=float(np.mean([np.mean(each) for each in largest.values()])),
     )  # fmt: skip
 
 
@@ -234,8 +246,8 @@ def again(columns: Iterable[Column], alpha: float) -> dict[str, Column]:
     return {column.scope: column for column in at_level(untested, alpha)}
 
 
-def _ends(estimate: float, reach: float) -> tuple[float, float] | tuple[None, None]:
-    return (None, None) if np.isnan(reach) else (estimate - reach, estimate + reach)
+def _ends(estimate: float, reach: float, largest: float) -> tuple[float, float] | tuple[None, None]:
+    return (None, None) if np.isnan(reach) else (max(estimate - reach, -largest), min(estimate + reach, largest))
 
 
 def _word(low: float | None, high: float | None, margin: float | None, within: bool, p: float) -> Word:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from scipy import stats
 
 from medtransfer import params
 from medtransfer.comparison.answers import NAMED, Answer
@@ -23,6 +24,7 @@ from medtransfer.comparison.patients import Evidence
 from medtransfer.comparison.published_form import Row
 from medtransfer.comparison.selection import select
 from medtransfer.comparison.wording import names
+from medtransfer.core.progress import Tell, untold
 from medtransfer.results.result import Result
 from medtransfer.statistics import all_pairs, metrics
 from medtransfer.statistics.multiplicity import holm
@@ -76,6 +78,8 @@ class Alarm:
     """two-sided, corrected over tasks"""
     raised: bool
     seeds: int
+    best_p: float | None = None
+    """least p that can be, of a score of 1 in every seed; None: not known"""
     note: str = ""
     """why nothing can be said"""
 
@@ -109,6 +113,7 @@ def gather_controls(
     settings: params.Params,
     folder: Path,
     alpha: float,
+    tell: Tell = untold,
 ) -> Controls | None:
     """Compares the benchmark's initializations with its controls; None where it asks for none.
 
@@ -121,6 +126,7 @@ def gather_controls(
         settings: all parameters.
         folder: of the finished runs.
         alpha: of all that is said together.
+        tell: called with what is done.
 
     Raises:
         UserError: runs of a control may not stand in one table, or are of other data than the inits'.
@@ -128,7 +134,8 @@ def gather_controls(
     if not benchmark.controls:
         return None
     kept, missing, runs = dict[str, list[Cell]](), list[str](), list[Result]()
-    for control in benchmark.controls:
+    for place, control in enumerate(benchmark.controls):
+        tell(control, place / len(benchmark.controls))
         init, protocol = _name(control, found, settings)
         own = replace(benchmark, inits=(init,), protocols=cast(Any, (protocol,)), fractions=(WHOLE,))
         there = [one for one in found if (one.init, one.protocol, one.fraction) == (init, protocol, WHOLE)]
@@ -216,16 +223,20 @@ def _warnings(found: Controls, scope: str) -> list[str]:
     return [f"Alarm: {alarm_words(one, found)}" for one in found.alarms if one.raised and scope in (ALL, one.task)]
 
 
+def unbeaten_words(one: Against, found: Controls) -> str:
+    """Says than which controls an init is not shown to be better."""
+    return f"not shown to be better than {names([words_of(c, one.task, found) for c in one.unbeaten], NAMED, 'or')}"
+
+
 def _doubts(found: Controls, answer: Answer, named: Mapping[str, str]) -> list[str]:
     """Names the inits that are not shown to beat the controls, those of one task and one set of controls together."""
-    groups: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    groups: dict[tuple[str, str], list[str]] = {}
     for one in found.against:
         if one.unbeaten and answer.scope in (ALL, one.task):
-            groups.setdefault((one.task, one.unbeaten), []).append(named.get(one.init, one.init))
+            groups.setdefault((one.task, unbeaten_words(one, found)), []).append(named.get(one.init, one.init))
     return [
-        f"{names(inits, NAMED)} on {task} {'is' if len(inits) == 1 else 'are'} not shown to be better than "
-        f"{names([words_of(control, task, found) for control in unbeaten], NAMED, 'or')}."
-        for (task, unbeaten), inits in groups.items()
+        f"{names(inits, NAMED)} on {task} {'is' if len(inits) == 1 else 'are'} {words}."
+        for (task, words), inits in groups.items()
     ]
 
 
@@ -326,6 +337,11 @@ def by_chance(evidence: Evidence, labels: int) -> float:
     return float(((cases + others + 1) / (12 * cases * others * max(1, labels))) ** 0.5)
 
 
+def _least_p(distance: float, least: float, seeds: int) -> float:
+    """Computes the p of the largest distance from nothing that there is, with the least std that is taken."""
+    return float(2 * stats.t.sf(distance * seeds**0.5 / least, seeds - 1))
+
+
 def _alarms(
     permuted: Sequence[Cell],
     priors: Sequence[Cell],
@@ -358,7 +374,8 @@ def _alarms(
         nothing = mean - estimate
         ends = (None, None) if low is None or high is None else (nothing + low, nothing + high)
         note = "one seed shows one permutation, and no spread" if len(cell.scores) < 2 else ""
-        found.append((replace(blank, nothing=nothing, low=ends[0], high=ends[1], note=note), p))
+        best = _least_p(1.0 - nothing, least, len(cell.scores)) if least and p is not None else None
+        found.append((replace(blank, nothing=nothing, low=ends[0], high=ends[1], note=note, best_p=best), p))
     tested = [place for place, (_, p) in enumerate(found) if p is not None]
     raised = dict(zip(tested, holm([found[place][1] or 0.0 for place in tested]), strict=True))
     return [

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from medtransfer.comparison.patients import by_unit, locked, predictions_of, table_of
-from medtransfer.core.errors import UserError
+from medtransfer.core.errors import UserError, quantity
+from medtransfer.core.progress import Tell, untold
 from medtransfer.results.away import CORRUPTED
 from medtransfer.results.result import Result
 from medtransfer.statistics import metrics
@@ -48,13 +49,14 @@ class Degradation:
     """why nothing is measured"""
 
 
-def degradation(results: Sequence[Result], folder: Path, level: float) -> Degradation | None:
+def degradation(results: Sequence[Result], folder: Path, level: float, tell: Tell = untold) -> Degradation | None:
     """Measures every initialization of a task; None where no run was read on such images.
 
     Args:
         results: runs of complete initializations of one task.
         folder: of the finished runs.
         level: of the intervals.
+        tell: called with what is done.
 
     Raises:
         UserError: predictions are missing or damaged, or of other images than another run's.
@@ -74,12 +76,18 @@ def degradation(results: Sequence[Result], folder: Path, level: float) -> Degrad
         note = "each run has test images of its own"
     if note or metric is None:
         return replace(blank, note=note)
+    tell(f"reading {quantity(len(results), 'run')}", 0.0)
     known = predictions_of(results, folder, table_of(results[0], folder), metric)
     units = by_unit(results)
     clean = _values(known, metric)
     tables = [table_of(result, folder, name=CORRUPTED) for result in results]
-    worse = {kind: _mean([_values(_changed(known, tables, kind, severity, metric, results), metric)
-                          for severity in severities]) for kind in kinds}  # fmt: skip
+    worse: dict[str, Array] = {}
+    for place, kind in enumerate(kinds):
+        of_kind = []
+        for number, severity in enumerate(severities):
+            tell(f"{kind} at severity {severity}", (place + number / len(severities)) / len(kinds))
+            of_kind.append(_values(_changed(known, tables, kind, severity, metric, results), metric))
+        worse[kind] = _mean(of_kind)
     worse = {ALL: _mean(list(worse.values())), **worse}
     least = chance(metric.name, known.truth)
     inits = []

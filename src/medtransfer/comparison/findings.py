@@ -166,10 +166,12 @@ def find(
     evidence = _evidence(results, rows, folder, benchmark, settings.comparison)
     cells, sure = gather_cells(results, beside, rows, evidence, benchmark, chosen, folder), 1 - chosen.alpha
     whole = compare(results, rows, evidence, benchmark, chosen, reference, look)
-    held = controls.gather_controls(found, results, cells, evidence, benchmark, settings, folder, whole.alpha)
+    with progress.parts("controls") as tell:
+        held = controls.gather_controls(found, results, cells, evidence, benchmark, settings, folder, whole.alpha, tell)
     inside = {one.digest for one in (*results, *beside, *(held.runs if held else ()))}
     whole_runs = _complete(results, rows, benchmark)
-    read_elsewhere = sites(whole_runs, folder, reference, sure)
+    with progress.parts("images of other tasks") as tell:
+        read_elsewhere = sites(whole_runs, folder, reference, sure, tell)
     return replace(
         whole,
         left_out=len(found) - len(inside),
@@ -190,7 +192,7 @@ def find(
         times=training_times(cells, reference, sure),
         agreements=agreements.agreements(cells, sure, SEED),
         away=read_elsewhere,
-        degradations={task: degradation(runs, folder, sure) for task, runs in whole_runs.items()},
+        degradations=_degradations(whole_runs, folder, sure),
         required=requirements.measure(settings.promotion.require, results, rows, evidence, folder, read_elsewhere),
         gate=level(settings.promotion.alpha, 1),
         controls=held,
@@ -289,13 +291,24 @@ def _evidence(
     settings: params.Comparison,
 ) -> dict[str, Evidence]:
     chosen, found = _complete(results, rows, benchmark), {}
-    with progress.bar("intervals over patients", len(chosen), "tasks") as advance:
-        for task, runs in chosen.items():
-            rng = np.random.default_rng(SEED)
-            level = 1 - settings.alpha
-            found[task] = gather(runs, folder, resamples=settings.resamples, level=level, rng=rng, tasks=len(chosen))
-            advance()
+    with progress.parts("intervals over patients") as tell:
+        for task, own in progress.each(tell, _sizes(chosen)):
+            rng, level = np.random.default_rng(SEED), 1 - settings.alpha
+            found[task] = gather(
+                chosen[task], folder, resamples=settings.resamples, level=level, rng=rng, tasks=len(chosen), tell=own
+            )
     return found
+
+
+def _sizes(chosen: Mapping[str, Sequence[Result]]) -> dict[str, float]:
+    """Counts the predictions of each task, which its work grows with."""
+    return {task: sum(run.counts.get("test", 1) * max(1, run.labels) for run in runs) for task, runs in chosen.items()}
+
+
+def _degradations(chosen: Mapping[str, Sequence[Result]], folder: Path, sure: float) -> dict[str, Degradation | None]:
+    with progress.parts("test images made worse") as tell:
+        parts = progress.each(tell, _sizes(chosen))
+        return {task: degradation(chosen[task], folder, sure, own) for task, own in parts}
 
 
 def _complete(results: Sequence[Result], rows: Sequence[Row], benchmark: params.Benchmark) -> dict[str, list[Result]]:
@@ -345,7 +358,8 @@ def _columns(
     found = {}
     for task in benchmark.tasks:
         own = eligible(row for row in rows if row.task == task)
-        column = contrasts.of_task(own, evidence[task], of_task(results, task)[0].margin) if own else None
+        first = next(iter(of_task(results, task)), None)
+        column = contrasts.of_task(own, evidence[task], first.margin, first.metric) if own and first else None
         if column is not None:
             found[task] = column
     groups = [group_of(of_task(results, task)[0]) for task in found]
@@ -444,6 +458,7 @@ def _task_scores(
                     contributions=contributions,
                     val={row.init: row.val for row in column if row.val is not None},
                     contaminated=tuple(row.init for row in column if CONTAMINATED in row.marks),
+                    least=metrics.least(metric or first.metric),
                 )
             )
     return found

@@ -24,10 +24,10 @@ class Judged:
 
     @property
     def ends(self) -> str:
-        """Writes the interval; what cannot be below 0 or above 1 is cut there."""
+        """Writes the interval, which ends where a share, or the difference of two scores, does."""
         if self.low is None or self.high is None:
             return "-"
-        least, most = (0.0, 1.0) if self.measured.is_share else (self.low, self.high)
+        least, most = self.measured.range
         return f"{max(self.low, least):.3f} to {min(self.high, most):.3f}"
 
     @property

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from medtransfer.comparison.cells import WHOLE, Cell
+from medtransfer.statistics import metrics
 from medtransfer.statistics.label_savings import LabelSaving, saving
-from medtransfer.statistics.metrics import METRICS
 from medtransfer.statistics.seeds_and_patients import ends_of_mean
 
 
@@ -34,6 +34,7 @@ class Point:
     """of the interval of this score alone, over seeds and patients; None: a single seed, or nothing varies"""
     high: float | None
     level: float
+    metric: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,7 @@ def points(cells: Sequence[Cell], level: float) -> tuple[Point, ...]:
     """
     found = []
     for cell in cells:
-        metric = METRICS.get(cell.runs[0].metric)
-        least = -1.0 if metric is not None and metric.ordinal else 0.0  # of agreement: below 0 is worse than chance
+        least = metrics.least(cell.runs[0].metric)
         ends = ends_of_mean(cell.values, level=level, ratio=cell.ratio)
         found.append(
             Point(
@@ -65,6 +65,7 @@ def points(cells: Sequence[Cell], level: float) -> tuple[Point, ...]:
                 unit=cell.row.unit, n=len(cell.values), mean=float(cell.scores.mean()),
                 patients=0 if cell.values.shape[1] == 1 else cell.values.shape[1],
                 low=max(ends[0], least) if ends else None, high=min(ends[1], 1.0) if ends else None, level=level,
+                metric=cell.runs[0].metric,
             )
         )  # fmt: skip
     return tuple(found)

@@ -5,6 +5,7 @@ A run's predictions must give its score: where they do not, the files do not bel
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,8 @@ import pandas as pd
 from medtransfer.comparison import calibration
 from medtransfer.comparison.calibration import Calibration, calibrate
 from medtransfer.comparison.subgroups import Grouping, subgroups
-from medtransfer.core.errors import UserError
+from medtransfer.core.errors import UserError, quantity
+from medtransfer.core.progress import Tell, between, untold
 from medtransfer.data.tasks import GROUP
 from medtransfer.results.result import ELSEWHERE, PREDICTIONS, Result, predictions
 from medtransfer.statistics import bootstrap, delong, metrics
@@ -27,6 +29,8 @@ from medtransfer.statistics.t_tests import Array
 
 TOLERANCE = 1e-6
 """between a logged score and the one that its predictions give"""
+ADDED, CALIBRATED, GROUPED = 150, 150, 200
+"""resamples that cost about as much as what patients add, as calibration, and as a column of groups"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +60,7 @@ class Evidence:
 
 def gather(
     results: Sequence[Result], folder: Path, *, resamples: int, level: float, rng: np.random.Generator,
-    tasks: int = 1,
+    tasks: int = 1, tell: Tell = untold,
 ) -> Evidence:  # fmt: skip
     """Reads the predictions of a task's runs, those of one initialization in the order of its seeds.
 
@@ -67,6 +71,7 @@ def gather(
         level: of the intervals.
         rng: draws the resamples, the same ones for all initializations.
         tasks: that are looked at together, for whose groups of patients the gaps are corrected.
+        tell: called with what is done.
 
     Raises:
         UserError: predictions are missing or damaged, are of other images than another run's, or do not give the
@@ -85,7 +90,13 @@ def gather(
     blank = replace(blank, images=len(patients), patients=len(np.unique(patients)))
     if blank.patients < 2:
         return replace(blank, note=f"a single {first.unit} in test; seeds alone count")
+    grouped = _grouped(results, folder, table)
+    columns = sum(str(name).startswith(GROUP) for name in grouped.columns)
+    ends = np.cumsum([0, ADDED, CALIBRATED, columns * GROUPED, resamples])
+    steps = [between(tell, low, high) for low, high in itertools.pairwise((ends / ends[-1]).tolist())]
+    steps[0](f"reading {quantity(len(results), 'run')}", 0.0)
     answered = predictions_of(results, folder, table, metric)
+    steps[0](f"what each {first.unit} adds", 0.0)
     parts = metric.per_patient(answered)
     if isinstance(parts, str):
         return replace(blank, note=f"{parts}; seeds alone count")
@@ -95,13 +106,14 @@ def gather(
     note = f"{', '.join(parts.thin)}: a class from a single {first.unit}, which adds no spread" if parts.thin else ""
     found = replace(blank, contributions=values, coarseness=parts.coarseness, cases=parts.cases, note=note)
     if metric.of != "mask":
-        found = replace(found, calibration=calibrate(results, answered, units, level))
-    found = replace(found, subgroups=subgroups(_grouped(results, folder, table), answered, metric, units, level, tasks))
+        found = replace(found, calibration=calibrate(results, answered, units, level, steps[1]))
+    found = replace(found, subgroups=subgroups(grouped, answered, metric, units, level, tasks, steps[2]))
     if not resamples:
         words = "comparison.resamples is 0: no intervals of single scores"
         return replace(found, note="; ".join(filter(None, [note, words])))
     groups = {init: [place for run in runs for place in run] for init, runs in units.items()}
-    return _with_intervals(found, parts, patients[parts.rows], groups, resamples, level, rng)
+    drawing = between(steps[3], 0.0, 1.0, f"bootstrap of {quantity(len(answered.labels), 'label')}")
+    return _with_intervals(found, parts, patients[parts.rows], groups, resamples, level, rng, drawing)
 
 
 def contributions(results: Sequence[Result], folder: Path, metric: Metric, prefix: str = "") -> dict[str, Array] | str:
@@ -157,10 +169,10 @@ def locked(results: Sequence[Result], folder: Path) -> bool:
 
 def _with_intervals(
     found: Evidence, parts: Parts, patients: Array, groups: Mapping[str, list[int]], resamples: int, level: float,
-    rng: np.random.Generator,
+    rng: np.random.Generator, tell: Tell,
 ) -> Evidence:  # fmt: skip
     try:
-        drawn = bootstrap.bootstrap(parts.statistic, rng, patients=patients, resamples=resamples)
+        drawn = bootstrap.bootstrap(parts.statistic, rng, patients=patients, resamples=resamples, tell=tell)
     except UserError as error:
         return replace(found, note="; ".join(filter(None, [found.note, f"no intervals of single scores: {error}"])))
     intervals = {init: bootstrap.interval(drawn, places, level=level) for init, places in groups.items()}

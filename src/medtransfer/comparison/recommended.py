@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from medtransfer.comparison import patients, selection
-from medtransfer.comparison.wording import plural
+from medtransfer.comparison import controls, patients, selection
+from medtransfer.comparison.wording import names, plural
 from medtransfer.core.errors import UserError
 from medtransfer.results.recommendation import OnTest, Recommendation
-from medtransfer.results.result import Result
+from medtransfer.results.result import RESULT, Result, read_result
 from medtransfer.statistics.seeds_and_patients import ends_of_mean
 
 LEVEL = 0.95
+CELLS = Path("data/results/cells")
+"""of the study's own benchmark, whose controls are looked at"""
 
 
 def with_test(answer: Recommendation, cells: Path, root: Path) -> Recommendation:
@@ -35,9 +37,11 @@ def _tested(answer: Recommendation, cells: Path, root: Path) -> OnTest | None:
     pick, reference = (_of(results, init) for init in (answer.pick or "", answer.reference))
     if not pick or any(one.score is None for one in (*pick, *reference)):
         return None
-    mean, seeds = _mean(pick), tuple(one.seed for one in pick)
+    mean, seeds, found = _mean(pick), tuple(one.seed for one in pick), _controls(pick, root)
     if answer.pick == answer.reference or not reference:
-        return OnTest(seeds=seeds, pick=mean, reference=mean, low=None, high=None, level=LEVEL, method="")
+        return OnTest(
+            seeds=seeds, pick=mean, reference=mean, low=None, high=None, level=LEVEL, method="", controls=found
+        )
     evidence = patients.gather([*pick, *reference], cells, resamples=0, level=LEVEL, rng=np.random.default_rng(0))
     if evidence.contributions:
         values, over = [evidence.contributions[one[0].init] for one in (pick, reference)], "seeds and test patients"
@@ -53,8 +57,22 @@ def _tested(answer: Recommendation, cells: Path, root: Path) -> OnTest | None:
         ends = None
     low, high = ends or (None, None)
     return OnTest(
-        seeds=seeds, pick=mean, reference=_mean(reference), low=low, high=high, level=LEVEL, method=over
+        seeds=seeds, pick=mean, reference=_mean(reference), low=low, high=high, level=LEVEL, method=over, controls=found
     )  # fmt: skip
+
+
+def _controls(pick: Sequence[Result], root: Path) -> dict[str, float]:
+    """Reads which of the study's controls, on the same images, are on test not below the pick."""
+    scores, folder = dict[str, list[float]](), root / CELLS
+    paths = sorted((folder / pick[0].task).glob(f"*/{RESULT}"))
+    for one in selection.look_up([read_result(path) for path in paths], folder, root):
+        name = "random-frozen" if one.protocol == "linear" and one.init.startswith("random@") else one.protocol
+        alike = (one.manifest_digest, one.fraction) == (pick[0].manifest_digest, pick[0].fraction)
+        if name in controls.WORDS and alike and one.score is not None:
+            scores.setdefault(name, []).append(one.score)
+    means = {name: float(np.mean(scores[name])) for name in controls.WORDS if name in scores}
+    mask = {"prior": controls.MASK} if pick[0].kind == "segmentation" else {}
+    return {(controls.WORDS | mask)[name]: mean for name, mean in means.items() if mean >= _mean(pick)}
 
 
 def _of(results: Sequence[Result], init: str) -> list[Result]:
@@ -112,9 +130,14 @@ def _percent(probability: float) -> str:
 
 
 def _on_test(answer: Recommendation) -> str:
-    tested = answer.tested
-    if tested is None:
+    if answer.tested is None:
         return "test was not read, because the time did not reach for whole trainings"
+    found = [f"{name} ({score:.4f})" for name, score in answer.tested.controls.items()]
+    but = f". But there {names(found, len(found))} score as high or higher, without these weights" if found else ""
+    return _against_reference(answer, answer.tested) + but
+
+
+def _against_reference(answer: Recommendation, tested: OnTest) -> str:
     seeds = f"{len(tested.seeds)} seed{'s' * (len(tested.seeds) != 1)}"
     if not answer.reference or answer.pick == answer.reference:
         same = "it is the reference itself" if answer.reference else "the reference does not take part"

@@ -5,6 +5,7 @@ A condition that is no metric is a row of `CONDITIONS`; every metric of `statist
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,14 +43,16 @@ class Measured:
     """None: there is no data"""
     note: str = ""
     """why there is none, or what the interval does not hold"""
+    metric: str = ""
+    """of the task, in which drops are"""
 
     @property
-    def is_share(self) -> bool:
-        """Says whether it lies between 0 and 1: a drop, agreement and what has a unit need not."""
-        if self.condition in CONDITIONS:
-            return not self.condition.endswith("_drop")
-        metric = metrics.METRICS.get(self.condition)
-        return metric is not None and not metric.unit and not metric.ordinal
+    def range(self) -> tuple[float, float]:
+        """Says between which ends it lies: a drop is a difference of scores, what has a unit has no end."""
+        if self.condition.endswith("_drop"):
+            return metrics.least(self.metric) - 1, 1 - metrics.least(self.metric)
+        least = metrics.least(self.condition)
+        return least, 1.0 if least > -math.inf else math.inf
 
     @property
     def place(self) -> str:
@@ -221,7 +224,9 @@ def measure(
             if not _is_asked(name, task, tasks):
                 continue
             for init in known.rows:
-                blank = Measured(condition=name, task=task, init=init, bound=bound, at_most=at_most)
+                blank = Measured(
+                    condition=name, task=task, init=init, bound=bound, at_most=at_most, metric=known.results[0].metric
+                )
                 values = CONDITIONS[name].measure(known, init) if name in CONDITIONS else [_metric(name, known, init)]
                 found += [replace(blank, group=group, interval=interval, note=note) for group, interval, note in values]
     return tuple(found)

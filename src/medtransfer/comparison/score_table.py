@@ -152,7 +152,7 @@ def _scores(table: pd.DataFrame, named: Columns, metric: str, val: str) -> pd.Da
         if name in texts:
             _refuse_text(runs.assign(score=table[name]), f"the column {name}")
             numbers.append(name)
-    chosen = chosen_metric(metric, numbers, "the columns of numbers")
+    chosen = chosen_metric(metric, numbers, "the columns of numbers", named.task not in table)
     if val and val not in table:
         raise UserError(f"the table has no column {val!r}{nearest(val, numbers)}")
     whole = runs.assign(score=table[chosen], val=table[val] if val else math.nan, metric=chosen)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from medtransfer.comparison.calibration import CAUTION, LEAST, VALUES
+from medtransfer.core.progress import Tell, untold
 from medtransfer.data.tasks import GROUP
 from medtransfer.statistics.contributions import Predictions
 from medtransfer.statistics.metrics import Metric
@@ -66,7 +67,7 @@ class Grouping:
 
 def subgroups(
     table: pd.DataFrame, predictions: Predictions, metric: Metric, units: Mapping[str, Sequence[Sequence[int]]],
-    level: float, tasks: int = 1,
+    level: float, tasks: int = 1, tell: Tell = untold,
 ) -> tuple[Grouping, ...]:  # fmt: skip
     """Scores every initialization in every group of every column that the predictions carry.
 
@@ -77,6 +78,7 @@ def subgroups(
         units: init -> places of the runs of each of its seeds, or folds.
         level: of intervals; the gaps of all tasks share half of what it leaves (Bonferroni).
         tasks: that are looked at together.
+        tell: called with what is done.
     """
     share = VALUES / max(1, predictions.answers[0].size * sum(map(len, units.values())))
     chosen = {init: places[: max(LEAST, int(share * len(places)))] for init, places in units.items()}
@@ -86,7 +88,10 @@ def subgroups(
     runs = {init: [[renumbered[one] for one in unit] for unit in places] for init, places in chosen.items()}
     names = [name for name in map(str, table.columns) if name.startswith(GROUP)]
     wholes: dict[tuple[int, ...], Added | str] = {}
-    whole = [_grouping(name, table[name].astype(str).to_numpy(), known, metric, runs, wholes) for name in names]
+    whole = []
+    for place, name in enumerate(names):
+        tell(f"groups by {name.removeprefix(GROUP)}", place / len(names))
+        whole.append(_grouping(name, table[name].astype(str).to_numpy(), known, metric, runs, wholes))
     values = [(grouping, scored) for grouping, scored in whole if scored]
     looked = sum(len(scored) * (len(grouping.patients) if len(grouping.patients) > 2 else 1)
                  for grouping, scored in values)  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from medtransfer.results.result import Result
@@ -36,9 +37,12 @@ def margin_words(margin: float) -> str:
     return f"{100 * margin:g} {'point' if margin == 0.01 else 'points'}"
 
 
-def interval(low: float | None, high: float | None) -> str:
-    """Writes an interval in percentage points."""
-    return "-" if low is None or high is None else f"{points(low)} to {points(high)}"
+def interval(low: float | None, high: float | None, metric: str | None = None) -> str:
+    """Writes an interval in percentage points; that of a difference in a metric ends where two scores can differ."""
+    if low is None or high is None:
+        return "-"
+    most = math.inf if metric is None else 1 - metrics.least(metric)
+    return f"{points(max(low, -most))} to {points(min(high, most))}"
 
 
 def scored(estimate: float, low: float | None, high: float | None, metric: str) -> str:
@@ -46,9 +50,7 @@ def scored(estimate: float, low: float | None, high: float | None, metric: str) 
     text = f"{100 * estimate:.2f}"
     if low is None or high is None:
         return text
-    known = metrics.METRICS.get(metric)
-    least = -1.0 if known is not None and known.ordinal else 0.0
-    return f"{text} ({100 * max(low, least):.2f} to {100 * min(high, 1.0):.2f})"
+    return f"{text} ({100 * max(low, metrics.least(metric)):.2f} to {100 * min(high, 1.0):.2f})"
 
 
 def p_value(p: float | None) -> str:

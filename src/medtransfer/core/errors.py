@@ -37,6 +37,13 @@ def quantity(number: int, noun: str, verb: str = "") -> str:
     return " ".join(filter(None, (f"1 {noun}", singular, *rest)))
 
 
+def span(seconds: float) -> str:
+    """Writes a time as people say it."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def one_line(error: Exception) -> str:
     """Says on one line what a library said."""
     return " ".join(str(error).split())[:300] or "it gives no reason"

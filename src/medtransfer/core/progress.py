@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -17,6 +17,9 @@ TICK = 0.1
 
 SILENCE = 30.0
 """seconds between two lines where there is no terminal"""
+
+Tell = Callable[[str, float], None]
+"""what work of unequal parts calls with what it is at, and the share of the whole that is done"""
 
 
 @contextlib.contextmanager
@@ -30,7 +33,7 @@ def bar(words: str, total: int, unit: str = "images") -> Iterator[Callable[[], N
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, disable=not (console.is_terminal and total)) as progress:
         task = progress.add_task(words, total=total, rate="")
         start = shown = said = time.monotonic()
         done = 0
@@ -48,6 +51,61 @@ def bar(words: str, total: int, unit: str = "images") -> Iterator[Callable[[], N
                 log.info("%s: %d of %d, %s", words, done, total, rate)
 
         yield advance
+
+
+@contextlib.contextmanager
+def parts(words: str) -> Iterator[Tell]:
+    """Shows how far work of unequal parts is, what it is at and how long the rest will take; nothing if untold."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=10), TextColumn("{task.fields[text]}"))
+    progress = Progress(*columns, console=console, disable=not console.is_terminal)
+    task: TaskID | None = None
+    start = said = time.monotonic()
+
+    def tell(part: str, share: float) -> None:
+        nonlocal task, said
+        if task is None:
+            progress.start()
+            task = progress.add_task(words, total=1.0, text="")
+        now = time.monotonic()
+        text = f"{100 * share:.0f} %{time_left(now - start, share)}"
+        progress.update(task, description=part, completed=share, text=text)
+        if not console.is_terminal and now - said > SILENCE:
+            said = now
+            log.info("%s: %s, %s", words, part, text)
+
+    try:
+        yield tell
+        if task is not None:
+            progress.update(task, description=words, completed=1.0, text="100 %")
+    finally:
+        progress.stop()
+
+
+def between(tell: Tell, low: float, high: float, name: str = "") -> Tell:
+    """Gives what a part of the work calls, which is from one share of the whole to another and may have a name."""
+    named = f"{name}: " if name else ""
+    return lambda words, share: tell(named + words, low + (high - low) * share)
+
+
+def each(tell: Tell, sizes: Mapping[str, float]) -> Iterator[tuple[str, Tell]]:
+    """Gives the parts of work by name, each with what it calls; their shares are those of their sizes."""
+    whole, done = sum(sizes.values()), 0.0
+    for name, size in sizes.items():
+        yield name, between(tell, done / whole, (done + size) / whole, name)
+        done += size
+
+
+def untold(words: str, share: float) -> None:
+    """Stands where nobody is told."""
+
+
+def time_left(seconds: float, share: float) -> str:
+    """Says how long the rest will take if it goes on as until now; nothing before there is anything to go by."""
+    if not 0 < share < 1:
+        return ""
+    rest = seconds * (1 - share) / share
+    return f"; about {rest:.0f} s left" if rest < 100 else f"; about {rest / 60:.0f} min left"
 
 
 def _rate(done: int, seconds: float, unit: str) -> str:

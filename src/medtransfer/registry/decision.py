@@ -132,6 +132,9 @@ def decide(
     if settings.require_audit and findings.controls is not None:
         alarms = [one for one in findings.controls.alarms if one.raised and one.task in selected.tasks]
         bars += [controls.alarm_words(one, findings.controls).removesuffix(".") for one in alarms]
+    if findings.controls is not None:
+        doubts = [one for one in findings.controls.against if one.init == selected.init and one.task in selected.tasks]
+        bars += [f"on {one.task} {controls.unbeaten_words(one, findings.controls)}" for one in doubts if one.unbeaten]
     bars += [f"required: {one.words}" for one in required if one.verdict != "within"]
     passed = weighed.passed and not bars
     before = holder.anchors if holder else {}

@@ -9,7 +9,7 @@ from medtransfer.comparison.calibration import Calibrated, Measure
 from medtransfer.comparison.degradation import Degradation
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.wording import as_word, margin_words, names, percent, plural
-from medtransfer.core.errors import quantity
+from medtransfer.core.errors import quantity, span
 from medtransfer.data.catalog import TASKS
 from medtransfer.report.sections.facts import SHORT
 from medtransfer.results.result import Result, kind_of, of_task
@@ -278,10 +278,10 @@ def hardware(findings: Findings) -> Facts:
     if not findings.results:
         return []
     devices = dict.fromkeys(result.device for result in findings.results)
-    hours = sum(result.cost.get("seconds", 0.0) for result in findings.results) / 3600
+    whole = span(sum(result.cost.get("seconds", 0.0) for result in findings.results))
     days = sorted({result.finished[:10] for result in findings.results} - {""})
     when = f"; finished {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
-    return [f"devices: {', '.join(devices)}; {quantity(len(findings.results), 'run')}, {hours:.2f} hours{when}"]
+    return [f"devices: {', '.join(devices)}; {quantity(len(findings.results), 'run')}, {whole} of run time{when}"]
 
 
 def external(findings: Findings) -> Facts:

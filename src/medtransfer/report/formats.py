@@ -68,7 +68,8 @@ def table_tex(section: Section, grid: Grid, above: Sequence[str]) -> str:
         body.append(" & ".join(rf"\textbf{{{tex(e.text)}}}" if e.best else tex(e.text) for e in row) + r" \\")
     tabular = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *body, r"\bottomrule", r"\end{tabular}"]
     box = [r"\sbox0{%", *tabular, r"}\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi"]
-    notes = [rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {tex(' '.join([*above, *section.notes]))}}}"]
+    words = tex(" ".join([*above, *section.lead, *section.notes]))
+    notes = [rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {words}}}"]
     caption = rf"\caption{{{tex(section.title)}}}\label{{tab:{section.slug}}}"
     return "\n".join([r"\begin{table}[htbp]", r"\centering", caption, *box, *notes, r"\end{table}", ""])
 

@@ -7,6 +7,9 @@ import re
 import jinja2
 from markupsafe import Markup, escape
 
+WHOLE = 16
+"""letters of a name that stays in one line"""
+
 
 def environment(*packages: str) -> jinja2.Environment:
     """Finds the templates of pages.
@@ -24,5 +27,13 @@ def environment(*packages: str) -> jinja2.Environment:
 
 
 def _breaks(text: str) -> Markup:
-    """Lets a long name go on in a second line behind its own signs, and not within a word."""
-    return Markup(re.sub(r"(?<=\w)([+@/_])(?=\w)", r"\1<wbr>", str(escape(text))))
+    """Lets a long name go on in a second line behind its own signs, a score's interval behind the score."""
+    scored = re.fullmatch(r"([^()]*\d) (\([^()]*\d\))", text)
+    if scored:
+        return Markup('<span class="whole">{}</span> <span class="whole">{}</span>').format(*scored.groups())
+    words = [_broken(word) if len(word) > WHOLE else escape(word) for word in text.split(" ")]
+    return Markup(" ").join(words)
+
+
+def _broken(word: str) -> Markup:
+    return Markup(re.sub(r"(?<=\w)([+@/_])(?=\w)", r"\1<wbr>", str(escape(word))))

@@ -44,6 +44,8 @@ class Section:
     """shows scores, so that the first lines are repeated over it"""
     folded: bool = False
     """on a page its table opens on a click: long, for reference"""
+    lead: tuple[str, ...] = ()
+    """sentences over what is folded, which notes and figures then are too"""
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Grid:

@@ -131,7 +131,7 @@ def _markdown(
     parts = [*first, f"# {TITLE}", "\n".join(f"- {name}: {words}." for name, words in about)]
     for section in sections:
         parts.append(f"{'#' * section.level} {section.title}")
-        parts += first if section.scores else []
+        parts += [*(first if section.scores else []), *section.lead]
         parts += [formats.table_markdown(section.grid)] if section.grid else []
         notes = [f"- {note}" if section.bullets else note for note in section.notes]
         parts += ["\n".join(notes)] if section.bullets else notes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,6 +82,8 @@ class OnTest:
     level: float
     method: str
     """what the interval is over"""
+    controls: Mapping[str, float] = field(default_factory=dict)
+    """control of the study that is not below the pick -> its mean score"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from medtransfer.core.errors import quantity
-from medtransfer.runs.costs import Cost, Kind, kind, span
+from medtransfer.core.errors import quantity, span
+from medtransfer.runs.costs import Cost, Kind, kind
 from medtransfer.runs.run import Run
 
 ON_A_CPU = (

@@ -88,10 +88,3 @@ def _kind(task: str, init: str, device: str, fields: Mapping[str, Any], variant:
 def kind(run: Run) -> Kind:
     """Says which runs a run is like in cost."""
     return _kind(run.task, run.init.canonical, run.device, run.fields, (run.protocol, str(run.fraction)))
-
-
-def span(seconds: float) -> str:
-    """Writes a time as people say it."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from medtransfer.core.progress import time_left
 from medtransfer.runs.execution.pull import WorkerLost
 from medtransfer.runs.run import Run
 
@@ -106,10 +107,7 @@ class Display:
     def _left(self) -> str:
         """Says how long the rest will take if it goes on as until now."""
         done = self.ended + sum(self.parts.values())
-        if not done or self.ended == self.total:
-            return ""
-        seconds = (time.monotonic() - self.start) * (self.total - done) / done
-        return f"; about {seconds:.0f} s left" if seconds < 100 else f"; about {seconds / 60:.0f} min left"
+        return time_left(time.monotonic() - self.start, done / max(1, self.total))
 
     def _forget(self, run: Run) -> None:
         self.parts.pop(run.digest, None)

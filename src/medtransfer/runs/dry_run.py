@@ -16,14 +16,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from medtransfer.core.errors import UserError
+from medtransfer.core.errors import UserError, span
 from medtransfer.data import catalog, prepare, splits
 from medtransfer.data.cache import Prepared
 from medtransfer.data.tasks import Listed
 from medtransfer.params import Execution, Params, task_params
 from medtransfer.results import looks
 from medtransfer.runs import break_even, controls
-from medtransfer.runs.costs import Cost, Kind, kind, measured, span
+from medtransfer.runs.costs import Cost, Kind, kind, measured
 from medtransfer.runs.execution import pull
 from medtransfer.runs.run import Run, plan
 from medtransfer.tracking import search

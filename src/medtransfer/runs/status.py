@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medtransfer.core import files
+from medtransfer.core.errors import span
 from medtransfer.params import Benchmark, Params
 from medtransfer.runs import controls, costs, dry_run
 from medtransfer.runs.costs import Cost, Kind
@@ -147,7 +148,7 @@ def _left(now: Standing, running: Sequence[Run]) -> str:
     unknown = len(left) + sum(now.survey.nameless.values()) - len(spent)
     if not spent and not unknown:
         return words + "Nothing is left to do."
-    parts = [f"{costs.span(sum(spent))} of one worker"] if spent else []
+    parts = [f"{span(sum(spent))} of one worker"] if spent else []
     parts += [f"{unknown} runs of unknown length"] if unknown else []
     words += f"Left: {' and '.join(parts)}"
-    return words + (f"; {costs.span(sum(spent) / len(running))} with {len(running)} at work." if running else ".")
+    return words + (f"; {span(sum(spent) / len(running))} with {len(running)} at work." if running else ".")

@@ -7,7 +7,7 @@ seeds, so that differences are paired. A draw is a weight per image, so nothing 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from medtransfer.core.cores import spread
 from medtransfer.core.errors import UserError
+from medtransfer.core.progress import Tell, untold
 from medtransfer.statistics import ranked
 from medtransfer.statistics.delong import checked, patient_index
 from medtransfer.statistics.t_tests import ROUNDING
@@ -28,6 +30,8 @@ LEAST_BLOCK = 64
 """resamples held at a time where images are many: more would not stay in a core's cache, fewer cost more in calls"""
 MOST_PATIENTS = 1000
 """patients that are left out one by one in a jackknife; more go in groups"""
+LEFT_OUT = 150
+"""resamples that cost about as much as to leave each patient out"""
 MAX_REDRAWS = 100
 """times the number of resamples that may be redrawn before the classes count as too rare"""
 
@@ -212,24 +216,25 @@ def contributions(statistic: Statistic, patients: Sequence[Any] | Array | None =
         raise UserError(f"a spread over patients needs two or more, got {number}")
     point = statistic.score(np.ones((statistic.images, 1), dtype=np.float32))[:, :1]
     block = max(1, BLOCK // statistic.images)
-    starts = range(0, number, block)
-    without = np.concatenate(
-        [_without(statistic, index, np.arange(start, min(start + block, number))) for start in starts], axis=1
-    )
+    without = np.concatenate(_one_by_one(statistic, index, number, block), axis=1)
     without = np.where(np.isfinite(without), without, np.nanmean(without, axis=1, keepdims=True))
     return np.asarray(point + (number - 1) * (without.mean(axis=1, keepdims=True) - without))
 
 
 def bootstrap(
-    statistic: Statistic, rng: np.random.Generator, *, patients: Sequence[Any] | Array | None = None, resamples: int
-) -> Resamples:
+    statistic: Statistic, rng: np.random.Generator, *, patients: Sequence[Any] | Array | None = None, resamples: int,
+    tell: Tell = untold,
+) -> Resamples:  # fmt: skip
     """Scores all models on the same resamples of the patients, and without each patient.
+
+    Resamples are drawn one after the other and scored on all cores, so that their number does not change a digit.
 
     Args:
         statistic: what is scored.
         rng: where the resamples are drawn from.
         patients: one id per image; None: every image is a patient of its own.
         resamples: number of resamples.
+        tell: called with what is done.
 
     Raises:
         UserError: there are fewer than two patients, `resamples < 1`, or resamples hardly ever have both classes.
@@ -238,23 +243,36 @@ def bootstrap(
     if number < 2 or resamples < 1:
         raise UserError(f"`patients >= 2 and resamples >= 1` must hold, got {number} and {resamples}")
     block = max(LEAST_BLOCK, BLOCK // statistic.images)
-    values, redrawn, done = [], 0, 0
-    while done < resamples:
-        weights = _draw(rng, number, min(block, resamples - done))[index]
-        kept = statistic.defined(weights)
-        redrawn += int((~kept).sum())
-        done += int(kept.sum())
-        if redrawn > MAX_REDRAWS * resamples:
-            raise UserError(f"{redrawn} resamples of {number} patients lack a class: too few patients have the finding")
-        values.append(statistic.score(weights[:, kept] if not kept.all() else weights))
+    redrawn = drawn = done = 0
+    whole = resamples + (number if statistic.without is None else LEFT_OUT)
+    point = statistic.score(np.ones((statistic.images, 1), dtype=np.float32))[:, 0]
+
+    def blocks() -> Iterator[Array]:
+        nonlocal redrawn, drawn
+        while drawn < resamples:
+            weights = _draw(rng, number, min(block, resamples - drawn))[index]
+            kept = statistic.defined(weights)
+            redrawn += int((~kept).sum())
+            drawn += int(kept.sum())
+            if redrawn > MAX_REDRAWS * resamples:
+                words = f"{redrawn} resamples of {number} patients lack a class: too few patients have the finding"
+                raise UserError(words)
+            yield weights[:, kept] if not kept.all() else weights
+
+    def after(scores: Array) -> None:
+        nonlocal done
+        done += scores.shape[1]
+        one_by_one = f"without each patient, {done - resamples:,} of {number:,}"
+        tell(f"{done:,} of {resamples:,} resamples" if done <= resamples else one_by_one, done / whole)
+
+    values = spread(statistic.score, blocks(), numbers=block * statistic.images, after=after)
     if statistic.without is not None:
+        tell("without each patient", resamples / whole)
         left_out = [statistic.without(index, number)]
     else:
-        starts = range(0, number, block)
-        left_out = [_without(statistic, index, np.arange(start, min(start + block, number))) for start in starts]
+        left_out = _one_by_one(statistic, index, number, block, after)
     return Resamples(
-        name=statistic.name, values=np.concatenate(values, axis=1), redrawn=redrawn, patients=number,
-        point=statistic.score(np.ones((statistic.images, 1), dtype=np.float32))[:, 0],
+        name=statistic.name, values=np.concatenate(values, axis=1), redrawn=redrawn, patients=number, point=point,
         jackknife=np.concatenate(left_out, axis=1), images=statistic.images,
     )  # fmt: skip
 
@@ -318,7 +336,10 @@ def _ranked(name: str, targets: Any, scores: Any, kernel: ranked.Kernel, tied: f
 
     @functools.cache  # where contributions alone are asked for, nobody needs them
     def bins() -> list[list[tuple[Any, Any]]]:
-        return [[ranked.bins(target, model[:, k], tied) for k, target in enumerate(truth.T)] for model in values]
+        def of_model(model: Array) -> list[tuple[Any, Any]]:
+            return [ranked.bins(target, model[:, k], tied) for k, target in enumerate(truth.T)]
+
+        return spread(of_model, values, numbers=truth.size)
 
     def score(weights: Array) -> Array:
         negatives = without @ weights
@@ -344,6 +365,17 @@ def _draw(rng: np.random.Generator, patients: int, resamples: int) -> Array:
     for row, drawn in zip(counts, rng.integers(0, patients, (resamples, patients)), strict=True):
         row[:] = np.bincount(drawn, minlength=patients)
     return np.ascontiguousarray(counts.T)
+
+
+def _one_by_one(
+    statistic: Statistic, index: Array, number: int, block: int, after: Callable[[Array], None] | None = None
+) -> list[Array]:
+    """Scores all models without each of `number` patients, in blocks of models x patients."""
+    starts = range(0, number, block)
+    return spread(
+        lambda start: _without(statistic, index, np.arange(start, min(start + block, number))), starts,
+        numbers=block * statistic.images, after=after,
+    )  # fmt: skip
 
 
 def _without(statistic: Statistic, index: Array, patients: Array) -> Array:

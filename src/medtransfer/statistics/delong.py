@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, stats
 
+from medtransfer.core.cores import spread
 from medtransfer.core.errors import UserError
 from medtransfer.statistics.t_tests import ROUNDING
 
@@ -93,16 +94,19 @@ def placements(targets: Any, scores: Any, patients: Sequence[Any] | Array | None
     auc = np.full(shape, np.nan)
     positives, negatives = np.zeros((*shape, number)), np.zeros((*shape, number))
     counts = np.zeros((shape[1], 3), dtype=np.int64)
-    for label, target in enumerate(truth.T):
-        with_it, without = np.flatnonzero(target == 1), np.flatnonzero(target == 0)
+
+    def of_label(label: int) -> None:
+        with_it, without = (np.flatnonzero(truth[:, label] == kind) for kind in (1, 0))
         held = [np.unique(groups[part]) for part in (with_it, without)]
         counts[label] = len(held[0]), len(held[1]), len(np.union1d(*held))
         if len(with_it) == 0 or len(without) == 0:
-            continue
+            return
         above, below = _shares(values[:, with_it, label], values[:, without, label])
         auc[:, label] = area = above.mean(axis=1)
         positives[:, label] = _sums((above - area[:, None]) / len(with_it), groups[with_it], number)
         negatives[:, label] = _sums((below - area[:, None]) / len(without), groups[without], number)
+
+    spread(of_label, range(shape[1]), numbers=values[:, :, 0].size)
     return Placements(
         auc=auc, positives=positives, negatives=negatives, counts=counts, images=len(truth),
         undefined=tuple(int(k) for k in np.flatnonzero(np.isnan(auc[0]))), clustered=number < len(truth),

@@ -8,6 +8,7 @@ absent from the result, never a stand-in number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -147,6 +148,12 @@ def title(name: str) -> str:
 def unit(name: str) -> str:
     """Says what a score of `titles` is counted in; empty: a share."""
     return record(name).unit
+
+
+def least(name: str) -> float:
+    """Says where a score ends: agreement at -1, every other share at 0, all at 1; what has a unit has no end."""
+    known = METRICS.get(name)
+    return 0.0 if known is None else -math.inf if known.unit else -1.0 if known.ordinal else 0.0
 
 
 def record(name: str) -> Metric:

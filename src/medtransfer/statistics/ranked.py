@@ -5,12 +5,15 @@ What depends on the ranks is made ready once, as sparse matrices, so that a resa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
+
+from medtransfer.core.cores import spread
 
 Array = npt.NDArray[Any]
 Kernel = Callable[[Array, Array, Array], Array]
@@ -35,13 +38,20 @@ def bins(target: Array, scores: Array, tied: float) -> tuple[Any, Any]:
 
 
 def running(sums: Array) -> Array:
-    """Sums rows from the first on, in place: long ones one by one, short ones turned round, as memory lies."""
-    if sums.shape[1] > len(sums):
-        for row in range(1, len(sums)):
-            sums[row] += sums[row - 1]
-        return sums
-    turned = np.ascontiguousarray(sums.T)
-    sums[...] = np.cumsum(turned, axis=1, out=turned).T
+    """Sums rows from the first on, in place: many in groups, whose rows are added side by side.
+
+    Sums of how often images were drawn, or of halves of it, are exact in any order up to 2^23.
+    """
+    number, width = sums.shape
+    size = number if width > number else math.isqrt(number)
+    whole = number // size * size
+    groups = sums[:whole].reshape(-1, size, width)
+    for row in range(1, size):
+        groups[:, row] += groups[:, row - 1]
+    for group in range(1, len(groups)):
+        groups[group] += groups[group - 1, -1]
+    for row in range(whole, number):
+        sums[row] += sums[row - 1]
     return sums
 
 
@@ -66,15 +76,19 @@ def areas_without(truth: Array, scores: Array, index: Array, number: int) -> Arr
     Returns:
         models x patients, nan where a label lacks a class without the patient.
     """
-    areas = np.zeros((len(scores), number))
-    for label, target in enumerate(truth.T):
+    areas, kinds = np.zeros((len(scores), number)), []
+    for target in truth.T:
         positives, negatives = np.flatnonzero(target == 1), np.flatnonzero(target == 0)
         of_positives, of_negatives = index[positives], index[negatives]
-        up, down = _pairs_within(of_positives, of_negatives)
         left = len(positives) - np.bincount(of_positives, minlength=number)
         left = left * (len(negatives) - np.bincount(of_negatives, minlength=number))
-        for model, values in enumerate(scores[:, :, label]):
-            high, low = values[positives], values[negatives]
+        kinds.append((positives, negatives, of_positives, of_negatives, left))
+    within = [_pairs_within(of_positives, of_negatives) for _, _, of_positives, of_negatives, _ in kinds]
+
+    def of_model(model: int) -> None:
+        for label, (positives, negatives, of_positives, of_negatives, left) in enumerate(kinds):
+            up, down = within[label]
+            high, low = scores[model, positives, label], scores[model, negatives, label]
             above = _halves(np.sort(low), high)
             below = len(high) - _halves(np.sort(high), low)
             among = 0.5 * (np.sign(high[up] - low[down]) + 1)
@@ -82,6 +96,8 @@ def areas_without(truth: Array, scores: Array, index: Array, number: int) -> Arr
             lost -= np.bincount(of_positives[up], among, number)
             with np.errstate(divide="ignore", invalid="ignore"):
                 areas[model] += np.where(left > 0, (above.sum() - lost) / left, np.nan)
+
+    spread(of_model, range(len(scores)), numbers=truth.size)
     return np.asarray(areas / truth.shape[1])
 
 

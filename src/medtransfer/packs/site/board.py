@@ -224,7 +224,7 @@ def _rows(
 
 def _column(results: Sequence[Result], rows: Sequence[Row]) -> Untested | None:
     evidence = Evidence(task=results[0].task, unit="run", note=NOTE)
-    return contrasts.of_task(eligible(rows), evidence, results[0].margin or None)
+    return contrasts.of_task(eligible(rows), evidence, results[0].margin or None, results[0].metric)
 
 
 def _scopes(tasks: Mapping[str, TaskCard], untested: Mapping[str, Untested | None]) -> dict[str, list[str]]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from medtransfer.comparison.claims import Part, Verdict, said
 from medtransfer.comparison.findings import Findings
-from medtransfer.comparison.wording import interval, points
+from medtransfer.comparison.wording import interval, names, points
 from medtransfer.core.errors import quantity
 from medtransfer.report.tables import Section, grid
+
+NAMED = 6
 
 
 def answer(findings: Findings) -> Section:
@@ -53,10 +57,21 @@ def claims(findings: Findings) -> Section | None:
         "numbers: Welch's t from mean, std (ddof 1) and n; they are of one set of test images each, and patients are "
         "not accounted for."
     )
+    lead = () if any(_tested(verdict) for verdict in every if not verdict.paper) else (_untested(findings, every),)
     return Section(
         title="Claims", slug="claims", grid=grid(header, lines), notes=(method, *notes, *general),
-        figures=("claims",), scores=True, bullets=True,
+        figures=("claims",), scores=True, bullets=True, lead=lead, folded=bool(lead),
     )  # fmt: skip
+
+
+def _tested(verdict: Verdict) -> bool:
+    return any(part.estimate is not None for part in verdict.parts)
+
+
+def _untested(findings: Findings, every: Sequence[Verdict]) -> str:
+    """Says in a sentence that these runs bear on no claim."""
+    printed = ", and what published numbers say of them," if any(verdict.paper for verdict in every) else ""
+    return f"No claim can be tested on these runs ({names(list(findings.claims), NAMED)}): why{printed} is below."
 
 
 def _reasons(verdict: Verdict) -> list[str]:
@@ -99,8 +114,9 @@ def glossary() -> Section:
         "Equivalent: whatever difference there is, it is within the margin.",
         "Not separated: the data say neither that there is a difference nor that there is none.",
         "Interval: those of all comparisons of two initializations hold at once with the stated chance; what decides "
-        "on 'equivalent' is a narrower one, because only one of its ends can be wrong. Calibration, subgroups, other "
-        "sites and controls are corrected each within its own section, as its notes say, and not for one another.",
+        "on 'equivalent' is a narrower one, because only one of its ends can be wrong. None goes beyond what a score, "
+        "or a difference of two, can be. Calibration, subgroups, other sites and controls are corrected each within "
+        "its own section, as its notes say, and not for one another.",
         "Look: one comparison of these runs. More seeds after a look are another chance to be wrong, so each look has "
         "a part of the error that is allowed in all.",
         "Val: images held back from training that choose the epoch, and the pick among equals; never the test.",

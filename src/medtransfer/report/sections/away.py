@@ -93,13 +93,13 @@ def _sections(findings: Findings, task: str, away: AwayTask) -> list[Section]:
     columns = ("init", "against", "difference at home", "difference there, points", "p")
     contrasts = Section(
         title=f"Differences at {away.task}", slug=f"{slug}-pairs", level=3,
-        grid=grid(columns, [_pair(pair) for pair in pairs]), scores=True,
+        grid=grid(columns, [_pair(pair, away.metric) for pair in pairs]), scores=True,
     )  # fmt: skip
     return [first, contrasts]
 
 
 def _line(one: AwayScore, metric: str) -> tuple[str, ...]:
-    drop = f"{points(one.drop.estimate)} ({interval(one.drop.low, one.drop.high)})"
+    drop = f"{points(one.drop.estimate)} ({interval(one.drop.low, one.drop.high, metric)})"
     return (
         one.init,
         scored(one.home.estimate, one.home.low, one.home.high, metric),
@@ -110,8 +110,8 @@ def _line(one: AwayScore, metric: str) -> tuple[str, ...]:
     )
 
 
-def _pair(pair: Pair) -> tuple[str, ...]:
-    away = f"{points(pair.away.estimate)} ({interval(pair.away.low, pair.away.high)})"
+def _pair(pair: Pair, metric: str) -> tuple[str, ...]:
+    away = f"{points(pair.away.estimate)} ({interval(pair.away.low, pair.away.high, metric)})"
     return pair.init, pair.against, points(pair.home), away, p_value(pair.away.adjusted)
 
 

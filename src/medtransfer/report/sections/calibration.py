@@ -10,10 +10,8 @@ from medtransfer.report.tables import Section, grid
 from medtransfer.statistics.calibration import BINS, EVENTS
 from medtransfer.weights.families import labels
 
-HEADER = (
-    "init", "ECE", "by chance", "ECE after temperature", "temperature", "Brier score", "reliability", "resolution",
-    "uncertainty", "slope", "intercept",
-)  # fmt: skip
+HEADER = ("init", "ECE", "by chance", "ECE after temperature", "temperature", "slope", "intercept")
+BRIER = ("init", "Brier score", "reliability", "resolution", "uncertainty")
 NAMED = 6
 
 
@@ -26,7 +24,7 @@ def calibration(findings: Findings) -> list[Section]:
         title="Calibration", slug="calibration", notes=(_method(findings), _read(), _alarm(findings, shown)),
         figures=("reliability", "net-benefit"), scores=True,
     )  # fmt: skip
-    return [head, *(_of_task(task, found) for task, found in shown.items())]
+    return [head, *(section for task, found in shown.items() for section in _of_task(task, found))]
 
 
 def miscalibrated(findings: Findings) -> tuple[list[tuple[str, str]], int]:
@@ -47,19 +45,27 @@ def miscalibrated(findings: Findings) -> tuple[list[tuple[str, str]], int]:
     return list(dict.fromkeys((task, init) for task, init, p in looked if p <= share)), len(looked)
 
 
-def _of_task(task: str, found: Calibration) -> Section:
-    return Section(
+def _of_task(task: str, found: Calibration) -> list[Section]:
+    calibrated = Section(
         title=f"Calibration: {task}", slug=f"calibration-{task}", level=3,
         grid=grid(HEADER, [_line(one) for one in found.inits]), notes=tuple(_notes(found)), scores=True,
     )  # fmt: skip
+    brier = Section(
+        title=f"Brier score: {task}", slug=f"brier-{task}", level=3,
+        grid=grid(BRIER, [_brier(one) for one in found.inits]), scores=True,
+    )  # fmt: skip
+    return [calibrated, brier]
 
 
 def _line(one: Calibrated) -> tuple[str, ...]:
     return (
         one.init, _text(one.ece, 100), f"{100 * one.chance:.2f}", _text(one.tempered, 100),
-        "-" if one.temperature is None else f"{one.temperature:.2f}", _text(one.brier, 100),
-        *(f"{100 * value:.2f}" for value in one.parts.values()), _text(one.slope), _text(one.intercept),
+        "-" if one.temperature is None else f"{one.temperature:.2f}", _text(one.slope), _text(one.intercept),
     )  # fmt: skip
+
+
+def _brier(one: Calibrated) -> tuple[str, ...]:
+    return one.init, _text(one.brier, 100), *(f"{100 * value:.2f}" for value in one.parts.values())
 
 
 def _text(measure: Measure | None, unit: float = 1) -> str:

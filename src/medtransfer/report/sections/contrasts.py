@@ -36,6 +36,8 @@ def against_reference(findings: Findings) -> list[Section]:
         "decides on better and worse, and the narrower one on what is within the margin. Of the page "
         f"{quantity(number, 'comparison', 'hold')} at once ({findings.alpha:.2g} together, Bonferroni)."
     )
+    if any(_cut(findings.columns[c.task].largest, c) for c in findings.contrasts if c.task != ALL):
+        note += " An interval that would go further ends where a difference of two scores can."
     return [Section(title="Against the reference", slug="reference", notes=(note,)), *found]
 
 
@@ -71,6 +73,10 @@ def _family(findings: Findings, task: str, contrasts: list[Contrast]) -> Section
         title=f"{task}: minus {first.against}", slug=f"reference-{task}", level=3, grid=grid(header, lines),
         notes=tuple(notes), figures=(f"forest-{task}",), scores=True,
     )  # fmt: skip
+
+
+def _cut(largest: float, contrast: Contrast) -> bool:
+    return contrast.low == -largest or contrast.high == largest
 
 
 def _line(contrast: Contrast) -> tuple[str, ...]:

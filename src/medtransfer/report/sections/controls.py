@@ -40,6 +40,7 @@ def controls(findings: Findings) -> list[Section]:
         "interval over seeds and test patients, each by itself. No table, rank or contrast elsewhere holds a control.",
         *_alarm_notes(found),
     ]
+    notes += _bare_notes(found)
     if found.missing:
         notes.append(f"Not there: {'; '.join(found.missing)}; `benchmark` runs them.")
     head = Section(
@@ -53,6 +54,20 @@ def _with_ends(point: Point, ends: Mapping[str, tuple[float | None, float | None
     """Gives the score of labels drawn anew the interval that its alarm rests on."""
     low, high = ends.get(point.task, (point.low, point.high))
     return replace(point, low=None if low is None else max(0.0, low), high=None if high is None else min(1.0, high))
+
+
+def _bare_notes(found: Controls) -> list[str]:
+    """Says why scores have no interval."""
+    bare = [(control, one) for control, one in found.points if one.low is None]
+    whose = {
+        task: names([control for control, one in bare if one.task == task and one.n > 1], NAMED)
+        for task in dict.fromkeys(one.task for _, one in bare if one.n > 1)
+    }
+    return [
+        f"{of} on {task}: no interval, because all seeds have the same score and every test patient has the same part "
+        "in it. That is no proof that other patients would leave it there."
+        for task, of in whose.items()
+    ] + ["A single seed has no interval."] * any(one.n == 1 for _, one in bare)
 
 
 def _alarm_notes(found: Controls) -> list[str]:
@@ -69,7 +84,13 @@ def _alarm_notes(found: Controls) -> list[str]:
         )
         quiet = "" if notes else " None is raised; a leak that is small against the error stays unseen."
         notes.append(f"Labels drawn anew must score what nothing scores. {rule}{quiet}")
-    if tested and not all(one.seeds >= ENOUGH for one in tested):
+    mute = [one for one in tested if one.best_p is not None and one.best_p > found.alpha]
+    notes += [
+        f"{quantity(one.seeds, 'seed')} can raise no alarm on {one.task}: even 100 in each would have p "
+        f"{p_value(one.best_p)}, because so few say next to nothing of their own error; take more."
+        for one in mute
+    ]
+    if any(one.seeds < ENOUGH for one in tested if one not in mute):
         notes.append(
             f"With fewer than {ENOUGH} seeds permutations may agree by luck where a single direction of the features "
             "says all: an alarm then asks for more seeds."
@@ -89,7 +110,8 @@ def _line(one: Alarm) -> str:
 
 def _differences(found: Controls) -> Section:
     header = ("task", "init", "best control", "difference, points", "interval", "p", "better than")
-    lines = [_row(one, found) for one in found.against]
+    metric = {point.task: point.metric for _, point in found.points}
+    lines = [_row(one, found, metric[one.task]) for one in found.against]
     note = (
         f"Test score of each pre-trained initialization minus that of the control with the highest mean, with its "
         f"{100 * found.level:g} % interval over seeds and test patients, by itself. p: of no difference from any of "
@@ -105,9 +127,9 @@ def _differences(found: Controls) -> Section:
     )  # fmt: skip
 
 
-def _row(one: Against, found: Controls) -> tuple[str, ...]:
+def _row(one: Against, found: Controls, metric: str) -> tuple[str, ...]:
     shown = f"not shown: {names([words_of(c, one.task, found) for c in one.unbeaten], NAMED)}"
     return (
-        one.task, one.init, one.control, points(one.estimate), interval(one.low, one.high), p_value(one.p),
+        one.task, one.init, one.control, points(one.estimate), interval(one.low, one.high, metric), p_value(one.p),
         shown if one.unbeaten else "all",
     )  # fmt: skip

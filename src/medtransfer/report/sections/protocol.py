@@ -10,7 +10,7 @@ from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.wording import as_word
 from medtransfer.core import schema
 from medtransfer.core.arithmetic import kind
-from medtransfer.core.errors import quantity
+from medtransfer.core.errors import quantity, span
 from medtransfer.data import catalog
 from medtransfer.report.tables import Section, grid
 from medtransfer.results.away import read_after_test
@@ -102,10 +102,7 @@ def ledger(findings: Findings) -> Section:
     header = ("task", "init", "runs", "tuning", "epochs per run", "seconds per run", "GPU seconds per run")
     whole = sum(result.cost.get("seconds", 0.0) for result in results)
     tuned = {"fixed": "Tuning: none, one recipe for all inits.", "tuned": "Recipe: each init's own, from its study."}
-    notes = [
-        f"{quantity(len(results), 'run')}, {whole / 3600:.2f} hours of run time in all. "
-        f"{tuned[findings.settings.recipe]}"
-    ]
+    notes = [f"{quantity(len(results), 'run')}, {span(whole)} of run time in all. {tuned[findings.settings.recipe]}"]
     for task in findings.benchmark.tasks:
         for result in of_task(results, task)[:1]:
             counts = ", ".join(f"{split} {count}" for split, count in result.counts.items())

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from medtransfer.comparison.contrasts import ALL
 from medtransfer.comparison.findings import Findings
 from medtransfer.comparison.published import Published, repeated
 from medtransfer.comparison.published_form import TEST_NAMES, Row
@@ -142,12 +143,26 @@ def _method(findings: Findings) -> str:
     unit = " or ".join(f"{words[name]}, n = {_number(rows, name)}" for name in sorted(units, reverse=True))
     scored = dict.fromkeys(row.task for row in rows if row.summary is not None)
     bare = [task for task in scored if task not in findings.columns]
-    none = f" On {names(bare, NAMED)} nothing could be compared, and nothing is bold." if bare else ""
-    return (
-        f"Mean ± std of the test score in percent; unit: {unit}, ddof 1. Bold: no other was shown to be better. All "
-        f"others were shown to be worse than another: all pairs, all of the page at once, {findings.alpha:.2g} "
-        f"(Bonferroni).{none} Marks: {', '.join(marks) or 'none'}."
+    none = (
+        f" On {names(bare, NAMED)} nothing could be compared, and nothing is bold."
+        if 0 < len(bare) < len(scored)
+        else ""
     )
+    return (
+        f"Mean ± std of the test score in percent; unit: {unit}, ddof 1. {_bold(findings)}{none} "
+        f"Marks: {', '.join(marks) or 'none'}."
+    )
+
+
+def _bold(findings: Findings) -> str:
+    """Says what bold is, and what the others are, where there are any."""
+    columns = [column for task, column in findings.columns.items() if task != ALL]
+    if not columns:
+        return "Nothing could be compared, and nothing is bold."
+    pairs = f"all pairs, all of the page at once, {findings.alpha:.2g} (Bonferroni)"
+    if any(len(column.candidates) < len(column.inits) for column in columns):
+        return f"Bold: no other was shown to be better. All others were shown to be worse than another: {pairs}."
+    return f"All that were compared are bold: of none was it shown that another is better; {pairs}."
 
 
 def _printed_method(findings: Findings) -> str:

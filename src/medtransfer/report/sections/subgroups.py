@@ -46,7 +46,7 @@ def _section(findings: Findings, task: str, grouping: Grouping) -> Section:
     for init in dict.fromkeys(one.init for one in grouping.scores):
         own = [one for one in grouping.scores if one.init == init]
         worst = min(own, key=lambda one: one.gap)
-        gap = f"{points(worst.gap)} ({interval(worst.gap_low, worst.gap_high)})"
+        gap = f"{points(worst.gap)} ({interval(worst.gap_low, worst.gap_high, metric)})"
         lines.append((init, *(scored(one.estimate, one.low, one.high, metric) for one in own), worst.group, gap))
     return Section(
         title=f"Subgroups: {task}, {grouping.name}", slug=f"subgroups-{task}-{grouping.name}", level=3,

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medtransfer.core import files, rng, schema
+from medtransfer.core.errors import span
 from medtransfer.data.cache import load
 from medtransfer.params import CHEAP
 from medtransfer.results.recommendation import Candidate, Point, Recommendation, Stage, Verdict
-from medtransfer.runs import costs
 from medtransfer.runs.recommend import candidates, ledger
 from medtransfer.runs.recommend.field import seeds_of
 from medtransfer.statistics import race
@@ -137,16 +137,16 @@ def _more(raced: Recommender, state: Race | None, inits: Sequence[str]) -> str:
     cost = sum(raced.missing(init, s, raced.whole) for init in again for s in seeds[: raced.settings.first_seeds])
     parts = []
     if again:
-        span = costs.span(cost / max(raced.workers, 1))
+        time = span(cost / max(raced.workers, 1))
         who = "candidate" if len(again) == 1 else "candidates"
-        parts.append(f"about {span} would train {len(again)} {who} that the time did not reach for")
+        parts.append(f"about {time} would train {len(again)} {who} that the time did not reach for")
     if racing:
         each = sum(raced.rates.stretch(init, raced.whole) for init in [*racing, raced.ledger.pick])
-        span, (_, patients) = costs.span(each / max(raced.workers, 1)), _val(raced)
+        time, (_, patients) = span(each / max(raced.workers, 1)), _val(raced)
         done = len(raced.ledger.rungs[-1].seeds) == len(seeds) and raced.ledger.rungs[-1].epochs == raced.whole
         begin = f"all {len(seeds)} seeds are done, so that minutes alone change nothing; " if done else ""
         parts.append(
-            f"{begin}a further seed of the {len(racing) + 1} that are not told apart takes about {span} "
+            f"{begin}a further seed of the {len(racing) + 1} that are not told apart takes about {time} "
             f"(recommend.seeds); val has {patients} {raced.task.unit}s, however long it runs"
         )
     if not parts:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from medtransfer.core import files
-from medtransfer.core.errors import Held
+from medtransfer.core.errors import Held, span
 from medtransfer.params import CHEAP, Params
 from medtransfer.results.recommendation import Recommendation
-from medtransfer.runs import costs, finished
+from medtransfer.runs import finished
 from medtransfer.runs.execution import leases, pull
 from medtransfer.runs.recommend import conclusion, ledger
 from medtransfer.runs.recommend.board import Board
@@ -337,7 +337,7 @@ class Recommender:
         cut = {init: why for init in ranked if init not in entered} if number else {}
         self.board.say(
             f"round {number + 1} of at most {steps}: {len(entered)} candidates, {len(seeds)} seeds to epoch {height} "
-            f"of {self.whole}, about {costs.span(sum(cost[init] for init in entered) / self.workers)}"
+            f"of {self.whole}, about {span(sum(cost[init] for init in entered) / self.workers)}"
         )
         return Rung(epochs=height, seeds=seeds, entered=tuple(entered), cut=cut)
 
