@@ -73,8 +73,8 @@ PROGRAMS = {"mednet": "mednet", "eva": "kaiko-eva[vision]"}
 from this one"""
 NOT_ALIKE = (
     "Optuna's bare loop: `tuning.py` measures what a study adds to its trainings",
-    "the whole commands `mednet train lwnet drive` and `eva fit --config ...`: mednet validates on train, as its DRIVE "
-    "has no val, and does not stop early; eva stops a linear probe once val's accuracy has not risen for 9 epochs, here "
+    "the whole commands `mednet train lwnet drive` and `eva fit --config ...`: mednet validates on train, for its DRIVE"
+    " has no val, and does not stop early; eva stops a probe once val's accuracy has not risen for 9 epochs, here "
     "after 10 with an AUC of 0.82 (0.6 CPU s)",
 )
 BATCH = 32
