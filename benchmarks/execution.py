@@ -65,7 +65,7 @@ def orders(run: Run) -> tuple[float, float]:
     """Measures what the protocol orders of a cell: CPU seconds of its bare steps, and of the bare forwards."""
     trainer, views = building.trainer(run)[0], 10
     rows, protocol = trainer.rows, trainer.protocol
-    steps = len(trainer.loader.order(rows["train"], 0, 0, protocol.min_steps)) * protocol.max_epochs
+    trained = len(rows["train"]) * protocol.max_epochs  # the last batch of an epoch is a short one
     images = len(rows["val"]) * (protocol.max_epochs + views) + len(rows["test"]) * views
     batch = next(iter(trainer.loader.train(rows["train"], protocol.augmentation, 0, 0, 1)))
     trainer.model.train()
@@ -80,7 +80,7 @@ def orders(run: Run) -> tuple[float, float]:
         for _ in range(STEPS):
             trainer.forward(batch.inputs)
         passed = time.process_time() - start
-    return stepped / STEPS * steps, passed / STEPS / len(batch.inputs) * images
+    return stepped / STEPS / protocol.batch_size * trained, passed / STEPS / len(batch.inputs) * images
 
 
 def realistic(cells: int) -> None:
