@@ -14,6 +14,7 @@ from medtransfer import params
 from medtransfer.cli import remote_runs
 from medtransfer.comparison import findings
 from medtransfer.results.result import Result, read_result
+from medtransfer.tracking.remote import RemoteRun
 from tests.support import results
 
 INITS = {"random@resnet18": 0.0, "imagenet@resnet18": 0.6}
@@ -28,7 +29,7 @@ def log_run(client: MlflowClient, folder: Path, result: Result, **changes: str) 
     )  # fmt: skip
     tags = {
         "verb": "finetune", "digest": result.digest, "init": result.init, "seed": str(result.seed), "recipe": "fixed",
-        "protocol": "finetune", "fraction": "1", "protocol_version": str(result.protocol_version),
+        "protocol": result.protocol, "fraction": "1", "protocol_version": str(result.protocol_version),
         "manifest_digest": result.manifest_digest, "weights_sha256": result.weights_sha256 or "random",
     }  # fmt: skip
     run = client.create_run(place, tags=tags).info.run_id
@@ -156,3 +157,35 @@ def test_two_runs_of_one_place_are_not_chosen_between(
     assert [(one.init, one.seed) for one in remote(study) if one.seed == 3] == [("random@resnet18", 3)]
     assert "several runs of one place" in caplog.text
     assert "shenzhen imagenet@resnet18 3" in caplog.text
+
+
+def test_runs_of_the_benchmark_s_controls_are_brought_and_of_others_are_not(study: Path, tmp_path: Path) -> None:
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    for init, protocol in (("none", "prior"), ("none", "texture"), ("imagenet@resnet18", "permuted")):
+        folder = tmp_path / protocol
+        results.write(folder, {init: 0.0}, ["shenzhen"], SEEDS[:1], protocol=protocol)
+        [path] = folder.glob("*/*/cell.json")
+        log_run(client, folder, read_result(path))
+    asked = {"benchmark.controls": ["prior", "permuted"], "comparison.reference": "imagenet"}
+    remote_runs.bring(settings(study, **asked), study)
+    assert {(one.init, one.protocol) for one in remote(study) if one.seed == 0} == {
+        ("none", "prior"), ("imagenet@resnet18", "permuted"),
+    }  # fmt: skip
+    assert {one.seed for one in remote(study) if one.protocol == "finetune"} == {2, 3}
+    remote_runs.bring(settings(study), study)
+    assert {one.protocol for one in remote(study)} == {"finetune"}
+
+
+def test_permuted_masks_are_trained_without_what_moves_images_and_fit_all_the_same() -> None:
+    values = {"segmentation.augmentation.crop": 1.0, "segmentation.lr": 0.001}
+    said = {"segmentation.augmentation.crop": "0.0", "segmentation.lr": "0.001"}
+    for protocol, differing in (("permuted", []), ("finetune", ["segmentation.augmentation.crop"])):
+        run = RemoteRun(run_id="", digest="", task="montgomery", tags={"protocol": protocol}, params=said)
+        assert remote_runs._differs(run, values) == differing
+
+
+def test_a_task_that_is_not_described_here_is_told(study: Path, caplog: pytest.LogCaptureFixture) -> None:
+    remote_runs.bring(settings(study, **{"benchmark.tasks": ["shenzhen", "clinic"]}), study)
+    assert "runs of clinic that MLflow may have are not brought: the task is not described here" in caplog.text
+    assert "put its task.yaml into data/raw/clinic" in caplog.text
+    assert {one.seed for one in remote(study)} == {2, 3}

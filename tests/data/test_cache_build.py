@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from medtransfer.core.errors import UserError
-from medtransfer.data import decode, duplicates, pixel_sizes
+from medtransfer.data import audit, contact_sheets, decode, duplicates, pixel_sizes
+from medtransfer.data.cache import counted
 from medtransfer.data.prepare import prepare
 from medtransfer.data.readers import reading
 from medtransfer.data.readers.reading import Marking, Picture, Sample
@@ -346,6 +347,9 @@ def test_every_unit_is_tested_once_in_every_repeat(tmp_path: Path) -> None:
     task = replace(PAIRS, folds=Folds(count=4, repeats=2), draw={"val": 0.2})
     prepared = prepare(task, settings(), tmp_path)
     assert prepared.manifest["folds"] == 8
+    assert contact_sheets._headline(task, prepared.manifest).endswith(
+        "images: 32 in train, val and test of 8 folds; originals 50x40 pixels, prepared at 32x32"
+    )
     tested = np.stack([prepared.samples[f"split.{fold}"] == "test" for fold in range(8)])
     assert (tested[:4].sum(axis=0) == 1).all()
     assert (tested[4:].sum(axis=0) == 1).all()
@@ -365,6 +369,13 @@ def test_a_locked_test_is_the_same_in_every_fold(tmp_path: Path) -> None:
     assert set.union(*vals) == set(range(24))
     assert sum(map(len, vals)) == 24
     assert all(prepared.of_fold(fold).rows("test").tolist() == list(range(24, 32)) for fold in range(3))
+    counts = prepared.manifest["counts"]
+    assert counted(counts, 3) == "24 in train and val of 3 folds, test 8 in all of them"
+    assert counted(counts, 0) == "train 24, val 0, test 8"
+    lines = "\n".join(audit._summary(prepared.manifest))
+    assert "images: 24 in train and val of 3 folds, test 8 in all of them" in lines
+    assert "all folds: positives" in lines
+    assert "val: positives" not in lines
 
 
 def test_identical_images_in_two_folds_fail(tmp_path: Path) -> None:

@@ -113,6 +113,19 @@ def test_a_changed_margin_builds_nothing_and_is_seen_by_dvc(mine: Path, monkeypa
     assert now["task"] != json.loads(noted)["task"]
 
 
+def test_what_another_site_is_made_of_is_seen_by_dvc_where_networks_are_read_on_it(mine: Path) -> None:
+    def noted() -> tuple[dict[str, Any], dict[str, Any]]:
+        sources.write(mine, {"shenzhen": ["mine", "unknown"], "mine": []})
+        one, two = (json.loads((mine / f"data/sources/{name}.json").read_text()) for name in ("shenzhen", "mine"))
+        return one, two
+
+    home, away = noted()
+    assert home == {"raw": None, "task": None, "external": {"mine": away}}
+    assert away.keys() == {"raw", "task"}
+    write(mine / "data/raw/mine", flip=True)
+    assert noted()[0]["external"]["mine"]["raw"] != away["raw"]
+
+
 def test_what_did_not_change_is_not_read_again_but_to_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = Source("mine", synthetic=False, root=tmp_path)
     raw.folder.mkdir(parents=True)

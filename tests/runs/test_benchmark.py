@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def test_a_dry_run_names_what_is_missing_counts_runs_and_writes_nothing(root: Pa
     assert not (root / "mlflow.db").exists()
     assert "Missing, data of shenzhen, data of montgomery: not prepared yet" in " ".join(bare.split())
     assert "weights of swav: not converted yet" in bare
-    assert "Known: 0 s of one worker, from" in bare
+    assert "Nothing is known of the time that this takes: no run of the same task, backbone" in " ".join(bare.split())
     benchmark.run_all(plan(root))
     before = listing(root)
     found = dry_run.survey(params, root, params.benchmark.tasks)
@@ -96,8 +97,10 @@ def test_a_dry_run_names_what_is_missing_counts_runs_and_writes_nothing(root: Pa
     assert found.nameless == {"shenzhen": 2, "montgomery": 4}
     row = next(line.split() for line in shown.splitlines() if "shenzhen" in line)
     assert row[1::2][:4] == ["shenzhen", "1", "3", "2"]  # swav's two are of unknown length
+    assert re.search(r"Known: \d+ s of one worker, .* finished runs of the same task", " ".join(shown.split()))
     done = load(root, benchmark__tasks="[shenzhen]")
     shown = text(dry_run.shown(dry_run.survey(done, root, done.benchmark.tasks), done, root))
+    assert "All runs have finished: nothing is left to do." in shown
     row = next(line.split() for line in shown.splitlines() if "shenzhen" in line)
     assert row[1:] == ["shenzhen", "│", "1", "│", "0", "│", "│", "0", "s", "│", "0.00", "│"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,16 @@ def test_the_survey_counts_controls_and_those_whose_weights_are_not_here(root: P
     assert (len(found.runs), found.nameless) == (4, {"shenzhen": 1})
 
 
+def test_controls_are_named_before_another_site_is_prepared(root: Path) -> None:
+    plain = controls.add([], settings(root), root, ["shenzhen"])
+    asked = settings(root, tasks__shenzhen__external="[{task: chexpert, labels: {Tuberculosis: Edema}}]")
+    found = dry_run.survey(asked, root, ["shenzhen"])
+    assert {run.digest for run in found.runs} == {run.digest for run in plain}
+    assert found.nameless == {"shenzhen": 1}  # of the benchmark: its network would be read there
+    assert [gap.name for gap in found.gaps] == ["fixed runs of shenzhen"]
+    assert "chexpert" in found.gaps[0].words
+
+
 def test_what_is_no_control_is_refused(root: Path) -> None:
     with pytest.raises(UserError, match=r"benchmark.controls"):
         settings(root, "[priors]")
@@ -132,10 +143,17 @@ def dice(mask: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> float:
     return float(np.mean([2 * (mask & one).sum() / (mask.sum() + one.sum()) for one in truth]))
 
 
-def test_priors_are_what_they_are_by_hand_and_texture_is_computed_once(root: Path) -> None:
+def test_priors_are_what_they_are_by_hand_and_texture_is_computed_once(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     params = settings(root, "[prior, texture]", benchmark__seeds="[0, 1]", tasks__montgomery__cache_size="32")
     every = controls.add([], params, root, TASKS)
     assert len({feature_cache.folder(run) for run in every if run.protocol == "texture"}) == len(TASKS)
+    with caplog.at_level(logging.INFO, "medtransfer"):
+        feature_cache.make_all(every)
+    assert [text.split(":")[0] for text in caplog.messages if text.startswith("features of")] == [
+        f"features of texture on {task}" for task in TASKS
+    ]
     found = {(run.task, run.protocol): measured(run) for run in every if run.seed == 0}
     assert found["shenzhen", "prior"][1]["auc"] == 0.5
     folder = next(run for run in every if (run.task, run.protocol) == ("montgomery", "prior")).prepared
@@ -168,6 +186,14 @@ def test_a_finished_control_is_found_again_with_all_that_it_leaves(root: Path) -
     ]  # fmt: skip
     assert all(finished.whole(run) for run in runs)
     assert {run.protocol for run in runs if (run.folder / "curves.png").is_file()} == {"permuted"}
+
+
+def test_the_launcher_s_table_says_which_control_a_run_is_of(root: Path) -> None:
+    runs = controls.add([], settings(root, "[prior, texture, random-frozen]"), root, ["shenzhen"])
+    result = {"task": "shenzhen", "seed": 0, "scores": {}, "cost": {"epochs": 0, "seconds": 1.0}, "mlflow_run_id": "x"}
+    table = benchmark.markdown_table(runs, [{**result, "init": run.init.canonical} for run in runs])
+    inits = [line.split(" | ")[1] for line in table.splitlines() if line.startswith("| shenzhen")]
+    assert inits == ["none prior", "none texture", "random@test_resnet linear"]
 
 
 def test_shares_leave_out_what_is_not_known() -> None:

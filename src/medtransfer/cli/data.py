@@ -87,7 +87,7 @@ def sources(params: Params, root: Path) -> None:
     from medtransfer.data import raw
 
     _check_sections(root)
-    raw.write(root)
+    raw.write(root, {name: [one.task for one in sizes.external] for name, sizes in params.tasks.items()})
 
 
 def _check_sections(root: Path) -> None:

@@ -52,7 +52,7 @@ def _here(task: Task, root: Path) -> str:
         except UserError:
             lines += [f"{kind}: on disk"] if there else []
             continue
-        counts = ", ".join(f"{split} {count:,}" for split, count in prepared.manifest["counts"].items())
+        counts = cache.counted(prepared.manifest["counts"], prepared.manifest["folds"])
         marks = [mark for mark in prepared.marks if mark != "synthetic"]
         lines.append(f"{kind}: {'on disk, ' if there else ''}prepared ({counts}{''.join(f'; {m}' for m in marks)})")
     return "\n".join(lines) or "no"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtransfer.core.errors import UserError, quantity, some
-from medtransfer.params import Params, training
+from medtransfer.params import STILL, Params, training
 
 if TYPE_CHECKING:
     from medtransfer.results.result import Result
@@ -37,7 +37,14 @@ def bring(params: Params, root: Path) -> None:
 
     folder, benchmark = root / "data/results" / REMOTE, expected(params)
     here = [read_result(path) for path in sorted((root / "data/results/cells").glob("*/*/cell.json"))]
-    tasks = [name for name in benchmark.tasks if name in catalog.names(root)]
+    known = catalog.names(root)
+    tasks, unknown = ([name for name in benchmark.tasks if (name in known) == there] for there in (True, False))
+    if unknown:
+        log.warning(
+            "runs of %s that MLflow may have are not brought: the task is not described here, so that nothing says "
+            "which parameters its runs must have; put its %s into data/raw/%s",
+            ", ".join(unknown), catalog.FILE, unknown[0],
+        )  # fmt: skip
     try:
         found = remote.finished(root, tasks)
     except Away as away:
@@ -45,7 +52,9 @@ def bring(params: Params, root: Path) -> None:
         return
     values = {task: _values(params, task, root) for task in tasks}
     digests, keys = {one.digest for one in here}, {_key(one) for one in here}
-    wanted = [run for run in found if run.digest not in digests and run.key not in keys and _belongs(run, benchmark)]
+    pairs = _controls(params, here)
+    others = [run for run in found if run.digest not in digests and run.key not in keys]
+    wanted = [run for run in others if _belongs(run, benchmark, pairs)]
     fitting = [run for run in wanted if not _differs(run, values[run.task])]
     _say("other parameters than the study has", [run for run in wanted if run not in fitting], values)
     chosen = _one_each(fitting, here)
@@ -66,8 +75,9 @@ def say_changed(params: Params, root: Path) -> None:
     benchmark, known = expected(params), catalog.names(root)
     values = {task: _values(params, task, root) for task in benchmark.tasks if task in known}
     here = [read_result(path) for path in sorted((root / "data/results/cells").glob("*/*/cell.json"))]
-    mine = [one for one in here if one.task in values and one.init in benchmark.inits and one.seed in benchmark.seeds]
-    asked = [(one, _changed(one, values[one.task])) for one in mine if one.protocol in benchmark.protocols]
+    pairs = {(init, protocol) for init in benchmark.inits for protocol in benchmark.protocols} | _controls(params, here)
+    mine = [one for one in here if one.task in values and one.seed in benchmark.seeds]
+    asked = [(one, _changed(one, values[one.task])) for one in mine if (one.init, one.protocol) in pairs]
     others = [(one, names) for one, names in asked if names]
     if others:
         first, names = others[0]
@@ -80,9 +90,15 @@ def say_changed(params: Params, root: Path) -> None:
 
 def _changed(result: Result, values: Mapping[str, Any]) -> list[str]:
     """Names the parameters that a run read and of which the study has another value today."""
-    own = result.recipe == "tuned"
+    own, values = result.recipe == "tuned", _as_control(values, result.protocol)
     names = [name for name in values if name in result.params and (name.startswith(("engine.", "tasks.")) or not own)]
     return [name for name in names if json.dumps(result.params[name]) != json.dumps(values[name])]
+
+
+def _as_control(values: Mapping[str, Any], protocol: str) -> Mapping[str, Any]:
+    """Changes what a study says of a task to what it says of its control `permuted`, whose masks are not moved."""
+    still = {f"segmentation.{name}": value for name, value in STILL.items()} if protocol == "permuted" else {}
+    return {**values, **{name: value for name, value in still.items() if name in values}}
 
 
 def _values(params: Params, task: str, root: Path) -> dict[str, Any]:
@@ -98,19 +114,30 @@ def _values(params: Params, task: str, root: Path) -> dict[str, Any]:
     return {**trained, **schema.flatten(params.engine, "engine"), **sizes}
 
 
-def _belongs(run: RemoteRun, benchmark: Any) -> bool:
+def _controls(params: Params, here: Sequence[Result]) -> set[tuple[str, str]]:
+    """Lists by which init and protocol the runs of the benchmark's controls are known."""
+    from medtransfer.comparison.controls import known_by
+
+    return {known_by(control, here, params) for control in params.benchmark.controls}
+
+
+def _belongs(run: RemoteRun, benchmark: Any, controls: Collection[tuple[str, str]]) -> bool:
+    """Says whether a run is one of the benchmark's, or of a control, which is of the fixed recipe on all labels."""
     from medtransfer.core.identity import PROTOCOL_VERSION
 
     tags = run.tags
-    named = tags.get("init") in benchmark.inits and tags.get("seed", "") in map(str, benchmark.seeds)
-    varied = tags.get("recipe") in benchmark.recipes and tags.get("protocol", "finetune") in benchmark.protocols
+    init, protocol, fraction = tags.get("init", ""), tags.get("protocol", "finetune"), tags.get("fraction", "1")
+    named = init in benchmark.inits and protocol in benchmark.protocols and fraction in benchmark.fractions
+    own = named and tags.get("recipe") in benchmark.recipes
+    control = (init, protocol) in controls and (tags.get("recipe"), fraction) == ("fixed", "1")
+    seeded = tags.get("seed", "") in map(str, benchmark.seeds)
     split = "split" not in tags or tags["split"] in map(str, benchmark.splits)
-    fraction = tags.get("fraction", "1") in benchmark.fractions
-    return named and varied and split and fraction and tags.get("protocol_version") == str(PROTOCOL_VERSION)
+    return (own or control) and seeded and split and tags.get("protocol_version") == str(PROTOCOL_VERSION)
 
 
 def _differs(run: RemoteRun, values: Mapping[str, Any]) -> list[str]:
     """Names the parameters that a run read and of which the study has another value today."""
+    values = _as_control(values, run.tags.get("protocol", ""))
     absent = dict.fromkeys(training.LATER, "False")  # logged only where they are true
     said = absent | dict(run.params)
     own = run.tags.get("recipe") == "tuned"  # its study found the values of training

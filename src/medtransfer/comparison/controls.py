@@ -136,7 +136,7 @@ def gather_controls(
     kept, missing, runs = dict[str, list[Cell]](), list[str](), list[Result]()
     for place, control in enumerate(benchmark.controls):
         tell(control, place / len(benchmark.controls))
-        init, protocol = _name(control, found, settings)
+        init, protocol = known_by(control, found, settings)
         own = replace(benchmark, inits=(init,), protocols=cast(Any, (protocol,)), fractions=(WHOLE,))
         there = [one for one in found if (one.init, one.protocol, one.fraction) == (init, protocol, WHOLE)]
         there = [one for one in there if one.recipe == "fixed" and one.task in benchmark.tasks]
@@ -240,8 +240,14 @@ def _doubts(found: Controls, answer: Answer, named: Mapping[str, str]) -> list[s
     ]
 
 
-def _name(control: str, found: Sequence[Result], settings: params.Params) -> tuple[str, str]:
-    """Says by which init and protocol the runs of a control are known."""
+def known_by(control: str, found: Sequence[Result], settings: params.Params) -> tuple[str, str]:
+    """Says by which init and protocol the runs of a control are known.
+
+    Args:
+        control: one of `benchmark.controls`.
+        found: finished runs.
+        settings: all parameters.
+    """
     if control in ("prior", "texture"):
         return NONE.canonical, control
     name = "random" if control == "random-frozen" else settings.comparison.reference

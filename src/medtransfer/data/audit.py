@@ -10,7 +10,7 @@ import numpy as np
 from medtransfer.core import files
 from medtransfer.core.errors import quantity
 from medtransfer.data import catalog, contact_sheets, duplicates, prepare
-from medtransfer.data.cache import Manifest, Prepared
+from medtransfer.data.cache import Manifest, Prepared, counted
 from medtransfer.data.overlap import Finding
 from medtransfer.params import Params
 
@@ -67,13 +67,13 @@ def _by_id(prepared: Prepared) -> dict[str, int]:
 
 def _summary(manifest: Manifest) -> list[str]:
     """Words a manifest for people."""
-    found, statistics = manifest["audit"], manifest["statistics"]
+    found, statistics, folds = manifest["audit"], manifest["statistics"], manifest["folds"]
     sizes = " x ".join(
         f"{statistics[side]['low']:.0f} to {statistics[side]['high']:.0f}" for side in ("width", "height")
     )
     lines = [
         f"{manifest['task']} ({manifest['source']}{''.join(f', {mark}' for mark in manifest['marks'])})",
-        f"  images: {_counts(manifest['counts'])}; {manifest['unit']}s: {_counts(manifest['units'])}",
+        f"  images: {counted(manifest['counts'], folds)}; {manifest['unit']}s: {counted(manifest['units'], folds)}",
         f"  split: {manifest['split_recipe']}; hash {manifest['split_hash'][:12]}",
         *(
             f"  split {one['number']}: {_counts(one['counts'])}; {one['split_recipe']}"
@@ -83,8 +83,11 @@ def _summary(manifest: Manifest) -> list[str]:
     ]
     for split, totals in manifest["label_totals"].items():
         gray = statistics["intensity"].get(split)
-        level = f"mean gray level {gray['low']:.0f} to {gray['high']:.0f}, median {gray['median']:.0f}" if gray else ""
-        lines.append(f"  {split}: positives {_counts(totals)}; {level}")
+        if gray is None:  # no image: with folds neither val nor test has one of its own
+            continue
+        level = f"mean gray level {gray['low']:.0f} to {gray['high']:.0f}, median {gray['median']:.0f}"
+        name = "all folds" if folds and split == "train" else split
+        lines.append(f"  {name}: positives {_counts(totals)}; {level}")
     patients, exact, near = found["shared_patients"], found["exact_duplicates"], found["near_duplicates"]
     lines.append(
         f"  in more than one split: {patients['count']} {manifest['unit']}s, {exact['count']} identical images, "

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
@@ -123,6 +123,14 @@ class Manifest(TypedDict):
     splits: NotRequired[list[Drawn]]
     created: str
     code: dict[str, str | None]
+
+
+def counted(numbers: Mapping[str, int], folds: int) -> str:
+    """Words how much each split has; what folds divide is in another split with each of them."""
+    if not folds:
+        return ", ".join(f"{split} {number:,}" for split, number in numbers.items())
+    same = f", test {numbers['test']:,} in all of them" if numbers["test"] else ""
+    return f"{numbers['train']:,} in {'train and val' if same else 'train, val and test'} of {folds} folds{same}"
 
 
 @dataclass(frozen=True, eq=False)

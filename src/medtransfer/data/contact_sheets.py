@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from medtransfer.core.palette import OUTLINES
-from medtransfer.data.cache import Manifest
+from medtransfer.data.cache import Manifest, counted
 from medtransfer.data.overlap import SPLITS, Finding
 from medtransfer.data.tasks import Task
 
@@ -40,9 +40,10 @@ def samples(
 ) -> None:
     """Draws some samples of every split: what the network will see, with labels or the masks' outlines."""
     shown = [(split, _choose(table, task, split)) for split in SPLITS]
+    where = {split: "" if manifest["folds"] and split != "test" else f"{split}: " for split in SPLITS}
     lines = [
         [
-            (f"{split}: {table['id'][row]}", _words(task, table, row), _picture(images[row], masks, row, task))
+            (f"{where[split]}{table['id'][row]}", _words(task, table, row), _picture(images[row], masks, row, task))
             for row in rows
         ]
         for split, rows in shown
@@ -84,7 +85,7 @@ def _sheet(headline: str, lines: Sequence[Sequence[Cell]], columns: int) -> Imag
 
 
 def _headline(task: Task, manifest: Manifest) -> str:
-    counts = ", ".join(f"{split} {count}" for split, count in manifest["counts"].items())
+    counts = counted(manifest["counts"], manifest["folds"])
     marks = f" ({', '.join(manifest['marks'])})" if manifest["marks"] else ""
     side = manifest["cache_size"]
     width, height = manifest["statistics"]["width"], manifest["statistics"]["height"]

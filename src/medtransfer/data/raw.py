@@ -173,15 +173,23 @@ def _walk(*roots: Path) -> Iterator[Path]:
             yield from (path for path in (Path(top, name) for name in names) if path.is_file())
 
 
-def write(root: Path) -> None:
+def write(root: Path, external: Mapping[str, Sequence[str]] | None = None) -> None:
     """Writes `data/sources/<task>.json`, what DVC takes for raw files and description: changed only when they are.
 
     DVC would not follow links, and would hash all again after a copy.
+
+    Args:
+        root: the study's folder.
+        external: task -> other tasks on whose test images its networks are read: what is noted of them is noted of it.
     """
+    found = dict[str, dict[str, Any]]()
     for name in catalog.names(root):  # a task has the name of its dataset's folder
         raw, described = Source(name, synthetic=False, root=root), root / "data/raw" / name / catalog.FILE
-        found = {
+        found[name] = {
             "raw": fingerprint(raw) if holds_files(raw.folder) else None,
             "task": files.sha256(described) if described.is_file() else None,
         }
-        files.write_text(root / "data/sources" / f"{name}.json", json.dumps(found) + "\n")
+    for name, noted in found.items():
+        others = [one for one in (external or {}).get(name, ()) if one in found]  # `benchmark` refuses unknown ones
+        own = noted | ({"external": {other: found[other] for other in others}} if others else {})
+        files.write_text(root / "data/sources" / f"{name}.json", json.dumps(own) + "\n")

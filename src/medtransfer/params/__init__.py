@@ -16,7 +16,7 @@ from medtransfer.params.parameters import (
     refuse_shadowed,
     task_params,
 )
-from medtransfer.params.protocols import FROZEN, Control, Protocols
+from medtransfer.params.protocols import FROZEN, STILL, Control, Protocols
 from medtransfer.params.recommend import CHEAP, Recommend
 from medtransfer.params.results import Benchmark, Claim, Comparison, Promotion, Source
 from medtransfer.params.training import (
@@ -31,9 +31,9 @@ from medtransfer.params.training import (
 from medtransfer.params.tuning import Dimension, Tuning
 
 __all__ = [
-    "CHEAP", "FROZEN", "WHOLE", "Augmentation", "Benchmark", "Claim", "Classification", "Comparison", "Control",
-    "Corruptions", "Data", "Dimension", "Engine", "Execution", "External", "Fraction", "Model", "OwnInit", "Params",
-    "Phantoms", "Pretraining", "Promotion", "Protocols", "Recommend", "Segmentation", "Source", "TaskParams",
+    "CHEAP", "FROZEN", "STILL", "WHOLE", "Augmentation", "Benchmark", "Claim", "Classification", "Comparison",
+    "Control", "Corruptions", "Data", "Dimension", "Engine", "Execution", "External", "Fraction", "Model", "OwnInit",
+    "Params", "Phantoms", "Pretraining", "Promotion", "Protocols", "Recommend", "Segmentation", "Source", "TaskParams",
     "Training", "Tuning", "check_values", "dotted_names", "load", "parse_fraction", "protocol", "refuse_shadowed",
     "task_params",
 ]  # fmt: skip

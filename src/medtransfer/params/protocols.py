@@ -16,6 +16,8 @@ FROZEN = ("linear", "knn")
 Control = Literal["prior", "permuted", "random-frozen", "texture"]
 """prior: the labels' shares, or the mean mask, of train; permuted: fine-tuning on labels drawn anew among the images of
 train and val; random-frozen: linear on random weights; texture: linear on intensities and texture"""
+STILL = {f"augmentation.{name}": 0.0 for name in ("crop", "flip", "rotation", "distortion")}
+"""what permuted masks are trained with: where masks are another image's, that the frame moves would be learnt"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,9 +119,9 @@ def markdown_table(runs: Sequence[Run], finished: Sequence[dict[str, Any]]) -> s
         metric = run.record.metric
         score = result["scores"].get(f"test_{metric}")
         shown = "undefined" if score is None else f"{metric} {score:.4f}"
-        cost = result["cost"]
+        cost, init = result["cost"], " ".join([result["init"], *run.variant])
         lines.append(
-            f"| {result['task']} | {result['init']} | {result['seed']} | {shown} | {cost['epochs']} "
+            f"| {result['task']} | {init} | {result['seed']} | {shown} | {cost['epochs']} "
             f"| {cost['seconds']:.0f} | {result['mlflow_run_id']} |"
         )
     marks = sorted({mark for run in runs for mark in run.marked})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from medtransfer.data import catalog
 from medtransfer.data.tasks import applicable
-from medtransfer.params import Params
+from medtransfer.params import STILL, Params
 from medtransfer.runs import run as run_module
 from medtransfer.runs.run import Run
 from medtransfer.weights.names import NONE, parse, seen
@@ -18,8 +18,6 @@ log = logging.getLogger("medtransfer")
 
 ALONE = ("prior", "permuted", "texture")
 """controls that are protocols of their own; random-frozen is a run of `random` by linear"""
-STILL = {f"augmentation.{name}": 0.0 for name in ("crop", "flip", "rotation", "distortion")}
-"""moves an image and its mask together: where masks are another image's, that the frame moves would be learnt"""
 
 
 def init_of(control: str, params: Params) -> str:
@@ -67,6 +65,9 @@ def _plan(
             log.info("no control %s on %s: %s was pre-trained on the task's own dataset", control, task, name)
     if not fitting:
         return []
+    # They are read on their own test alone, so that no other task needs to be prepared for them.
+    alone = {task: dataclasses.replace(sizes, external=()) for task, sizes in params.tasks.items()}
+    params = dataclasses.replace(params, tasks=alone)
     protocols = ["linear"] if control == "random-frozen" else ["finetune"]
     runs = run_module.plan(
         params, root, [name], fitting, params.benchmark.seeds, parent, weights_folder, protocols=protocols

@@ -154,7 +154,7 @@ def shown(found: Survey, params: Params, root: Path) -> Group:
     grid = Table(title="What the benchmark would do")
     for title in ("task", "finished", "to do", "of them of unknown length", "one worker's time", "GB"):
         grid.add_column(title, justify="left" if title == "task" else "right")
-    total, to_do = 0.0, list[Run]()
+    total, known_runs, unfinished, to_do = 0.0, 0, 0, list[Run]()
     for task, nameless in found.nameless.items():
         own = [run for run in found.runs if run.task == task]
         left = [run for run in own if run.digest not in states or states[run.digest].status != "FINISHED"]
@@ -162,15 +162,19 @@ def shown(found: Survey, params: Params, root: Path) -> Group:
         costs = [rates[of] for of in map(kind, left) if of in rates]
         spent = sum(cost.seconds for cost in costs)
         total += spent
+        known_runs, unfinished = known_runs + len(costs), unfinished + len(left) + nameless
         unknown = len(left) + nameless - len(costs)
         known = costs or not unknown
         row = (len(own) - len(left), len(left) + nameless, unknown or "", span(spent) if known else "unknown")
         grid.add_row(task, *map(str, row), f"{sum(cost.bytes for cost in costs) / 1e9:.2f}" if known else "unknown")
-    words = f"Known: {span(total)} of one worker{_spread(total, params.execution, len(found.runs))}, from the rates of"
-    words += (
-        " finished runs of the same task, backbone, image size, epochs, batch, precision and way of computing on the "
-    )
-    words += "same device."
+    amount = f"Known: {span(total)} of one worker{_spread(total, params.execution, len(found.runs))}, from the rates of"
+    alike = "the same task, backbone, image size, epochs, batch, precision and way of computing"
+    if known_runs:
+        words = f"{amount} finished runs of {alike} on the same device."
+    elif unfinished:
+        words = f"Nothing is known of the time that this takes: no run of {alike} has finished here on this device yet."
+    else:
+        words = "All runs have finished: nothing is left to do."
     lines = (
         *gap_lines(found),
         *split_lines(found),

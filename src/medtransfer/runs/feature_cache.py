@@ -87,7 +87,7 @@ def make_all(runs: Sequence[Run]) -> None:
         if isinstance(outcome, Exception):
             failures.append(outcome)
             continue
-        log.info("features of %s on %s: %.1f s", run.init.label, run.task, outcome)
+        log.info("features of %s on %s: %.1f s", run.init.label if run.network else run.protocol, run.task, outcome)
     if failures:
         raise failures[0]
 
