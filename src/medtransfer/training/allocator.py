@@ -18,7 +18,8 @@ def keep_freed() -> bool:
 
     glibc maps each block above 32 MB anew and unmaps it when it is freed, so that in every step the kernel clears the
     pages of every large activation: of a step at 224 px a fifth (ResNet-50) to two fifths (EfficientNet-lite0). No
-    number changes; a process holds about a fifth more memory at its peak. Other C libraries are left as they are.
+    number changes; a process holds up to a fifth more memory at its peak, and keeps it for its next run. Other C
+    libraries are left as they are.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -27,9 +28,3 @@ def keep_freed() -> bool:
     kept = bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))
     log.debug("freed memory is %s", "kept for the next step" if kept else "not kept: the C library refused")
     return kept
-
-
-def give_back() -> None:
-    """Gives the kernel what is free: between two runs, whose tensors differ in size."""
-    if keep_freed():
-        ctypes.CDLL(None).malloc_trim(0)

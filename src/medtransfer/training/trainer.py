@@ -55,8 +55,8 @@ class Progress:
 
 
 def choose_kernels(engine: Engine) -> None:
-    """Lets torch take deterministic kernels, or the fastest that it finds, as the parameters say; once before a run."""
-    allocator.give_back()
+    """Lets torch take deterministic kernels, or the fastest that it finds, as the parameters say."""
+    allocator.keep_freed()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
     torch.use_deterministic_algorithms(engine.deterministic, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # no stub; it fills new tensors
