@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,22 +54,17 @@ def test_a_gpu_is_named_waited_for_and_tried_in_every_way(
     assert {(one.way, one.precision) for one in asked} >= {("graphs", "tf32"), ("compiled", "bf16"), ("eager", "fp32")}
 
 
-def test_compiled_ways_compile_as_they_say(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = list[tuple[bool, str]]()
+def test_ways_are_the_settings_of_a_run(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = list[tuple[bool, bool, bool]]()
 
-    def made(backbone: str, size: int, segmentation: bool, here: Any, device: Any) -> Any:
-        return SimpleNamespace(model="network", forward="network", deterministic=here.engine.deterministic)
-
-    def compiled(model: str, mode: str) -> str:
-        return f"{model} {mode}"
+    def made(backbone: str, size: int, segmentation: bool, here: Any, device: Any) -> None:
+        said.append((here.engine.deterministic, here.engine.compile, here.engine.graphs))
 
     monkeypatch.setattr(gpu.steps, "make_trainer", made)
-    monkeypatch.setattr(torch, "compile", compiled)
     for way in ("eager", "compiled", "graphs"):
         setting = gpu.Setting(backbone="resnet18", precision="fp32", way=way, batch=8, size=64)
-        trainer = gpu.trainer_of(setting, torch.device("cpu"))
-        said.append((trainer.deterministic, trainer.forward))
-    assert said == [(True, "network"), (True, "network default"), (False, "network reduce-overhead")]
+        gpu.trainer_of(setting, torch.device("cpu"))
+    assert said == [(True, False, False), (True, True, False), (False, True, True)]
 
 
 def test_what_does_not_fit_into_memory_is_a_row(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
