@@ -230,8 +230,8 @@ def test_a_pipeline_that_trains_on_test_images_is_found_by_labels_drawn_anew(
     def leaky(self: Any, rows: Any, *more: Any) -> Any:
         return order(self, np.concatenate([rows, test[0]]), *more)
 
-    def built(run: Run) -> Any:
-        found = train(run)
+    def built(run: Run, *more: Any) -> Any:
+        found = train(run, *more)
         test[:] = [found[1].rows("test")]
         return found
 
