@@ -132,10 +132,10 @@ def test_a_failure_leaves_its_traceback_and_a_later_success_takes_it_away(
 
     whole = Trainer.run
 
-    def fail(self: Trainer, *words: Any) -> Any:
+    def fail(self: Trainer, *words: Any, **more: Any) -> Any:
         if self.seed == 0:
             raise ZeroDivisionError("on purpose")
-        return whole(self, *words)
+        return whole(self, *words, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "run", fail)
@@ -157,7 +157,7 @@ def test_the_grid_says_what_is_done_running_failed_and_waiting(root: Path) -> No
     done, failed, running, waiting = plan(root, seeds=(0, 1, 2, 3))
     benchmark.run_all([done])
     (failed.folder / "predictions.parquet").mkdir(parents=True)  # cannot be replaced by a file
-    with pytest.raises(UserError, match="1 of 1 runs failed"):
+    with pytest.raises(UserError, match="1 of 1 run failed"):
         benchmark.run_all([failed])
     dead = tracking.open_run(root, finetune._identity(waiting))
     dead.journal.append({"images_per_second": 1.0}, 0)

@@ -186,7 +186,7 @@ def test_killed_and_started_again_it_gives_the_numbers_of_an_uninterrupted_run(
             kill_midway(root, top, words)
         code, output = workspace.run(top, root, *words)
         assert code == 0, output
-        assert ("runs of dead processes were RUNNING" in output) == (name == "killed")
+        assert ("1 run of dead processes RUNNING in MLflow" in output) == (name == "killed")
         (run,) = runs(root)
         assert run.info.status == "FINISHED"
         (path,) = (root / "data/runs").glob("*/cell.json")
