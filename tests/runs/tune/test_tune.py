@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -24,6 +25,7 @@ from medtransfer.runs.tune import space as spaces
 from medtransfer.runs.tune import tune
 from medtransfer.runs.tune.study import Study
 from medtransfer.runs.tune.trial import Job, Outcome
+from medtransfer.runs.tune.trial import storage as stored
 from tests.support import workspace
 
 FIELDS = {"lr": 1e-3, "batch_size": 8, "optimizer": "adam", "weight_decay": 0.0, "loss": "dice"}
@@ -430,6 +432,13 @@ def test_a_pruner_ends_trainings_early(root: Path, monkeypatch: pytest.MonkeyPat
     (root / ledger.FOLDER / "shenzhen/random--test_resnet.json").unlink()
 
 
+def _at_work(root: Path) -> bool:
+    """Says whether a trial has begun and not ended."""
+    storage = stored(tune.url(root))
+    studies = [optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)]
+    return any(study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]) for study in studies)
+
+
 def _killed(top: Path, root: Path, words: list[str], after: int) -> None:
     """Kills `tune` with SIGKILL when so many more trials are in its ledgers."""
 
@@ -439,7 +448,8 @@ def _killed(top: Path, root: Path, words: list[str], after: int) -> None:
     start, process = done(), workspace.command(top, root, *words)
     while done() < start + after and process.poll() is None:
         time.sleep(0.05)
-    time.sleep(0.3)  # into the next training
+    while not _at_work(root) and process.poll() is None:
+        time.sleep(0.01)
     assert process.poll() is None, process.communicate()[0]
     process.send_signal(signal.SIGKILL)
     process.communicate()
