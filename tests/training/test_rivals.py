@@ -109,11 +109,16 @@ def test_one_that_resumes_later_is_waited_for_and_one_that_fails_is_not(top: Pat
             for _ in third.loader.train(third.rows["train"], third.protocol.augmentation, 0, 0, 1):
                 raise ValueError("broken")
         finally:
-            third.seat.leave()  # type: ignore[union-attr]  # it has just got one
+            shared.seats[2].leave()
 
     def goes(name: str, made: TaskTrainer) -> list[dict[str, float]]:
         seen = list[dict[str, float]]()
-        made.run(lambda scores, epoch: (order.append(f"{name}{epoch}"), seen.append(scores)), print)  # type: ignore[arg-type, func-returns-value]  # both are told
+
+        def told(scores: dict[str, float], epoch: int) -> None:
+            order.append(f"{name}{epoch}")
+            seen.append(scores)
+
+        made.run(told, print)
         return seen
 
     whole, rest, error = in_threads(lambda: goes("a", first), lambda: goes("b", second), fails)
